@@ -1,0 +1,65 @@
+"""The methodology of an ablation in seven fields (paper 9's six and the reference), and named presets of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+
+from gossamer.errors import BadInput, nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Methodology:
+    """What "ablate" means for a number. No field has a default: a number that does not say is not a number.
+
+    set: `complement` ablates everything outside the circuit, `circuit` only the circuit. reference: the data the
+    replacement values come from.
+    """
+
+    granularity: Literal["node", "edge", "branch"]
+    component: Literal["channel", "head", "block"]
+    value: Literal["zero", "mean"]
+    positions: Literal["all"]
+    direction: Literal["clean"]
+    set: Literal["complement", "circuit"]
+    reference: Literal["pretraining", "none"]
+
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+PRESETS: dict[str, Methodology] = {
+    "gao-mean": Methodology(
+        granularity="node", component="channel", value="mean", positions="all", direction="clean", set="complement",
+        reference="pretraining",
+    ),
+    "gao-mean-circuit": Methodology(
+        granularity="node", component="channel", value="mean", positions="all", direction="clean", set="circuit",
+        reference="pretraining",
+    ),
+    "zero-complement": Methodology(
+        granularity="node", component="channel", value="zero", positions="all", direction="clean", set="complement",
+        reference="none",
+    ),
+    "zero-circuit": Methodology(
+        granularity="node", component="channel", value="zero", positions="all", direction="clean", set="circuit",
+        reference="none",
+    ),
+}  # fmt: skip
+
+
+def methodology(name: str) -> Methodology:
+    """A preset by name; an unknown one is BadInput with the nearest names."""
+    if name not in PRESETS:
+        raise BadInput(f"Unknown ablation {name!r}: {nearest(name, PRESETS)}")
+    return PRESETS[name]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ablation:
+    """A methodology applied to a set of nodes: `keep` is 1 where a node keeps its own value, per location."""
+
+    methodology: Methodology
+    keep: dict[str, np.ndarray]

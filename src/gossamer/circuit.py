@@ -1,0 +1,175 @@
+"""A circuit: kept nodes of a model's graph and the weighted edges between them, with what is needed to re-run it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from gossamer.ablation import Ablation, methodology
+from gossamer.errors import BadInput, CorruptFile
+from gossamer.graph import Graph, Layout
+from gossamer.record import Record
+from gossamer.site import Site
+
+FORMAT_VERSION = "1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Final binary logit z -> scale * z + shift, z = logit(clean answer) - logit(counterfactual answer)."""
+
+    scale: float
+    shift: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Circuit:
+    """Kept nodes (sorted node numbers) of a layout, and the edges between them.
+
+    edges: src, dst (node numbers), weight (the matrix entry) and matrix (index into `matrices`). Set operations need
+    equal layouts; they keep nodes and cut or drop edges accordingly, and drop the calibration.
+    """
+
+    layout: Layout
+    nodes: np.ndarray
+    src: np.ndarray
+    dst: np.ndarray
+    weight: np.ndarray
+    matrix: np.ndarray
+    matrices: tuple[str, ...]
+    record: Record
+    calibration: Calibration | None = None
+    tied: bool = False
+
+    @classmethod
+    def from_nodes(
+        cls, graph: Graph, weights: np.ndarray, nodes: Iterable[int], *, record: Record,
+        calibration: Calibration | None = None, tied: bool = False,
+    ) -> Circuit:  # fmt: skip
+        """Keep `nodes`; the edges are the graph's edges (non-zero weights) between two kept nodes."""
+        kept = np.unique(np.asarray(list(nodes), dtype=np.int64))
+        if len(kept) and not (0 <= kept[0] and kept[-1] < graph.layout.n_nodes):
+            raise BadInput(f"Expected node numbers of 0 to {graph.layout.n_nodes - 1}, got {kept[0]} to {kept[-1]}.")
+        inside = graph.between(kept)
+        return cls(
+            layout=graph.layout, nodes=kept, src=graph.src[inside], dst=graph.dst[inside], weight=weights[inside],
+            matrix=graph.matrix[inside], matrices=graph.matrices, record=record, calibration=calibration, tied=tied,
+        )  # fmt: skip
+
+    @property
+    def n_nodes(self) -> int:
+        return len(self.nodes)
+
+    @property
+    def n_edges(self) -> int:
+        return len(self.src)
+
+    @cached_property
+    def sites(self) -> tuple[Site, ...]:
+        return tuple(self.layout.site(int(n)) for n in self.nodes)
+
+    def kept_by_location(self) -> dict[str, np.ndarray]:
+        """Boolean [channels] per location: True where the node is in the circuit."""
+        flags = np.zeros(self.layout.n_nodes, dtype=bool)
+        flags[self.nodes] = True
+        return self.layout.split(flags)
+
+    def as_ablation(self, preset: str) -> Ablation:
+        """The one place that defines ablating a circuit or its complement."""
+        method = methodology(preset)
+        inside = self.kept_by_location()
+        keep = inside if method.set == "complement" else {k: ~v for k, v in inside.items()}
+        return Ablation(methodology=method, keep=keep)
+
+    def _combine(self, nodes: np.ndarray, other: Circuit | None) -> Circuit:
+        if other is not None and other.layout != self.layout:
+            raise BadInput("Expected two circuits of models of one shape, got different layouts.")
+        parts = [self] if other is None else [self, other]
+        table = np.concatenate([np.stack([p.src, p.dst, p.matrix]) for p in parts], axis=1)
+        weight = np.concatenate([p.weight for p in parts])
+        _, first = np.unique(table, axis=1, return_index=True)
+        inside = first[np.isin(table[0, first], nodes) & np.isin(table[1, first], nodes)]
+        record = self.record.model_copy(update={"method": "set-operation", "config": {}})
+        return Circuit(
+            layout=self.layout, nodes=nodes, src=table[0, inside], dst=table[1, inside], weight=weight[inside],
+            matrix=table[2, inside], matrices=self.matrices, record=record, tied=self.tied,
+        )  # fmt: skip
+
+    def __and__(self, other: Circuit) -> Circuit:
+        return self._combine(np.intersect1d(self.nodes, other.nodes), other)
+
+    def __or__(self, other: Circuit) -> Circuit:
+        """Union of nodes and of edges; an edge between a node of each that neither had is not added."""
+        return self._combine(np.union1d(self.nodes, other.nodes), other)
+
+    def __invert__(self) -> Circuit:
+        """The other nodes, without edges (a circuit does not know the weights outside it)."""
+        return self._combine(np.setdiff1d(np.arange(self.layout.n_nodes), self.nodes), None)
+
+    def save(self, path: Path) -> Path:
+        """One safetensors file with everything as arrays and JSON metadata; temporary name, then rename."""
+        arrays = {k: np.ascontiguousarray(getattr(self, k)) for k in ("nodes", "src", "dst", "weight", "matrix")}
+        meta = {
+            "format_version": FORMAT_VERSION, "kind": "gossamer-circuit", "grain": self.layout.grain,
+            "locations": json.dumps(self.layout.locations), "matrices": json.dumps(self.matrices),
+            "record": self.record.model_dump_json(), "tied": json.dumps(self.tied),
+            "calibration": json.dumps(self.calibration and [self.calibration.scale, self.calibration.shift]),
+        }  # fmt: skip
+        return save_arrays(arrays, meta, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Circuit:
+        """The inverse of save; a damaged file or one of another kind is CorruptFile."""
+        arrays, meta = load_arrays(path, "gossamer-circuit")
+        try:
+            layout = layout_of(meta)
+            scale_shift = json.loads(meta["calibration"])
+            found = cls(
+                layout=layout, **{k: arrays[k] for k in ("nodes", "src", "dst", "weight", "matrix")},
+                matrices=tuple(json.loads(meta["matrices"])), record=Record.model_validate_json(meta["record"]),
+                calibration=Calibration(scale=scale_shift[0], shift=scale_shift[1]) if scale_shift else None,
+                tied=json.loads(meta["tied"]),
+            )  # fmt: skip
+        except (KeyError, ValueError) as error:
+            raise CorruptFile(f"{path} is not a whole circuit file ({error}); make it again.") from error
+        if not np.isin(np.concatenate([found.src, found.dst]), found.nodes).all():
+            raise CorruptFile(f"{path} has edges whose ends are not among its nodes; make it again.")
+        return found
+
+
+def layout_of(meta: dict[str, str]) -> Layout:
+    """The layout written in a file's metadata."""
+    return Layout(grain=meta["grain"], locations=tuple((n, w) for n, w in json.loads(meta["locations"])))
+
+
+def save_arrays(arrays: dict[str, np.ndarray], meta: dict[str, str], path: Path) -> Path:
+    """Arrays and metadata as one safetensors file, renamed into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".partial")
+    save_file(arrays, temporary, metadata=meta)
+    temporary.replace(path)
+    return path
+
+
+def load_arrays(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The inverse of save_arrays, checked for damage, kind and format version."""
+    if not path.is_file():
+        raise BadInput(f"Expected a file at {path}, found none.")
+    try:
+        with safe_open(path, framework="np") as f:
+            arrays, meta = {k: f.get_tensor(k) for k in f.keys()}, dict(f.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CorruptFile(f"{path} is damaged ({error}); nothing was loaded, make it again.") from error
+    if meta.get("kind") != kind or meta.get("format_version") != FORMAT_VERSION:
+        raise CorruptFile(
+            f"{path} is {meta.get('kind', 'of unknown kind')} version {meta.get('format_version')}, expected {kind} "
+            f"version {FORMAT_VERSION}."
+        )
+    return arrays, meta

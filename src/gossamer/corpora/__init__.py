@@ -1,0 +1,1 @@
+"""Text sources and the tokenizer; reference means and excerpts travel with a model."""

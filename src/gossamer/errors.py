@@ -1,0 +1,35 @@
+"""Every error a user can cause: one sentence each, saying what was expected, what came and the next step."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GossamerError(Exception):
+    """Base of all errors that are the input's fault; the command line prints the message and exits with `exit_code`."""
+
+    exit_code = 2
+
+
+class BadInput(GossamerError):
+    """Something given to Gossamer is not what it needs."""
+
+
+class CorruptFile(GossamerError):
+    """A file exists but cannot be trusted: truncated, altered, or of another format version."""
+
+
+class Unsupported(GossamerError):
+    """A request that is understood and cannot be honoured; nothing is guessed in its place."""
+
+    def __init__(self, what: str, why: str, instead: str) -> None:
+        self.what, self.why, self.instead = what, why, instead
+        super().__init__(f"{what} is not supported: {why}. Instead: {instead}.")
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """A sentence that lists the nearest known names, or all of them when none is near."""
+    known = sorted(choices)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known) or 'none'}"

@@ -1,0 +1,69 @@
+"""What a check returns: a claim with its value, interval, nulls and verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gossamer.errors import BadInput, CorruptFile
+
+Verdict = Literal["pass", "fail", "not reached", "not measured"]
+
+
+class Null(BaseModel):
+    """A control beside a value: what a circuit that is not one would score.
+
+    `not reached` is an outcome (no such circuit within the target); `not measured` is the absence of a null.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    value: float | None
+    interval: tuple[float, float] | None = None
+    n: int = 0
+    outcome: Literal["measured", "not reached", "not measured"] = "measured"
+
+
+class Evidence(BaseModel):
+    """A claim about a model and a circuit. `threshold` says in words what would have failed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    claim: str
+    value: float | None
+    unit: str
+    interval: tuple[float, float] | None = None
+    n: int
+    nulls: tuple[Null, ...] = ()
+    verdict: Verdict
+    methodology: dict[str, str] | None
+    threshold: str
+    note: str = ""
+
+
+def save_evidence(evidence: Sequence[Evidence], path: Path) -> Path:
+    """A JSON file with a format version; temporary name, then rename."""
+    text = json.dumps({"format_version": 1, "evidence": [e.model_dump(mode="json") for e in evidence]}, indent=1)
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+    return path
+
+
+def load_evidence(path: Path) -> tuple[Evidence, ...]:
+    """The inverse of save_evidence; a damaged file is CorruptFile."""
+    if not path.is_file():
+        raise BadInput(f"Expected evidence at {path}, found none; `gossamer verify RUN` makes it.")
+    try:
+        content = json.loads(path.read_text())
+        if content["format_version"] != 1:
+            raise CorruptFile(f"{path} has format version {content['format_version']}, this Gossamer reads 1.")
+        return tuple(Evidence.model_validate(e) for e in content["evidence"])
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        raise CorruptFile(f"{path} is not a whole evidence file ({error}); run `gossamer verify` again.") from error

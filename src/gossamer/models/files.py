@@ -1,0 +1,215 @@
+"""A model folder: config.json, model.safetensors (sparse matrices stored sparse), tokenizer, reference means, excerpt.
+
+A matrix with fewer than half its weights non-zero is stored as three arrays: `NAME.row_counts`, `NAME.columns` (the
+smallest unsigned type that fits) and `NAME.values`. Loading checks every array before any of it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from gossamer.corpora.tokenizer import load_tokenizer, save_tokenizer
+from gossamer.errors import BadInput, CorruptFile
+from gossamer.models.sparse import SparseConfig, SparseTransformer
+
+FORMAT_VERSION = "1"
+_PARTS = (".row_counts", ".columns", ".values")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What travels with a model so that its circuits' numbers do not change with the machine.
+
+    means: mean activation per location ([channels], after AbsTopK) over `n_tokens` of pretraining text; excerpt: int64
+    [n, pos] tokens of standard-library text, the only text pages show.
+    """
+
+    means: Mapping[str, Tensor]
+    n_tokens: int
+    excerpt: Tensor
+
+    def sha256(self) -> str:
+        return tensors_sha256(self.means)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model with everything that belongs to it."""
+
+    name: str
+    model: SparseTransformer
+    tokenizer: Tokenizer
+    reference: Reference | None
+    record: dict[str, Any]
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """One hash over names, shapes, dtypes and bytes, in name order."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        t = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(t.shape)} {t.dtype}".encode())
+        digest.update(t.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def model_sha256(model: SparseTransformer) -> str:
+    """Hash of configuration and weights: the identity a circuit refers to."""
+    own = hashlib.sha256(model.config.model_dump_json().encode())
+    own.update(tensors_sha256(model.state_dict()).encode())
+    return own.hexdigest()
+
+
+def pack_sparse(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Replace every mostly-zero matrix by its three arrays; the rest unchanged."""
+    packed: dict[str, Tensor] = {}
+    for name, t in tensors.items():
+        t = t.detach().cpu().contiguous()
+        if t.ndim != 2 or int(t.count_nonzero()) * 2 >= t.numel():
+            packed[name] = t
+            continue
+        rows, columns = t.nonzero(as_tuple=True)
+        width = np.uint8 if t.shape[1] <= 2**8 else np.uint16 if t.shape[1] <= 2**16 else np.uint32
+        packed[name + ".row_counts"] = torch.bincount(rows, minlength=t.shape[0]).to(torch.int32)
+        packed[name + ".columns"] = torch.from_numpy(columns.numpy().astype(width))
+        packed[name + ".values"] = t[rows, columns]
+    return packed
+
+
+def unpack_sparse(packed: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], where: Path) -> dict[str, Tensor]:
+    """The inverse of `pack_sparse` for tensors of known shapes; anything that does not fit is CorruptFile."""
+    found: dict[str, Tensor] = {}
+    used: set[str] = set()
+    for name, shape in shapes.items():
+        if name in packed:
+            t = packed[name]
+            used.add(name)
+            if t.shape != shape:
+                raise CorruptFile(f"{where}: {name} has shape {tuple(t.shape)}, the config says {tuple(shape)}.")
+            found[name] = t
+            continue
+        parts = [packed.get(name + part) for part in _PARTS]
+        if any(p is None for p in parts):
+            raise CorruptFile(f"{where} lacks the weights of {name}; save the model again.")
+        counts, columns, values = (p.numpy() for p in parts if p is not None)
+        used |= {name + part for part in _PARTS}
+        fits = len(counts) == shape[0] and int(counts.sum()) == len(columns) == len(values) and (counts >= 0).all()
+        if not fits or (len(columns) and int(columns.max()) >= shape[1]):
+            raise CorruptFile(f"{where}: the sparse arrays of {name} do not fit shape {tuple(shape)}.")
+        full = np.zeros(tuple(shape), dtype=values.dtype)
+        full[np.repeat(np.arange(shape[0]), counts), columns] = values
+        found[name] = torch.from_numpy(full)
+    if extra := set(packed) - used:
+        raise CorruptFile(f"{where} holds tensors the config does not know: {', '.join(sorted(extra)[:5])}.")
+    return found
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors, metadata) of a whole file; a missing file is BadInput, a damaged one CorruptFile."""
+    if not path.is_file():
+        raise BadInput(f"Expected a file at {path}, found none.")
+    try:
+        with safe_open(path, framework="pt") as f:
+            return {name: f.get_tensor(name) for name in f.keys()}, dict(f.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CorruptFile(f"{path} is damaged ({error}); nothing was loaded, restore or make it again.") from error
+
+
+def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write under a temporary name, flush to disk, rename: a kill leaves the old file or the new one."""
+    temporary = path.with_name(path.name + ".partial")
+    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata=dict(metadata))
+    with open(temporary, "rb") as f:
+        os.fsync(f.fileno())
+    os.replace(temporary, path)
+
+
+def save_model(
+    model: SparseTransformer, folder: Path, *, tokenizer: Tokenizer | None, reference: Reference | None,
+    record: Mapping[str, Any],
+) -> Path:  # fmt: skip
+    """Write a model folder under a temporary name and rename it; an existing folder is replaced whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=folder.name + ".partial.", dir=folder.parent))
+    try:
+        (work / "config.json").write_text(model.config.model_dump_json(indent=1))
+        weights = pack_sparse(model.state_dict())
+        write_safetensors(weights, work / "model.safetensors", {"format_version": FORMAT_VERSION})
+        if tokenizer is not None:
+            save_tokenizer(tokenizer, work)
+        if reference is not None:
+            meta = {"format_version": FORMAT_VERSION, "n_tokens": str(reference.n_tokens)}
+            tensors = {f"mean.{k}": v for k, v in reference.means.items()} | {"excerpt": reference.excerpt}
+            write_safetensors(tensors, work / "reference.safetensors", meta)
+        (work / "record.json").write_text(json.dumps(dict(record), indent=1))
+        os.chmod(work, 0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(work, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return folder
+
+
+def load_weights(folder: Path) -> SparseTransformer:
+    """The model of a folder, checked against its config; see `load_model` for the rest of the folder."""
+    config_path = folder / "config.json"
+    if not config_path.is_file():
+        raise BadInput(f"Expected a model folder with config.json at {folder}; `gossamer train` writes one.")
+    try:
+        config = SparseConfig.model_validate_json(config_path.read_text())
+    except ValidationError as error:
+        raise CorruptFile(f"{config_path} is not a gossamer-sparse config: {error}") from error
+    tensors, meta = read_safetensors(folder / "model.safetensors")
+    if meta.get("format_version") != FORMAT_VERSION:
+        raise CorruptFile(f"{folder} has format version {meta.get('format_version')}, this Gossamer reads 1.")
+    model = SparseTransformer(config)
+    shapes = {k: v.shape for k, v in model.state_dict().items()}
+    model.load_state_dict(unpack_sparse(tensors, shapes, folder / "model.safetensors"))
+    return model.eval().requires_grad_(False)
+
+
+def load_model(folder: Path, name: str | None = None) -> LoadedModel:
+    """Everything in a model folder. A missing tokenizer is BadInput; missing reference means are None."""
+    tokenizer = load_tokenizer(folder)
+    model = load_weights(folder)
+    if tokenizer.get_vocab_size() > model.config.vocab_size:
+        raise BadInput(
+            f"Expected a tokenizer of at most {model.config.vocab_size} tokens in {folder}, it has "
+            f"{tokenizer.get_vocab_size()}; copy the tokenizer the model was trained with."
+        )
+    reference = _load_reference(folder / "reference.safetensors", model.config)
+    record_path = folder / "record.json"
+    record = json.loads(record_path.read_text()) if record_path.is_file() else {}
+    return LoadedModel(
+        name=name or folder.name, model=model, tokenizer=tokenizer, reference=reference, record=record
+    )
+
+
+def _load_reference(path: Path, config: SparseConfig) -> Reference | None:
+    if not path.is_file():
+        return None
+    tensors, meta = read_safetensors(path)
+    means = {location: tensors.get(f"mean.{location}") for location, _ in config.locations()}
+    for location, width in config.locations():
+        mean = means[location]
+        if mean is None or mean.shape != (width,):
+            raise CorruptFile(f"{path} lacks the {width} reference means of {location}; compute them again.")
+    kept = {k: v for k, v in means.items() if v is not None}
+    return Reference(means=kept, n_tokens=int(meta["n_tokens"]), excerpt=tensors["excerpt"])

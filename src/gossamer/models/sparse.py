@@ -1,0 +1,238 @@
+"""The weight-sparse transformer of Gao et al. 2025 (arXiv 2511.13653), section 2.1 and appendix A.
+
+A GPT-2 shaped decoder with untied embeddings, RMSNorm, and AbsTopK at eight places per layer. Sparsity of the weights
+is not the model's business: the training loop projects them (train/projection.py), the model only holds zeros.
+Every node location can be read and replaced: `forward(tokens, edit=...)` calls `edit(location, activation)` at each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from gossamer.models.kernels import abs_topk, attention, gelu_topk, linear_cross_entropy, rms_topk
+
+Edit = Callable[[str, Tensor], Tensor]
+Place = Literal["attn_in", "attn_q", "attn_k", "attn_v", "attn_out", "mlp_in", "mlp_neuron", "mlp_out"]
+ALL_PLACES: tuple[Place, ...] = (
+    "attn_in", "attn_q", "attn_k", "attn_v", "attn_out", "mlp_in", "mlp_neuron", "mlp_out",
+)  # fmt: skip
+
+
+class SparseConfig(BaseModel):
+    """Shape of a weight-sparse transformer. `activation_fraction` of each place's channels survive AbsTopK."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_type: Literal["gossamer-sparse"] = "gossamer-sparse"
+    vocab_size: int = Field(gt=1)
+    n_ctx: int = Field(gt=0)
+    n_layer: int = Field(gt=0)
+    d_model: int = Field(gt=0)
+    n_head: int = Field(gt=0)
+    d_head: int = Field(gt=0)
+    d_mlp: int = Field(gt=0)
+    activation_fraction: float = Field(default=0.25, gt=0, le=1)
+    topk_places: tuple[Place, ...] = ALL_PLACES
+    activation: Literal["gelu", "relu"] = "gelu"
+    sink: bool = False
+    bigram: bool = False
+    bias: bool = True
+    position: Literal["none", "additive", "channels"] = "none"
+    d_pos: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _positions_agree(self) -> SparseConfig:
+        if (self.position == "channels") != (self.d_pos > 0):
+            raise ValueError('position "channels" needs d_pos > 0, and only it')
+        return self
+
+    @property
+    def d_in(self) -> int:
+        """Width that attention and MLP read: the residual channels and the read-only positional ones."""
+        return self.d_model + self.d_pos
+
+    @property
+    def d_attn(self) -> int:
+        return self.n_head * self.d_head
+
+    def kept(self, place: Place) -> int:
+        """How many channels AbsTopK keeps at a place: int(fraction * width), all of them where it is off."""
+        width = {"attn_in": self.d_in, "mlp_in": self.d_in, "mlp_neuron": self.d_mlp}.get(
+            place, self.d_model if place in ("attn_out", "mlp_out") else self.d_attn
+        )
+        return max(1, int(self.activation_fraction * width)) if place in self.topk_places else width
+
+    def locations(self) -> tuple[tuple[str, int], ...]:
+        """Every node location and its number of channels, in the order of the forward pass (names of the authors)."""
+        found: list[tuple[str, int]] = []
+        for i in range(self.n_layer):
+            found += [(f"{i}.attn.act_in", self.d_in)]
+            found += [(f"{i}.attn.{name}", self.d_attn) for name in ("q", "k", "v")]
+            found += [(f"{i}.attn.resid_delta", self.d_model), (f"{i}.mlp.act_in", self.d_in)]
+            found += [(f"{i}.mlp.post_act", self.d_mlp), (f"{i}.mlp.resid_delta", self.d_model)]
+        return (*found, ("final_resid", self.d_model))
+
+
+class Norm(nn.Module):
+    """RMSNorm with a learnable gain; eps is the dtype's machine epsilon, as in the authors' code."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor, k: int | None = None) -> Tensor:
+        return rms_topk(x, self.weight, torch.finfo(x.dtype).eps, x.shape[-1] if k is None else k)
+
+
+def _unedited(location: str, x: Tensor) -> Tensor:
+    return x
+
+
+class Block(nn.Module):
+    """One layer: attention, then MLP, each reading the normalised residual stream and adding a sparse write to it."""
+
+    def __init__(self, config: SparseConfig, index: int) -> None:
+        super().__init__()
+        self.config, self.index = config, index
+        self.ln_1, self.ln_2 = Norm(config.d_model), Norm(config.d_model)
+        if config.d_pos:
+            self.ln_p1, self.ln_p2 = Norm(config.d_pos), Norm(config.d_pos)
+        self.attn = nn.Module()
+        self.attn.c_attn = nn.Linear(config.d_in, 3 * config.d_attn, bias=config.bias)
+        self.attn.c_proj = nn.Linear(config.d_attn, config.d_model, bias=config.bias)
+        if config.sink:
+            self.attn.sink_logit = nn.Parameter(torch.zeros(config.n_head))
+        self.mlp = nn.Module()
+        self.mlp.c_fc = nn.Linear(config.d_in, config.d_mlp, bias=config.bias)
+        self.mlp.c_proj = nn.Linear(config.d_mlp, config.d_model, bias=config.bias)
+
+    def _read(self, sub: str, x: Tensor, pos: Tensor | None, edit: Edit) -> Tensor:
+        k = self.config.kept("attn_in" if sub == "attn" else "mlp_in")
+        norm = self.ln_1 if sub == "attn" else self.ln_2
+        if pos is None:
+            a = norm(x, k)
+        else:
+            pos_norm = self.ln_p1 if sub == "attn" else self.ln_p2
+            a = abs_topk(torch.cat([norm(x), pos_norm(pos).expand(*x.shape[:-1], -1)], dim=-1), k)
+        return edit(f"{self.index}.{sub}.act_in", a)
+
+    def forward(self, x: Tensor, pos: Tensor | None, edit: Edit | None, last: Tensor | None) -> Tensor:
+        """x: [batch, pos, d_model]. With `last` ([batch] positions) only those rows are carried on: [batch, 1, d]."""
+        change = edit or _unedited
+        x, pos = self._attention(x, pos, change, edit is None, last)
+        c = self.config
+        a = self._read("mlp", x, pos, change)
+        h = F.linear(a, self.mlp.c_fc.weight, self.mlp.c_fc.bias)
+        kept = c.kept("mlp_neuron")
+        h = gelu_topk(h, kept) if c.activation == "gelu" else abs_topk(F.relu(h), kept)
+        h = change(f"{self.index}.mlp.post_act", h)
+        d = F.linear(h, self.mlp.c_proj.weight, self.mlp.c_proj.bias)
+        return x + change(f"{self.index}.mlp.resid_delta", abs_topk(d, c.kept("mlp_out"), inplace=True))
+
+    def _attention(
+        self, x: Tensor, pos: Tensor | None, change: Edit, plain: bool, last: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        c, i, attn = self.config, self.index, self.attn
+        a = self._read("attn", x, pos, change)
+        together = len({c.kept("attn_q"), c.kept("attn_k"), c.kept("attn_v")}) == 1
+        rows = torch.arange(x.shape[0], device=x.device)
+        if together and last is None:
+            joint = F.linear(a, attn.c_attn.weight, attn.c_attn.bias)
+            q, k, v = abs_topk(joint, c.kept("attn_q"), groups=3, inplace=True).chunk(3, dim=-1)
+        else:
+            weights = attn.c_attn.weight.chunk(3)
+            biases = attn.c_attn.bias.chunk(3) if c.bias else (None, None, None)
+            reads = (a if last is None else a[rows, last, None], a, a)
+            q, k, v = (
+                abs_topk(F.linear(r, w, b), c.kept(place), inplace=True)  # type: ignore[arg-type]
+                for r, w, b, place in zip(reads, weights, biases, ("attn_q", "attn_k", "attn_v"), strict=True)
+            )
+        if not plain:
+            q, k, v = (change(f"{i}.attn.{name}", t) for name, t in (("q", q), ("k", k), ("v", v)))
+        q, k, v = (t.unflatten(-1, (c.n_head, c.d_head)).transpose(1, 2) for t in (q, k, v))
+        sink = attn.sink_logit if c.sink else None
+        y = attention(q, k, v, sink) if last is None else _attention_at(q, k, v, sink, last)
+        y = y.transpose(1, 2).flatten(2)
+        d = F.linear(y, attn.c_proj.weight, attn.c_proj.bias)
+        d = change(f"{i}.attn.resid_delta", abs_topk(d, c.kept("attn_out"), inplace=True))
+        if last is not None:
+            x = x[rows, last, None]
+            pos = None if pos is None else pos[0, last, None]
+        return x + d, pos
+
+
+def _attention_at(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, last: Tensor) -> Tensor:
+    """Attention of one query per sequence (at position `last`) over the keys up to it; q: [batch, head, 1, d_head]."""
+    score = (q @ k.transpose(-1, -2)) / math.sqrt(q.shape[-1])
+    hidden = torch.arange(k.shape[2], device=q.device) > last[:, None, None, None]
+    score = score.masked_fill(hidden, -torch.inf)
+    if sink is not None:
+        score = torch.cat([score, sink[None, :, None, None].expand(score.shape[0], -1, 1, 1)], dim=-1)
+    return score.softmax(-1)[..., : k.shape[2]] @ v
+
+
+class SparseTransformer(nn.Module):
+    """A weight-sparse (or, at density 1, dense) decoder. Parameters follow the authors' names without `transformer.`."""
+
+    def __init__(self, config: SparseConfig, seed: int | None = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.d_model)
+        if config.position != "none":
+            self.wpe = nn.Embedding(config.n_ctx, config.d_pos or config.d_model)
+        self.h = nn.ModuleList(Block(config, i) for i in range(config.n_layer))
+        self.ln_f = Norm(config.d_model)
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.register_buffer("final_logits_bias", torch.zeros(config.vocab_size), persistent=False)
+        self.bigram_table: nn.Parameter | None = None
+        if config.bigram:
+            self.bigram_table = nn.Parameter(torch.empty(config.vocab_size, config.vocab_size))
+        if seed is not None:
+            self._initialise(torch.Generator().manual_seed(seed))
+
+    @torch.no_grad()
+    def _initialise(self, generator: torch.Generator) -> None:
+        """N(0, 0.02); output projections divided by sqrt(2 n_layer); biases 0; bigram table U[0, 0.02]."""
+        for name, p in self.named_parameters():
+            if name == "bigram_table":
+                p.uniform_(0, 0.02, generator=generator)
+            elif p.ndim == 2:
+                scale = math.sqrt(2 * self.config.n_layer) if name.endswith("c_proj.weight") else 1
+                p.normal_(0, 0.02 / scale, generator=generator)
+            elif name.endswith("bias"):
+                p.zero_()
+
+    def hidden(self, tokens: Tensor, edit: Edit | None = None, last: Tensor | None = None) -> Tensor:
+        """Normalised final residual: [batch, pos, d_model], or [batch, 1, d_model] at positions `last` only.
+
+        With `last`, the final layer's queries and MLP are computed at those positions alone: same numbers, less work.
+        """
+        x = self.wte(tokens)
+        pos: Tensor | None = None
+        if self.config.position != "none":
+            pos = self.wpe.weight[None, : tokens.shape[1]]
+            if self.config.position == "additive":
+                x, pos = x + pos, None
+        for block in self.h:
+            x = block(x, pos, edit, last if block is self.h[-1] else None)
+        return self.ln_f(edit("final_resid", x) if edit else x)
+
+    def forward(self, tokens: Tensor, edit: Edit | None = None, last: Tensor | None = None) -> Tensor:
+        """Logits [batch, pos, vocab] of tokens [batch, pos]; [batch, 1, vocab] with `last`. See `hidden`."""
+        logits = self.lm_head(self.hidden(tokens, edit, last)) + self.final_logits_bias
+        if self.bigram_table is not None:
+            seen = tokens if last is None else tokens.gather(1, last[:, None])
+            logits = logits + self.bigram_table[seen]
+        return logits
+
+    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Mean next-token cross-entropy in nats; tokens, targets: [batch, pos]. Never holds all logits."""
+        h = self.hidden(tokens).flatten(0, 1)
+        return linear_cross_entropy(h, self.lm_head.weight, tokens.flatten(), targets.flatten(), self.bigram_table)

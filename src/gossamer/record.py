@@ -1,0 +1,73 @@
+"""Provenance: what made an artefact, on what, with which versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+_PACKAGES = ("gossamer-interp", "torch", "numpy", "tokenizers", "safetensors", "transformers")
+
+
+class Record(BaseModel):
+    """Which method with which full configuration made an artefact, from which model and task, and where.
+
+    model_sha256 and means_sha256 name the exact weights and reference means; `config` is the method's whole
+    configuration, seed included; `dirty` says whether the source tree had uncommitted changes (None: not a checkout).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = 1
+    method: str
+    config: dict[str, Any]
+    seed: int
+    model: str = ""
+    model_sha256: str = ""
+    means_sha256: str = ""
+    task: str = ""
+    task_version: str = ""
+    versions: dict[str, str] = {}
+    machine: str = ""
+    commit: str = ""
+    dirty: bool | None = None
+    created: str = ""
+    details: dict[str, Any] = {}
+
+    @classmethod
+    def now(cls, *, method: str, config: dict[str, Any], seed: int, **fields: Any) -> Record:
+        """A record of this moment, this machine and these versions."""
+        commit, dirty = _git()
+        return cls(
+            method=method, config=config, seed=seed, versions=_versions(), machine=f"{platform.platform()}",
+            commit=commit, dirty=dirty, created=datetime.now(UTC).isoformat(timespec="seconds"), **fields,
+        )  # fmt: skip
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _git() -> tuple[str, bool | None]:
+    here = Path(__file__).resolve().parent
+    try:
+        root = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        )
+        status = subprocess.run(
+            ["git", "-C", str(here), "status", "--porcelain", "."], capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "", None
+    return root.stdout.strip(), bool(status.stdout.strip())

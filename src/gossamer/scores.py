@@ -1,0 +1,56 @@
+"""One number per node: higher is kept longer. A circuit is a cut through scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gossamer.circuit import FORMAT_VERSION, layout_of, load_arrays, save_arrays
+from gossamer.errors import BadInput, CorruptFile
+from gossamer.graph import Layout
+from gossamer.record import Record
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """values: float [n_nodes]. `tied` lists pairs (q, k) of node numbers that are kept or dropped together."""
+
+    layout: Layout
+    values: np.ndarray
+    record: Record
+
+    def ranking(self) -> np.ndarray:
+        """Node numbers from the highest score to the lowest; equal scores by node number."""
+        return np.argsort(-self.values, kind="stable")
+
+    def top(self, k: int) -> np.ndarray:
+        """The k nodes with the highest scores."""
+        if not 0 <= k <= len(self.values):
+            raise BadInput(f"Expected a size of 0 to {len(self.values)} nodes, got {k}.")
+        return self.ranking()[:k]
+
+    def save(self, path: Path) -> Path:
+        """One safetensors file; temporary name, then rename."""
+        import json
+
+        meta = {
+            "format_version": FORMAT_VERSION, "kind": "gossamer-scores", "grain": self.layout.grain,
+            "locations": json.dumps(self.layout.locations), "record": self.record.model_dump_json(),
+        }  # fmt: skip
+        return save_arrays({"values": self.values}, meta, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Scores:
+        """The inverse of save; a damaged file or one of another kind is CorruptFile."""
+        arrays, meta = load_arrays(path, "gossamer-scores")
+        try:
+            found = cls(
+                layout=layout_of(meta), values=arrays["values"], record=Record.model_validate_json(meta["record"])
+            )
+        except (KeyError, ValueError) as error:
+            raise CorruptFile(f"{path} is not a whole scores file ({error}); make it again.") from error
+        if found.values.shape != (found.layout.n_nodes,):
+            raise CorruptFile(f"{path} holds {found.values.shape} scores for {found.layout.n_nodes} nodes.")
+        return found

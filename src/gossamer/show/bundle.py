@@ -1,0 +1,276 @@
+"""The bundle: everything a view draws, as one JSON object with a schema. No model, no tensors.
+
+The TypeScript view reads the same object; its types (`web/src/bundle.d.ts`) are written from these classes by
+`write_typescript`, and a test fails when the two differ.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from gossamer.errors import CorruptFile
+
+FORMAT_VERSION: Literal[1] = 1
+
+Interval = tuple[float, float]
+Verdict = Literal["pass", "fail", "not reached", "not measured"]
+
+
+class BundleModel(BaseModel):
+    """Base of every part: unknown keys, NaN and infinity are errors; values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ExamplePair(BundleModel):
+    """One pair of prompts. `answer` continues `clean`, `wrong_answer` continues `counterfactual`; each is one token."""
+
+    clean: str
+    counterfactual: str
+    answer: str
+    wrong_answer: str
+
+
+class TaskView(BundleModel):
+    """What the circuit does: the task's name, one sentence, and a few of its pairs."""
+
+    name: str
+    description: str
+    examples: tuple[ExamplePair, ...]
+
+
+class ModelView(BundleModel):
+    """The model the circuit was found in. Losses in nats per token."""
+
+    name: str
+    n_layer: int
+    d_model: int
+    n_head: int
+    d_head: int
+    d_mlp: int
+    vocab_size: int
+    nonzero_weights: int
+    total_weights: int
+    val_loss_nats: float | None
+
+
+class Calibration(BundleModel):
+    """Scale and shift of the circuit's two candidate logits (paper 0, section 3)."""
+
+    scale: float
+    shift: float
+
+
+class Excerpt(BundleModel):
+    """A run of tokens and one activation per token; `position` indexes the peak."""
+
+    tokens: tuple[str, ...]
+    activations: tuple[float, ...]
+    position: int
+
+    @model_validator(mode="after")
+    def _aligned(self) -> Excerpt:
+        if len(self.tokens) != len(self.activations):
+            raise ValueError(f"{len(self.tokens)} tokens but {len(self.activations)} activations")
+        if not 0 <= self.position < len(self.tokens):
+            raise ValueError(f"position {self.position} lies outside {len(self.tokens)} tokens")
+        return self
+
+
+class NodeView(BundleModel):
+    """One kept channel.
+
+    `site` is the channel-grain string (`0.mlp.post_act:863`); `layer` is null for `final_resid`; `head` is set for
+    q, k and v only. `ablation_effect_nats` is the rise in task loss when this node alone is mean-ablated inside the
+    circuit. `mean` is the reference mean; `mean_on_answer` the mean at the last position on the clean and on the
+    counterfactual side. `direct_logit` (final_resid only) is the weight to the answer's minus the wrong answer's
+    logit. `top_tokens_in` and `top_tokens_out` are (token, weight) from the embedding and the unembedding.
+    """
+
+    site: str
+    location: str
+    layer: int | None
+    index: int
+    head: int | None
+    ablation_effect_nats: float | None
+    mean: float
+    mean_on_answer: tuple[float, float]
+    direct_logit: float | None
+    top_tokens_in: tuple[tuple[str, float], ...]
+    top_tokens_out: tuple[tuple[str, float], ...]
+    examples: tuple[Excerpt, ...]
+    task_examples: tuple[Excerpt, ...]
+
+
+class Edge(BundleModel):
+    """One nonzero entry of `matrix` (for example `0.mlp.c_fc`) that joins two kept nodes."""
+
+    src: str
+    dst: str
+    weight: float
+    matrix: str
+
+
+class Carry(BundleModel):
+    """A link without a weight, not counted as an edge: a residual write read later, or a query meeting its key."""
+
+    src: str
+    dst: str
+
+
+class CircuitView(BundleModel):
+    """The circuit. Task losses in nats; `n_nodes` and `n_edges` must be the lengths of `nodes` and `edges`."""
+
+    target_loss_nats: float
+    loss_train_nats: float
+    loss_heldout_nats: float
+    n_nodes: int
+    n_edges: int
+    calibration: Calibration | None
+    nodes: tuple[NodeView, ...]
+    edges: tuple[Edge, ...]
+    carries: tuple[Carry, ...]
+
+    @model_validator(mode="after")
+    def _closed(self) -> CircuitView:
+        """Every count and every end of a link must agree with what is drawn; all problems are reported at once."""
+        sites = [node.site for node in self.nodes]
+        known = set(sites)
+        problems = []
+        if len(known) != len(sites):
+            problems.append(f"sites must be unique, but {len(sites) - len(known)} repeat")
+        if self.n_nodes != len(self.nodes):
+            problems.append(f"n_nodes is {self.n_nodes} but {len(self.nodes)} nodes are listed")
+        if self.n_edges != len(self.edges):
+            problems.append(f"n_edges is {self.n_edges} but {len(self.edges)} edges are listed")
+        links: tuple[Edge | Carry, ...] = (*self.edges, *self.carries)
+        loose = sorted({end for link in links for end in (link.src, link.dst)} - known)
+        if loose:
+            problems.append(f"links end at sites that are not nodes: {', '.join(loose[:5])} ({len(loose)} in all)")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+class Twin(BundleModel):
+    """The dense twin's circuit at the same target loss, for comparison."""
+
+    name: str
+    n_nodes: int
+    n_edges: int
+    loss_heldout_nats: float
+
+
+class NullView(BundleModel):
+    """The same number under a null; `not reached` is an outcome, `not measured` is the absence of one."""
+
+    name: str
+    value: float | None
+    interval: Interval | None
+    n: int | None
+    outcome: Literal["measured", "not reached", "not measured"]
+
+
+class EvidenceView(BundleModel):
+    """One check: a claim, its value with interval and n, its nulls and its verdict."""
+
+    claim: str
+    value: float | None
+    unit: str
+    interval: Interval | None
+    n: int | None
+    nulls: tuple[NullView, ...]
+    verdict: Verdict
+    methodology: dict[str, str] | None
+    threshold: str
+    note: str
+
+
+class CurvePoint(BundleModel):
+    """The circuit cut at another size from the same scores; task loss in nats."""
+
+    nodes: int
+    edges: int
+    loss_nats: float
+
+
+class Bundle(BundleModel):
+    """Everything one page draws. Read with `Bundle.model_validate_json`, or from a file with `read_bundle`."""
+
+    format_version: Literal[1]
+    title: str
+    gossamer_version: str
+    task: TaskView
+    model: ModelView
+    circuit: CircuitView
+    twin: Twin | None
+    evidence: tuple[EvidenceView, ...]
+    curve: tuple[CurvePoint, ...]
+    record: Annotated[dict[str, JsonValue], Field(description="free nested JSON: the run's provenance")]
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Read and check `bundle.json`; raises CorruptFile that names every wrong field."""
+    try:
+        return Bundle.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        found = [f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors()]
+        more = f" (and {len(found) - 8} more)" if len(found) > 8 else ""
+        raise CorruptFile(
+            f"{path} is not a bundle of format version {FORMAT_VERSION}: {'; '.join(found[:8])}{more}. "
+            "Write it again from the run with this version of Gossamer."
+        ) from error
+
+
+_SCALARS: dict[Any, str] = {str: "string", int: "number", float: "number", bool: "boolean", type(None): "null"}
+
+
+def _typescript_type(annotation: Any) -> str:
+    """The TypeScript of one annotation; an annotation it does not know is a TypeError, never `any`."""
+    if annotation in _SCALARS:
+        return _SCALARS[annotation]
+    if annotation is JsonValue:
+        return "JsonValue"
+    if isinstance(annotation, type) and issubclass(annotation, BundleModel):
+        return annotation.__name__
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _typescript_type(args[0])
+    if origin is Literal:
+        return " | ".join(f'"{value}"' if isinstance(value, str) else str(value) for value in args)
+    if origin in (Union, types.UnionType):
+        return " | ".join(_typescript_type(arg) for arg in args)
+    if origin is tuple and args[-1] is Ellipsis:
+        return f"ReadonlyArray<{_typescript_type(args[0])}>"
+    if origin is tuple:
+        return f"readonly [{', '.join(_typescript_type(arg) for arg in args)}]"
+    if origin is dict:
+        return f"{{ readonly [key: string]: {_typescript_type(args[1])} }}"
+    raise TypeError(f"no TypeScript for {annotation!r}; teach gossamer.show.bundle._typescript_type about it")
+
+
+def typescript() -> str:
+    """The schema as a TypeScript declaration file, one interface per class, in the order of this file."""
+    lines = [
+        "// Written by gossamer.show.bundle.write_typescript from the Python schema. Do not edit.",
+        "",
+        "export type JsonValue =",
+        "  string | number | boolean | null | ReadonlyArray<JsonValue> | { readonly [key: string]: JsonValue };",
+    ]
+    for model in BundleModel.__subclasses__():
+        hints = typing.get_type_hints(model, include_extras=True)
+        lines += ["", f"export interface {model.__name__} {{"]
+        lines += [f"  readonly {name}: {_typescript_type(hints[name])};" for name in model.model_fields]
+        lines.append("}")
+    return "\n".join(lines) + "\n"
+
+
+def write_typescript(path: Path) -> Path:
+    """Write `typescript()` to `path` (in the repository: web/src/bundle.d.ts)."""
+    path.write_text(typescript(), encoding="utf-8")
+    return path

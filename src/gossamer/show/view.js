@@ -1,0 +1,1449 @@
+// Built from web/ by `npm run build`. Do not edit.
+
+// src/dom.ts
+var SVG = "http://www.w3.org/2000/svg";
+function fill(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === void 0 || value === false) continue;
+    element.setAttribute(name, value === true ? "" : String(value));
+  }
+  for (const child of children) if (child) element.append(child);
+  return element;
+}
+function h(tag, attributes = {}, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+function s(tag, attributes = {}, ...children) {
+  return fill(document.createElementNS(SVG, tag), attributes, children);
+}
+var MINUS = "−";
+function num(value, digits = 4) {
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  const text = size >= 1e6 || size < 1e-4 ? size.toExponential(digits - 1) : trim(size.toPrecision(digits));
+  return (value < 0 ? MINUS : "") + text;
+}
+function trim(text) {
+  return text.includes("e") ? String(Number(text)) : text;
+}
+function signed(value, digits = 4) {
+  return (value > 0 ? "+" : "") + num(value, digits);
+}
+function count(value) {
+  return value.toLocaleString("en-US");
+}
+function plural(n, word) {
+  return `${count(n)} ${word}${n === 1 ? "" : "s"}`;
+}
+var NAMED = { "\n": "⏎", "	": "⇥", "\r": "␍" };
+function visible(token) {
+  if (token === "") return "∅";
+  return token.replace(/[\u0000-\u001f\u007f]/g, (c) => NAMED[c] ?? `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`);
+}
+function visibleSpaces(token) {
+  return visible(token).replace(/ /g, "␣");
+}
+function ticks(lo, hi, want) {
+  const raw = (hi - lo) / Math.max(1, want);
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = ([1, 2, 5, 10].find((k) => k * power >= raw) ?? 10) * power;
+  const out = [];
+  for (let k = Math.ceil(lo / step - 1e-9); k * step <= hi + step * 1e-9; k++) out.push(Number((k * step).toPrecision(10)));
+  return out;
+}
+var serial = 0;
+function uniqueId(name) {
+  serial += 1;
+  return `gossamer-${name}-${serial}`;
+}
+
+// src/sites.ts
+var PARTS = {
+  "attn.act_in": { order: 0, row: "reads", short: "", noun: "channel read by attention" },
+  "attn.q": { order: 1, row: "heads", short: "q", noun: "query channel" },
+  "attn.k": { order: 1, row: "heads", short: "k", noun: "key channel" },
+  "attn.v": { order: 1, row: "heads", short: "v", noun: "value channel" },
+  "attn.resid_delta": { order: 2, row: "writes", short: "", noun: "channel written by attention" },
+  "mlp.act_in": { order: 3, row: "reads", short: "", noun: "channel read by the MLP" },
+  "mlp.post_act": { order: 4, row: "neurons", short: "", noun: "neuron" },
+  "mlp.resid_delta": { order: 5, row: "writes", short: "", noun: "channel written by the MLP" }
+};
+function partOf(location) {
+  return location.replace(/^\d+\./, "");
+}
+function placeOf(node) {
+  if (node.location === "final_resid") {
+    return { row: 1e9, rowName: "final", block: "final", layer: null, short: "", residual: true };
+  }
+  const part2 = partOf(node.location);
+  const known = PARTS[part2];
+  const layer = node.layer ?? 0;
+  return {
+    row: layer * 10 + (known?.order ?? 8),
+    rowName: known?.row ?? part2,
+    block: known ? part2.split(".")[0] ?? "other" : "other",
+    layer: node.layer,
+    short: known?.short ?? "",
+    residual: part2.endsWith("act_in") || part2.endsWith("resid_delta")
+  };
+}
+function describe(node) {
+  if (node.location === "final_resid") return `channel ${node.index} of the final residual stream`;
+  const noun = PARTS[partOf(node.location)]?.noun ?? partOf(node.location);
+  const words2 = noun.split(" ");
+  const named = words2[0] === "channel" ? `channel ${node.index} ${words2.slice(1).join(" ")}` : `${noun} ${node.index}`;
+  const head = node.head === null ? "" : `, head ${node.head}`;
+  return `${named}${head}, layer ${node.layer ?? "?"}`;
+}
+
+// src/card.ts
+var LINKS_AT_FIRST = 8;
+function section(title, note, ...children) {
+  return h("section", { class: "card-part" }, h("h3", {}, title, note ? h("span", { class: "aside" }, note) : null), ...children);
+}
+function nodeButton(node, open) {
+  const button = h("button", { type: "button", class: "site", "data-tip": describe(node) }, node.site);
+  button.addEventListener("click", () => open(node.site));
+  return button;
+}
+function linkRow(link, largest, open) {
+  const { edge, other } = link;
+  if (!edge) return h("tr", {}, h("td", {}, nodeButton(other, open)), h("td", { class: "muted", colspan: 2 }, "carried"));
+  const share = 100 * Math.abs(edge.weight) / largest;
+  return h(
+    "tr",
+    {},
+    h("td", {}, nodeButton(other, open)),
+    h("td", { class: "figure-cell", "data-tip": `${edge.matrix}: ${edge.weight}` }, signed(edge.weight)),
+    h("td", { class: "bar-cell" }, h("span", { class: edge.weight >= 0 ? "bar up" : "bar down", style: `width:${share.toFixed(1)}%` }))
+  );
+}
+function links(title, list, largest, open, none) {
+  if (!list.length) return section(title, null, h("p", { class: "muted" }, none));
+  const body = h("tbody", {}, ...list.slice(0, LINKS_AT_FIRST).map((link) => linkRow(link, largest, open)));
+  const table2 = h("table", { class: "links" }, h("caption", { class: "sr" }, title), body);
+  const rest = list.slice(LINKS_AT_FIRST);
+  if (!rest.length) return section(title, `${list.length}`, table2);
+  const more = h("button", { type: "button", class: "more" }, `${rest.length} more`);
+  more.addEventListener("click", () => {
+    body.append(...rest.map((link) => linkRow(link, largest, open)));
+    more.remove();
+  });
+  return section(title, `${list.length}`, table2, more);
+}
+function excerpt(one, largest) {
+  const text = h("p", { class: "excerpt" });
+  one.tokens.forEach((token, i) => {
+    const act = one.activations[i];
+    const share = Math.min(1, Math.abs(act) / largest);
+    const kind = act === 0 ? "" : act > 0 ? " pos" : " neg";
+    const peak = i === one.position ? " peak" : "";
+    const tint = act === 0 ? null : `--share:${(12 + share * 58).toFixed(0)}%`;
+    text.append(h("span", { class: `tok${kind}${peak}`, style: tint, "data-tip": `${visibleSpaces(token)}   ${num(act, 6)}` }, visible(token)));
+  });
+  return text;
+}
+function excerpts(list) {
+  const largest = Math.max(1e-9, ...list.flatMap((one) => one.activations.map(Math.abs)));
+  return list.map(
+    (one) => h("div", { class: "excerpt-row" }, h("span", { class: "peak-value" }, num(one.activations[one.position], 3)), excerpt(one, largest))
+  );
+}
+function sides(node) {
+  const [clean, counter] = node.mean_on_answer;
+  const rows = [
+    ["clean prompt", clean, "dot-full"],
+    ["counterfactual", counter, "dot-open"],
+    ["mean over text", node.mean, "dot-tick"]
+  ];
+  const values = [...rows.map((r) => r[1]), 0];
+  let [lo, hi] = [Math.min(...values), Math.max(...values)];
+  if (hi - lo < 1e-9) [lo, hi] = [lo - 1, hi + 1];
+  const [left, right, width] = [6, 6, 150];
+  const x = (v) => left + (v - lo) / (hi - lo) * (width - left - right);
+  const table2 = h("table", { class: "sides" });
+  rows.forEach(([label, value, kind]) => {
+    const picture = s(
+      "svg",
+      { width, height: 20, "aria-hidden": "true" },
+      s("path", { d: `M${left} 10H${width - right}`, class: "rail" }),
+      s("path", { d: `M${x(0)} 3V17`, class: "zero" }),
+      kind === "dot-tick" ? s("path", { d: `M${x(value)} 5V15`, class: "dot-tick" }) : s("circle", { cx: x(value), cy: 10, r: 4, class: kind })
+    );
+    table2.append(h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, label),
+      h("td", { class: "figure-cell", "data-tip": String(value) }, num(value)),
+      h("td", {}, picture)
+    ));
+  });
+  return table2;
+}
+function tokenList(list) {
+  return h("div", { class: "chips" }, ...list.map(([token, weight]) => h(
+    "span",
+    { class: `chip ${weight >= 0 ? "pos" : "neg"}`, "data-tip": `weight ${num(weight, 6)}` },
+    h("code", {}, visibleSpaces(token)),
+    h("span", { class: "chip-number" }, signed(weight, 2))
+  )));
+}
+function fact(label, value, note) {
+  return h("div", { class: "fact" }, h("div", { class: "fact-label" }, label), h("div", { class: "fact-value" }, value), h("div", { class: "fact-note" }, note));
+}
+function nodeCard(index, node, open) {
+  const effect = node.ablation_effect_nats;
+  const rank = index.ranked.indexOf(node) + 1;
+  const close = h("button", { type: "button", class: "close", "aria-label": "Close the card (Escape)" }, "×");
+  close.addEventListener("click", () => open(null));
+  const facts = h(
+    "div",
+    { class: "facts" },
+    effect === null ? fact("Ablation effect", "not measured", "") : fact("Ablation effect", `${signed(effect)} nats`, `rank ${rank} of ${index.ranked.length}`),
+    node.direct_logit === null ? null : fact("Direct effect", signed(node.direct_logit), "answer − wrong answer logit")
+  );
+  const isFinal = node.location === "final_resid";
+  return h(
+    "article",
+    { class: "card", "data-card": node.site },
+    h(
+      "header",
+      { class: "card-head" },
+      h("div", {}, h("h2", { class: "mono" }, node.site), h("p", { class: "muted" }, describe(node))),
+      close
+    ),
+    facts,
+    section("At the answer", "last position, mean over pairs", sides(node)),
+    h(
+      "div",
+      { class: "two" },
+      links("Fed by", index.fedBy(node.site), index.largestWeight, open, "No kept node: it reads the embedding, or only means."),
+      links("Feeds", index.feeds(node.site), index.largestWeight, open, isFinal ? "The logits." : "No kept node.")
+    ),
+    node.examples.length ? section("Fires on", "strongest in text", ...excerpts(node.examples)) : null,
+    node.task_examples.length ? section("On the task", null, ...excerpts(node.task_examples)) : null,
+    node.examples.length + node.task_examples.length === 0 ? section("Fires on", null, h("p", { class: "muted" }, "No examples were recorded.")) : null,
+    node.top_tokens_in.length ? section("Tokens that write it", "embedding", tokenList(node.top_tokens_in)) : null,
+    node.top_tokens_out.length ? section("Tokens it promotes", "unembedding", tokenList(node.top_tokens_out)) : null
+  );
+}
+function overview(index, open) {
+  const { bundle } = index;
+  const { model, circuit } = bundle;
+  const top = index.ranked.slice(0, 10);
+  const rows = top.map((node) => {
+    const effect = node.ablation_effect_nats;
+    const share2 = Math.max(0, 100 * effect / index.largestEffect);
+    return h(
+      "tr",
+      {},
+      h("td", {}, nodeButton(node, open)),
+      h("td", { class: "figure-cell", "data-tip": String(effect) }, signed(effect, 3)),
+      h("td", { class: "bar-cell" }, h("span", { class: "bar ink", style: `width:${share2.toFixed(1)}%` }))
+    );
+  });
+  const pairs = bundle.task.examples.map((pair) => h(
+    "div",
+    { class: "pair" },
+    h("p", { class: "prompt" }, visible(pair.clean), h("mark", {}, visible(pair.answer))),
+    h("p", { class: "prompt" }, visible(pair.counterfactual), h("mark", { class: "other" }, visible(pair.wrong_answer)))
+  ));
+  const size = `${model.n_layer} layers, width ${count(model.d_model)}, ${model.n_head} heads of ${model.d_head}, ${count(model.d_mlp)} neurons per layer, ${count(model.vocab_size)} tokens`;
+  const share = 100 * model.nonzero_weights / Math.max(1, model.total_weights);
+  return h(
+    "div",
+    { class: "card overview" },
+    section(
+      "What matters most",
+      "loss rise when ablated, nats",
+      top.length ? h("table", { class: "links" }, h("tbody", {}, ...rows)) : h("p", { class: "muted" }, "Not measured.")
+    ),
+    section("The task", "each prompt and its right answer", ...pairs),
+    section(
+      "The model",
+      null,
+      h(
+        "p",
+        { class: "prose" },
+        h("b", {}, model.name),
+        `: ${size}. `,
+        `${count(model.nonzero_weights)} of ${count(model.total_weights)} weights are not zero (${num(share, 2)} %)`,
+        model.val_loss_nats === null ? "." : `; validation loss ${num(model.val_loss_nats)} nats per token.`
+      ),
+      circuit.calibration ? h("p", { class: "prose muted" }, `The circuit's two candidate logits are scaled by ${num(circuit.calibration.scale)} and shifted by ${num(circuit.calibration.shift)}.`) : null
+    )
+  );
+}
+function panel(index, store, focusNode) {
+  const host = h("aside", { class: "panel", "aria-live": "polite", "aria-label": "Selected node", tabindex: -1 });
+  const open = (site) => {
+    store.set({ selected: site });
+    if (site) focusNode(site);
+  };
+  const draw = () => {
+    const { selected } = store.get();
+    const node = selected ? index.nodes.get(selected) : void 0;
+    host.classList.toggle("has-node", node !== void 0);
+    host.replaceChildren(node ? nodeCard(index, node, open) : overview(index, open));
+    host.scrollTop = 0;
+  };
+  store.listen((now, before) => {
+    if (now.selected !== before.selected) draw();
+  });
+  draw();
+  return host;
+}
+
+// src/curve.ts
+var W = 620;
+var H = 300;
+var M = { left: 56, right: 130, top: 18, bottom: 46 };
+var CHANCE = Math.LN2;
+function sizeCurve(bundle) {
+  const { circuit, twin } = bundle;
+  const points = bundle.curve.filter((p) => p.edges > 0).sort((a, b) => a.edges - b.edges);
+  const left = bundle.curve.length - points.length;
+  if (!points.length) return h("p", { class: "muted" }, "The scores were cut at one size only.");
+  const sizes = [...points.map((p) => p.edges), Math.max(1, circuit.n_edges), ...twin ? [twin.n_edges] : []];
+  const losses = [...points.map((p) => p.loss_nats), circuit.loss_heldout_nats, circuit.target_loss_nats, CHANCE, ...twin ? [twin.loss_heldout_nats] : []];
+  const [lo, hi] = [Math.log10(Math.min(...sizes)) - 0.08, Math.log10(Math.max(...sizes)) + 0.08];
+  const top = Math.max(...losses) * 1.08;
+  const x = (edges) => M.left + (Math.log10(edges) - lo) / Math.max(1e-9, hi - lo) * (W - M.left - M.right);
+  const y = (loss) => H - M.bottom - Math.max(0, loss) / top * (H - M.top - M.bottom);
+  const svg = s("svg", { viewBox: `0 0 ${W} ${H}`, class: "curve", role: "img", "aria-label": "Task loss against the number of edges, log scale" });
+  for (const t of ticks(0, top, 4)) {
+    svg.append(s("path", { d: `M${M.left} ${y(t)}H${W - M.right}`, class: "grid" }), s("text", { x: M.left - 8, y: y(t) + 4, class: "axis-text end" }, num(t, 3)));
+  }
+  for (let power = Math.floor(lo); power <= hi; power++) {
+    for (const k of [1, 2, 5]) {
+      const value = k * 10 ** power;
+      if (Math.log10(value) < lo || Math.log10(value) > hi) continue;
+      svg.append(s("path", { d: `M${x(value)} ${H - M.bottom}v${k === 1 ? 6 : 4}`, class: "axis-line" }));
+      if (k === 1 || hi - lo < 2.6) svg.append(s("text", { x: x(value), y: H - M.bottom + 19, class: "axis-text" }, count(value)));
+    }
+  }
+  svg.append(
+    s("path", { d: `M${M.left} ${H - M.bottom}H${W - M.right}`, class: "axis-line" }),
+    s("text", { x: (M.left + W - M.right) / 2, y: H - 8, class: "axis-title" }, "edges"),
+    s("text", { x: 14, y: (M.top + H - M.bottom) / 2, class: "axis-title", transform: `rotate(-90 14 ${(M.top + H - M.bottom) / 2})` }, "task loss, nats")
+  );
+  const rule = (loss, label) => {
+    svg.append(s("path", { d: `M${M.left} ${y(loss)}H${W - M.right}`, class: "reference" }), s("text", { x: W - M.right + 8, y: y(loss) + 4, class: "axis-text start" }, label));
+  };
+  rule(CHANCE, "blind: ln 2");
+  rule(circuit.target_loss_nats, `target ${num(circuit.target_loss_nats, 3)}`);
+  svg.append(s("path", { d: points.map((p, i) => `${i ? "L" : "M"}${x(p.edges).toFixed(1)} ${y(p.loss_nats).toFixed(1)}`).join(""), class: "curve-line" }));
+  for (const p of points) {
+    svg.append(s("circle", { cx: x(p.edges), cy: y(p.loss_nats), r: 3.5, class: "curve-dot", "data-tip": `${count(p.nodes)} nodes, ${count(p.edges)} edges
+${num(p.loss_nats)} nats` }));
+  }
+  const mark = (shape, edges, loss, text, dy) => {
+    svg.append(shape, s("text", { x: x(edges), y: y(loss) + dy, class: "mark-text" }, text));
+  };
+  if (circuit.n_edges > 0) {
+    const [cx, cy] = [x(circuit.n_edges), y(circuit.loss_heldout_nats)];
+    mark(s("path", { d: `M${cx} ${cy - 8}l8 8l-8 8l-8 -8Z`, class: "own-mark", "data-tip": `this circuit
+${num(circuit.loss_heldout_nats)} nats held out` }), circuit.n_edges, circuit.loss_heldout_nats, "this circuit", 24);
+  }
+  if (twin) {
+    const [cx, cy] = [x(twin.n_edges), y(twin.loss_heldout_nats)];
+    mark(s("rect", { x: cx - 6, y: cy - 6, width: 12, height: 12, class: "twin-mark", "data-tip": `${twin.name}
+${num(twin.loss_heldout_nats)} nats held out` }), twin.n_edges, twin.loss_heldout_nats, "dense twin", 24);
+  }
+  const note = left ? ` Cuts without any edge are left out (${left}).` : "";
+  return h(
+    "figure",
+    { class: "curve-figure" },
+    svg,
+    h("figcaption", {}, `The same scores cut at other sizes, task loss on a log axis of edges.${note}`)
+  );
+}
+
+// src/layout.ts
+var PILL = { width: 38, height: 20 };
+var PITCH = 50;
+var HEAD_LABEL = 26;
+var HEAD_PAD = 6;
+var PILL_GAP = 6;
+var LABELS = 132;
+var TOP = 64;
+function freesOf(spots) {
+  const groups = /* @__PURE__ */ new Map();
+  for (const [site, { node, place }] of spots) {
+    if (place.residual) continue;
+    const key = place.short ? `${place.row}|${node.head ?? -1}` : `${place.row}|${site}`;
+    groups.set(key, [...groups.get(key) ?? [], site]);
+  }
+  const frees = [];
+  const owner = /* @__PURE__ */ new Map();
+  for (const sites of groups.values()) {
+    const spot = spots.get(sites[0]);
+    const inHead = spot.place.short !== "";
+    if (inHead) sites.sort((a, b) => headOrder(spots, sites, a) - headOrder(spots, sites, b));
+    const pills = sites.length * PILL.width + (sites.length - 1) * PILL_GAP;
+    const free = {
+      sites,
+      row: spot.place.row,
+      head: inHead ? spot.node.head ?? -1 : null,
+      width: inHead ? pills + 2 * HEAD_PAD + HEAD_LABEL : PILL.width,
+      x: 0
+    };
+    frees.push(free);
+    for (const site of sites) owner.set(site, free);
+  }
+  return { frees, owner };
+}
+function headOrder(spots, sites, site) {
+  const { node, place } = spots.get(site);
+  if (place.short === "v") return 1e7 + node.index;
+  const other = place.short === "q" ? "k" : "q";
+  const paired = sites.some((s2) => spots.get(s2)?.place.short === other && spots.get(s2)?.node.index === node.index);
+  return (paired ? 0 : 1e6) + node.index * 2 + (place.short === "q" ? 0 : 1);
+}
+function pullTogether(order) {
+  const { channels, ties, frees } = order;
+  const at = new Map(channels.map((c, i) => [c, i]));
+  const settleFrees = () => {
+    const sum = /* @__PURE__ */ new Map();
+    for (const tie of ties) {
+      const entry = sum.get(tie.free) ?? [0, 0];
+      entry[0] += tie.weight * at.get(tie.channel);
+      entry[1] += tie.weight;
+      sum.set(tie.free, entry);
+    }
+    for (const free of frees) {
+      const entry = sum.get(free);
+      free.x = entry && entry[1] > 0 ? entry[0] / entry[1] : (channels.length - 1) / 2;
+    }
+  };
+  const cost = () => {
+    settleFrees();
+    let total = 0;
+    for (const tie of ties) total += tie.weight * Math.abs(at.get(tie.channel) - tie.free.x);
+    return total;
+  };
+  let best = cost();
+  let bestOrder = [...channels];
+  for (let sweep = 0; sweep < 24; sweep++) {
+    const sum = /* @__PURE__ */ new Map();
+    for (const tie of ties) {
+      const entry = sum.get(tie.channel) ?? [0, 0];
+      entry[0] += tie.weight * tie.free.x;
+      entry[1] += tie.weight;
+      sum.set(tie.channel, entry);
+    }
+    const want = new Map(
+      channels.map((c) => {
+        const entry = sum.get(c);
+        return [c, entry ? entry[0] / entry[1] : at.get(c)];
+      })
+    );
+    channels.sort((a, b) => want.get(a) - want.get(b) || a - b);
+    channels.forEach((c, i) => at.set(c, i));
+    const now = cost();
+    if (now < best - 1e-9) {
+      best = now;
+      bestOrder = [...channels];
+    }
+  }
+  channels.splice(0, channels.length, ...bestOrder);
+  channels.forEach((c, i) => at.set(c, i));
+  const work = channels.length * channels.length * ties.length;
+  for (let pass = 0; pass < 5 && work < 6e6; pass++) {
+    let better = false;
+    for (let i = 0; i < channels.length; i++) {
+      for (let j = i + 1; j < channels.length; j++) {
+        const [a, b] = [channels[i], channels[j]];
+        at.set(a, j).set(b, i);
+        const now = cost();
+        if (now < best - 1e-9) {
+          best = now;
+          channels[i] = b;
+          channels[j] = a;
+          better = true;
+        } else at.set(a, i).set(b, j);
+        if (better && channels[i] !== a) break;
+      }
+    }
+    if (!better) break;
+  }
+  settleFrees();
+}
+function columnsOf(channels, span) {
+  const column = /* @__PURE__ */ new Map();
+  if (channels.length <= 14) {
+    channels.forEach((c, i) => column.set(c, i));
+    return column;
+  }
+  const taken = [];
+  for (const channel of channels) {
+    const [lo, hi] = span.get(channel);
+    let slot = -1;
+    for (let k = Math.max(0, taken.length - 4); k < taken.length && slot < 0; k++) {
+      if (taken[k].every(([a, b]) => hi < a - 1 || lo > b + 1)) slot = k;
+    }
+    if (slot < 0) slot = taken.push([]) - 1;
+    taken[slot].push([lo, hi]);
+    column.set(channel, slot);
+  }
+  return column;
+}
+function intoSlots(wants, lo, hi) {
+  const spare = Math.max(0, wants.length - (hi - lo + 1));
+  const first = lo - Math.ceil(spare / 2) - 0.5;
+  const slots = hi - lo + 2 + spare;
+  const cost = [];
+  wants.forEach((want, i) => {
+    const row = [];
+    let best = i === 0 ? 0 : Infinity;
+    for (let k = 0; k < slots; k++) {
+      if (i > 0) best = Math.min(best, k > 0 ? cost[i - 1][k - 1] : Infinity);
+      row.push(best + Math.abs(first + k - want));
+    }
+    cost.push(row);
+  });
+  const out = new Array(wants.length);
+  let end = slots;
+  for (let i = wants.length - 1; i >= 0; i--) {
+    let at = -1;
+    for (let k = 0; k < end; k++) {
+      if (at < 0 || cost[i][k] < cost[i][at]) at = k;
+    }
+    out[i] = first + at;
+    end = at;
+  }
+  return out;
+}
+function sideBySide(frees, gap) {
+  const pools = [];
+  for (const free of frees) {
+    pools.push({ items: [free], offset: [0], want: free.x });
+    while (pools.length > 1) {
+      const [a, b] = [pools[pools.length - 2], pools[pools.length - 1]];
+      const last = a.items.length - 1;
+      const step = a.offset[last] + (a.items[last].width + b.items[0].width) / 2 + gap;
+      if (a.want + step <= b.want) break;
+      const n = a.items.length + b.items.length;
+      const want = (a.want * a.items.length + (b.want - step) * b.items.length) / n;
+      pools.splice(pools.length - 2, 2, {
+        items: [...a.items, ...b.items],
+        offset: [...a.offset, ...b.offset.map((o) => o + step)],
+        want
+      });
+    }
+  }
+  for (const pool of pools) pool.items.forEach((free, i) => free.x = pool.want + pool.offset[i]);
+}
+function chunk(items, rows) {
+  return Array.from({ length: rows }, (_, r) => items.filter((_2, i) => i % rows === r));
+}
+var BLOCKS = { attn: "attention", mlp: "MLP", final: "residual stream", other: "" };
+function layout(bundle) {
+  const { nodes, edges, carries } = bundle.circuit;
+  const spots = new Map(nodes.map((node) => [node.site, { node, place: placeOf(node), x: 0, y: 0 }]));
+  const { frees, owner } = freesOf(spots);
+  const channels = [...new Set([...spots.values()].filter((p) => p.place.residual).map((p) => p.node.index))].sort((a, b) => a - b);
+  const ties = [];
+  for (const edge of edges) {
+    const [a, b] = [spots.get(edge.src), spots.get(edge.dst)];
+    if (!a || !b || a.place.residual === b.place.residual) continue;
+    const [channel, free] = a.place.residual ? [a, owner.get(edge.dst)] : [b, owner.get(edge.src)];
+    if (free) ties.push({ channel: channel.node.index, free, weight: Math.sqrt(Math.abs(edge.weight)) + 0.05 });
+  }
+  pullTogether({ channels, ties, frees });
+  const rowKeys = [...new Set([...spots.values()].map((p) => p.place.row))].sort((a, b) => a - b);
+  const span = /* @__PURE__ */ new Map();
+  for (const { node, place: place2 } of spots.values()) {
+    if (!place2.residual) continue;
+    const at = rowKeys.indexOf(place2.row);
+    const now = span.get(node.index) ?? [at, at];
+    span.set(node.index, [Math.min(now[0], at), Math.max(now[1], at)]);
+  }
+  const column = columnsOf(channels, span);
+  const nColumns = Math.max(1, ...[...column.values()].map((c) => c + 1));
+  const place = new Map(channels.map((c, i) => [i, column.get(c)]));
+  const toColumn = (rank) => {
+    const lo2 = place.get(Math.floor(rank)) ?? 0;
+    return lo2 + (rank - Math.floor(rank)) * ((place.get(Math.ceil(rank)) ?? lo2) - lo2);
+  };
+  for (const spot of spots.values()) if (spot.place.residual) spot.x = column.get(spot.node.index) * PITCH;
+  const crossing = /* @__PURE__ */ new Map();
+  for (const edge of edges) {
+    const row = spots.get(edge.dst)?.place.row;
+    if (row !== void 0) crossing.set(row, (crossing.get(row) ?? 0) + 1);
+  }
+  const heads = [];
+  const bands = [];
+  const blocks = [];
+  const rows = [];
+  let y = TOP;
+  let lastBlock = "";
+  for (const key of rowKeys) {
+    const inRow = [...spots.values()].filter((p) => p.place.row === key);
+    const first = inRow[0].place;
+    const block = `${first.layer}|${first.block}`;
+    y += block === lastBlock ? 40 + Math.min(64, 0.35 * (crossing.get(key) ?? 0)) + PILL.height : 34 + PILL.height;
+    if (block !== lastBlock) {
+      y += 22;
+      blocks.push({
+        title: first.layer === null ? "Final" : `Layer ${first.layer}`,
+        subtitle: BLOCKS[first.block] ?? "",
+        y: y - PILL.height / 2 - 16,
+        height: 0
+      });
+    }
+    const here = frees.filter((f) => f.row === key).sort((a, b) => a.x - b.x || a.sites[0].localeCompare(b.sites[0]));
+    let lines = 1;
+    if (here.length && here[0].head !== null) {
+      for (const free of here) free.x = toColumn(free.x) * PITCH;
+      const room = Math.max(nColumns * PITCH, 560);
+      lines = Math.max(1, Math.round(here.reduce((t, f) => t + f.width + 12, 0) / room));
+      chunk(here, lines).forEach((line, k) => {
+        sideBySide(line, 14);
+        for (const free of line) placeHead(free, y + 6 + k * 46, spots, heads);
+      });
+      y += 6 + (lines - 1) * 46;
+    } else if (here.length) {
+      lines = Math.max(1, Math.ceil(here.length / Math.max(nColumns + 1, 11)));
+      chunk(here, lines).forEach((line, k) => {
+        const slots = intoSlots(line.map((f) => toColumn(f.x)), 0, nColumns - 1);
+        line.forEach((free, i) => {
+          free.x = slots[i] * PITCH;
+          const spot = spots.get(free.sites[0]);
+          spot.x = free.x;
+          spot.y = y + k * 34;
+        });
+      });
+      y += (lines - 1) * 34;
+    }
+    for (const spot of inRow) if (spot.place.residual) spot.y = y;
+    const middle = inRow.reduce((t, p) => t + p.y, 0) / inRow.length;
+    bands.push({ label: first.rowName, y: middle });
+    rows.push(inRow.sort((a, b) => a.x - b.x || a.y - b.y).map((p) => p.node.site));
+    const now = blocks[blocks.length - 1];
+    now.height = y + PILL.height / 2 + 16 - now.y;
+    lastBlock = block;
+  }
+  let lo = Infinity;
+  let hi = -Infinity;
+  for (const { x } of spots.values()) [lo, hi] = [Math.min(lo, x - PILL.width / 2), Math.max(hi, x + PILL.width / 2)];
+  for (const box of heads) [lo, hi] = [Math.min(lo, box.x), Math.max(hi, box.x + box.width)];
+  if (!Number.isFinite(lo)) [lo, hi] = [0, 320];
+  const pad = Math.max(14, (360 - (hi - lo)) / 2);
+  const shift = LABELS + pad - lo;
+  for (const spot of spots.values()) spot.x += shift;
+  const shifted = heads.map((box) => ({ ...box, x: box.x + shift }));
+  const fed = new Set(carries.map((c) => c.dst));
+  const exclusive = channels.length <= 14;
+  const roots = [...spots.values()].filter((p) => p.place.residual && !p.node.location.endsWith("resid_delta") && !fed.has(p.node.site)).map((p) => ({ site: p.node.site, full: exclusive || rowKeys.indexOf(p.place.row) === 0 }));
+  const finals = [...spots.values()].filter((p) => p.place.block === "final");
+  const width = LABELS + 2 * pad + (hi - lo);
+  const centre = LABELS + (width - LABELS) / 2;
+  return {
+    spots,
+    rows,
+    heads: shifted,
+    bands,
+    blocks,
+    roots,
+    tokens: { x: centre, y: 26 },
+    answer: { x: finals.length ? finals.reduce((t, p) => t + p.x, 0) / finals.length : centre, y: y + 86 },
+    left: LABELS,
+    width: width + 14,
+    height: y + 86 + 26
+  };
+}
+function placeHead(free, y, spots, heads) {
+  const x = free.x - free.width / 2;
+  heads.push({
+    label: free.head === -1 ? "h" : `h${free.head}`,
+    x,
+    y: y - PILL.height / 2 - HEAD_PAD,
+    width: free.width,
+    height: PILL.height + 2 * HEAD_PAD
+  });
+  free.sites.forEach((site, i) => {
+    const spot = spots.get(site);
+    spot.x = x + HEAD_LABEL + HEAD_PAD + i * (PILL.width + PILL_GAP) + PILL.width / 2;
+    spot.y = y;
+  });
+}
+
+// src/figure.ts
+var WITH_MARKERS = 700;
+var NUMBERS_UP_TO = 16;
+function curve(x1, y1, x2, y2) {
+  const bend = Math.max(14, Math.abs(y2 - y1) * 0.46);
+  return `M${x1} ${y1}C${x1} ${y1 + bend} ${x2} ${y2 - bend} ${x2} ${y2}`;
+}
+function thickness(weight, largest) {
+  return 0.7 + 3.6 * Math.sqrt(Math.abs(weight) / largest);
+}
+function markers(prefix) {
+  const marker = (name, box, refX, shape) => s("marker", {
+    id: `${prefix}-${name}`,
+    viewBox: box,
+    refX,
+    refY: 5,
+    markerWidth: 9,
+    markerHeight: 9,
+    orient: "auto",
+    markerUnits: "userSpaceOnUse"
+  }, shape);
+  return s(
+    "defs",
+    {},
+    marker("up", "0 0 10 10", 8.5, s("path", { d: "M1 1.5L9 5L1 8.5Z", class: "tip-up" })),
+    marker("down", "0 0 10 10", 6.5, s("path", { d: "M6.5 .4V9.6", class: "tip-down" }))
+  );
+}
+function frame(plan) {
+  const g = s("g", { class: "frame", "aria-hidden": "true" });
+  for (const block of plan.blocks) {
+    const right = plan.width - plan.left - 14;
+    g.append(
+      s("rect", { x: plan.left, y: block.y, width: right, height: block.height, rx: 8, class: "band" }),
+      s("text", { x: 4, y: block.y + block.height / 2 - 3, class: "block-title" }, block.title),
+      s("text", { x: 4, y: block.y + block.height / 2 + 12, class: "block-sub" }, block.subtitle)
+    );
+  }
+  for (const row of plan.bands) {
+    if (row.label !== "final") g.append(s("text", { x: plan.left - 10, y: row.y + 3.5, class: "row-label" }, row.label));
+  }
+  for (const box of plan.heads) {
+    g.append(
+      s("rect", { x: box.x, y: box.y, width: box.width, height: box.height, rx: 7, class: "head-box" }),
+      s("text", { x: box.x + 16, y: box.y + box.height / 2 + 3.5, class: "head-label" }, box.label)
+    );
+  }
+  return g;
+}
+function endPlate(x, y, label, text) {
+  const width = Math.max(120, text.length * 6.9 + 26);
+  return s(
+    "g",
+    { class: "plate" },
+    s("rect", { x: x - width / 2, y: y - 15, width, height: 30, rx: 15 }),
+    s("text", { x, y: y + 4.5, class: "plate-text" }, text),
+    s("text", { x: 4, y: y + 4.5, class: "block-title" }, label)
+  );
+}
+function shorten(text, most) {
+  return text.length > most ? `…${text.slice(text.length - most + 1)}` : text;
+}
+function figure(index, store) {
+  const { bundle } = index;
+  const plan = layout(bundle);
+  const prefix = uniqueId("mark");
+  const simple = index.edges.length > WITH_MARKERS;
+  const spotOf = (site) => plan.spots.get(site);
+  const carryLayer = s("g", { class: "carries" });
+  const edgeLayer = s("g", { class: "edges", "aria-hidden": "true" });
+  const hitLayer = s("g", { class: "hits", "aria-hidden": "true" });
+  const nodeLayer = s("g", { class: "nodes" });
+  const numberLayer = s("g", { class: "numbers", "aria-hidden": "true" });
+  const scene = s("g", {}, s("g", { class: "ends" }), frame(plan));
+  const example = bundle.task.examples[0];
+  const ends = scene.firstChild;
+  for (const root of plan.roots) {
+    const { x, y } = spotOf(root.site);
+    const top = root.full ? plan.tokens.y + 30 : y - PILL.height / 2 - 13;
+    if (root.full) ends.append(s("path", { d: `M${x} ${top}V${y}`, class: "root", "data-dst": root.site }));
+    else ends.append(s("path", { d: `M${x} ${top}V${y}`, class: "root" }), s("circle", { cx: x, cy: top, r: 2, class: "root-dot" }));
+  }
+  const full = plan.roots.filter((r) => r.full).map((r) => spotOf(r.site).x);
+  if (full.length) {
+    const [a, b] = [Math.min(...full, plan.tokens.x), Math.max(...full, plan.tokens.x)];
+    ends.append(s("path", { d: `M${a} ${plan.tokens.y + 30}H${b}M${plan.tokens.x} ${plan.tokens.y + 15}v15`, class: "root" }));
+  }
+  ends.append(endPlate(plan.tokens.x, plan.tokens.y, "Tokens in", example ? shorten(visible(example.clean), 44) : "prompt"));
+  const answerText = example ? `${visible(example.answer)}   rather than   ${visible(example.wrong_answer)}` : "answer";
+  ends.append(endPlate(plan.answer.x, plan.answer.y, "Answer out", answerText));
+  for (const carry of index.carries) {
+    const [a, b] = [spotOf(carry.src), spotOf(carry.dst)];
+    const level = Math.abs(a.y - b.y) < 1;
+    const d = level ? `M${a.x} ${a.y}H${b.x}` : a.x === b.x ? `M${a.x} ${a.y}V${b.y}` : curve(a.x, a.y, b.x, b.y);
+    carryLayer.append(s("path", { d, class: level ? "carry meets" : "carry", "data-src": carry.src, "data-dst": carry.dst }));
+  }
+  const drawn = index.edges.map((edge, rank) => {
+    const [from, to] = [spotOf(edge.src), spotOf(edge.dst)];
+    const positive = edge.weight >= 0;
+    const d = curve(from.x, from.y + PILL.height / 2, to.x, to.y - PILL.height / 2 - (simple ? 0 : 1.5));
+    const path = s("path", {
+      d,
+      class: positive ? "edge up" : "edge down",
+      "stroke-width": thickness(edge.weight, index.largestWeight).toFixed(2),
+      "marker-end": simple ? null : `url(#${prefix}-${positive ? "up" : "down"})`
+    });
+    return { edge, rank, path, from, to };
+  });
+  for (let i = drawn.length - 1; i >= 0; i--) edgeLayer.append(drawn[i].path);
+  if (!simple) {
+    for (const one of drawn) {
+      const tip = `${one.edge.src} → ${one.edge.dst}
+${one.edge.matrix}  weight ${signed(one.edge.weight, 6)}`;
+      hitLayer.append(s("path", { d: one.path.getAttribute("d"), class: "hit", "data-tip": tip }));
+    }
+  }
+  const direct = [...plan.spots.values()].filter((p) => p.node.direct_logit !== null);
+  const largestDirect = Math.max(1e-9, ...direct.map((p) => Math.abs(p.node.direct_logit)));
+  for (const { node, x, y } of direct) {
+    const weight = node.direct_logit;
+    edgeLayer.append(
+      s("path", {
+        d: curve(x, y + PILL.height / 2, plan.answer.x + (x - plan.answer.x) * 0.3, plan.answer.y - 17),
+        class: weight >= 0 ? "edge up" : "edge down",
+        "data-site": node.site,
+        "stroke-width": thickness(weight, largestDirect).toFixed(2),
+        "marker-end": `url(#${prefix}-${weight >= 0 ? "up" : "down"})`
+      })
+    );
+  }
+  const groups = /* @__PURE__ */ new Map();
+  for (const site of plan.rows.flat()) {
+    const spot = spotOf(site);
+    const { node, place, x, y } = spot;
+    const effect = node.ablation_effect_nats;
+    const ink = effect === null ? 0 : Math.sqrt(Math.max(0, effect) / index.largestEffect);
+    const words2 = `${describe(node)}
+${effect === null ? "ablation not measured" : `ablating it: ${signed(effect)} nats`}`;
+    const g = s("g", {
+      class: `node ${place.residual ? "channel" : "unit"}${ink > 0.55 ? " strong" : ""}${effect === null ? " unmeasured" : ""}`,
+      transform: `translate(${x} ${y})`,
+      tabindex: -1,
+      role: "button",
+      "aria-pressed": "false",
+      "aria-label": `${site}: ${words2.replace("\n", "; ")}; fed by ${index.fedBy(site).length}, feeds ${index.feeds(site).length}`,
+      "data-site": site,
+      "data-tip": words2
+    });
+    g.append(
+      s("rect", {
+        x: -PILL.width / 2,
+        y: -PILL.height / 2,
+        width: PILL.width,
+        height: PILL.height,
+        rx: place.residual ? 3 : 10,
+        class: "pill",
+        style: `--ink-share:${(ink * 82).toFixed(1)}%`
+      }),
+      s(
+        "text",
+        { y: 4, class: "pill-text" },
+        place.short ? s("tspan", { class: "qkv" }, place.short) : null,
+        place.short ? ` ${node.index}` : String(node.index)
+      )
+    );
+    groups.set(site, g);
+    nodeLayer.append(g);
+  }
+  scene.insertBefore(carryLayer, scene.lastChild);
+  scene.append(edgeLayer, hitLayer, nodeLayer, numberLayer);
+  for (const link of [...carryLayer.querySelectorAll(".meets")]) edgeLayer.append(link);
+  const svg = s("svg", { class: "figure-svg", role: "group", "aria-label": `The circuit: ${plural(bundle.circuit.n_nodes, "node")} and ${plural(bundle.circuit.n_edges, "edge")}. Arrow keys move between nodes, Enter selects, Escape clears.` }, markers(prefix), scene);
+  const view = { x: 0, y: 0, k: 1 };
+  const size = { width: 0, height: 0 };
+  const apply = () => scene.setAttribute("transform", `translate(${view.x} ${view.y}) scale(${view.k})`);
+  const fit = () => {
+    const width = svg.parentElement?.clientWidth || plan.width;
+    const k = Math.min(1.25, width / plan.width);
+    const height = Math.min(plan.height * k, 1500);
+    Object.assign(size, { width, height });
+    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    svg.setAttribute("height", height.toFixed(1));
+    view.k = Math.min(k, height / plan.height);
+    view.x = (width - plan.width * view.k) / 2;
+    view.y = 0;
+    apply();
+  };
+  const zoom = (factor, x = size.width / 2, y = size.height / 2) => {
+    const k = Math.min(6, Math.max(0.15, view.k * factor));
+    view.x = x - (x - view.x) * k / view.k;
+    view.y = y - (y - view.y) * k / view.k;
+    view.k = k;
+    apply();
+  };
+  svg.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey && !event.metaKey) return;
+    event.preventDefault();
+    const box = svg.getBoundingClientRect();
+    zoom(Math.exp(-event.deltaY * 4e-3), event.clientX - box.left, event.clientY - box.top);
+  }, { passive: false });
+  let grip = null;
+  svg.addEventListener("pointerdown", (event) => {
+    if (event.button === 0) grip = { x: event.clientX, y: event.clientY, moved: false };
+  });
+  svg.addEventListener("pointermove", (event) => {
+    if (!grip) return;
+    const [dx, dy] = [event.clientX - grip.x, event.clientY - grip.y];
+    if (!grip.moved && Math.hypot(dx, dy) < 4) return;
+    if (!grip.moved) svg.setPointerCapture(event.pointerId);
+    grip = { x: event.clientX, y: event.clientY, moved: true };
+    svg.classList.add("dragging");
+    view.x += dx;
+    view.y += dy;
+    apply();
+  });
+  let dragged = false;
+  const letGo = () => {
+    dragged = grip?.moved ?? false;
+    grip = null;
+    svg.classList.remove("dragging");
+  };
+  svg.addEventListener("pointerup", letGo);
+  svg.addEventListener("pointercancel", letGo);
+  const siteAt = (target) => target instanceof Element ? target.closest("g.node")?.getAttribute("data-site") ?? null : null;
+  svg.addEventListener("click", (event) => {
+    if (dragged) return;
+    const site = siteAt(event.target);
+    store.set({ selected: site === store.get().selected ? null : site });
+  });
+  svg.addEventListener("pointerover", (event) => store.set({ peeked: siteAt(event.target) }));
+  svg.addEventListener("pointerleave", () => store.set({ peeked: null }));
+  svg.addEventListener("focusin", (event) => store.set({ peeked: siteAt(event.target) }));
+  svg.addEventListener("focusout", () => store.set({ peeked: null }));
+  let current = index.ranked[0]?.site ?? plan.rows[0]?.[0] ?? "";
+  const rove = (site) => {
+    groups.get(current)?.setAttribute("tabindex", "-1");
+    current = site;
+    groups.get(site)?.setAttribute("tabindex", "0");
+  };
+  const reveal = (site) => {
+    const { x, y } = spotOf(site);
+    const [px, py] = [view.x + x * view.k, view.y + y * view.k];
+    if (px < 30 || px > size.width - 30) view.x += size.width / 2 - px;
+    if (py < 20 || py > size.height - 20) view.y += size.height / 2 - py;
+    apply();
+  };
+  const focus = (site) => {
+    const g = groups.get(site);
+    if (!g) return;
+    rove(site);
+    reveal(site);
+    g.focus({ preventScroll: false });
+  };
+  if (current) rove(current);
+  const neighbour = (site, key) => {
+    const row = plan.rows.findIndex((sites2) => sites2.includes(site));
+    const sites = plan.rows[row] ?? [];
+    const at = sites.indexOf(site);
+    if (key === "ArrowLeft") return sites[at - 1] ?? null;
+    if (key === "ArrowRight") return sites[at + 1] ?? null;
+    if (key === "Home") return sites[0] ?? null;
+    if (key === "End") return sites[sites.length - 1] ?? null;
+    const next = plan.rows[row + (key === "ArrowDown" ? 1 : -1)];
+    const x = spotOf(site).x;
+    return next?.reduce((a, b) => Math.abs(spotOf(b).x - x) < Math.abs(spotOf(a).x - x) ? b : a) ?? null;
+  };
+  svg.addEventListener("keydown", (event) => {
+    const site = siteAt(event.target);
+    if (!site || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "Enter" || event.key === " ") store.set({ selected: site === store.get().selected ? null : site });
+    else if (event.key === "+" || event.key === "=") zoom(1.25);
+    else if (event.key === "-") zoom(0.8);
+    else if (event.key === "0") fit();
+    else if (/^(Arrow(Left|Right|Up|Down)|Home|End)$/.test(event.key)) {
+      const next = neighbour(site, event.key);
+      if (next) focus(next);
+    } else return;
+    event.preventDefault();
+  });
+  const paint = () => {
+    const { selected, peeked, found, strongest } = store.get();
+    const centre = peeked ?? selected;
+    svg.classList.toggle("centred", centre !== null);
+    const near = /* @__PURE__ */ new Set();
+    if (centre) for (const link of [...index.feeds(centre), ...index.fedBy(centre)]) near.add(link.other.site);
+    for (const [site, g] of groups) {
+      g.classList.toggle("selected", site === selected);
+      g.classList.toggle("centre", site === centre);
+      g.classList.toggle("near", near.has(site));
+      g.classList.toggle("dim", centre === null && found !== null && !found.has(site));
+      g.classList.toggle("found", found !== null && found.has(site));
+      g.setAttribute("aria-pressed", String(site === selected));
+    }
+    numberLayer.replaceChildren();
+    const on = drawn.filter(({ edge }) => edge.src === centre || edge.dst === centre);
+    for (const { edge, rank, path } of drawn) {
+      const touches = edge.src === centre || edge.dst === centre;
+      path.classList.toggle("on", touches);
+      path.classList.toggle("hidden", !touches && rank >= strongest);
+    }
+    for (const path of svg.querySelectorAll(".carry, .root, .edges [data-site]")) {
+      const ends2 = [path.getAttribute("data-src"), path.getAttribute("data-dst"), path.getAttribute("data-site")];
+      path.classList.toggle("on", centre !== null && ends2.includes(centre));
+    }
+    if (on.length <= NUMBERS_UP_TO) for (const one of on) numberLayer.append(numberOn(one, centre));
+  };
+  store.listen(paint);
+  paint();
+  const element = h("div", { class: "figure-frame" });
+  element.append(svg, controls(zoom, fit));
+  return { element, naturalWidth: plan.width, fit, focus };
+}
+function numberOn({ edge, from, to }, centre) {
+  const share = edge.src === centre ? 0.74 : 0.26;
+  const [y1, y2] = [from.y + PILL.height / 2, to.y - PILL.height / 2];
+  const t = share;
+  const bend = Math.max(14, Math.abs(y2 - y1) * 0.46);
+  const mix = (a, b, c, d) => (1 - t) ** 3 * a + 3 * (1 - t) ** 2 * t * b + 3 * (1 - t) * t * t * c + t ** 3 * d;
+  const [x, y] = [mix(from.x, from.x, to.x, to.x), mix(y1, y1 + bend, y2 - bend, y2)];
+  return s("text", { x, y: y + 3.5, class: edge.weight >= 0 ? "number up" : "number down" }, signed(edge.weight, 2));
+}
+function controls(zoom, fit) {
+  const button = (label, text, act) => {
+    const b = h("button", { type: "button", "aria-label": label, "data-tip": label, class: "tool" }, text);
+    b.addEventListener("click", act);
+    return b;
+  };
+  return h(
+    "div",
+    { class: "zoom", role: "group", "aria-label": "Zoom" },
+    button("Zoom in", "+", () => zoom(1.25)),
+    button("Zoom out", "−", () => zoom(0.8)),
+    button("Fit the whole circuit", "⤢", fit)
+  );
+}
+function legend(index) {
+  const line = (className, mark) => s("svg", { width: 34, height: 12, "aria-hidden": "true", class: "key" }, s("path", { d: "M2 6H28", class: className }), mark);
+  const item = (picture, text) => h("span", { class: "legend-item" }, picture, text);
+  const pill = (share) => s("rect", { x: 0, y: 1, width: 20, height: 12, rx: 3, class: "pill", style: `--ink-share:${share}%` });
+  const shape = (rx) => s("svg", { width: 22, height: 14, class: "key", "aria-hidden": "true" }, s("rect", { x: 0.5, y: 1, width: 20, height: 12, rx, class: "pill" }));
+  const scale = s("svg", { width: 66, height: 14, class: "key", "aria-hidden": "true" });
+  [4, 40, 82].forEach((share, i) => {
+    const one = pill(share);
+    one.setAttribute("x", String(0.5 + i * 22));
+    scale.append(one);
+  });
+  return h(
+    "div",
+    { class: "legend" },
+    item(line("edge up", s("path", { d: "M26 2.5L33 6L26 9.5Z", class: "tip-up" })), "positive weight"),
+    item(line("edge down", s("path", { d: "M30 1V11", class: "tip-down" })), "negative weight"),
+    item(line("carry", null), "carried by the residual stream, not an edge"),
+    item(shape(3), "residual channel"),
+    item(shape(6), "neuron, or q, k, v of a head"),
+    item(scale, `darker: ablating it costs more (up to ${num(index.largestEffect, 3)} nats)`)
+  );
+}
+
+// src/index.ts
+function indexOf(bundle) {
+  const { circuit } = bundle;
+  const nodes = new Map(circuit.nodes.map((node) => [node.site, node]));
+  const out = /* @__PURE__ */ new Map();
+  const into = /* @__PURE__ */ new Map();
+  const add = (map, at, other, edge) => {
+    const node = nodes.get(other);
+    if (!node) return;
+    const list = map.get(at);
+    if (list) list.push({ other: node, edge });
+    else map.set(at, [{ other: node, edge }]);
+  };
+  const edges = [...circuit.edges].sort((a, b) => Math.abs(b.weight) - Math.abs(a.weight));
+  for (const edge of edges) {
+    add(out, edge.src, edge.dst, edge);
+    add(into, edge.dst, edge.src, edge);
+  }
+  for (const carry of circuit.carries) {
+    add(out, carry.src, carry.dst, null);
+    add(into, carry.dst, carry.src, null);
+  }
+  const ranked = circuit.nodes.filter((node) => node.ablation_effect_nats !== null).sort((a, b) => b.ablation_effect_nats - a.ablation_effect_nats);
+  return {
+    bundle,
+    nodes,
+    edges,
+    carries: circuit.carries,
+    largestWeight: Math.max(1e-9, ...edges.slice(0, 1).map((e) => Math.abs(e.weight))),
+    largestEffect: Math.max(1e-9, ranked[0]?.ablation_effect_nats ?? 0),
+    ranked,
+    feeds: (site) => out.get(site) ?? [],
+    fedBy: (site) => into.get(site) ?? []
+  };
+}
+
+// src/record.ts
+function isTree(value) {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+function record(value) {
+  if (!isTree(value)) return h("span", { class: "mono" }, typeof value === "string" ? value : JSON.stringify(value));
+  const list = h("dl", { class: "record" });
+  for (const [key, item] of Object.entries(value)) {
+    list.append(h("dt", {}, key), h("dd", { class: isTree(item) ? "tree" : null }, record(item)));
+  }
+  return list;
+}
+
+// src/search.ts
+var AT_MOST = 8;
+function search(index, store, open) {
+  const listId = uniqueId("found");
+  const input = h("input", {
+    type: "search",
+    class: "search",
+    placeholder: "Find a node or a token",
+    "aria-label": "Find a node or a token",
+    role: "combobox",
+    "aria-expanded": "false",
+    "aria-controls": listId,
+    "aria-autocomplete": "list",
+    autocomplete: "off",
+    spellcheck: "false"
+  });
+  const list = h("ul", { class: "results", id: listId, role: "listbox", hidden: true });
+  const texts = [...index.nodes.values()].map((node) => ({
+    node,
+    text: `${node.site} ${describe(node)}`.toLowerCase(),
+    tokens: [...node.top_tokens_in, ...node.top_tokens_out].map(([token]) => token.toLowerCase())
+  }));
+  let active = 0;
+  let sites = [];
+  const mark = () => {
+    [...list.children].forEach((item, i) => item.setAttribute("aria-selected", String(i === active)));
+    input.setAttribute("aria-activedescendant", list.children[active]?.id ?? "");
+  };
+  const choose = (site) => {
+    list.hidden = true;
+    input.setAttribute("aria-expanded", "false");
+    store.set({ found: null });
+    open(site);
+  };
+  const update = () => {
+    const words2 = input.value.toLowerCase().trim().split(/\s+/).filter(Boolean);
+    active = 0;
+    if (!words2.length) {
+      sites = [];
+      list.replaceChildren();
+      list.hidden = true;
+      input.setAttribute("aria-expanded", "false");
+      store.set({ found: null });
+      return;
+    }
+    const hits = texts.flatMap(({ node, text, tokens }) => {
+      if (words2.every((w) => text.includes(w))) return [{ node, why: describe(node) }];
+      const token = tokens.find((t) => words2.every((w) => t.includes(w)));
+      return token === void 0 ? [] : [{ node, why: `token ${visibleSpaces(token)}` }];
+    });
+    sites = hits.map((hit) => hit.node.site);
+    list.replaceChildren(...hits.slice(0, AT_MOST).map(({ node, why }) => {
+      const item = h("li", { role: "option", id: uniqueId("option") }, h("span", { class: "mono" }, node.site), h("span", { class: "muted" }, why));
+      item.addEventListener("pointerdown", (event) => {
+        event.preventDefault();
+        choose(node.site);
+      });
+      return item;
+    }));
+    const more = hits.length - AT_MOST;
+    if (more > 0 || !hits.length) list.append(h("li", { class: "count", "aria-disabled": "true" }, hits.length ? `${more} more, marked in the figure` : "No node matches"));
+    list.hidden = false;
+    input.setAttribute("aria-expanded", "true");
+    store.set({ found: new Set(sites) });
+    mark();
+  };
+  input.addEventListener("input", update);
+  input.addEventListener("focus", update);
+  input.addEventListener("blur", () => {
+    list.hidden = true;
+    input.setAttribute("aria-expanded", "false");
+    store.set({ found: null });
+  });
+  input.addEventListener("keydown", (event) => {
+    const last = Math.min(sites.length, AT_MOST) - 1;
+    if (event.key === "ArrowDown") active = Math.min(last, active + 1);
+    else if (event.key === "ArrowUp") active = Math.max(0, active - 1);
+    else if (event.key === "Enter") {
+      const site = sites[active];
+      if (site) choose(site);
+    } else if (event.key === "Escape" && input.value) {
+      input.value = "";
+      update();
+      event.stopPropagation();
+    } else return;
+    event.preventDefault();
+    mark();
+  });
+  return h("div", { class: "search-box" }, input, list);
+}
+
+// src/state.ts
+var Store = class {
+  constructor(state) {
+    this.state = state;
+    this.listeners = [];
+  }
+  get() {
+    return this.state;
+  }
+  set(change) {
+    const before = this.state;
+    this.state = { ...before, ...change };
+    for (const listener of this.listeners) listener(this.state, before);
+  }
+  listen(listener) {
+    this.listeners.push(listener);
+  }
+};
+
+// src/style.css
+var style_default = '.gossamer {\n  color-scheme: light dark;\n  --paper: light-dark(#fdfdfb, #14161a);\n  --raised: light-dark(#ffffff, #1a1d22);\n  --band: light-dark(#f5f5f1, #1a1d22);\n  --ink: light-dark(#1c1e22, #e9e7e2);\n  --muted: light-dark(#63686f, #9da2a9);\n  --faint: light-dark(#b9bcb8, #50555c);\n  --rule: light-dark(#e3e3dd, #2c3036);\n  --up: light-dark(#2a66ab, #72aef0);\n  --down: light-dark(#c24a1e, #f28b5b);\n  --pass: light-dark(#27704a, #6cc596);\n  --fail: light-dark(#b3221c, #ff7d74);\n  --warn: light-dark(#8a6100, #e0b04a);\n  --focus: light-dark(#111317, #ffffff);\n  --serif: ui-serif, "Iowan Old Style", Charter, "Source Serif 4", Georgia, "Liberation Serif", "DejaVu Serif", serif;\n  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif;\n  --mono: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", "DejaVu Sans Mono", monospace;\n  box-sizing: border-box;\n  min-height: 100vh;\n  padding: 40px max(28px, calc((100% - 1400px) / 2)) 56px;\n  background: var(--paper);\n  color: var(--ink);\n  font: 14px/1.5 var(--sans);\n  font-variant-numeric: tabular-nums;\n  -webkit-text-size-adjust: 100%;\n}\n.gossamer[data-theme="light"] { color-scheme: light; }\n.gossamer[data-theme="dark"] { color-scheme: dark; }\n.gossamer *, .gossamer *::before { box-sizing: inherit; }\n.gossamer [hidden] { display: none !important; }\n.gossamer .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }\n.gossamer h1, .gossamer h2, .gossamer h3, .gossamer p, .gossamer figure, .gossamer dl, .gossamer dd { margin: 0; }\n.gossamer h1 { font: 400 34px/1.15 var(--serif); letter-spacing: -0.01em; margin: 10px 0 12px; text-wrap: balance; overflow-wrap: anywhere; }\n.gossamer h2 { font: 400 23px/1.25 var(--serif); }\n.gossamer h3 { font: 600 13px/1.4 var(--sans); }\n.gossamer .mono, .gossamer code { font-family: var(--mono); font-size: 0.94em; }\n.gossamer .muted { color: var(--muted); }\n.gossamer .aside { color: var(--muted); font-weight: 400; margin-left: 8px; }\n.gossamer button { font: inherit; color: inherit; }\n.gossamer :focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; border-radius: 3px; }\n\n/* Header */\n.gossamer .top { max-width: 100%; margin-bottom: 28px; }\n.gossamer .eyebrow { display: flex; gap: 14px; align-items: center; color: var(--muted); font-size: 13px; }\n.gossamer .eyebrow .theme { margin-left: auto; }\n.gossamer .lead { font: 400 18px/1.5 var(--serif); max-width: 46em; text-wrap: pretty; }\n.gossamer .lead b { font-weight: 600; }\n.gossamer .tally { display: flex; flex-wrap: wrap; gap: 6px 20px; margin-top: 14px; }\n.gossamer .tool { background: none; border: 1px solid var(--rule); border-radius: 6px; padding: 3px 9px; cursor: pointer; color: var(--muted); }\n.gossamer .tool:hover { color: var(--ink); border-color: var(--faint); }\n\n/* Verdicts */\n.gossamer .verdict { display: inline-flex; align-items: center; gap: 6px; font-weight: 600; font-size: 13px; white-space: nowrap; }\n.gossamer .verdict svg { fill: none; stroke: currentColor; stroke-width: 2.2; stroke-linecap: round; stroke-linejoin: round; }\n.gossamer .verdict.pass { color: var(--pass); }\n.gossamer .verdict.fail { color: var(--fail); }\n.gossamer .verdict.not-reached { color: var(--warn); }\n.gossamer .verdict.not-measured { color: var(--muted); }\n\n/* Stage: figure and panel */\n.gossamer .stage { display: grid; grid-template-columns: minmax(0, 1fr) 368px; gap: 36px; align-items: start; border-top: 1px solid var(--rule); padding-top: 20px; }\n.gossamer .stage.stacked { grid-template-columns: minmax(0, 1fr); gap: 24px; }\n.gossamer .toolbar { display: flex; flex-wrap: wrap; align-items: center; gap: 10px 24px; margin-bottom: 12px; min-height: 32px; }\n.gossamer .search-box { position: relative; flex: 0 1 260px; }\n.gossamer .search { width: 100%; font: inherit; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 5px 10px; }\n.gossamer .search::placeholder { color: var(--muted); }\n.gossamer .results { position: absolute; z-index: 5; top: 100%; left: 0; min-width: 100%; width: max-content; max-width: 460px; margin: 4px 0 0; padding: 4px; list-style: none; background: var(--raised); border: 1px solid var(--rule); border-radius: 8px; box-shadow: 0 8px 28px rgb(0 0 0 / 0.14); }\n.gossamer .results li { display: flex; gap: 14px; justify-content: space-between; padding: 4px 8px; border-radius: 5px; cursor: pointer; }\n.gossamer .results li[aria-selected="true"], .gossamer .results li[role="option"]:hover { background: var(--band); }\n.gossamer .results .count { color: var(--muted); cursor: default; }\n.gossamer .strength { display: inline-flex; align-items: center; gap: 10px; color: var(--muted); font-size: 13px; }\n.gossamer .strength input { width: 120px; accent-color: var(--muted); }\n\n.gossamer .figure-frame { position: relative; }\n.gossamer .figure-svg { display: block; width: 100%; cursor: grab; touch-action: pan-y; user-select: none; overflow: hidden; }\n.gossamer .figure-svg.dragging { cursor: grabbing; }\n.gossamer .zoom { position: absolute; right: 0; top: 0; display: flex; gap: 4px; }\n.gossamer .zoom .tool { width: 28px; height: 28px; padding: 0; background: var(--paper); line-height: 1; }\n\n.gossamer .band { fill: var(--band); }\n.gossamer .block-title { font: 600 12.5px var(--sans); fill: var(--ink); }\n.gossamer .block-sub { font: 12px var(--sans); fill: var(--muted); }\n.gossamer .row-label { font: 11px var(--sans); fill: var(--muted); text-anchor: end; }\n.gossamer .head-box { fill: var(--paper); stroke: var(--faint); stroke-width: 1; }\n.gossamer .head-label { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .plate rect { fill: var(--paper); stroke: var(--faint); }\n.gossamer .plate-text { font: 12px var(--mono); fill: var(--ink); text-anchor: middle; white-space: pre; }\n\n.gossamer .carry, .gossamer .root { fill: none; stroke: var(--faint); stroke-width: 1.1; }\n.gossamer .root { stroke-dasharray: 1.5 3.5; }\n.gossamer .root-dot { fill: var(--faint); }\n.gossamer .carry.meets { stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .edge { fill: none; stroke-linecap: butt; opacity: 0.86; transition: opacity 0.12s; }\n.gossamer .edge.up { stroke: var(--up); }\n.gossamer .edge.down { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .tip-up { fill: var(--up); }\n.gossamer .tip-down { fill: none; stroke: var(--down); stroke-width: 2.4; }\n.gossamer .edge.hidden { display: none; }\n.gossamer .hit { fill: none; stroke: transparent; stroke-width: 9; pointer-events: stroke; }\n\n.gossamer .node { cursor: pointer; outline: none; transition: opacity 0.12s; }\n.gossamer .pill { fill: color-mix(in srgb, var(--ink) var(--ink-share, 0%), var(--raised)); stroke: var(--ink); stroke-width: 1; }\n.gossamer .node.unmeasured .pill { stroke-dasharray: 2.5 2.5; }\n.gossamer .pill-text { font: 11px var(--sans); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .qkv { font-style: italic; font-family: var(--serif); font-size: 12px; }\n.gossamer .node.strong .pill-text { fill: var(--paper); }\n.gossamer .node:hover .pill, .gossamer .node.near .pill { stroke-width: 1.8; }\n.gossamer .node.selected .pill, .gossamer .node.found .pill { stroke-width: 2.6; }\n.gossamer .node:focus-visible .pill { stroke-width: 2.6; outline: 2px solid var(--focus); outline-offset: 3px; border-radius: 4px; }\n.gossamer .node.dim { opacity: 0.22; }\n.gossamer .centred .node:not(.centre, .near) { opacity: 0.28; }\n.gossamer .centred .edge:not(.on) { opacity: 0.07; }\n.gossamer .centred .edge.on { opacity: 1; }\n.gossamer .centred :is(.carry, .root):not(.on) { opacity: 0.35; }\n.gossamer .centred .carry.on { stroke: var(--ink); stroke-width: 1.8; }\n.gossamer .number { font: 600 10.5px var(--sans); text-anchor: middle; paint-order: stroke; stroke: var(--band); stroke-width: 4px; stroke-linejoin: round; pointer-events: none; }\n.gossamer .number.up { fill: var(--up); }\n.gossamer .number.down { fill: var(--down); }\n\n.gossamer .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; margin-top: 14px; color: var(--muted); font-size: 12px; }\n.gossamer .legend-item { display: inline-flex; align-items: center; gap: 8px; }\n.gossamer .legend .edge { stroke-width: 2; }\n\n/* Panel */\n.gossamer .panel { position: sticky; top: 20px; max-height: calc(100vh - 40px); overflow-y: auto; outline-offset: -2px; padding: 2px 6px 2px 2px; scrollbar-width: thin; }\n.gossamer .card { display: grid; gap: 22px; }\n.gossamer .card-head { display: flex; justify-content: space-between; gap: 12px; align-items: start; }\n.gossamer .card-head h2 { font: 500 18px/1.3 var(--mono); overflow-wrap: anywhere; }\n.gossamer .close { background: none; border: 0; font-size: 22px; line-height: 1; padding: 2px 6px; cursor: pointer; color: var(--muted); }\n.gossamer .card-part h3 { padding-bottom: 5px; margin-bottom: 6px; border-bottom: 1px solid var(--rule); }\n.gossamer .facts { display: flex; gap: 32px; }\n.gossamer .fact-label, .gossamer .fact-note { color: var(--muted); font-size: 12px; }\n.gossamer .fact-value { font-size: 19px; line-height: 1.35; }\n.gossamer table { border-collapse: collapse; }\n.gossamer .links { width: 100%; table-layout: fixed; }\n.gossamer .links td { padding: 2px 0; }\n.gossamer .links td:nth-child(1) { width: 56%; }\n.gossamer .links td:nth-child(2) { width: 20%; }\n.gossamer .figure-cell { text-align: right; padding-right: 10px !important; }\n.gossamer .links .muted { padding-left: 10px; font-size: 12px; }\n.gossamer .site { font-family: var(--mono); font-size: 12.5px; background: none; border: 0; padding: 0; cursor: pointer; text-align: left; text-decoration: underline; text-decoration-color: var(--faint); text-underline-offset: 3px; }\n.gossamer .site:hover { text-decoration-color: currentColor; }\n.gossamer .bar { display: block; height: 8px; min-width: 1px; }\n.gossamer .bar.up { background: var(--up); }\n.gossamer .bar.down { background: repeating-linear-gradient(90deg, var(--down) 0 4px, transparent 4px 6px); }\n.gossamer .bar.ink { background: var(--muted); }\n.gossamer .more { background: none; border: 0; padding: 4px 0; color: var(--muted); cursor: pointer; text-decoration: underline; }\n.gossamer .two { display: grid; gap: 22px; }\n.gossamer .sides th { font-weight: 400; text-align: left; color: var(--muted); padding-right: 12px; white-space: nowrap; }\n.gossamer .sides svg { display: block; }\n.gossamer .rail { stroke: var(--rule); stroke-width: 1; }\n.gossamer .zero { stroke: var(--faint); stroke-width: 1; }\n.gossamer .dot-full { fill: var(--ink); }\n.gossamer .dot-open { fill: var(--paper); stroke: var(--ink); stroke-width: 1.5; }\n.gossamer .dot-tick { stroke: var(--muted); stroke-width: 2; }\n.gossamer .excerpt-row { display: grid; grid-template-columns: 44px minmax(0, 1fr); gap: 10px; padding: 4px 0; align-items: baseline; }\n.gossamer .peak-value { color: var(--muted); font-size: 12px; text-align: right; }\n.gossamer .excerpt { font: 12.5px/1.75 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer .tok { unicode-bidi: isolate; border-radius: 2px; padding: 1px 0; }\n.gossamer .tok.pos { background: color-mix(in srgb, var(--up) var(--share), transparent); }\n.gossamer .tok.neg { background: color-mix(in srgb, var(--down) var(--share), transparent); text-decoration: underline dashed; text-underline-offset: 3px; }\n.gossamer .tok.peak { outline: 1.5px solid var(--ink); outline-offset: 0; }\n.gossamer .chips { display: flex; flex-wrap: wrap; gap: 6px; }\n.gossamer .chip { display: inline-flex; gap: 7px; align-items: baseline; border: 1px solid var(--rule); border-radius: 5px; padding: 1px 7px; }\n.gossamer .chip-number { font-size: 12px; }\n.gossamer .chip.pos .chip-number { color: var(--up); }\n.gossamer .chip.neg .chip-number { color: var(--down); }\n.gossamer .pair { padding: 5px 0; border-bottom: 1px dotted var(--rule); }\n.gossamer .pair:last-child { border-bottom: 0; }\n.gossamer .prompt { font: 12.5px/1.6 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer mark { background: none; color: inherit; font-weight: 700; border-bottom: 2px solid var(--ink); margin-left: 1px; }\n.gossamer .prose { font-size: 13px; }\n.gossamer .prose + .prose { margin-top: 6px; }\n\n.gossamer .stacked .panel { position: static; max-height: none; }\n.gossamer .stacked .overview { grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 24px 36px; align-items: start; }\n.gossamer .stacked .panel.has-node { position: sticky; bottom: 0; z-index: 3; max-height: 46vh; background: var(--paper); border-top: 2px solid var(--ink); padding: 16px 8px 20px; box-shadow: 0 -14px 30px -12px rgb(0 0 0 / 0.16); }\n.gossamer .stacked .has-node .card { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px 36px; align-items: start; }\n.gossamer .stacked .has-node .card-head { grid-column: 1 / -1; }\n\n/* Parts */\n.gossamer .part { margin-top: 56px; border-top: 1px solid var(--rule); padding-top: 22px; }\n.gossamer .part-head { display: flex; flex-wrap: wrap; gap: 2px 16px; align-items: baseline; margin-bottom: 8px; }\n.gossamer .check { display: grid; grid-template-columns: minmax(220px, 1fr) auto; gap: 12px 48px; padding: 22px 0 22px 18px; border-left: 3px solid transparent; border-bottom: 1px solid var(--rule); }\n.gossamer .check:last-child { border-bottom: 0; }\n.gossamer .check.fail { border-left-color: var(--fail); }\n.gossamer .check.not-reached { border-left-color: var(--warn); }\n.gossamer .check-text { display: grid; gap: 4px; align-content: start; max-width: 30em; }\n.gossamer .check-text h3 { font: 400 18px/1.3 var(--serif); overflow-wrap: anywhere; }\n.gossamer .threshold { font-size: 13px; color: var(--muted); }\n.gossamer .threshold .aside { margin: 0 8px 0 0; font-weight: 600; }\n.gossamer .check .note { font-size: 13px; }\n.gossamer .check.fail .note { color: var(--fail); }\n.gossamer .method summary { color: var(--muted); font-size: 13px; cursor: pointer; width: max-content; }\n.gossamer .method dl { display: grid; grid-template-columns: max-content 1fr; gap: 1px 14px; font-size: 12.5px; padding: 6px 0 0 16px; }\n.gossamer .method dt { color: var(--muted); }\n.gossamer .nulls { font-size: 13px; }\n.gossamer .nulls th, .gossamer .nulls td { font-weight: 400; text-align: left; padding: 0 16px 0 0; height: 26px; vertical-align: middle; }\n.gossamer .nulls tbody th { width: 300px; color: var(--muted); line-height: 1.3; }\n.gossamer .nulls thead th { color: var(--muted); font-size: 12px; }\n.gossamer .nulls thead th:not(:first-child), .gossamer .nulls .figure-cell, .gossamer .nulls .interval, .gossamer .nulls .n { text-align: right; padding-right: 16px !important; white-space: nowrap; }\n.gossamer .nulls .interval, .gossamer .nulls .n { color: var(--muted); }\n.gossamer .nulls .own th, .gossamer .nulls .own .figure-cell { color: var(--ink); font-weight: 600; }\n.gossamer .nulls .absent { text-align: right; font-style: italic; color: var(--muted); white-space: nowrap; }\n.gossamer .nulls .plot-cell { padding-right: 0; }\n.gossamer .plot { display: block; }\n.gossamer .whisker { fill: none; stroke: var(--muted); stroke-width: 1.4; }\n.gossamer .whisker.own { stroke: var(--ink); stroke-width: 2; }\n.gossamer .own-mark { fill: var(--ink); }\n.gossamer .null-mark { fill: var(--paper); stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .axis-line { fill: none; stroke: var(--faint); stroke-width: 1; }\n.gossamer .axis-text { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .axis-text.end { text-anchor: end; }\n.gossamer .axis-text.start { text-anchor: start; }\n\n.gossamer .curve { width: 100%; max-width: 760px; display: block; }\n.gossamer .curve .grid { stroke: var(--rule); stroke-width: 1; }\n.gossamer .curve .reference { stroke: var(--muted); stroke-width: 1; stroke-dasharray: 2 4; }\n.gossamer .curve .axis-title { font: 12px var(--sans); fill: var(--ink); text-anchor: middle; }\n.gossamer .curve-line { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .curve-dot { fill: var(--paper); stroke: var(--ink); stroke-width: 1.4; }\n.gossamer .twin-mark { fill: var(--paper); stroke: var(--ink); stroke-width: 2; }\n.gossamer .mark-text { font: 600 11.5px var(--sans); fill: var(--ink); text-anchor: middle; paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }\n.gossamer figcaption { color: var(--muted); font-size: 13px; margin-top: 8px; max-width: 46em; }\n\n.gossamer .record-part summary { cursor: pointer; display: flex; gap: 14px; align-items: baseline; }\n.gossamer .record-part summary::before { content: "▸"; color: var(--muted); }\n.gossamer .record-part[open] summary::before { content: "▾"; }\n.gossamer .record { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 3px 22px; font-size: 13px; padding-top: 12px; }\n.gossamer .record dt { color: var(--muted); }\n.gossamer .record dd { overflow-wrap: anywhere; }\n.gossamer .record .record { padding-top: 0; }\n.gossamer footer { margin-top: 56px; color: var(--muted); font-size: 12px; }\n\n.gossamer .tip { position: fixed; z-index: 10; max-width: 420px; padding: 5px 9px; border-radius: 6px; background: var(--ink); color: var(--paper); font-size: 12px; line-height: 1.45; white-space: pre-wrap; pointer-events: none; overflow-wrap: anywhere; }\n\n@media (max-width: 1080px) {\n  .gossamer { padding: 28px 28px 40px; }\n  .gossamer .check { grid-template-columns: minmax(0, 1fr); gap: 14px; }\n  .gossamer .check-text { max-width: none; }\n  .gossamer h1 { font-size: 29px; }\n  .gossamer .lead { font-size: 17px; }\n}\n@media (max-width: 700px) {\n  .gossamer .check-data { overflow-x: auto; }\n  .gossamer .stacked .has-node .card { grid-template-columns: minmax(0, 1fr); }\n}\n@media (prefers-reduced-motion: reduce) {\n  .gossamer * { transition: none !important; }\n}\n';
+
+// src/tip.ts
+function tooltip(root) {
+  const box = h("div", { class: "tip", role: "tooltip", hidden: true });
+  root.append(box);
+  const show = (text, at) => {
+    box.textContent = text;
+    box.hidden = false;
+    const size = box.getBoundingClientRect();
+    const edge = document.documentElement.clientWidth;
+    const left = Math.min(Math.max(8, at.left + at.width / 2 - size.width / 2), edge - size.width - 8);
+    const above = at.top - size.height - 8;
+    box.style.left = `${left}px`;
+    box.style.top = `${above > 4 ? above : at.bottom + 8}px`;
+  };
+  const hide = () => {
+    box.hidden = true;
+  };
+  const from = (event) => {
+    const target = event.target instanceof Element ? event.target.closest("[data-tip]") : null;
+    if (target) show(target.getAttribute("data-tip") ?? "", target.getBoundingClientRect());
+    else hide();
+  };
+  root.addEventListener("pointerover", from);
+  root.addEventListener("pointerleave", hide);
+  root.addEventListener("focusin", from);
+  root.addEventListener("focusout", hide);
+  return { show, hide };
+}
+
+// src/trial.ts
+var ICONS = {
+  pass: "M3 8.5L6.5 12L13 4.5",
+  fail: "M4 4L12 12M12 4L4 12",
+  "not reached": "M8 3V9.5M8 12V13",
+  "not measured": "M3.5 8H12.5"
+};
+function verdictBadge(verdict, label = verdict) {
+  const icon = s("svg", { width: 14, height: 14, viewBox: "0 0 16 16", "aria-hidden": "true" }, s("path", { d: ICONS[verdict] }));
+  return h("span", { class: `verdict ${verdict.replace(" ", "-")}` }, icon, label);
+}
+var WIDTH = 260;
+var INSET = 8;
+function scaleOf(rows) {
+  const values = rows.flatMap((row) => [row.value, ...row.interval ?? []]).filter((v) => v !== null);
+  let [lo, hi] = [Math.min(0, ...values), Math.max(...values, 0)];
+  if (hi - lo < 1e-12) hi = lo + 1;
+  const room = (hi - lo) * 0.04;
+  [lo, hi] = [lo < 0 ? lo - room : lo, hi + room];
+  return Object.assign((v) => INSET + (v - lo) / (hi - lo) * (WIDTH - 2 * INSET), { lo, hi });
+}
+function plot(row, x) {
+  const svg = s("svg", { width: WIDTH, height: 26, class: "plot", "aria-hidden": "true" }, s("path", { d: `M${INSET} 13H${WIDTH - INSET}`, class: "rail" }));
+  if (row.value === null) return svg;
+  if (row.interval) {
+    const [a, b] = [x(row.interval[0]), x(row.interval[1])];
+    svg.append(s("path", { d: `M${a} 13H${b}M${a} 9V17M${b} 9V17`, class: row.own ? "whisker own" : "whisker" }));
+  }
+  const at = x(row.value);
+  svg.append(row.own ? s("path", { d: `M${at} 7L${at + 6} 13L${at} 19L${at - 6} 13Z`, class: "own-mark" }) : s("circle", { cx: at, cy: 13, r: 4, class: "null-mark" }));
+  return svg;
+}
+function axis(x, unit) {
+  const svg = s("svg", { width: WIDTH, height: 34, class: "plot axis", "aria-hidden": "true" }, s("path", { d: `M${INSET} 2H${WIDTH - INSET}`, class: "axis-line" }));
+  for (const t of ticks(x.lo, x.hi, 4)) {
+    svg.append(s("path", { d: `M${x(t)} 2v4`, class: "axis-line" }), s("text", { x: x(t), y: 17, class: "axis-text" }, num(t, 3)));
+  }
+  svg.append(s("text", { x: WIDTH - INSET, y: 31, class: "axis-text end" }, unit));
+  return svg;
+}
+function words(row) {
+  if (row.value === null) return row.outcome;
+  return num(row.value, 4);
+}
+function table(evidence) {
+  const rows = [
+    { name: "this circuit", value: evidence.value, interval: evidence.interval, n: evidence.n, outcome: evidence.verdict, own: true },
+    ...evidence.nulls.map((null_) => ({ ...null_, own: false }))
+  ];
+  const drawn = rows.some((row) => row.value !== null);
+  const x = scaleOf(rows);
+  const body = h("tbody");
+  for (const row of rows) {
+    const interval = row.interval ? `[${num(row.interval[0], 3)}, ${num(row.interval[1], 3)}]` : "";
+    body.append(h(
+      "tr",
+      { class: row.own ? "own" : null },
+      h("th", { scope: "row" }, row.name),
+      h("td", { class: row.value === null ? "absent" : "figure-cell", "data-tip": row.value === null ? null : String(row.value) }, words(row)),
+      h("td", { class: "interval" }, interval),
+      h("td", { class: "n" }, row.n === null ? "" : count(row.n)),
+      drawn ? h("td", { class: "plot-cell" }, plot(row, x)) : null
+    ));
+  }
+  const head = h("thead", {}, h("tr", {}, h("th", {}, ""), h("th", {}, evidence.unit || "value"), h("th", {}, "interval"), h("th", {}, "n"), drawn ? h("th", {}, "") : null));
+  const result = h("table", { class: "nulls" }, h("caption", { class: "sr" }, evidence.claim), head, body);
+  if (drawn) result.append(h("tfoot", {}, h("tr", {}, h("td", { colspan: 4 }), h("td", { class: "plot-cell" }, axis(x, evidence.unit)))));
+  return result;
+}
+function check(evidence) {
+  const cut = evidence.claim.indexOf(": ");
+  const [name, rest] = cut > 0 ? [evidence.claim.slice(0, cut), evidence.claim.slice(cut + 2)] : [evidence.claim, ""];
+  const how = evidence.methodology ? Object.entries(evidence.methodology) : [];
+  return h(
+    "article",
+    { class: `check ${evidence.verdict.replace(" ", "-")}`, "data-verdict": evidence.verdict },
+    h(
+      "div",
+      { class: "check-text" },
+      verdictBadge(evidence.verdict),
+      h("h3", {}, name.charAt(0).toUpperCase() + name.slice(1)),
+      rest ? h("p", { class: "claim" }, rest.charAt(0).toUpperCase() + rest.slice(1) + ".") : null,
+      evidence.threshold ? h("p", { class: "threshold" }, h("span", { class: "aside" }, "To pass"), evidence.threshold) : null,
+      evidence.note ? h("p", { class: "note" }, evidence.note) : null,
+      how.length ? h(
+        "details",
+        { class: "method" },
+        h("summary", {}, "Ablation used"),
+        h("dl", {}, ...how.flatMap(([key, value]) => [h("dt", {}, key), h("dd", {}, value)]))
+      ) : null
+    ),
+    h("div", { class: "check-data" }, table(evidence))
+  );
+}
+function trial(evidence) {
+  if (!evidence.length) return h("p", { class: "muted" }, "No check has been run on this circuit yet.");
+  return h("div", { class: "checks" }, ...evidence.map(check));
+}
+function tally(evidence) {
+  const order = ["pass", "fail", "not reached", "not measured"];
+  const badges = order.flatMap((verdict) => {
+    const n = evidence.filter((e) => e.verdict === verdict).length;
+    return n ? [verdictBadge(verdict, `${n} ${verdict}`)] : [];
+  });
+  return h("div", { class: "tally" }, ...badges);
+}
+
+// src/view.ts
+var MANY_EDGES = 400;
+var THEMES = ["auto", "light", "dark"];
+function lead(bundle) {
+  const { task, circuit, model, twin } = bundle;
+  const does = task.description.replace(/[.\s]+$/, "");
+  const line = h(
+    "p",
+    { class: "lead" },
+    `${does}: `,
+    h("b", {}, plural(circuit.n_nodes, "node")),
+    " and ",
+    h("b", {}, plural(circuit.n_edges, "edge")),
+    ` of ${model.name} do this alone, at `,
+    h("b", {}, `${num(circuit.loss_heldout_nats, 3)} nats`),
+    " of held-out task loss"
+  );
+  if (!twin) line.append(".");
+  else {
+    const ratio = circuit.n_edges > 0 ? ` (${num(twin.n_edges / circuit.n_edges, 2)} times as many)` : "";
+    line.append(`. Its dense twin needs ${plural(twin.n_nodes, "node")} and ${plural(twin.n_edges, "edge")}${ratio} at ${num(twin.loss_heldout_nats, 3)}.`);
+  }
+  return line;
+}
+function themeButton(root) {
+  const button = h("button", { type: "button", class: "tool theme" });
+  let now = "auto";
+  const show = () => {
+    root.dataset["theme"] = now;
+    button.textContent = `Theme: ${now}`;
+  };
+  button.addEventListener("click", () => {
+    now = THEMES[(THEMES.indexOf(now) + 1) % THEMES.length];
+    show();
+  });
+  show();
+  return button;
+}
+function strengthFilter(index, store) {
+  const all = index.edges.length;
+  if (all < 2) return null;
+  const out = h("output", {});
+  const input = h("input", { type: "range", min: 0, max: 100, step: 1, "aria-label": "Edges drawn, strongest first" });
+  const toCount = (v) => Math.round(all ** (v / 100)) - (v === 0 ? 1 : 0);
+  const start = Math.min(all, store.get().strongest);
+  input.value = String(Math.round(100 * Math.log(Math.max(1, start)) / Math.log(all)));
+  const show = (n) => {
+    out.textContent = n >= all ? `all ${count(all)} edges` : `strongest ${count(n)} of ${count(all)} edges`;
+  };
+  input.addEventListener("input", () => {
+    const strongest = toCount(Number(input.value));
+    store.set({ strongest });
+    show(strongest);
+  });
+  show(start);
+  return h("label", { class: "strength" }, input, out);
+}
+function part(id, title, note, ...children) {
+  return h("section", { class: "part", "data-part": id }, h("div", { class: "part-head" }, h("h2", {}, title), h("p", { class: "muted" }, note)), ...children);
+}
+function render({ model, el }) {
+  const bundle = model.get("bundle");
+  const index = indexOf(bundle);
+  const store = new Store({ selected: null, peeked: null, found: null, strongest: index.edges.length > MANY_EDGES * 1.5 ? MANY_EDGES : index.edges.length });
+  const root = h("div", { class: "gossamer" });
+  el.replaceChildren(h("style", {}, style_default), root);
+  const drawing = figure(index, store);
+  const open = (site) => {
+    store.set({ selected: site });
+    drawing.focus(site);
+  };
+  const toolbar = h("div", { class: "toolbar" }, search(index, store, open), strengthFilter(index, store));
+  const stage = h(
+    "div",
+    { class: "stage" },
+    h("div", { class: "stage-figure" }, toolbar, drawing.element, legend(index)),
+    panel(index, store, drawing.focus)
+  );
+  const recordPart = h("details", { class: "part record-part" }, h("summary", {}, h("h2", {}, "Record"), h("span", { class: "muted" }, "where every number came from")), record(bundle.record));
+  root.append(
+    h(
+      "header",
+      { class: "top" },
+      h("div", { class: "eyebrow" }, h("span", {}, "Gossamer circuit"), h("span", { class: "mono" }, bundle.task.name), themeButton(root)),
+      h("h1", {}, bundle.title),
+      lead(bundle),
+      tally(bundle.evidence)
+    ),
+    stage,
+    part("trial", "The trial", "each check beside its nulls: what the same number is when the circuit is not special", trial(bundle.evidence)),
+    part("curve", "Size for loss", "", sizeCurve(bundle)),
+    recordPart,
+    h("footer", {}, `Gossamer ${bundle.gossamer_version}. This page is one file and makes no request.`)
+  );
+  tooltip(root);
+  const arrange = () => {
+    const width = root.clientWidth;
+    stage.classList.toggle("stacked", width < 1080 || drawing.naturalWidth > width * 0.95);
+    drawing.fit();
+  };
+  let lastWidth = 0;
+  const watch = new ResizeObserver(() => {
+    if (root.clientWidth === lastWidth) return;
+    lastWidth = root.clientWidth;
+    arrange();
+  });
+  watch.observe(root);
+  arrange();
+  const escape = (event) => {
+    if (event.key === "Escape") store.set({ selected: null, peeked: null });
+  };
+  root.addEventListener("keydown", escape);
+  return () => {
+    watch.disconnect();
+    el.replaceChildren();
+  };
+}
+var view_default = { render };
+export {
+  view_default as default,
+  render
+};

@@ -1,0 +1,137 @@
+"""A task: minimal pairs of prompts with one-token answers, in disjoint train and held-out splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from gossamer.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class TextTokenizer(Protocol):
+    """What a task needs of a tokenizer: that of the `tokenizers` library fits as it is."""
+
+    def encode(self, sequence: str, *, add_special_tokens: bool = ...) -> object: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A minimal pair. `answer` continues `clean`, `wrong_answer` continues `counterfactual`; each is one token."""
+
+    clean: str
+    counterfactual: str
+    answer: str
+    wrong_answer: str
+    template: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Examples in two disjoint splits: circuits are found on `train`, every reported number is on `heldout`.
+
+    version changes whenever the templates or the words do.
+    """
+
+    name: str
+    version: str
+    description: str
+    train: tuple[Example, ...]
+    heldout: tuple[Example, ...]
+
+
+class Encoded(NamedTuple):
+    """Pairs as tokens. Row 2i is pair i's clean prompt, row 2i + 1 its counterfactual prompt.
+
+    tokens: int64 [2 pairs, pos], right-padded; last: [2 pairs] position of each prompt's last token; answer, wrong:
+    [2 pairs] token ids, `answer` being the right one of its own row.
+    """
+
+    tokens: Tensor
+    last: Tensor
+    answer: Tensor
+    wrong: Tensor
+
+    @property
+    def n_pairs(self) -> int:
+        return len(self.tokens) // 2
+
+    def pairs(self, start: int, stop: int) -> Encoded:
+        """Pairs start to stop, cut to the longest of their prompts."""
+        rows = slice(2 * start, 2 * stop)
+        longest = int(self.last[rows].max()) + 1
+        return Encoded(self.tokens[rows, :longest], self.last[rows], self.answer[rows], self.wrong[rows])
+
+
+class PairReport(NamedTuple):
+    """One pair as the model's tokenizer sees it; `problems` is empty when it can be used."""
+
+    clean: list[int]
+    counterfactual: list[int]
+    answer: int
+    wrong_answer: int
+    aligned: bool
+    problems: tuple[str, ...]
+
+
+def _encoder(tokenizer: TextTokenizer) -> Callable[[str], list[int]]:
+    def ids(text: str) -> list[int]:
+        encoded = tokenizer.encode(text, add_special_tokens=False)
+        return list(getattr(encoded, "ids", encoded))  # type: ignore[call-overload]
+
+    return ids
+
+
+def check_pair(example: Example, tokenizer: TextTokenizer, n_ctx: int, bos: int | None) -> PairReport:
+    """Tokens of both sides, whether they align (equal length), and everything that is wrong with the pair."""
+    ids = _encoder(tokenizer)
+    problems: list[str] = []
+    sides: list[list[int]] = []
+    answers: list[int] = []
+    for name, prompt, answer in (
+        ("clean", example.clean, example.answer),
+        ("counterfactual", example.counterfactual, example.wrong_answer),
+    ):
+        prompt_ids, both = ids(prompt), ids(prompt + answer)
+        extra = both[len(prompt_ids) :]
+        if not prompt_ids:
+            problems.append(f"the {name} prompt is empty")
+        if both[: len(prompt_ids)] != prompt_ids:
+            problems.append(f"{answer!r} merges with the end of the {name} prompt {prompt[-20:]!r}")
+        elif len(extra) != 1:
+            problems.append(f"the answer {answer!r} is {len(extra)} tokens after the {name} prompt, not one")
+        side = ([bos] if bos is not None else []) + prompt_ids
+        if len(side) > n_ctx:
+            problems.append(f"the {name} prompt is {len(side)} tokens, the model reads {n_ctx}")
+        sides.append(side)
+        answers.append(extra[0] if extra else -1)
+    if answers[0] == answers[1]:
+        problems.append(f"both sides have the same answer {example.answer!r}")
+    return PairReport(
+        sides[0], sides[1], answers[0], answers[1], len(sides[0]) == len(sides[1]), tuple(problems)
+    )
+
+
+def encode(examples: Sequence[Example], tokenizer: TextTokenizer, n_ctx: int, bos: int | None) -> Encoded:
+    """Tokens of all pairs; every problem of every pair in one BadInput. Nothing is truncated."""
+    import torch
+
+    if not examples:
+        raise BadInput("Expected at least one pair of prompts, got none.")
+    reports = [check_pair(e, tokenizer, n_ctx, bos) for e in examples]
+    problems = [f"pair {i + 1}: {p}" for i, r in enumerate(reports) for p in r.problems]
+    if problems:
+        more = f" (and {len(problems) - 8} more)" if len(problems) > 8 else ""
+        raise BadInput(
+            f"{len(problems)} problems in {len(examples)} pairs: {'; '.join(problems[:8])}{more}. Each answer must be one "
+            "token right after its prompt; `gossamer tasks check` shows the tokens."
+        )
+    sides = [side for r in reports for side in (r.clean, r.counterfactual)]
+    longest = max(map(len, sides))
+    tokens = torch.tensor([s + [0] * (longest - len(s)) for s in sides], dtype=torch.int64)
+    answer = torch.tensor([a for r in reports for a in (r.answer, r.wrong_answer)])
+    wrong = torch.tensor([a for r in reports for a in (r.wrong_answer, r.answer)])
+    return Encoded(tokens, torch.tensor([len(s) - 1 for s in sides]), answer, wrong)

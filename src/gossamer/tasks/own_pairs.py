@@ -1,0 +1,91 @@
+"""A user's own pairs: JSONL or CSV with clean, counterfactual, answer, wrong_answer and optionally split, template."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import random
+from pathlib import Path
+
+from gossamer.errors import BadInput
+from gossamer.task import Example, Task
+
+_NEEDED = ("clean", "counterfactual", "answer", "wrong_answer")
+_OPTIONAL = ("split", "template")
+
+
+def read_pairs(path: str, seed: int = 0) -> Task:
+    """The task in a file. Every bad row is reported at once, by line.
+
+    Without a `split` column (train or heldout) the templates, or without those the rows, are divided in two halves by
+    the seed.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise BadInput(f"Expected pairs at {file}, found no file.")
+    text = file.read_text(encoding="utf-8")
+    rows, problems = _rows_jsonl(text) if file.suffix == ".jsonl" else _rows_csv(text)
+    examples: list[tuple[Example, str]] = []
+    for line, row in rows:
+        wrong = [k for k in _NEEDED if not isinstance(row.get(k), str) or not row[k]]
+        unknown = sorted(set(row) - set(_NEEDED) - set(_OPTIONAL))
+        split = row.get("split") or ""
+        if wrong or unknown or split not in ("", "train", "heldout"):
+            parts = [f"lacks {', '.join(wrong)}"] * bool(wrong) + [f"unknown {', '.join(unknown)}"] * bool(unknown)
+            parts += [f"split {split!r} is not train or heldout"] * (split not in ("", "train", "heldout"))
+            problems.append(f"line {line}: {'; '.join(parts)}")
+            continue
+        example = Example(**{k: row[k] for k in _NEEDED}, template=row.get("template") or "")
+        examples.append((example, split))
+    if problems:
+        raise BadInput(f"{file} has {len(problems)} bad rows: {' | '.join(problems[:10])}. Needed: {', '.join(_NEEDED)}.")
+    if len(examples) < 2:
+        raise BadInput(f"Expected at least two pairs in {file} (one to find a circuit, one held out), got {len(examples)}.")
+    train, heldout = _split(examples, seed)
+    if not train or not heldout:
+        raise BadInput(f"Expected pairs in both splits of {file}, got {len(train)} train and {len(heldout)} heldout.")
+    version = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return Task(
+        name=file.stem, version=version, description=f"pairs of {file.name}", train=tuple(train), heldout=tuple(heldout)
+    )
+
+
+def _rows_jsonl(text: str) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
+    rows, problems = [], []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            problems.append(f"line {number}: not JSON ({error.msg})")
+            continue
+        if isinstance(row, dict):
+            rows.append((number, row))
+        else:
+            problems.append(f"line {number}: expected an object")
+    return rows, problems
+
+
+def _rows_csv(text: str) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
+    reader = csv.DictReader(text.splitlines(keepends=True))
+    rows: list[tuple[int, dict[str, str]]] = []
+    for row in reader:
+        rows.append((reader.line_num, {k if isinstance(k, str) else "extra columns": v for k, v in row.items()}))
+    return rows, []
+
+
+def _split(examples: list[tuple[Example, str]], seed: int) -> tuple[list[Example], list[Example]]:
+    if any(split for _, split in examples):
+        train = [e for e, split in examples if split != "heldout"]
+        return train, [e for e, split in examples if split == "heldout"]
+    keys = [e.template or f"{e.clean}\0{e.counterfactual}" for e, _ in examples]
+    unique = sorted(set(keys))
+    if len(unique) == 1:
+        keys = [f"{i}" for i in range(len(examples))]
+        unique = sorted(keys)
+    random.Random(seed).shuffle(unique)
+    chosen = set(unique[: max(1, len(unique) // 2)])
+    pairs = list(zip(examples, keys, strict=True))
+    return [e for (e, _), k in pairs if k in chosen], [e for (e, _), k in pairs if k not in chosen]

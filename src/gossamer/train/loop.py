@@ -1,0 +1,394 @@
+"""Train a weight-sparse transformer, or with density 1 its dense twin, from text to a model folder.
+
+While it runs, everything is in `OUT.training/` (tokens, checkpoint, metrics); a finished run leaves the model folder
+OUT. A run killed at any moment and resumed ends with the same bits: batches are a function of (seed, step), the
+checkpoint holds weights and moments, and the metrics file is cut back to the checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gossamer.corpora.python_source import STANDARD_LIBRARY, find_python_source, text_folder
+from gossamer.corpora.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from gossamer.corpora.tokens import TokenFile, frozen_excerpt, tokenize_corpus
+from gossamer.errors import BadInput
+from gossamer.models.files import (
+    LoadedModel,
+    Reference,
+    load_model,
+    read_safetensors,
+    save_model,
+    write_safetensors,
+)
+from gossamer.models.sparse import SparseTransformer
+from gossamer.record import Record
+from gossamer.train.optimizer import SparseAdam
+from gossamer.train.presets import TrainConfig
+from gossamer.train.projection import targets
+from gossamer.train.schedule import density_at, lr_multiplier, sharkfin
+
+VAL_TOKENS = 200_000
+MEAN_TOKENS = 262_144
+EXCERPT_WINDOWS = 96
+LOG_EVERY = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """One line of metrics; `eta_seconds` from the speed of this session."""
+
+    step: int
+    steps: int
+    loss_nats: float
+    density: float
+    lr: float
+    tokens_per_second: float
+    eta_seconds: float
+
+
+class Estimate(NamedTuple):
+    """What a run will need: bytes of memory at the peak, and seconds (None before a speed is known)."""
+
+    memory_bytes: int
+    available_bytes: int
+    seconds: float | None
+
+
+def estimate(config: TrainConfig, device: str, seconds_per_step: float | None = None) -> Estimate:
+    """Memory of weights, gradients, two moments and the saved activations; available memory as the system states it."""
+    c = config.model_config_()
+    parameters = sum(p.numel() for p in _shapes(config).parameters())
+    tokens = config.batch_size * config.n_ctx
+    per_layer = 5 * c.d_model + 8 * c.d_attn + 3 * c.d_mlp
+    activations = tokens * (c.n_layer * per_layer + 6 * c.d_model) * 4
+    loss = 2 * min(1024, tokens) * c.vocab_size * 4
+    memory = 16 * parameters + activations + loss + 250_000_000
+    seconds = None if seconds_per_step is None else seconds_per_step * config.steps
+    return Estimate(int(memory), available_memory(device), seconds)
+
+
+def available_memory(device: str) -> int:
+    """Free bytes on the device: CUDA's own figure, else the system's available memory."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def checked_device(device: str) -> str:
+    """The device if this machine has it; BadInput otherwise."""
+    kind = device.split(":")[0]
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if kind not in present:
+        raise BadInput(f"Unknown device {device!r}; use cpu, cuda or mps.")
+    if not present[kind]:
+        raise BadInput(f"Expected a {kind} device, this machine has none; use --device cpu.")
+    return device
+
+
+def train(
+    out: Path,
+    config: TrainConfig,
+    *,
+    corpus: Path | None = None,
+    data: Path | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    threads: int | None = None,
+    resume: bool = False,
+    checkpoint_every: int = 200,
+    stop_after: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> LoadedModel | None:
+    """Train to the model folder `out` and return it (None when `stop_after` steps ended the session early).
+
+    corpus: a folder of text instead of this machine's Python source. data: the `.training` folder of an earlier run
+    whose tokenizer, tokens and order to use (a dense twin sees exactly its sibling's text). dtype other than float32
+    autocasts the matrix products. Errors: BadInput before any work for a device that is absent, too little memory, an
+    unfinished run without `resume`, an existing `out`.
+    """
+    out = Path(out)
+    checked_device(device)
+    work = out.with_name(out.name + ".training")
+    if out.exists():
+        raise BadInput(f"{out} exists; choose another --out or remove it.")
+    if work.exists() and not resume:
+        raise BadInput(f"An unfinished run is in {work}; add --resume to continue it, or remove it to start again.")
+    if resume and not (work / "recipe.json").is_file():
+        raise BadInput(f"Nothing to resume at {work}; leave out --resume.")
+    targets_ = _check_targets(config)
+    need = estimate(config, device)
+    if need.memory_bytes > need.available_bytes:
+        raise BadInput(
+            f"This run needs about {need.memory_bytes / 2**30:.1f} GiB and {need.available_bytes / 2**30:.1f} GiB are "
+            f"free on {device}; lower --batch-size or the width."
+        )
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise BadInput(f"Unknown dtype {dtype!r}; use float32, bfloat16 or float16.")
+    if threads:
+        torch.set_num_threads(threads)
+    say(f"memory: about {need.memory_bytes / 2**20:.0f} MiB of {need.available_bytes / 2**30:.1f} GiB free")
+    text = prepare_text(work, config, corpus=corpus, data=data, say=say)
+    with deterministic():
+        run = _Run(config, work, text, device, dtype, resume)
+        assert len(targets_) == len(run.optimizer.targets)
+        done = run.go(checkpoint_every, stop_after, progress, say)
+        return _finish(run, out, text) if done else None
+
+
+def _shapes(config: TrainConfig) -> SparseTransformer:
+    """The model without its numbers."""
+    with torch.device("meta"):
+        return SparseTransformer(config.model_config_(), seed=None)
+
+
+def _check_targets(config: TrainConfig) -> tuple[Any, ...]:
+    model = _shapes(config)
+    return targets(
+        model, density=config.density, embed_density=config.embed_density, sparse_biases=config.sparse_biases,
+        min_alive=config.min_alive,
+    )  # fmt: skip
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Deterministic algorithms inside, the previous setting after."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+class Text(NamedTuple):
+    """Tokens to train on and to validate on, an excerpt that may be shown, the tokenizer's folder, and what it was."""
+
+    train: TokenFile
+    val: TokenFile
+    excerpt: Tensor
+    folder: Path
+    about: dict[str, Any]
+
+
+def prepare_text(
+    work: Path, config: TrainConfig, *, corpus: Path | None, data: Path | None, say: Callable[[str], None]
+) -> Text:
+    """Find text, train the tokenizer, write token files into `work`; or reuse what is already there or in `data`."""
+    source = data or work
+    if data is not None and not (data / "text.json").is_file():
+        raise BadInput(f"Expected the .training folder of an earlier run at {data}; it has no text.json.")
+    if not (source / "text.json").is_file():
+        found = text_folder(corpus) if corpus else find_python_source()
+        train_part, val_part = found.split(seed=config.seed)
+        say(f"text: {len(found.documents)} files, {sum(found.packages().values()) / 1e6:.0f} MB")
+        work.mkdir(parents=True, exist_ok=True)
+        (work / "recipe.json").write_text(config.model_dump_json(indent=1))
+        tokenizer = train_tokenizer(train_part, config.vocab_size, config.seed)
+        save_tokenizer(tokenizer, work)
+        train_file = tokenize_corpus(train_part, tokenizer, work / "train.npy", config.tokens, config.seed)
+        val_file = tokenize_corpus(val_part, tokenizer, work / "val.npy", VAL_TOKENS, config.seed)
+        shown = train_part if corpus else train_part.only(STANDARD_LIBRARY)
+        excerpt = frozen_excerpt(shown, tokenizer, EXCERPT_WINDOWS, config.n_ctx, config.seed)
+        np.save(work / "excerpt.npy", excerpt.numpy())
+        about = {
+            "corpus": found.name, "files": len(found.documents), "skipped": found.skipped,
+            "file_list_sha256": found.file_list_hash(), "train_tokens": train_file.n_tokens,
+            "validation_tokens": val_file.n_tokens, "validation_packages": sorted(val_part.packages()),
+            "train_packages": {k: v for k, v in train_part.packages().items()},
+        }  # fmt: skip
+        (work / "text.json.partial").write_text(json.dumps(about, indent=1))
+        os.replace(work / "text.json.partial", work / "text.json")
+    work.mkdir(parents=True, exist_ok=True)
+    (work / "recipe.json").write_text(config.model_dump_json(indent=1))
+    about = json.loads((source / "text.json").read_text())
+    return Text(
+        TokenFile(path=source / "train.npy", n_tokens=about["train_tokens"]),
+        TokenFile(path=source / "val.npy", n_tokens=about["validation_tokens"]),
+        torch.from_numpy(np.load(source / "excerpt.npy")),
+        source,
+        about,
+    )
+
+
+class _Run:
+    """The mutable middle of a training run: model, optimiser, where it is."""
+
+    def __init__(self, config: TrainConfig, work: Path, text: Text, device: str, dtype: str, resume: bool) -> None:
+        self.config, self.work, self.text, self.device = config, work, text, device
+        self.model = SparseTransformer(config.model_config_(), seed=config.seed).to(device)
+        chosen = targets(
+            self.model, density=config.density, embed_density=config.embed_density,
+            sparse_biases=config.sparse_biases, min_alive=config.min_alive,
+        )  # fmt: skip
+        self.optimizer = SparseAdam(
+            self.model, chosen, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay,
+            start_density=config.start_density, anneal_fraction=config.anneal_fraction, clip_only=config.clip_only,
+        )  # fmt: skip
+        self.step = 0
+        self.autocast = dtype != "float32"
+        self.dtype = getattr(torch, dtype)
+        self.scaler = torch.amp.GradScaler(device.split(":")[0], enabled=dtype == "float16")
+        self.metrics = work / "metrics.jsonl"
+        self.seconds = 0.0
+        if resume and (work / "checkpoint.safetensors").is_file():
+            self._restore()
+        elif self.metrics.exists():
+            self.metrics.unlink()
+
+    def _cast(self) -> Any:
+        return torch.autocast(self.device.split(":")[0], dtype=self.dtype) if self.autocast else nullcontext()
+
+    def save(self) -> None:
+        """One file with everything needed to go on, renamed into place."""
+        tensors = {f"model.{k}": v.detach().cpu() for k, v in self.model.state_dict().items()}
+        for name, p in self.optimizer.parameters.items():
+            for key, value in self.optimizer.adam.state[p].items():
+                tensors[f"adam.{key}.{name}"] = value.detach().cpu().reshape(value.shape)
+        meta = {
+            "step": str(self.step), "metrics_bytes": str(self.metrics.stat().st_size if self.metrics.exists() else 0),
+            "recipe": self.config.model_dump_json(), "seconds": str(self.seconds),
+            "scaler": json.dumps(self.scaler.state_dict()),
+        }  # fmt: skip
+        write_safetensors(tensors, self.work / "checkpoint.safetensors", meta)
+
+    def _restore(self) -> None:
+        tensors, meta = read_safetensors(self.work / "checkpoint.safetensors")
+        if json.loads(meta["recipe"]) != json.loads(self.config.model_dump_json()):
+            raise BadInput(f"{self.work} was started with another recipe; resume with the same options.")
+        self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        for name, p in self.optimizer.parameters.items():
+            state = self.optimizer.adam.state[p]
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                state[key] = tensors[f"adam.{key}.{name}"].to(p.device)
+        self.step, self.seconds = int(meta["step"]), float(meta["seconds"])
+        self.scaler.load_state_dict(json.loads(meta["scaler"]))
+        if self.metrics.exists():
+            with open(self.metrics, "r+b") as f:
+                f.truncate(int(meta["metrics_bytes"]))
+
+    def one_step(self) -> tuple[float, float, float]:
+        """(loss in nats, block density, learning rate) of one optimiser step."""
+        c, p = self.config, self.step / self.config.steps
+        batch = self.text.train.batch(self.step, c.batch_size, c.n_ctx, c.seed).to(self.device)
+        with self._cast():
+            loss = self.model.loss(batch[:, :-1], batch[:, 1:])
+        if not math.isfinite(value := loss.item()):
+            raise BadInput(f"The loss became {value} at step {self.step}; use a smaller --lr.")
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer.adam)
+        density = density_at(p, c.density, c.start_density, c.anneal_fraction)
+        lr = c.lr * lr_multiplier((self.step + 1) / c.steps, c.warmup_fraction) * sharkfin(density, c.density)
+        self.optimizer.step(lr, p)
+        self.scaler.update()
+        self.step += 1
+        return value, density, lr
+
+    def go(
+        self, checkpoint_every: int, stop_after: int | None,
+        progress: Callable[[Progress], None] | None, say: Callable[[str], None],
+    ) -> bool:  # fmt: skip
+        """Run to the end (True) or for `stop_after` steps (False, checkpointed)."""
+        first, started, before = self.step, time.perf_counter(), self.seconds
+        tokens = self.config.batch_size * self.config.n_ctx
+        losses: list[float] = []
+        while self.step < self.config.steps:
+            loss, density, lr = self.one_step()
+            losses.append(loss)
+            spent = time.perf_counter() - started
+            self.seconds = before + spent
+            speed = (self.step - first) * tokens / spent
+            if self.step % LOG_EVERY == 0 or self.step == self.config.steps:
+                now = Progress(
+                    step=self.step, steps=self.config.steps, loss_nats=sum(losses) / len(losses), density=density,
+                    lr=lr, tokens_per_second=speed, eta_seconds=(self.config.steps - self.step) * tokens / speed,
+                )  # fmt: skip
+                losses = []
+                self._log(now)
+                if progress:
+                    progress(now)
+            if self.step - first == 3:
+                say(f"time: about {spent / 3 * self.config.steps / 60:.0f} minutes for {self.config.steps} steps")
+            if self.step % checkpoint_every == 0 and self.step < self.config.steps:
+                self.save()
+            if stop_after is not None and self.step - first >= stop_after and self.step < self.config.steps:
+                self.save()
+                return False
+        self.save()
+        return True
+
+    def _log(self, now: Progress) -> None:
+        line = {"step": now.step, "loss_nats": round(now.loss_nats, 6), "density": round(now.density, 6), "lr": now.lr}
+        with open(self.metrics, "a") as f:
+            f.write(json.dumps(line) + "\n")
+
+
+@torch.no_grad()
+def validation_loss(model: SparseTransformer, val: TokenFile, n_ctx: int, batch: int = 32) -> float:
+    """Mean next-token cross-entropy in nats over all windows of the validation tokens."""
+    device = next(model.parameters()).device
+    total, n = 0.0, val.n_windows(n_ctx)
+    for start in range(0, n, batch):
+        w = val.windows(np.arange(start, min(start + batch, n)), n_ctx).to(device)
+        total += float(model.loss(w[:, :-1], w[:, 1:])) * len(w)
+    return total / n
+
+
+@torch.no_grad()
+def reference_means(model: SparseTransformer, text: TokenFile, n_ctx: int, n_tokens: int = MEAN_TOKENS) -> Reference:
+    """Mean of every node over pretraining text, taken after AbsTopK; windows spread evenly over the token file."""
+    device = next(model.parameters()).device
+    n = min(max(1, n_tokens // n_ctx), text.n_windows(n_ctx))
+    chosen = np.linspace(0, text.n_windows(n_ctx) - 1, n).astype(np.int64)
+    sums: dict[str, Tensor] = {}
+
+    def add(location: str, x: Tensor) -> Tensor:
+        sums[location] = sums.get(location, 0) + x.flatten(0, 1).double().sum(0).cpu()
+        return x
+
+    for start in range(0, n, 64):
+        model.hidden(text.windows(chosen[start : start + 64], n_ctx)[:, :-1].to(device), edit=add)
+    means = {k: (v / (n * n_ctx)).float() for k, v in sums.items()}
+    return Reference(means=means, n_tokens=n * n_ctx, excerpt=torch.zeros(0, n_ctx, dtype=torch.int64))
+
+
+def _finish(run: _Run, out: Path, text: Text) -> LoadedModel:
+    c = run.config
+    model = run.model.cpu().eval()
+    loss = validation_loss(model, text.val, c.n_ctx)
+    found = reference_means(model, text.train, c.n_ctx)
+    reference = Reference(means=found.means, n_tokens=found.n_tokens, excerpt=text.excerpt)
+    state = model.state_dict()
+    details = {
+        "validation_loss_nats": loss, "steps": c.steps, "train_seconds": round(run.seconds, 1),
+        "nonzero_weights": sum(int(t.count_nonzero()) for t in state.values()),
+        "total_weights": sum(t.numel() for t in state.values()), "threads": torch.get_num_threads(),
+        "device": run.device, "text": text.about,
+    }  # fmt: skip
+    record = Record.now(method="train", config=c.model_dump(mode="json"), seed=c.seed, details=details)
+    tokenizer = load_tokenizer(text.folder)
+    save_model(
+        model, out, tokenizer=tokenizer, reference=reference, record=record.model_dump(mode="json")
+    )
+    shutil.copyfile(run.metrics, out / "metrics.jsonl")
+    return load_model(out)

@@ -1,0 +1,93 @@
+"""The recipes by name. `paper` and `train-py` differ where the paper and the authors' script differ."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gossamer.errors import BadInput, nearest
+from gossamer.models.sparse import SparseConfig
+
+
+class TrainConfig(BaseModel):
+    """Everything that decides a training run except the text and the machine.
+
+    density: share of non-zero weights of each attention and MLP matrix at the end; embed_density the same for the
+    embedding and the unembedding. Tokens per step = batch_size * n_ctx.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    d_model: int = 128
+    n_layer: int = 2
+    d_head: int = 16
+    n_ctx: int = 128
+    vocab_size: int = 2048
+    activation_fraction: float = Field(default=0.25, gt=0, le=1)
+    sink: bool = True
+    bigram: bool = False
+    density: float = Field(gt=0, le=1)
+    embed_density: float = Field(gt=0, le=1)
+    sparse_biases: bool = False
+    min_alive: int = Field(default=4, ge=0)
+    start_density: float = Field(default=1.0, gt=0, le=1)
+    anneal_fraction: float = Field(default=0.5, gt=0, le=1)
+    tokens: int = Field(gt=0)
+    batch_size: int = Field(default=64, gt=0)
+    lr: float = Field(gt=0)
+    warmup_fraction: float = Field(default=0.01, gt=0, lt=1)
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 0.1
+    weight_decay: float = 0.1
+    clip_only: bool = False
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> TrainConfig:
+        if self.d_model % self.d_head:
+            raise ValueError(f"d_model {self.d_model} must be a multiple of d_head {self.d_head}")
+        return self
+
+    @property
+    def steps(self) -> int:
+        return max(1, self.tokens // (self.batch_size * self.n_ctx))
+
+    def model_config_(self) -> SparseConfig:
+        """The shape of the model this trains: d_mlp = 4 d_model, heads of d_head."""
+        return SparseConfig(
+            vocab_size=self.vocab_size, n_ctx=self.n_ctx, n_layer=self.n_layer, d_model=self.d_model,
+            n_head=self.d_model // self.d_head, d_head=self.d_head, d_mlp=4 * self.d_model,
+            activation_fraction=self.activation_fraction, sink=self.sink, bigram=self.bigram,
+        )  # fmt: skip
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Ours: the policy of train.py at expansion 4 of a width-32 base, sized for two CPU cores.
+    "tiny": {"density": 1 / 16, "embed_density": 1 / 4, "tokens": 24_000_000, "lr": 1e-2},
+    # The paper's text: one density for every matrix, embeddings and biases; 50% annealing from fully dense; no sink.
+    "paper": {
+        "d_model": 2048, "n_layer": 8, "n_ctx": 256, "batch_size": 512, "density": 1 / 64, "embed_density": 1 / 64,
+        "sparse_biases": True, "sink": False, "bigram": True, "tokens": 32_000_000_000, "lr": 1.28e-2,
+        "clip_only": True,
+    },
+    # The public script's defaults: width 1024 (expansion 4, pfrac 1/4), dense biases, denser embeddings, 1% warm-up.
+    "train-py": {
+        "d_model": 1024, "n_layer": 8, "n_ctx": 256, "batch_size": 512, "density": 1 / 64, "embed_density": 1 / 16,
+        "sink": False, "bigram": True, "tokens": 32_000_000_000, "lr": 1.28e-2,
+    },
+}  # fmt: skip
+
+
+def preset(name: Literal["tiny", "paper", "train-py"] | str, **changes: Any) -> TrainConfig:
+    """A recipe with fields changed; `density=1` makes every matrix dense (the dense twin)."""
+    if name not in PRESETS:
+        raise BadInput(f"Unknown preset {name!r}: {nearest(name, PRESETS)}")
+    given = {k: v for k, v in changes.items() if v is not None}
+    if given.get("density") == 1:
+        given = {"embed_density": 1.0, "sparse_biases": False, **given}
+    try:
+        return TrainConfig.model_validate({**PRESETS[name], **given})
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
+        raise BadInput(f"The recipe does not hold together: {problems}.") from error

@@ -1,0 +1,24 @@
+"""How density and learning rate move over a run (Gao et al. 2025, sections 2.1 and A.1; the public train.py)."""
+
+from __future__ import annotations
+
+import math
+
+
+def density_at(progress: float, final: float, start: float, anneal_fraction: float) -> float:
+    """Linear from `start` at progress 0 to `final` at `anneal_fraction` of the run, then constant. Progress in [0, 1]."""
+    if final >= 1 or progress >= anneal_fraction:
+        return final
+    return start + (final - start) * progress / anneal_fraction
+
+
+def lr_multiplier(progress: float, warmup_fraction: float) -> float:
+    """Linear warm-up over `warmup_fraction`, then linear decay to 0 at progress 1."""
+    if progress < warmup_fraction:
+        return progress / warmup_fraction
+    return max(0.0, (1 - progress) / (1 - warmup_fraction))
+
+
+def sharkfin(density: float, final: float) -> float:
+    """sqrt(final density / density now): sqrt(final) while dense, 1 once sparse. Multiplies the learning rate."""
+    return math.sqrt(final / density)
