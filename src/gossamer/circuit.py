@@ -55,7 +55,7 @@ class Circuit:
     ) -> Circuit:  # fmt: skip
         """Keep `nodes`; the edges are the graph's edges (non-zero weights) between two kept nodes."""
         kept = np.unique(np.asarray(list(nodes), dtype=np.int64))
-        if len(kept) and not (0 <= kept[0] and kept[-1] < graph.layout.n_nodes):
+        if len(kept) and not (kept[0] >= 0 and kept[-1] < graph.layout.n_nodes):
             raise BadInput(f"Expected node numbers of 0 to {graph.layout.n_nodes - 1}, got {kept[0]} to {kept[-1]}.")
         inside = graph.between(kept)
         return cls(

@@ -91,3 +91,28 @@ class Graph:
         kept = np.zeros(self.layout.n_nodes, dtype=bool)
         kept[nodes] = True
         return np.flatnonzero(kept[self.src] & kept[self.dst])
+
+
+def carries(layout: Layout, nodes: np.ndarray) -> list[tuple[int, int]]:
+    """Links at channel grain that are not counted as edges, between nodes of a set: (source, destination) numbers.
+
+    A residual write and every later read of the same channel, and a query channel with its key channel.
+    """
+    order = [name for name, _ in layout.locations]
+    by_location: dict[str, dict[int, int]] = {name: {} for name in order}
+    for number in nodes.tolist():
+        site = layout.site(number)
+        by_location[site.location][site.index or 0] = number
+    found: list[tuple[int, int]] = []
+    for place, name in enumerate(order):
+        if name.endswith(".resid_delta"):
+            reads = [n for n in order[place + 1 :] if n.endswith(".act_in") or n == "final_resid"]
+        elif name.endswith(".attn.q"):
+            reads = [name[:-1] + "k"]
+        else:
+            continue
+        found += [
+            (number, by_location[read][channel])
+            for read in reads for channel, number in by_location[name].items() if channel in by_location[read]
+        ]  # fmt: skip
+    return found

@@ -66,7 +66,11 @@ def _git() -> tuple[str, bool | None]:
             ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
         )
         status = subprocess.run(
-            ["git", "-C", str(here), "status", "--porcelain", "."], capture_output=True, text=True, timeout=5, check=True
+            ["git", "-C", str(here), "status", "--porcelain", "."],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return "", None

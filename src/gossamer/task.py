@@ -80,7 +80,7 @@ class PairReport(NamedTuple):
 def _encoder(tokenizer: TextTokenizer) -> Callable[[str], list[int]]:
     def ids(text: str) -> list[int]:
         encoded = tokenizer.encode(text, add_special_tokens=False)
-        return list(getattr(encoded, "ids", encoded))  # type: ignore[call-overload]
+        return list(getattr(encoded, "ids", encoded))  # type: ignore[call-overload, no-any-return, unused-ignore]
 
     return ids
 
@@ -110,9 +110,7 @@ def check_pair(example: Example, tokenizer: TextTokenizer, n_ctx: int, bos: int 
         answers.append(extra[0] if extra else -1)
     if answers[0] == answers[1]:
         problems.append(f"both sides have the same answer {example.answer!r}")
-    return PairReport(
-        sides[0], sides[1], answers[0], answers[1], len(sides[0]) == len(sides[1]), tuple(problems)
-    )
+    return PairReport(sides[0], sides[1], answers[0], answers[1], len(sides[0]) == len(sides[1]), tuple(problems))
 
 
 def encode(examples: Sequence[Example], tokenizer: TextTokenizer, n_ctx: int, bos: int | None) -> Encoded:
@@ -126,8 +124,8 @@ def encode(examples: Sequence[Example], tokenizer: TextTokenizer, n_ctx: int, bo
     if problems:
         more = f" (and {len(problems) - 8} more)" if len(problems) > 8 else ""
         raise BadInput(
-            f"{len(problems)} problems in {len(examples)} pairs: {'; '.join(problems[:8])}{more}. Each answer must be one "
-            "token right after its prompt; `gossamer tasks check` shows the tokens."
+            f"{len(problems)} problems in {len(examples)} pairs: {'; '.join(problems[:8])}{more}. Each answer must be "
+            "one token right after its prompt; `gossamer tasks check` shows the tokens."
         )
     sides = [side for r in reports for side in (r.clean, r.counterfactual)]
     longest = max(map(len, sides))

@@ -85,12 +85,12 @@ def _batches(corpus: Corpus, seed: int, size: int = 64) -> Iterator[list[str]]:
 
 def frozen_excerpt(corpus: Corpus, tokenizer: Tokenizer, n_windows: int, n_ctx: int, seed: int = 0) -> Tensor:
     """int64 [n_windows, n_ctx] of standard-library text, one window per document: what pages may show."""
-    end = tokenizer.token_to_id(END_OF_TEXT)
+    end = int(tokenizer.token_to_id(END_OF_TEXT) or 0)
     rows: list[list[int]] = []
     rng = np.random.default_rng(seed)
     for texts in _batches(corpus, seed + 1):
         for encoded in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
-            ids = [end, *encoded.ids]
+            ids: list[int] = [end, *encoded.ids]
             if len(ids) >= n_ctx and len(rows) < n_windows:
                 start = int(rng.integers(0, len(ids) - n_ctx + 1))
                 rows.append(ids[start : start + n_ctx])

@@ -6,13 +6,11 @@ smallest unsigned type that fits) and `NAME.values`. Loading checks every array 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,54 +24,11 @@ from torch import Tensor
 
 from gossamer.corpora.tokenizer import load_tokenizer, save_tokenizer
 from gossamer.errors import BadInput, CorruptFile
+from gossamer.models.loaded import LoadedModel, Reference
 from gossamer.models.sparse import SparseConfig, SparseTransformer
 
 FORMAT_VERSION = "1"
 _PARTS = (".row_counts", ".columns", ".values")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reference:
-    """What travels with a model so that its circuits' numbers do not change with the machine.
-
-    means: mean activation per location ([channels], after AbsTopK) over `n_tokens` of pretraining text; excerpt: int64
-    [n, pos] tokens of standard-library text, the only text pages show.
-    """
-
-    means: Mapping[str, Tensor]
-    n_tokens: int
-    excerpt: Tensor
-
-    def sha256(self) -> str:
-        return tensors_sha256(self.means)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedModel:
-    """A model with everything that belongs to it."""
-
-    name: str
-    model: SparseTransformer
-    tokenizer: Tokenizer
-    reference: Reference | None
-    record: dict[str, Any]
-
-
-def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """One hash over names, shapes, dtypes and bytes, in name order."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        t = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(t.shape)} {t.dtype}".encode())
-        digest.update(t.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def model_sha256(model: SparseTransformer) -> str:
-    """Hash of configuration and weights: the identity a circuit refers to."""
-    own = hashlib.sha256(model.config.model_dump_json().encode())
-    own.update(tensors_sha256(model.state_dict()).encode())
-    return own.hexdigest()
 
 
 def pack_sparse(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -198,7 +153,12 @@ def load_model(folder: Path, name: str | None = None) -> LoadedModel:
     record_path = folder / "record.json"
     record = json.loads(record_path.read_text()) if record_path.is_file() else {}
     return LoadedModel(
-        name=name or folder.name, model=model, tokenizer=tokenizer, reference=reference, record=record
+        name=name or folder.name,
+        model=model,
+        tokenizer=tokenizer,
+        reference=reference,
+        record=record,
+        folder=str(folder),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -95,6 +95,25 @@ def _unedited(location: str, x: Tensor) -> Tensor:
     return x
 
 
+class AttentionWeights(nn.Module):
+    """c_attn ([3 heads d_head, d_in]: q, k, v in turn), c_proj, and the sink's logit per head."""
+
+    def __init__(self, config: SparseConfig) -> None:
+        super().__init__()
+        self.c_attn = nn.Linear(config.d_in, 3 * config.d_attn, bias=config.bias)
+        self.c_proj = nn.Linear(config.d_attn, config.d_model, bias=config.bias)
+        self.sink_logit = nn.Parameter(torch.zeros(config.n_head)) if config.sink else None
+
+
+class MLPWeights(nn.Module):
+    """c_fc ([d_mlp, d_in]) and c_proj ([d_model, d_mlp])."""
+
+    def __init__(self, config: SparseConfig) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.d_in, config.d_mlp, bias=config.bias)
+        self.c_proj = nn.Linear(config.d_mlp, config.d_model, bias=config.bias)
+
+
 class Block(nn.Module):
     """One layer: attention, then MLP, each reading the normalised residual stream and adding a sparse write to it."""
 
@@ -104,14 +123,7 @@ class Block(nn.Module):
         self.ln_1, self.ln_2 = Norm(config.d_model), Norm(config.d_model)
         if config.d_pos:
             self.ln_p1, self.ln_p2 = Norm(config.d_pos), Norm(config.d_pos)
-        self.attn = nn.Module()
-        self.attn.c_attn = nn.Linear(config.d_in, 3 * config.d_attn, bias=config.bias)
-        self.attn.c_proj = nn.Linear(config.d_attn, config.d_model, bias=config.bias)
-        if config.sink:
-            self.attn.sink_logit = nn.Parameter(torch.zeros(config.n_head))
-        self.mlp = nn.Module()
-        self.mlp.c_fc = nn.Linear(config.d_in, config.d_mlp, bias=config.bias)
-        self.mlp.c_proj = nn.Linear(config.d_mlp, config.d_model, bias=config.bias)
+        self.attn, self.mlp = AttentionWeights(config), MLPWeights(config)
 
     def _read(self, sub: str, x: Tensor, pos: Tensor | None, edit: Edit) -> Tensor:
         k = self.config.kept("attn_in" if sub == "attn" else "mlp_in")
@@ -157,7 +169,7 @@ class Block(nn.Module):
         if not plain:
             q, k, v = (change(f"{i}.attn.{name}", t) for name, t in (("q", q), ("k", k), ("v", v)))
         q, k, v = (t.unflatten(-1, (c.n_head, c.d_head)).transpose(1, 2) for t in (q, k, v))
-        sink = attn.sink_logit if c.sink else None
+        sink = attn.sink_logit
         y = attention(q, k, v, sink) if last is None else _attention_at(q, k, v, sink, last)
         y = y.transpose(1, 2).flatten(2)
         d = F.linear(y, attn.c_proj.weight, attn.c_proj.bias)
@@ -179,7 +191,7 @@ def _attention_at(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, last: Te
 
 
 class SparseTransformer(nn.Module):
-    """A weight-sparse (or, at density 1, dense) decoder. Parameters follow the authors' names without `transformer.`."""
+    """A weight-sparse (or, at density 1, dense) decoder. Parameters have the authors' names without `transformer.`."""
 
     def __init__(self, config: SparseConfig, seed: int | None = 0) -> None:
         super().__init__()
@@ -188,6 +200,7 @@ class SparseTransformer(nn.Module):
         if config.position != "none":
             self.wpe = nn.Embedding(config.n_ctx, config.d_pos or config.d_model)
         self.h = nn.ModuleList(Block(config, i) for i in range(config.n_layer))
+        self.final_logits_bias: Tensor
         self.ln_f = Norm(config.d_model)
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.register_buffer("final_logits_bias", torch.zeros(config.vocab_size), persistent=False)
@@ -209,6 +222,11 @@ class SparseTransformer(nn.Module):
             elif name.endswith("bias"):
                 p.zero_()
 
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The layers in order."""
+        return tuple(cast(Block, b) for b in self.h)
+
     def hidden(self, tokens: Tensor, edit: Edit | None = None, last: Tensor | None = None) -> Tensor:
         """Normalised final residual: [batch, pos, d_model], or [batch, 1, d_model] at positions `last` only.
 
@@ -220,8 +238,8 @@ class SparseTransformer(nn.Module):
             pos = self.wpe.weight[None, : tokens.shape[1]]
             if self.config.position == "additive":
                 x, pos = x + pos, None
-        for block in self.h:
-            x = block(x, pos, edit, last if block is self.h[-1] else None)
+        for block in self.blocks:
+            x = block(x, pos, edit, last if block.index == self.config.n_layer - 1 else None)
         return self.ln_f(edit("final_resid", x) if edit else x)
 
     def forward(self, tokens: Tensor, edit: Edit | None = None, last: Tensor | None = None) -> Tensor:

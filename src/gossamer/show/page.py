@@ -58,7 +58,9 @@ def _view_source() -> str:
     lowered = source.lower()
     for mark in ("</script", "<!--"):
         if mark in lowered:
-            raise CorruptFile(f"view.js holds {mark!r}, which would end its script element; rebuild it: see web/README.md.")
+            raise CorruptFile(
+                f"view.js holds {mark!r}, which would end its script element; rebuild it: see web/README.md."
+            )
     return source
 
 

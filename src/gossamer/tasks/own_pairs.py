@@ -39,9 +39,13 @@ def read_pairs(path: str, seed: int = 0) -> Task:
         example = Example(**{k: row[k] for k in _NEEDED}, template=row.get("template") or "")
         examples.append((example, split))
     if problems:
-        raise BadInput(f"{file} has {len(problems)} bad rows: {' | '.join(problems[:10])}. Needed: {', '.join(_NEEDED)}.")
+        raise BadInput(
+            f"{file} has {len(problems)} bad rows: {' | '.join(problems[:10])}. Needed: {', '.join(_NEEDED)}."
+        )
     if len(examples) < 2:
-        raise BadInput(f"Expected at least two pairs in {file} (one to find a circuit, one held out), got {len(examples)}.")
+        raise BadInput(
+            f"Expected at least two pairs in {file} (one to find a circuit, one held out), got {len(examples)}."
+        )
     train, heldout = _split(examples, seed)
     if not train or not heldout:
         raise BadInput(f"Expected pairs in both splits of {file}, got {len(train)} train and {len(heldout)} heldout.")

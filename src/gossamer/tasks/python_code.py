@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable
 
 from gossamer.errors import BadInput
+from gossamer.registry import task
 from gossamer.task import Example, Task
 
 _TRAIN_WORDS = (
@@ -20,8 +21,8 @@ _TRAIN_WORDS = (
 ).split()
 _HELDOUT_WORDS = (
     "expected user config server message default output request input version node state column command "
-    "token model matrix event session block3 header parser package cannot found current level"
-).replace("block3 ", "").split()  # fmt: skip
+    "token model matrix event session header parser package cannot found current level"
+).split()
 _TRAIN_NAMES = "values data items result rows x matrix shape points args".split()
 _HELDOUT_NAMES = "expected indices weights table y sizes output grid".split()
 
@@ -73,6 +74,7 @@ def _fill_quote(rng: random.Random, template: str, words: list[str], names: list
     return Example(clean=sides[0], counterfactual=sides[1], answer="')", wrong_answer='")', template=template)
 
 
+@task("single_double_quote")
 def single_double_quote(seed: int = 0, n_train: int = 2048, n_heldout: int = 512) -> Task:
     """Which quote closes the string of a one-argument call: `')` after `('`, `")` after `("`."""
     return _make(
@@ -95,6 +97,7 @@ def _fill_bracket(rng: random.Random, template: str, words: list[str], names: li
     return Example(clean=sides[0], counterfactual=sides[1], answer="]]", wrong_answer="]", template=template)
 
 
+@task("bracket_counting")
 def bracket_counting(seed: int = 0, n_train: int = 2048, n_heldout: int = 512) -> Task:
     """Close a list of numbers by its depth: `]]` after `[[`, `]` after `[`."""
     return _make(
@@ -118,6 +121,7 @@ def _fill_set(rng: random.Random, template: str, words: list[str], names: list[s
     return Example(clean=sides[0], counterfactual=sides[1], answer=".add", wrong_answer=" +=", template=template)
 
 
+@task("set_or_string")
 def set_or_string(seed: int = 0, n_train: int = 2048, n_heldout: int = 512) -> Task:
     """How a variable grows: `.add` after `v = set()`, ` +=` after `v = ""`."""
     return _make(

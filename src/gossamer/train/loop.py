@@ -21,19 +21,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
 from gossamer.corpora.python_source import STANDARD_LIBRARY, find_python_source, text_folder
 from gossamer.corpora.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from gossamer.corpora.tokens import TokenFile, frozen_excerpt, tokenize_corpus
 from gossamer.errors import BadInput
-from gossamer.models.files import (
-    LoadedModel,
-    Reference,
-    load_model,
-    read_safetensors,
-    save_model,
-    write_safetensors,
-)
+from gossamer.models.files import load_model, read_safetensors, save_model, write_safetensors
+from gossamer.models.loaded import LoadedModel, Reference
 from gossamer.models.sparse import SparseTransformer
 from gossamer.record import Record
 from gossamer.train.optimizer import SparseAdam
@@ -215,7 +210,7 @@ def prepare_text(
             "corpus": found.name, "files": len(found.documents), "skipped": found.skipped,
             "file_list_sha256": found.file_list_hash(), "train_tokens": train_file.n_tokens,
             "validation_tokens": val_file.n_tokens, "validation_packages": sorted(val_part.packages()),
-            "train_packages": {k: v for k, v in train_part.packages().items()},
+            "train_packages": dict(train_part.packages()),
         }  # fmt: skip
         (work / "text.json.partial").write_text(json.dumps(about, indent=1))
         os.replace(work / "text.json.partial", work / "text.json")
@@ -255,6 +250,7 @@ class _Run:
             self._restore()
         elif self.metrics.exists():
             self.metrics.unlink()
+        self.board = SummaryWriter(str(work / "tensorboard"), purge_step=self.step + 1)
 
     def _cast(self) -> Any:
         return torch.autocast(self.device.split(":")[0], dtype=self.dtype) if self.autocast else nullcontext()
@@ -333,14 +329,19 @@ class _Run:
                 self.save()
             if stop_after is not None and self.step - first >= stop_after and self.step < self.config.steps:
                 self.save()
+                self.board.close()
                 return False
         self.save()
+        self.board.close()
         return True
 
     def _log(self, now: Progress) -> None:
         line = {"step": now.step, "loss_nats": round(now.loss_nats, 6), "density": round(now.density, 6), "lr": now.lr}
         with open(self.metrics, "a") as f:
             f.write(json.dumps(line) + "\n")
+        for name in ("loss_nats", "density", "lr"):
+            self.board.add_scalar(f"train/{name}", line[name], now.step)
+        self.board.add_scalar("train/tokens_per_second", now.tokens_per_second, now.step)
 
 
 @torch.no_grad()
@@ -387,8 +388,6 @@ def _finish(run: _Run, out: Path, text: Text) -> LoadedModel:
     }  # fmt: skip
     record = Record.now(method="train", config=c.model_dump(mode="json"), seed=c.seed, details=details)
     tokenizer = load_tokenizer(text.folder)
-    save_model(
-        model, out, tokenizer=tokenizer, reference=reference, record=record.model_dump(mode="json")
-    )
+    save_model(model, out, tokenizer=tokenizer, reference=reference, record=record.model_dump(mode="json"))
     shutil.copyfile(run.metrics, out / "metrics.jsonl")
     return load_model(out)

@@ -34,7 +34,9 @@ class SparseAdam:
         self.start_density, self.anneal_fraction, self.clip_only = start_density, anneal_fraction, clip_only
         self.parameters = dict(model.named_parameters())
         self.adam = torch.optim.Adam(self.parameters.values(), lr=0.0, betas=betas, eps=eps, fused=True)
-        self.decayed = [p for n, p in self.parameters.items() if p.ndim >= 2 and n != "bigram_table"]
+        self.decayed: list[torch.Tensor] = [
+            p for n, p in self.parameters.items() if p.ndim >= 2 and n != "bigram_table"
+        ]
 
     def step(self, lr: float, progress: float) -> float:
         """Apply the accumulated gradients at this learning rate; returns the gradient's RMS before normalisation."""

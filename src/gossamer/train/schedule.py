@@ -6,7 +6,7 @@ import math
 
 
 def density_at(progress: float, final: float, start: float, anneal_fraction: float) -> float:
-    """Linear from `start` at progress 0 to `final` at `anneal_fraction` of the run, then constant. Progress in [0, 1]."""
+    """Linear from `start` at progress 0 to `final` at `anneal_fraction` of the run, then constant. progress: 0 to 1."""
     if final >= 1 or progress >= anneal_fraction:
         return final
     return start + (final - start) * progress / anneal_fraction

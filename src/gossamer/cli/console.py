@@ -1,0 +1,94 @@
+"""What people see: tables on stdout, progress on stderr; with --json one object on stdout and nothing else there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from gossamer.evidence import Evidence
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")]
+
+
+def say(line: str) -> None:
+    """A line about what is going on."""
+    typer.echo(line, err=True)
+
+
+def emit(report: BaseModel, as_json: bool, text: Callable[[], None]) -> None:
+    """The report as JSON, or as text for a person."""
+    if as_json:
+        typer.echo(report.model_dump_json())
+    else:
+        text()
+
+
+@contextmanager
+def steps(what: str) -> Iterator[Callable[[int, int, float], None]]:
+    """A progress bar with an estimate of the time left, on stderr; plain lines where that is not a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        import time
+
+        started, shown = time.perf_counter(), [0.0]
+
+        def line(step: int, total: int, loss: float) -> None:
+            spent = time.perf_counter() - started
+            if spent - shown[0] > 5 or step == total:
+                shown[0] = spent
+                left = spent / step * (total - step)
+                say(f"{what}: step {step} of {total}, loss {loss:.3f}, {left:.0f} s left")
+
+        yield line
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+        TextColumn("loss {task.fields[loss]:.3f}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None, loss=float("nan"))
+        yield lambda step, total, loss: bar.update(task, completed=step, total=total, loss=loss)
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table on stdout, as wide as its content needs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    found = Table(*columns, title=title, title_justify="left", title_style="bold")
+    for row in rows:
+        found.add_row(*row)
+    console = Console()
+    console.print(found, width=None if console.is_terminal else 120)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def trial(evidence: tuple[Evidence, ...]) -> None:
+    """The trial: one row per check with its nulls beside it."""
+    rows = []
+    for e in evidence:
+        by = {n.name.split(" ")[0]: n for n in e.nulls}
+        random = by["random"]
+        spread = f" [{random.interval[0]:.3f}, {random.interval[1]:.3f}]" if random.interval else ""
+        own = f" [{e.interval[0]:.3f}, {e.interval[1]:.3f}]" if e.interval else ""
+        rows.append([
+            e.claim.split(":")[0], number(e.value) + own, number(random.value) + spread, number(by["empty"].value),
+            number(by["full"].value), e.unit, e.verdict,
+        ])  # fmt: skip
+    table(
+        "The trial, on held-out pairs",
+        ["check", "this circuit", "random, same size", "empty", "full", "unit", "verdict"],
+        rows,
+    )  # fmt: skip

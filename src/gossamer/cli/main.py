@@ -1,0 +1,60 @@
+"""`gossamer`: errors become one line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from gossamer import __version__
+from gossamer.cli import demo, discover, replay, show, tasks, train, verify
+from gossamer.errors import GossamerError
+
+app = typer.Typer(
+    name="gossamer", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Train weight-sparse transformers, find the circuit of a task, put it on trial, show it.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("demo")(demo.demo)
+app.command("train")(train.train)
+app.add_typer(discover.app, name="discover")
+app.command("verify")(verify.verify)
+app.command("show")(show.show)
+app.command("replay")(replay.replay)
+app.add_typer(tasks.app, name="tasks")
+
+
+def main() -> None:
+    """Entry point of the `gossamer` script."""
+    try:
+        app()
+    except GossamerError as error:
+        if "--json" in sys.argv:
+            typer.echo(json.dumps({"error": type(error).__name__, "message": str(error)}))
+        typer.echo(f"gossamer: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

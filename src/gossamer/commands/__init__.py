@@ -1,0 +1,266 @@
+"""The commands of the command line as functions: same names, same arguments; each returns a report.
+
+They compose the verbs and write run folders. `gossamer discover prune MODEL TASK` is `commands.prune(MODEL, TASK)`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gossamer.commands.reports import (
+    DemoReport,
+    PairCheck,
+    PairsReport,
+    PruneReport,
+    ReplayReport,
+    ShowReport,
+    TaskReport,
+    TasksReport,
+    TrainReport,
+    VerifyReport,
+)
+from gossamer.errors import BadInput, GossamerError
+
+if TYPE_CHECKING:
+    from gossamer.models import LoadedModel
+    from gossamer.task import Example, Task
+    from gossamer.train.loop import Progress
+
+Say = Callable[[str], None]
+Steps = Callable[[int, int, float], None]
+
+__all__ = ["check_pairs", "demo", "prune", "replay", "show", "tasks", "train", "verify"]
+
+
+def _silent(line: str) -> None:
+    pass
+
+
+def train(
+    out: str | Path, *, preset: str = "tiny", corpus: str | Path | None = None, data: str | Path | None = None,
+    device: str = "cpu", dtype: str = "float32", threads: int | None = None, resume: bool = False,
+    checkpoint_every: int = 200, progress: Callable[[Progress], None] | None = None, say: Say = _silent, **recipe: Any,
+) -> TrainReport:  # fmt: skip
+    """Train a model folder `out`. `recipe` changes fields of the preset (density, tokens, lr, d_model, ...).
+
+    See gossamer.train.loop.train for the rest and for the errors.
+    """
+    from gossamer.train.loop import train as run
+    from gossamer.train.presets import preset as named
+
+    config = named(preset, **recipe)
+    loaded = run(
+        Path(out), config, corpus=Path(corpus) if corpus else None, data=Path(data) if data else None, device=device,
+        dtype=dtype, threads=threads, resume=resume, checkpoint_every=checkpoint_every, progress=progress, say=say,
+    )  # fmt: skip
+    assert loaded is not None, "only stop_after ends a run early"
+    d = loaded.record["details"]
+    return TrainReport(
+        model=str(out), validation_loss_nats=d["validation_loss_nats"], nonzero_weights=d["nonzero_weights"],
+        total_weights=d["total_weights"], steps=d["steps"], seconds=d["train_seconds"],
+    )  # fmt: skip
+
+
+def prune(
+    model: str | Path, task: str | Path, *, out: str | Path | None = None, device: str = "cpu", task_seed: int = 0,
+    progress: Steps | None = None, say: Say = _silent, **search: Any,
+) -> PruneReport:  # fmt: skip
+    """Find the circuit of a task and write the run folder `out` (default: runs/TASK-MODEL, numbered if taken).
+
+    `search` changes fields of gossamer.discover.PruneConfig (target_loss, k_coef, steps, seed, calibrate, tied, ...).
+    """
+    from gossamer.commands.run_folder import CIRCUIT, RECORD, SCORES, RunRecord, RunResult, new_folder, next_free
+    from gossamer.commands.run_folder import write_json as write
+    from gossamer.discover import prune as method
+    from gossamer.discover import prune_config
+    from gossamer.models import from_pretrained
+    from gossamer.tasks import load_task
+    from gossamer.train.loop import checked_device
+
+    started = time.perf_counter()
+    config = prune_config(**search)
+    found_task = load_task(str(task), task_seed)
+    loaded = from_pretrained(model, checked_device(device))
+    folder = Path(out) if out else next_free(Path("runs") / f"{found_task.name}-{loaded.name.replace('/', '-')}")
+    if folder.exists():
+        raise BadInput(f"{folder} exists; choose another --out or remove it.")
+    full = _scores_of(loaded, found_task.heldout)
+    say(f"{loaded.name} answers {full[0]:.1%} of held-out pairs right; searching {len(config.k_coef)} masks")
+    pruned = method(loaded, found_task, config, progress=progress)
+    c = pruned.circuit
+    result = RunResult(
+        reached=pruned.reached, target_loss_nats=config.target_loss, loss_train_nats=pruned.loss_train,
+        loss_heldout_nats=pruned.loss_heldout, loss_full_nats=full[2], accuracy_circuit=pruned.accuracy_heldout,
+        accuracy_full=full[0], nodes=c.n_nodes, edges=c.n_edges, curve=pruned.curve,
+        trials=tuple(t._asdict() for t in pruned.trials),
+    )  # fmt: skip
+    is_file = Path(task).is_file()
+    source = "pairs" + Path(task).suffix if is_file else str(task)
+    about = RunRecord(
+        record=c.record, result=result, model_source=_source(model), task_source=source, task_seed=task_seed
+    )
+    with new_folder(folder) as work:
+        pruned.scores.save(work / SCORES)
+        c.save(work / CIRCUIT)
+        if is_file:
+            shutil.copyfile(task, work / source)
+        write(about, work / RECORD)
+    return PruneReport(
+        run=str(folder), model=loaded.name, task=found_task.name, reached=pruned.reached,
+        target_loss=config.target_loss, nodes=c.n_nodes, edges=c.n_edges, loss_train=pruned.loss_train,
+        loss_heldout=pruned.loss_heldout, loss_full=full[2], accuracy_circuit=pruned.accuracy_heldout,
+        accuracy_full=full[0], trials=result.trials, seconds=time.perf_counter() - started,
+    )  # fmt: skip
+
+
+def _source(model: str | Path) -> str:
+    """How to find the model again: an absolute folder, or the shipped or Hub name."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else str(model)
+
+
+def _scores_of(model: LoadedModel, examples: tuple[Example, ...]) -> tuple[float, float, float]:
+    """(paired accuracy, ordered accuracy, task loss) of the whole model."""
+    import torch
+
+    from gossamer.metric import ordered_accuracy, paired_accuracy, task_loss_nats
+
+    with torch.no_grad():
+        z = model.run(model.encode(examples)).gap
+    return tuple(float(f(z).mean()) for f in (paired_accuracy, ordered_accuracy, task_loss_nats))  # type: ignore[return-value]
+
+
+def verify(
+    run: str | Path, *, model: str | None = None, device: str = "cpu", seed: int = 0, say: Say = _silent
+) -> VerifyReport:
+    """Put a run's circuit on trial on the held-out pairs, and write evidence.json into the run folder."""
+    from gossamer.commands.run_folder import EVIDENCE, read_run
+    from gossamer.evidence import save_evidence
+    from gossamer.verify import run_checks
+
+    r = read_run(Path(run), model, device)
+    say(f"trying {r.circuit.n_nodes} nodes on {len(r.task.heldout)} held-out pairs")
+    evidence = run_checks(r.model, r.task, r.circuit, target_loss=r.about.result.target_loss_nats, seed=seed)
+    save_evidence(evidence, r.folder / EVIDENCE)
+    return VerifyReport(run=str(run), model=r.model.name, task=r.task.name, evidence=evidence)
+
+
+def show(
+    run: str | Path, *, model: str | None = None, twin: str | Path | None = None, say: Say = _silent
+) -> ShowReport:
+    """Write bundle.json and the offline page.html of a run. twin: the run folder of the dense twin's circuit."""
+    from gossamer.commands.bundle_of_run import build_bundle
+    from gossamer.commands.run_folder import BUNDLE, EVIDENCE, PAGE, read_run, write_json
+    from gossamer.evidence import load_evidence
+    from gossamer.show import write_page
+
+    r = read_run(Path(run), model)
+    path = r.folder / EVIDENCE
+    evidence = load_evidence(path) if path.is_file() else ()
+    if not evidence:
+        say("no evidence yet: the page will say so; `gossamer verify` first makes it complete")
+    bundle = build_bundle(r, evidence, Path(twin) if twin else None)
+    write_json(bundle, r.folder / BUNDLE)
+    page = write_page(bundle, r.folder / PAGE)
+    return ShowReport(run=str(run), page=str(page), bundle=str(r.folder / BUNDLE), bytes=page.stat().st_size)
+
+
+def replay(run: str | Path, *, model: str | None = None, tolerance: float = 1e-4, say: Say = _silent) -> ReplayReport:
+    """Derive a run's numbers again: hashes, the cut, every edge weight, losses and evidence.
+
+    tolerance: largest absolute difference of a number that still agrees (machines differ in the last digits).
+    """
+    from gossamer.commands.replay import differences
+    from gossamer.commands.run_folder import read_run
+
+    r = read_run(Path(run), model)
+    say(f"deriving the numbers of {run} again")
+    compared, found = differences(r, tolerance)
+    return ReplayReport(run=str(run), agrees=not found, compared=compared, differences=tuple(found))
+
+
+def tasks(*, model: str | Path | None = None) -> TasksReport:
+    """All tasks; with a model, how it does on each task's held-out pairs."""
+    from gossamer.registry import task as registry
+    from gossamer.tasks import load_task
+
+    loaded = None
+    if model is not None:
+        from gossamer.models import from_pretrained
+
+        loaded = from_pretrained(model)
+    reports = [_task_report(load_task(name), loaded) for name in registry]
+    return TasksReport(model=loaded.name if loaded else None, tasks=tuple(reports))
+
+
+def _task_report(task: Task, model: LoadedModel | None) -> TaskReport:
+    about = {
+        "name": task.name, "description": task.description, "train_pairs": len(task.train),
+        "heldout_pairs": len(task.heldout),
+    }  # fmt: skip
+    if model is None:
+        return TaskReport.model_validate(about)
+    try:
+        paired, ordered, loss = _scores_of(model, task.heldout)
+    except GossamerError as error:
+        return TaskReport.model_validate({**about, "problem": str(error)})
+    return TaskReport.model_validate(
+        {**about, "paired_accuracy": paired, "ordered_accuracy": ordered, "loss_nats": loss}
+    )
+
+
+def check_pairs(pairs: str | Path, *, model: str | Path = "tiny") -> PairsReport:
+    """One's own pairs as a model reads them: tokens, alignment, problems, and how the model does on the usable ones."""
+    from gossamer.models import from_pretrained
+    from gossamer.task import check_pair
+    from gossamer.tasks import read_pairs
+
+    task = read_pairs(str(pairs))
+    loaded = from_pretrained(model)
+    examples = (*task.train, *task.heldout)
+
+    def pieces(ids: list[int]) -> tuple[str, ...]:
+        return tuple(str(loaded.tokenizer.decode([i], skip_special_tokens=False)) for i in ids)
+
+    checks = []
+    for number, e in enumerate(examples, 1):
+        r = check_pair(e, loaded.tokenizer, loaded.model.config.n_ctx, loaded.bos)
+        check = PairCheck(
+            pair=number, clean=pieces(r.clean), counterfactual=pieces(r.counterfactual), answer=e.answer,
+            wrong_answer=e.wrong_answer, aligned=r.aligned, problems=r.problems,
+        )  # fmt: skip
+        checks.append(check)
+    usable = tuple(e for e, c in zip(examples, checks, strict=True) if not c.problems)
+    scores = _scores_of(loaded, usable) if usable else (None, None, None)
+    return PairsReport(
+        pairs_file=str(pairs), model=loaded.name, pairs=len(examples), usable=len(usable),
+        aligned=sum(c.aligned for c in checks), paired_accuracy=scores[0], ordered_accuracy=scores[1],
+        loss_nats=scores[2], checks=tuple(checks),
+    )  # fmt: skip
+
+
+def demo(
+    *, out: str | Path | None = None, model: str = "tiny", task: str = "single_double_quote",
+    progress: Steps | None = None, say: Say = _silent,
+) -> DemoReport:  # fmt: skip
+    """The main job on the shipped model: prune, verify, show; run folder `out` (default: runs/demo, numbered)."""
+    from gossamer.commands.run_folder import next_free
+
+    started = time.perf_counter()
+    folder = Path(out) if out else next_free(Path("runs") / "demo")
+    found = prune(model, task, out=folder, progress=progress, say=say)
+    trial = verify(folder, say=say)
+    page = show(folder, say=say)
+    by_name = {e.claim.split(":")[0]: e for e in trial.evidence}
+    necessity, sufficiency = by_name["necessity"], by_name["sufficiency"]
+    return DemoReport(
+        task=found.task, model=found.model, accuracy_full=found.accuracy_full, accuracy_circuit=found.accuracy_circuit,
+        nodes=found.nodes, edges=found.edges, reached=found.reached, loss_full=found.loss_full,
+        loss_circuit=found.loss_heldout, necessity_loss=necessity.value or 0.0,
+        random_same_size_loss=necessity.nulls[0].value or 0.0, random_circuit_loss=sufficiency.nulls[0].value or 0.0,
+        verdicts={name: e.verdict for name, e in by_name.items()}, run=str(folder), page=page.page,
+        seconds=time.perf_counter() - started,
+    )  # fmt: skip

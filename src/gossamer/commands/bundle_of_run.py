@@ -1,0 +1,132 @@
+"""A run becomes a bundle: the circuit with what each node does, the evidence, the twin, the Record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gossamer import __version__
+from gossamer.commands.run_folder import Run, read_record
+from gossamer.evidence import Evidence
+from gossamer.explain import (
+    TopExample,
+    direct_logit,
+    mean_on_answer,
+    node_effects,
+    task_examples,
+    tokens_into,
+    tokens_out_of,
+    top_examples,
+)
+from gossamer.graph import carries
+from gossamer.show import bundle as view
+
+EFFECT_PAIRS = 128
+
+
+def build_bundle(run: Run, evidence: Sequence[Evidence], twin: Path | None = None) -> view.Bundle:
+    """Everything the page draws. twin: the run folder of another model's circuit for the same task, for comparison."""
+    result = run.about.result
+    return view.Bundle(
+        format_version=1,
+        title=run.task.description,
+        gossamer_version=__version__,
+        task=view.TaskView(
+            name=run.task.name,
+            description=run.task.description,
+            examples=tuple(
+                view.ExamplePair(
+                    clean=e.clean, counterfactual=e.counterfactual, answer=e.answer, wrong_answer=e.wrong_answer
+                )
+                for e in run.task.heldout[:6]
+            ),
+        ),
+        model=_model_view(run),
+        circuit=_circuit_view(run),
+        twin=_twin_view(twin) if twin else None,
+        evidence=tuple(view.EvidenceView.model_validate(e.model_dump()) for e in evidence),
+        curve=tuple(view.CurvePoint(nodes=n, edges=e, loss_nats=loss) for n, e, loss in result.curve),
+        record=run.about.record.model_dump(mode="json"),
+    )
+
+
+def _model_view(run: Run) -> view.ModelView:
+    model, c = run.model.model, run.model.model.config
+    state = model.state_dict().values()
+    loss = run.model.record.get("details", {}).get("validation_loss_nats")
+    return view.ModelView(
+        name=run.model.name, n_layer=c.n_layer, d_model=c.d_model, n_head=c.n_head, d_head=c.d_head, d_mlp=c.d_mlp,
+        vocab_size=c.vocab_size, nonzero_weights=sum(int(t.count_nonzero()) for t in state),
+        total_weights=sum(t.numel() for t in model.state_dict().values()), val_loss_nats=loss,
+    )  # fmt: skip
+
+
+def _twin_view(folder: Path) -> view.Twin:
+    other = read_record(folder)
+    return view.Twin(
+        name=other.record.model, n_nodes=other.result.nodes, n_edges=other.result.edges,
+        loss_heldout_nats=other.result.loss_heldout_nats,
+    )  # fmt: skip
+
+
+def _circuit_view(run: Run) -> view.CircuitView:
+    circuit, result = run.circuit, run.about.result
+    site = {int(n): str(s) for n, s in zip(circuit.nodes, circuit.sites, strict=True)}
+    edges = zip(circuit.src, circuit.dst, circuit.weight, circuit.matrix, strict=True)
+    calibration = circuit.calibration
+    return view.CircuitView(
+        target_loss_nats=result.target_loss_nats,
+        loss_train_nats=result.loss_train_nats,
+        loss_heldout_nats=result.loss_heldout_nats,
+        n_nodes=circuit.n_nodes,
+        n_edges=circuit.n_edges,
+        calibration=view.Calibration(scale=calibration.scale, shift=calibration.shift) if calibration else None,
+        nodes=_nodes(run),
+        edges=tuple(
+            view.Edge(src=site[int(s)], dst=site[int(d)], weight=float(w), matrix=circuit.matrices[int(m)])
+            for s, d, w, m in edges
+        ),
+        carries=tuple(view.Carry(src=site[a], dst=site[b]) for a, b in carries(circuit.layout, circuit.nodes)),
+    )
+
+
+def _nodes(run: Run) -> tuple[view.NodeView, ...]:
+    circuit, model = run.circuit, run.model
+    heldout = model.encode(run.task.heldout)
+    sites = circuit.sites
+    effects = node_effects(model, circuit, heldout.pairs(0, EFFECT_PAIRS))
+    on_answer = mean_on_answer(model, heldout, sites)
+    on_task = task_examples(model, heldout, sites)
+    means = model.means()
+    excerpt = model.reference.excerpt if model.reference else None
+    on_text = top_examples(model, excerpt, sites) if excerpt is not None and len(excerpt) else {}
+
+    def text(token: int) -> str:
+        return str(model.tokenizer.decode([token], skip_special_tokens=False))
+
+    def shown(examples: Sequence[TopExample]) -> tuple[view.Excerpt, ...]:
+        return tuple(
+            view.Excerpt(tokens=tuple(map(text, e.tokens)), activations=e.activations, position=e.position)
+            for e in examples
+        )
+
+    def votes(found: tuple[tuple[int, float], ...]) -> tuple[tuple[str, float], ...]:
+        return tuple((text(token), weight) for token, weight in found)
+
+    nodes: list[view.NodeView] = []
+    for site, effect in zip(sites, effects, strict=True):
+        index = site.index or 0
+        part = site.location.split(".")[-1]
+        residual = part in ("act_in", "resid_delta", "final_resid") and index < model.model.config.d_model
+        final = site.location == "final_resid"
+        node = view.NodeView(
+            site=str(site), location=site.location, layer=site.layer, index=index,
+            head=index // model.model.config.d_head if part in ("q", "k", "v") else None,
+            ablation_effect_nats=float(effect), mean=float(means[site.location][index]),
+            mean_on_answer=on_answer[site], direct_logit=direct_logit(model, index, heldout) if final else None,
+            top_tokens_in=votes(tokens_into(model, index)) if residual else (),
+            top_tokens_out=votes(tokens_out_of(model, index)) if residual else (),
+            examples=shown(on_text.get(site, ())), task_examples=shown(on_task[site]),
+        )  # fmt: skip
+        nodes.append(node)
+    return tuple(nodes)

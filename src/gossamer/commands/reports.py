@@ -1,0 +1,146 @@
+"""What the commands return: frozen objects whose JSON is what `--json` prints."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from gossamer.evidence import Evidence
+
+
+class Report(BaseModel):
+    """Base: frozen, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrainReport(Report):
+    """A finished training run: where the model is and how good it is."""
+
+    model: str
+    validation_loss_nats: float
+    nonzero_weights: int
+    total_weights: int
+    steps: int
+    seconds: float
+
+
+class PruneReport(Report):
+    """A discovery run. Not `reached`: no circuit met the target; nodes, edges and losses are of the best found."""
+
+    run: str
+    model: str
+    task: str
+    reached: bool
+    target_loss: float
+    nodes: int
+    edges: int
+    loss_train: float
+    loss_heldout: float
+    loss_full: float
+    accuracy_circuit: float
+    accuracy_full: float
+    trials: tuple[dict[str, float | int | bool], ...]
+    seconds: float
+
+
+class VerifyReport(Report):
+    """A trial: every check's Evidence."""
+
+    run: str
+    model: str
+    task: str
+    evidence: tuple[Evidence, ...]
+
+
+class ShowReport(Report):
+    """A page and its bundle."""
+
+    run: str
+    page: str
+    bundle: str
+    bytes: int
+
+
+class Difference(Report):
+    """One number of a run that a replay did not get again."""
+
+    what: str
+    stored: float | int | str | None
+    found: float | int | str | None
+
+
+class ReplayReport(Report):
+    """A run's numbers derived again. `agrees` exactly when `differences` is empty."""
+
+    run: str
+    agrees: bool
+    compared: int
+    differences: tuple[Difference, ...]
+
+
+class TaskReport(Report):
+    """A task, and how a model does on its held-out pairs (None without a model)."""
+
+    name: str
+    description: str
+    train_pairs: int
+    heldout_pairs: int
+    paired_accuracy: float | None = None
+    ordered_accuracy: float | None = None
+    loss_nats: float | None = None
+    problem: str = ""
+
+
+class TasksReport(Report):
+    """All tasks. Chance: paired accuracy 0.25 for a coin and 0 for a model blind to the difference; ordered 0.5."""
+
+    model: str | None
+    tasks: tuple[TaskReport, ...]
+
+
+class PairCheck(Report):
+    """One pair as the model reads it; `problems` is empty when it can be used."""
+
+    pair: int
+    clean: tuple[str, ...]
+    counterfactual: tuple[str, ...]
+    answer: str
+    wrong_answer: str
+    aligned: bool
+    problems: tuple[str, ...]
+
+
+class PairsReport(Report):
+    """Whether a model can be asked these pairs, and whether it does them at all."""
+
+    pairs_file: str
+    model: str
+    pairs: int
+    usable: int
+    aligned: int
+    paired_accuracy: float | None
+    ordered_accuracy: float | None
+    loss_nats: float | None
+    checks: tuple[PairCheck, ...]
+
+
+class DemoReport(Report):
+    """The main job in one object. random_same_size_loss: the loss when a random set of the circuit's size is ablated
+    (mean of the draws), beside necessity_loss; random_circuit_loss: when all but such a set is ablated."""
+
+    task: str
+    model: str
+    accuracy_full: float
+    accuracy_circuit: float
+    nodes: int
+    edges: int
+    reached: bool
+    loss_full: float
+    loss_circuit: float
+    necessity_loss: float
+    random_same_size_loss: float
+    random_circuit_loss: float
+    verdicts: dict[str, str]
+    run: str
+    page: str
+    seconds: float

@@ -1,0 +1,138 @@
+"""A run folder: record.json scores.safetensors circuit.safetensors evidence.json bundle.json page.html.
+
+Written under a temporary name and renamed, so a run exists whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gossamer.circuit import Circuit
+from gossamer.errors import BadInput, CorruptFile
+from gossamer.models import LoadedModel, from_pretrained
+from gossamer.record import Record
+from gossamer.scores import Scores
+from gossamer.task import Task
+from gossamer.tasks import load_task
+
+RECORD, SCORES, CIRCUIT, EVIDENCE, BUNDLE, PAGE = (
+    "record.json", "scores.safetensors", "circuit.safetensors", "evidence.json", "bundle.json", "page.html",
+)  # fmt: skip
+
+
+class RunResult(BaseModel):
+    """The numbers of a discovery run. Losses are task_loss_nats; `full` is the whole model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reached: bool
+    target_loss_nats: float
+    loss_train_nats: float
+    loss_heldout_nats: float
+    loss_full_nats: float
+    accuracy_circuit: float
+    accuracy_full: float
+    nodes: int
+    edges: int
+    curve: tuple[tuple[int, int, float], ...]
+    trials: tuple[dict[str, float | int | bool], ...]
+
+
+class RunRecord(BaseModel):
+    """record.json: provenance, numbers, and where the model and the task come from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = 1
+    record: Record
+    result: RunResult
+    model_source: str
+    task_source: str
+    task_seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run read from disk, with its model and its task."""
+
+    folder: Path
+    about: RunRecord
+    scores: Scores
+    circuit: Circuit
+    model: LoadedModel
+    task: Task
+
+
+def next_free(folder: Path) -> Path:
+    """`folder`, or the first of `folder-2`, `folder-3`, ... that does not exist."""
+    number, found = 1, folder
+    while found.exists():
+        number += 1
+        found = folder.with_name(f"{folder.name}-{number}")
+    return found
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out` that becomes `out` when the block ends without an error."""
+    if out.exists():
+        raise BadInput(f"{out} exists; choose another --out or remove it.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield work
+        work.chmod(0o755)
+        os.replace(work, out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def write_json(content: BaseModel | dict[str, Any], path: Path) -> Path:
+    """JSON under a temporary name, renamed."""
+    text = content.model_dump_json(indent=1) if isinstance(content, BaseModel) else json.dumps(content, indent=1)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+    return path
+
+
+def read_record(folder: Path) -> RunRecord:
+    """record.json of a run folder; BadInput when there is none, CorruptFile when it is damaged."""
+    path = folder / RECORD
+    if not path.is_file():
+        raise BadInput(f"Expected a run folder with {RECORD} at {folder}; `gossamer discover prune` makes one.")
+    try:
+        return RunRecord.model_validate_json(path.read_text())
+    except (ValidationError, ValueError) as error:
+        raise CorruptFile(f"{path} is not a whole run record ({error}); make the run again.") from error
+
+
+def read_run(folder: Path, model: str | None = None, device: str = "cpu") -> Run:
+    """A run with its model (from where the run found it, or `model`) and its task; every file is checked first."""
+    about = read_record(folder)
+    scores, circuit = Scores.load(folder / SCORES), Circuit.load(folder / CIRCUIT)
+    source = model or about.model_source
+    try:
+        loaded = from_pretrained(source, device)
+    except BadInput as error:
+        raise BadInput(
+            f"{error} The run was made with {about.model_source}; give its place now with --model."
+        ) from error
+    own = folder / about.task_source
+    task = load_task(str(own) if own.is_file() else about.task_source, about.task_seed)
+    if task.version != about.record.task_version:
+        raise BadInput(
+            f"Expected task {task.name} version {about.record.task_version}, this Gossamer has {task.version}; use the "
+            "version that made the run."
+        )
+    return Run(folder=folder, about=about, scores=scores, circuit=circuit, model=loaded, task=task)

@@ -1,0 +1,296 @@
+"""Prune a weight-sparse (or dense) transformer to the few nodes a task needs.
+
+Gao et al. 2025 (arXiv 2511.13653), sections 2.2 and A.5: one Heaviside mask per node, trained on task loss plus a node
+penalty; nodes ranked by their mask parameter; the ranking cut where the task loss meets the target.
+
+When it lies: a mask learned against full complement ablation can solve a task in a way the whole model does not
+(its nodes may change meaning inside the circuit); a circuit here is a hypothesis until `verify` has tried it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from gossamer.circuit import Calibration, Circuit
+from gossamer.errors import BadInput
+from gossamer.graph import Graph
+from gossamer.mask import heaviside
+from gossamer.metric import calibrate, fit_calibration, paired_accuracy, task_loss_nats
+from gossamer.record import Record
+from gossamer.registry import method
+from gossamer.scores import Scores
+from gossamer.subject import Subject
+from gossamer.task import Encoded, Task
+
+METHODOLOGY = "gao-mean"
+EVALUATION_PAIRS = 512
+SIZES_PER_ROUND = 8
+
+
+class PruneConfig(BaseModel):
+    """The search. Every value of `k_coef` is one trial; all trials train in one batched pass.
+
+    k_coef: penalty per kept node, on the scale of task_loss_nats (half the sum of the two cross-entropies). The other
+    defaults are the paper's search centres, except lr and steps, which fit a search of seconds (docs/log.md).
+    batch_pairs: pairs per step, so twice as many sequences. calibrate: fit a scale and a shift of the circuit's
+    binary logit before each loss is taken. tied: one mask for a query channel and its key channel.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    k_coef: tuple[float, ...] = (3e-4, 1e-3, 2e-3, 4e-3)
+    steps: int = Field(default=400, gt=0)
+    batch_pairs: int = Field(default=32, gt=0)
+    lr: float = Field(default=1e-2, gt=0)
+    init_noise_scale: float = Field(default=1e-2, ge=0)
+    init_noise_bias: float = Field(default=1e-1, gt=0, le=1)
+    weight_decay: float = Field(default=1e-3, ge=0)
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    warmup_fraction: float = Field(default=5e-2, ge=0, lt=1)
+    temperature: float = Field(default=1.0, gt=0)
+    grad_clip: float = Field(default=1.0, gt=0)
+    target_loss: float = Field(default=0.15, gt=0)
+    calibrate: bool = False
+    tied: bool = False
+    seed: int = 0
+
+
+def prune_config(**changes: Any) -> PruneConfig:
+    """The default search with fields changed; a value out of range is BadInput."""
+    try:
+        return PruneConfig.model_validate({k: v for k, v in changes.items() if v is not None})
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise BadInput(f"The pruning options do not hold together: {problems}.") from error
+
+
+class CurvePoint(NamedTuple):
+    """A cut through scores: its size and its task loss on the training split."""
+
+    nodes: int
+    edges: int
+    loss_nats: float
+
+
+class Trial(NamedTuple):
+    """One mask of the search and the smallest cut through it that meets the target (`reached`), else its best."""
+
+    k_coef: float
+    reached: bool
+    nodes: int
+    edges: int
+    loss_nats: float
+    mask_nodes: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pruned:
+    """What pruning found. Not `reached`: no cut of any trial meets the target; the circuit is the one nearest to it.
+
+    Losses in nats (task_loss_nats) under gao-mean; `curve` has other cuts of the same scores, on the training split.
+    """
+
+    scores: Scores
+    circuit: Circuit
+    reached: bool
+    loss_train: float
+    loss_heldout: float
+    accuracy_heldout: float
+    curve: tuple[CurvePoint, ...]
+    trials: tuple[Trial, ...]
+
+
+@method("prune")
+def prune(
+    model: Subject, task: Task, config: PruneConfig | None = None, *,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> Pruned:  # fmt: skip
+    """Learn masks, cut the best of them at the target loss, report on the held-out split.
+
+    progress(step, steps, mean task loss over trials) is called every 20 steps. The best trial is the one with the
+    fewest edges, then nodes, among those that reach the target. Errors: BadInput for pairs this model cannot read.
+    """
+    config = config or PruneConfig()
+    graph = model.graph("channel")
+    train, heldout = model.encode(task.train), model.encode(task.heldout)
+    tau = train_masks(model, graph, train, config, progress)
+    owner = _owners(graph, config.tied)
+    weights = model.edge_weights(graph)
+    sample = train.pairs(0, EVALUATION_PAIRS)
+    cuts = [_cut(model, graph, weights, t, owner, sample, config) for t in tau.double().numpy()]
+    trials = tuple(
+        Trial(k, c.reached, c.points[-1].nodes, c.points[-1].edges, c.points[-1].loss_nats, int((t[owner] > 0).sum()))
+        for k, c, t in zip(config.k_coef, cuts, tau, strict=True)
+    )
+    best = min(
+        range(len(trials)), key=lambda i: (not trials[i].reached, trials[i].edges, trials[i].nodes)
+        if trials[i].reached else (True, trials[i].loss_nats, trials[i].nodes),
+    )  # fmt: skip
+    found = cuts[best]
+    model_hash, means_hash = model.hashes()
+    record = Record.now(
+        method="prune", config=config.model_dump(mode="json"), seed=config.seed, model=model.name,
+        model_sha256=model_hash, means_sha256=means_hash, task=task.name, task_version=task.version,
+        details={"methodology": METHODOLOGY, "best_k_coef": config.k_coef[best], "reached": found.reached},
+    )  # fmt: skip
+    circuit = Circuit.from_nodes(
+        graph, weights, found.nodes, record=record, calibration=found.calibration, tied=config.tied
+    )
+    return Pruned(
+        scores=Scores(layout=graph.layout, values=tau[best].double().numpy()[owner], record=record), circuit=circuit,
+        reached=found.reached, loss_train=float(circuit_loss(model, circuit, sample).mean()),
+        loss_heldout=float(circuit_loss(model, circuit, heldout).mean()),
+        accuracy_heldout=float(paired_accuracy(circuit_gap(model, circuit, heldout)).mean()),
+        curve=tuple(sorted(set(found.points))), trials=trials,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def circuit_gap(model: Subject, circuit: Circuit, batch: Encoded, preset: str = METHODOLOGY) -> Tensor:
+    """Logit gap per row with everything outside the circuit ablated, calibrated if the circuit is."""
+    z = model.run(batch, ablation=circuit.as_ablation(preset)).gap
+    return calibrate(z, circuit.calibration.scale, circuit.calibration.shift) if circuit.calibration else z
+
+
+def circuit_loss(model: Subject, circuit: Circuit, batch: Encoded, preset: str = METHODOLOGY) -> Tensor:
+    """task_loss_nats per pair of `circuit_gap`."""
+    return task_loss_nats(circuit_gap(model, circuit, batch, preset))
+
+
+def _owners(graph: Graph, tied: bool) -> np.ndarray:
+    """For each node the node whose mask it uses: itself, or for a key channel its query channel when tied."""
+    owner = np.arange(graph.layout.n_nodes)
+    if tied:
+        for name, width in graph.layout.locations:
+            if name.endswith(".attn.k"):
+                start, query = graph.layout.starts[name], graph.layout.starts[name[:-1] + "q"]
+                owner[start : start + width] = np.arange(query, query + width)
+    return owner
+
+
+def _batches(n_pairs: int, size: int, seed: int) -> Iterator[int]:
+    """Starts of batches within a shuffled split, epoch after epoch, the same for every trial."""
+    rng = np.random.default_rng(seed)
+    starts = np.arange(0, max(1, n_pairs - size + 1), size)
+    while True:
+        yield from rng.permutation(starts).tolist()
+
+
+def _learning_rate(step: int, config: PruneConfig) -> float:
+    """Linear warm-up, then linear decay to 0 (the paper's text says no warm-up, its table lists one)."""
+    p = (step + 1) / config.steps
+    w = config.warmup_fraction
+    return config.lr * (p / w if p < w else max(0.0, (1 - p) / (1 - w) + 1 / config.steps))
+
+
+def split_masks(graph: Graph, m: Tensor) -> dict[str, Tensor]:
+    """A mask over all nodes [..., n_nodes] as one view per location."""
+    widths = [w for _, w in graph.layout.locations]
+    return dict(zip((n for n, _ in graph.layout.locations), m.split(widths, dim=-1), strict=True))
+
+
+def train_masks(
+    model: Subject, graph: Graph, train: Encoded, config: PruneConfig,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> Tensor:  # fmt: skip
+    """tau [trials, n_nodes] after training: one row per value of k_coef. Every row starts from the same noise."""
+    generator = torch.Generator().manual_seed(config.seed)
+    start = config.init_noise_bias + config.init_noise_scale * torch.randn(graph.layout.n_nodes, generator=generator)
+    taus = [start.clamp(-1, 1).requires_grad_() for _ in config.k_coef]
+    owner = torch.from_numpy(_owners(graph, config.tied))
+    penalty = torch.tensor(config.k_coef)
+    optimizer = torch.optim.AdamW(
+        taus, lr=config.lr, betas=(0.9, config.beta2), weight_decay=config.weight_decay, foreach=True
+    )
+    starts = _batches(train.n_pairs, config.batch_pairs, config.seed)
+    for step in range(config.steps):
+        begin = next(starts)
+        batch = train.pairs(begin, begin + config.batch_pairs)
+        m = heaviside(torch.stack(taus), config.temperature)[:, owner]
+        gap = model.run(batch, masks=split_masks(graph, m)).gap
+        loss = task_loss_nats(gap.unflatten(0, (len(taus), -1))).mean(-1)
+        (loss.sum() + (penalty.to(m) * m.sum(-1)).sum().to(loss.device)).backward()
+        with torch.no_grad():
+            for tau in taus:
+                torch.nn.utils.clip_grad_norm_(tau, config.grad_clip)
+            optimizer.param_groups[0]["lr"] = _learning_rate(step, config)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            torch._foreach_clamp_min_(taus, -1.0)
+            torch._foreach_clamp_max_(taus, 1.0)
+        if progress and (step % 20 == 19 or step + 1 == config.steps):
+            progress(step + 1, config.steps, float(loss.detach().mean()))
+    return torch.stack([t.detach() for t in taus])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Cut:
+    nodes: np.ndarray
+    reached: bool
+    calibration: Calibration | None
+    points: tuple[CurvePoint, ...]
+
+
+def _cut(
+    model: Subject, graph: Graph, weights: np.ndarray, tau: np.ndarray, owner: np.ndarray, sample: Encoded,
+    config: PruneConfig,
+) -> _Cut:  # fmt: skip
+    """Smallest top-k of the ranking by tau whose loss meets the target, by bisection with several sizes a round.
+
+    As the paper, it takes the loss to fall with size; where it does not, the cut is a size that meets the target next
+    to one that does not. When even all nodes miss the target, the best size seen. The cut is the last of `points`.
+    """
+    units = np.unique(owner)
+    order = units[np.argsort(-tau[units], kind="stable")]
+    seen: dict[int, tuple[float, Calibration | None]] = {}
+
+    def nodes_at(size: int) -> np.ndarray:
+        return np.flatnonzero(np.isin(owner, order[:size]))
+
+    def look(sizes: list[int]) -> None:
+        new = [s for s in sizes if s not in seen]
+        if not new:
+            return
+        keep = np.zeros((len(new), graph.layout.n_nodes), dtype=np.float32)
+        for row, size in enumerate(new):
+            keep[row, nodes_at(size)] = 1
+        with torch.no_grad():
+            gap = model.run(sample, masks=split_masks(graph, torch.from_numpy(keep))).gap.unflatten(0, (len(new), -1))
+        for size, z in zip(new, gap, strict=True):
+            fit = (
+                Calibration(**dict(zip(("scale", "shift"), fit_calibration(z), strict=True)))
+                if config.calibrate
+                else None
+            )
+            z = calibrate(z, fit.scale, fit.shift) if fit else z
+            seen[size] = (float(task_loss_nats(z).mean()), fit)
+
+    low, high = 0, len(order)
+    look(sorted({0, *np.geomspace(1, high, SIZES_PER_ROUND).round().astype(int).tolist()}))
+    while True:
+        good = [s for s in seen if seen[s][0] <= config.target_loss]
+        if not good:
+            break
+        high = min(good)
+        low = max((s for s in seen if s < high), default=0)
+        if high - low <= 1 or high == 0:
+            break
+        look(sorted(set(np.linspace(low, high, SIZES_PER_ROUND + 2).round().astype(int).tolist())))
+    reached = bool(good)
+    size = high if reached else min(seen, key=lambda s: (seen[s][0], s))
+    points = [_point(graph, nodes_at(s), seen[s][0]) for s in sorted(seen) if s != size]
+    return _Cut(
+        nodes=nodes_at(size), reached=reached, calibration=seen[size][1],
+        points=(*points, _point(graph, nodes_at(size), seen[size][0])),
+    )  # fmt: skip
+
+
+def _point(graph: Graph, nodes: np.ndarray, loss: float) -> CurvePoint:
+    return CurvePoint(len(nodes), len(graph.between(nodes)), loss)

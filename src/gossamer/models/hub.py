@@ -1,0 +1,72 @@
+"""Find a model by the name of one that ships with Gossamer, by folder, or on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from gossamer.errors import BadInput, nearest
+from gossamer.models.authors import is_authors_folder, load_authors_model
+from gossamer.models.files import load_model
+from gossamer.models.loaded import LoadedModel
+
+_WANTED = ["*.json", "*.safetensors", "*.jsonl"]
+
+
+def shipped_models() -> dict[str, Path]:
+    """The models inside this package: name -> folder."""
+    root = Path(str(files("gossamer"))) / "shipped"
+    return {p.name: p for p in sorted(root.iterdir()) if (p / "config.json").is_file()} if root.is_dir() else {}
+
+
+def from_pretrained(name_or_folder: str | Path, device: str = "cpu") -> LoadedModel:
+    """A model by shipped name (`tiny`), by folder (ours or the authors' layout), or by Hub name (`owner/name`).
+
+    A folder wins over a Hub name. Nothing is ever executed from a model folder. Errors: BadInput for a name that is
+    none of these, CorruptFile for a damaged folder.
+    """
+    text = str(name_or_folder)
+    known = shipped_models()
+    if text in known:
+        found = load_model(known[text], name=text)
+    elif Path(text).is_dir():
+        folder = Path(text)
+        found = load_authors_model(folder) if is_authors_folder(folder) else load_model(folder)
+    elif text.count("/") == 1 and not text.startswith((".", "/")):
+        found = load_model(_download(text), name=text)
+    else:
+        raise BadInput(
+            f"Unknown model {text!r}: {nearest(text, known)} Or give a model folder or a Hub name owner/name."
+        )
+    found.model.to(device)
+    return found
+
+
+def _download(repo: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo, allow_patterns=_WANTED))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise BadInput(
+            f"Expected a model folder or a Hub model named {repo}; there is no such folder and the Hub did not answer "
+            f"({type(error).__name__}). Check the name and the connection, or download it and give the folder."
+        ) from error
+
+
+def push_to_hub(model: LoadedModel, repo: str, *, private: bool = False, token: str | None = None) -> str:
+    """Upload the model's folder to the Hub as it is on disk; returns the address of the commit.
+
+    Errors: BadInput for a model that was not loaded from a folder of our layout.
+    """
+    from huggingface_hub import HfApi
+
+    folder = Path(model.folder)
+    if not model.folder or not (folder / "model.safetensors").is_file():
+        raise BadInput(
+            f"Expected a model loaded from a folder with model.safetensors, got {model.name}; save it first."
+        )
+    api = HfApi(token=token)
+    api.create_repo(repo, private=private, exist_ok=True)
+    return str(api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=_WANTED))

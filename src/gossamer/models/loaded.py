@@ -1,0 +1,187 @@
+"""A weight-sparse transformer with everything that belongs to it, answering the protocol of subject.py."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from gossamer.ablation import Ablation
+from gossamer.corpora.tokenizer import END_OF_TEXT
+from gossamer.errors import BadInput, Unsupported
+from gossamer.graph import Graph, Layout
+from gossamer.mask import apply_masks
+from gossamer.models.sparse import SparseTransformer
+from gossamer.subject import Outcome
+from gossamer.task import Encoded, Example, encode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What travels with a model so that its circuits' numbers do not change with the machine.
+
+    means: mean activation per location ([channels], after AbsTopK) over `n_tokens` of pretraining text; excerpt: int64
+    [n, pos] tokens of standard-library text, the only text pages show.
+    """
+
+    means: Mapping[str, Tensor]
+    n_tokens: int
+    excerpt: Tensor
+
+    def sha256(self) -> str:
+        return tensors_sha256(self.means)
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """One hash over names, shapes, dtypes and bytes, in name order."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        t = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(t.shape)} {t.dtype}".encode())
+        digest.update(t.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def model_sha256(model: SparseTransformer) -> str:
+    """Hash of configuration and weights: the identity a circuit refers to."""
+    own = hashlib.sha256(model.config.model_dump_json().encode())
+    own.update(tensors_sha256(model.state_dict()).encode())
+    return own.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model, its tokenizer, its reference means and its Record; `folder` is where it was read from."""
+
+    name: str
+    model: SparseTransformer
+    tokenizer: Tokenizer
+    reference: Reference | None
+    record: dict[str, Any]
+    folder: str = ""
+
+    @cached_property
+    def _hashes(self) -> tuple[str, str]:
+        return model_sha256(self.model), "" if self.reference is None else self.reference.sha256()
+
+    def hashes(self) -> tuple[str, str]:
+        """(hash of configuration and weights, hash of the reference means)."""
+        return self._hashes
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.lm_head.weight.device
+
+    @property
+    def bos(self) -> int | None:
+        """The token every training document starts with, put before each prompt."""
+        found = self.tokenizer.token_to_id(END_OF_TEXT)
+        return None if found is None else int(found)
+
+    def encode(self, examples: Sequence[Example]) -> Encoded:
+        """Pairs as tokens, each prompt after <|endoftext|>; BadInput lists every pair that does not fit."""
+        return encode(examples, self.tokenizer, self.model.config.n_ctx, self.bos)
+
+    def means(self, value: str = "mean") -> Mapping[str, Tensor]:
+        """What an ablated node becomes, per location: the reference mean, or zero."""
+        if value == "zero":
+            return {k: torch.zeros(width, device=self.device) for k, width in self.model.config.locations()}
+        if self.reference is None:
+            raise BadInput(
+                f"Mean ablation needs the reference means of {self.name}, its folder has no reference.safetensors; "
+                "train it with `gossamer train` or use a zero ablation."
+            )
+        return {k: v.to(self.device) for k, v in self.reference.means.items()}
+
+    @cached_property
+    def layout(self) -> Layout:
+        return Layout(grain="channel", locations=self.model.config.locations())
+
+    def _matrices(self) -> list[tuple[str, str, str, Tensor]]:
+        """(name, source location, destination location, weight [destination, source]) of every counted matrix."""
+        found: list[tuple[str, str, str, Tensor]] = []
+        for i, block in enumerate(self.model.blocks):
+            attn, mlp = block.attn, block.mlp
+            for part, w in zip("qkv", attn.c_attn.weight.detach().chunk(3), strict=True):
+                found.append((f"{i}.attn.c_attn.{part}", f"{i}.attn.act_in", f"{i}.attn.{part}", w))
+            found.append((f"{i}.attn.c_proj", f"{i}.attn.v", f"{i}.attn.resid_delta", attn.c_proj.weight))
+            found.append((f"{i}.mlp.c_fc", f"{i}.mlp.act_in", f"{i}.mlp.post_act", mlp.c_fc.weight))
+            found.append((f"{i}.mlp.c_proj", f"{i}.mlp.post_act", f"{i}.mlp.resid_delta", mlp.c_proj.weight))
+        return found
+
+    @cached_property
+    def _channel_graph(self) -> tuple[Graph, np.ndarray]:
+        src, dst, matrix, values = [], [], [], []
+        matrices = self._matrices()
+        for number, (_, source, destination, weight) in enumerate(matrices):
+            w = weight.detach().cpu().numpy()
+            rows, columns = np.nonzero(w)
+            src.append(self.layout.starts[source] + columns)
+            dst.append(self.layout.starts[destination] + rows)
+            matrix.append(np.full(len(rows), number))
+            values.append(w[rows, columns])
+        graph = Graph(
+            layout=self.layout, src=np.concatenate(src), dst=np.concatenate(dst), matrix=np.concatenate(matrix),
+            matrices=tuple(name for name, *_ in matrices),
+        )  # fmt: skip
+        return graph, np.concatenate(values)
+
+    def graph(self, grain: str = "channel") -> Graph:
+        """Every non-zero weight between two node locations is an edge (paper 0, section 3)."""
+        if grain != "channel":
+            raise Unsupported(f"grain {grain!r}", "a weight-sparse model's circuits are made of channels", "channel")
+        return self._channel_graph[0]
+
+    def edge_weights(self, graph: Graph) -> np.ndarray:
+        """The non-zero matrix entries, in the order of the graph's edges."""
+        if graph is not self._channel_graph[0]:
+            raise BadInput(f"Expected the graph of {self.name} itself; take it from model.graph('channel').")
+        return self._channel_graph[1]
+
+    def run(
+        self, batch: Encoded, *, ablation: Ablation | None = None, masks: Mapping[str, Tensor] | None = None,
+        value: str = "mean", reads: Sequence[str] = (),
+    ) -> Outcome:  # fmt: skip
+        """Logit gap of every row at its last token, and the activations asked for.
+
+        masks with a trial axis [trials, channels] repeat the batch once per trial: gap is [trials * rows]. Reads keep
+        all positions, which costs the final layer's full width; without them only the last position is computed.
+        """
+        tokens, last = batch.tokens.to(self.device), batch.last.to(self.device)
+        weight = self.model.lm_head.weight
+        direction = weight[batch.answer] - weight[batch.wrong]
+        bias = self.model.final_logits_bias[batch.answer] - self.model.final_logits_bias[batch.wrong]
+        if self.model.bigram_table is not None:
+            seen = tokens.gather(1, last[:, None])[:, 0]
+            bias = bias + self.model.bigram_table[seen, batch.answer] - self.model.bigram_table[seen, batch.wrong]
+        if ablation is not None:
+            value = ablation.methodology.value
+            masks = {k: torch.from_numpy(v).to(weight) for k, v in ablation.keep.items()}
+        trials = 1
+        if masks:
+            trials = max((m.shape[0] for m in masks.values() if m.ndim == 2), default=1)
+        change = apply_masks(masks, self.means(value)) if masks else None
+        found: dict[str, Tensor] = {}
+
+        def edit(location: str, x: Tensor) -> Tensor:
+            x = x if change is None else change(location, x)
+            if location in reads:
+                found[location] = x
+            return x
+
+        if trials > 1:
+            tokens, last = tokens.repeat(trials, 1), last.repeat(trials)
+        if reads:
+            rows = torch.arange(len(tokens), device=self.device)
+            hidden = self.model.hidden(tokens, edit)[rows, last]
+        else:
+            hidden = self.model.hidden(tokens, edit if change else None, last)[:, 0]
+        gap = (hidden.unflatten(0, (trials, -1)) * direction).sum(-1) + bias
+        return Outcome(gap.flatten(), found)

@@ -1,0 +1,48 @@
+"""The protocol every model answers, so that methods and checks know no model library. In public we say "model"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from gossamer.ablation import Ablation
+from gossamer.graph import Graph
+from gossamer.task import Encoded, Example
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+class Outcome(NamedTuple):
+    """What a run returns. gap: right minus wrong answer's logit per row ([trials * rows] with a trial axis); reads:
+    location -> activations after any ablation, [rows, pos, channels]."""
+
+    gap: Tensor
+    reads: dict[str, Tensor]
+
+
+class Subject(Protocol):
+    """A model with its tokenizer and its reference means."""
+
+    @property
+    def name(self) -> str: ...
+
+    def hashes(self) -> tuple[str, str]:
+        """(hash of the weights, hash of the reference means)."""
+
+    def encode(self, examples: Sequence[Example]) -> Encoded:
+        """Pairs as this model's tokens; BadInput lists every pair that does not fit."""
+
+    def graph(self, grain: str) -> Graph:
+        """Sites and counted edges at a grain; Unsupported for a grain this model has not."""
+
+    def edge_weights(self, graph: Graph) -> np.ndarray:
+        """One weight per edge of `graph`."""
+
+    def run(
+        self, batch: Encoded, *, ablation: Ablation | None = None, masks: Mapping[str, Tensor] | None = None,
+        value: str = "mean", reads: Sequence[str] = (),
+    ) -> Outcome:  # fmt: skip
+        """Forward pass at each prompt's last token, under an ablation or under masks ([channels] or
+        [trials, channels], gradients flow into them; `value` says what masked nodes become: mean or zero)."""

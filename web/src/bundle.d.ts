@@ -1,0 +1,128 @@
+// Written by gossamer.show.bundle.write_typescript from the Python schema. Do not edit.
+
+export type JsonValue =
+  string | number | boolean | null | ReadonlyArray<JsonValue> | { readonly [key: string]: JsonValue };
+
+export interface ExamplePair {
+  readonly clean: string;
+  readonly counterfactual: string;
+  readonly answer: string;
+  readonly wrong_answer: string;
+}
+
+export interface TaskView {
+  readonly name: string;
+  readonly description: string;
+  readonly examples: ReadonlyArray<ExamplePair>;
+}
+
+export interface ModelView {
+  readonly name: string;
+  readonly n_layer: number;
+  readonly d_model: number;
+  readonly n_head: number;
+  readonly d_head: number;
+  readonly d_mlp: number;
+  readonly vocab_size: number;
+  readonly nonzero_weights: number;
+  readonly total_weights: number;
+  readonly val_loss_nats: number | null;
+}
+
+export interface Calibration {
+  readonly scale: number;
+  readonly shift: number;
+}
+
+export interface Excerpt {
+  readonly tokens: ReadonlyArray<string>;
+  readonly activations: ReadonlyArray<number>;
+  readonly position: number;
+}
+
+export interface NodeView {
+  readonly site: string;
+  readonly location: string;
+  readonly layer: number | null;
+  readonly index: number;
+  readonly head: number | null;
+  readonly ablation_effect_nats: number | null;
+  readonly mean: number;
+  readonly mean_on_answer: readonly [number, number];
+  readonly direct_logit: number | null;
+  readonly top_tokens_in: ReadonlyArray<readonly [string, number]>;
+  readonly top_tokens_out: ReadonlyArray<readonly [string, number]>;
+  readonly examples: ReadonlyArray<Excerpt>;
+  readonly task_examples: ReadonlyArray<Excerpt>;
+}
+
+export interface Edge {
+  readonly src: string;
+  readonly dst: string;
+  readonly weight: number;
+  readonly matrix: string;
+}
+
+export interface Carry {
+  readonly src: string;
+  readonly dst: string;
+}
+
+export interface CircuitView {
+  readonly target_loss_nats: number;
+  readonly loss_train_nats: number;
+  readonly loss_heldout_nats: number;
+  readonly n_nodes: number;
+  readonly n_edges: number;
+  readonly calibration: Calibration | null;
+  readonly nodes: ReadonlyArray<NodeView>;
+  readonly edges: ReadonlyArray<Edge>;
+  readonly carries: ReadonlyArray<Carry>;
+}
+
+export interface Twin {
+  readonly name: string;
+  readonly n_nodes: number;
+  readonly n_edges: number;
+  readonly loss_heldout_nats: number;
+}
+
+export interface NullView {
+  readonly name: string;
+  readonly value: number | null;
+  readonly interval: readonly [number, number] | null;
+  readonly n: number | null;
+  readonly outcome: "measured" | "not reached" | "not measured";
+}
+
+export interface EvidenceView {
+  readonly claim: string;
+  readonly value: number | null;
+  readonly unit: string;
+  readonly interval: readonly [number, number] | null;
+  readonly n: number | null;
+  readonly nulls: ReadonlyArray<NullView>;
+  readonly verdict: "pass" | "fail" | "not reached" | "not measured";
+  readonly methodology: { readonly [key: string]: string } | null;
+  readonly threshold: string;
+  readonly note: string;
+}
+
+export interface CurvePoint {
+  readonly nodes: number;
+  readonly edges: number;
+  readonly loss_nats: number;
+}
+
+export interface Bundle {
+  readonly format_version: 1;
+  readonly title: string;
+  readonly gossamer_version: string;
+  readonly task: TaskView;
+  readonly model: ModelView;
+  readonly circuit: CircuitView;
+  readonly twin: Twin | null;
+  readonly evidence: ReadonlyArray<EvidenceView>;
+  readonly curve: ReadonlyArray<CurvePoint>;
+  readonly record: { readonly [key: string]: JsonValue };
+}

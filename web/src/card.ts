@@ -1,0 +1,184 @@
+// The panel beside the figure: a node's card, or, with nothing selected, where to begin.
+
+import type { Excerpt, NodeView } from "./bundle";
+import { count, h, num, s, signed, visible, visibleSpaces, type Child } from "./dom";
+import type { Index, Link } from "./index";
+import { describe } from "./sites";
+import type { Store } from "./state";
+
+const LINKS_AT_FIRST = 8;
+
+function section(title: string, note: string | null, ...children: Child[]): HTMLElement {
+  return h("section", { class: "card-part" }, h("h3", {}, title, note ? h("span", { class: "aside" }, note) : null), ...children);
+}
+
+function nodeButton(node: NodeView, open: (site: string) => void): HTMLButtonElement {
+  const button = h("button", { type: "button", class: "site", "data-tip": describe(node) }, node.site);
+  button.addEventListener("click", () => open(node.site));
+  return button;
+}
+
+function linkRow(link: Link, largest: number, open: (site: string) => void): HTMLElement {
+  const { edge, other } = link;
+  if (!edge) return h("tr", {}, h("td", {}, nodeButton(other, open)), h("td", { class: "muted", colspan: 2 }, "carried"));
+  const share = (100 * Math.abs(edge.weight)) / largest;
+  return h("tr", {},
+    h("td", {}, nodeButton(other, open)),
+    h("td", { class: "figure-cell", "data-tip": `${edge.matrix}: ${edge.weight}` }, signed(edge.weight)),
+    h("td", { class: "bar-cell" }, h("span", { class: edge.weight >= 0 ? "bar up" : "bar down", style: `width:${share.toFixed(1)}%` })),
+  );
+}
+
+function links(title: string, list: Link[], largest: number, open: (site: string) => void, none: string): HTMLElement {
+  if (!list.length) return section(title, null, h("p", { class: "muted" }, none));
+  const body = h("tbody", {}, ...list.slice(0, LINKS_AT_FIRST).map((link) => linkRow(link, largest, open)));
+  const table = h("table", { class: "links" }, h("caption", { class: "sr" }, title), body);
+  const rest = list.slice(LINKS_AT_FIRST);
+  if (!rest.length) return section(title, `${list.length}`, table);
+  const more = h("button", { type: "button", class: "more" }, `${rest.length} more`);
+  more.addEventListener("click", () => {
+    body.append(...rest.map((link) => linkRow(link, largest, open)));
+    more.remove();
+  });
+  return section(title, `${list.length}`, table, more);
+}
+
+/** Tokens in running text, each tinted by its activation; the peak is outlined, negative ones are underlined. */
+function excerpt(one: Excerpt, largest: number): HTMLElement {
+  const text = h("p", { class: "excerpt" });
+  one.tokens.forEach((token, i) => {
+    const act = one.activations[i] as number;
+    const share = Math.min(1, Math.abs(act) / largest);
+    const kind = act === 0 ? "" : act > 0 ? " pos" : " neg";
+    const peak = i === one.position ? " peak" : "";
+    const tint = act === 0 ? null : `--share:${(12 + share * 58).toFixed(0)}%`;
+    text.append(h("span", { class: `tok${kind}${peak}`, style: tint, "data-tip": `${visibleSpaces(token)}   ${num(act, 6)}` }, visible(token)));
+  });
+  return text;
+}
+
+function excerpts(list: ReadonlyArray<Excerpt>): HTMLElement[] {
+  const largest = Math.max(1e-9, ...list.flatMap((one) => one.activations.map(Math.abs)));
+  return list.map((one) =>
+    h("div", { class: "excerpt-row" }, h("span", { class: "peak-value" }, num(one.activations[one.position] as number, 3)), excerpt(one, largest)),
+  );
+}
+
+/** The mean over text, and the means on the two sides of the pair, on one axis. */
+function sides(node: NodeView): HTMLElement {
+  const [clean, counter] = node.mean_on_answer;
+  const rows: [string, number, string][] = [
+    ["clean prompt", clean, "dot-full"],
+    ["counterfactual", counter, "dot-open"],
+    ["mean over text", node.mean, "dot-tick"],
+  ];
+  const values = [...rows.map((r) => r[1]), 0];
+  let [lo, hi] = [Math.min(...values), Math.max(...values)];
+  if (hi - lo < 1e-9) [lo, hi] = [lo - 1, hi + 1];
+  const [left, right, width] = [6, 6, 150];
+  const x = (v: number): number => left + ((v - lo) / (hi - lo)) * (width - left - right);
+  const table = h("table", { class: "sides" });
+  rows.forEach(([label, value, kind]) => {
+    const picture = s("svg", { width, height: 20, "aria-hidden": "true" },
+      s("path", { d: `M${left} 10H${width - right}`, class: "rail" }),
+      s("path", { d: `M${x(0)} 3V17`, class: "zero" }),
+      kind === "dot-tick"
+        ? s("path", { d: `M${x(value)} 5V15`, class: "dot-tick" })
+        : s("circle", { cx: x(value), cy: 10, r: 4, class: kind }),
+    );
+    table.append(h("tr", {}, h("th", { scope: "row" }, label),
+      h("td", { class: "figure-cell", "data-tip": String(value) }, num(value)), h("td", {}, picture as unknown as Node)));
+  });
+  return table;
+}
+
+function tokenList(list: ReadonlyArray<readonly [string, number]>): HTMLElement {
+  return h("div", { class: "chips" }, ...list.map(([token, weight]) =>
+    h("span", { class: `chip ${weight >= 0 ? "pos" : "neg"}`, "data-tip": `weight ${num(weight, 6)}` },
+      h("code", {}, visibleSpaces(token)), h("span", { class: "chip-number" }, signed(weight, 2)))));
+}
+
+function fact(label: string, value: string, note: string): HTMLElement {
+  return h("div", { class: "fact" }, h("div", { class: "fact-label" }, label), h("div", { class: "fact-value" }, value), h("div", { class: "fact-note" }, note));
+}
+
+function nodeCard(index: Index, node: NodeView, open: (site: string | null) => void): HTMLElement {
+  const effect = node.ablation_effect_nats;
+  const rank = index.ranked.indexOf(node) + 1;
+  const close = h("button", { type: "button", class: "close", "aria-label": "Close the card (Escape)" }, "×");
+  close.addEventListener("click", () => open(null));
+  const facts = h("div", { class: "facts" },
+    effect === null
+      ? fact("Ablation effect", "not measured", "")
+      : fact("Ablation effect", `${signed(effect)} nats`, `rank ${rank} of ${index.ranked.length}`),
+    node.direct_logit === null ? null : fact("Direct effect", signed(node.direct_logit), "answer − wrong answer logit"),
+  );
+  const isFinal = node.location === "final_resid";
+  return h("article", { class: "card", "data-card": node.site },
+    h("header", { class: "card-head" },
+      h("div", {}, h("h2", { class: "mono" }, node.site), h("p", { class: "muted" }, describe(node))), close),
+    facts,
+    section("At the answer", "last position, mean over pairs", sides(node)),
+    h("div", { class: "two" },
+      links("Fed by", index.fedBy(node.site), index.largestWeight, open, "No kept node: it reads the embedding, or only means."),
+      links("Feeds", index.feeds(node.site), index.largestWeight, open, isFinal ? "The logits." : "No kept node."),
+    ),
+    node.examples.length ? section("Fires on", "strongest in text", ...excerpts(node.examples)) : null,
+    node.task_examples.length ? section("On the task", null, ...excerpts(node.task_examples)) : null,
+    node.examples.length + node.task_examples.length === 0 ? section("Fires on", null, h("p", { class: "muted" }, "No examples were recorded.")) : null,
+    node.top_tokens_in.length ? section("Tokens that write it", "embedding", tokenList(node.top_tokens_in)) : null,
+    node.top_tokens_out.length ? section("Tokens it promotes", "unembedding", tokenList(node.top_tokens_out)) : null,
+  );
+}
+
+function overview(index: Index, open: (site: string) => void): HTMLElement {
+  const { bundle } = index;
+  const { model, circuit } = bundle;
+  const top = index.ranked.slice(0, 10);
+  const rows = top.map((node) => {
+    const effect = node.ablation_effect_nats as number;
+    const share = Math.max(0, (100 * effect) / index.largestEffect);
+    return h("tr", {}, h("td", {}, nodeButton(node, open)), h("td", { class: "figure-cell", "data-tip": String(effect) }, signed(effect, 3)),
+      h("td", { class: "bar-cell" }, h("span", { class: "bar ink", style: `width:${share.toFixed(1)}%` })));
+  });
+  const pairs = bundle.task.examples.map((pair) =>
+    h("div", { class: "pair" },
+      h("p", { class: "prompt" }, visible(pair.clean), h("mark", {}, visible(pair.answer))),
+      h("p", { class: "prompt" }, visible(pair.counterfactual), h("mark", { class: "other" }, visible(pair.wrong_answer)))));
+  const size = `${model.n_layer} layers, width ${count(model.d_model)}, ${model.n_head} heads of ${model.d_head}, ` +
+    `${count(model.d_mlp)} neurons per layer, ${count(model.vocab_size)} tokens`;
+  const share = (100 * model.nonzero_weights) / Math.max(1, model.total_weights);
+  return h("div", { class: "card overview" },
+    section("What matters most", "loss rise when ablated, nats",
+      top.length ? h("table", { class: "links" }, h("tbody", {}, ...rows)) : h("p", { class: "muted" }, "Not measured.")),
+    section("The task", "each prompt and its right answer", ...pairs),
+    section("The model", null,
+      h("p", { class: "prose" }, h("b", {}, model.name), `: ${size}. `,
+        `${count(model.nonzero_weights)} of ${count(model.total_weights)} weights are not zero (${num(share, 2)} %)`,
+        model.val_loss_nats === null ? "." : `; validation loss ${num(model.val_loss_nats)} nats per token.`),
+      circuit.calibration
+        ? h("p", { class: "prose muted" }, `The circuit's two candidate logits are scaled by ${num(circuit.calibration.scale)} and shifted by ${num(circuit.calibration.shift)}.`)
+        : null),
+  );
+}
+
+export function panel(index: Index, store: Store, focusNode: (site: string) => void): HTMLElement {
+  const host = h("aside", { class: "panel", "aria-live": "polite", "aria-label": "Selected node", tabindex: -1 });
+  const open = (site: string | null): void => {
+    store.set({ selected: site });
+    if (site) focusNode(site);
+  };
+  const draw = (): void => {
+    const { selected } = store.get();
+    const node = selected ? index.nodes.get(selected) : undefined;
+    host.classList.toggle("has-node", node !== undefined);
+    host.replaceChildren(node ? nodeCard(index, node, open) : overview(index, open));
+    host.scrollTop = 0;
+  };
+  store.listen((now, before) => {
+    if (now.selected !== before.selected) draw();
+  });
+  draw();
+  return host;
+}
+

@@ -1,0 +1,34 @@
+// What the reader is looking at. One small store; every part of the page listens to it.
+
+export type Theme = "auto" | "light" | "dark";
+
+export interface State {
+  readonly selected: string | null;
+  /** Under the pointer or the keyboard focus: shown in the figure as long as it lasts. */
+  readonly peeked: string | null;
+  /** Sites that match the search; null when nothing is searched. */
+  readonly found: ReadonlySet<string> | null;
+  /** How many of the strongest edges are drawn. */
+  readonly strongest: number;
+}
+
+type Listener = (now: State, before: State) => void;
+
+export class Store {
+  private listeners: Listener[] = [];
+  constructor(private state: State) {}
+
+  get(): State {
+    return this.state;
+  }
+
+  set(change: Partial<State>): void {
+    const before = this.state;
+    this.state = { ...before, ...change };
+    for (const listener of this.listeners) listener(this.state, before);
+  }
+
+  listen(listener: Listener): void {
+    this.listeners.push(listener);
+  }
+}
