@@ -57,4 +57,4 @@ def fit_calibration(z: Tensor, steps: int = 16) -> tuple[float, float]:
 
     with torch.enable_grad():
         optimizer.step(closure)
-    return float(log_scale.exp()), float(shift)
+    return float(log_scale.detach().exp()), float(shift.detach())

@@ -51,9 +51,7 @@ def train(
             batch_size=batch_size, lr=lr, min_alive=min_alive, seed=seed,
         )  # fmt: skip
     except KeyboardInterrupt:
-        say(
-            f"\nStopped. Nothing up to the last checkpoint is lost: run the same command with --resume ({out}.training)."
-        )
+        say(f"\nStopped; the last checkpoint is in {out}.training: run the same command with --resume.")
         sys.exit(130)
 
     def text() -> None:

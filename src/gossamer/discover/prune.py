@@ -31,7 +31,6 @@ from gossamer.task import Encoded, Task
 
 METHODOLOGY = "gao-mean"
 EVALUATION_PAIRS = 512
-SIZES_PER_ROUND = 8
 
 
 class PruneConfig(BaseModel):
@@ -45,7 +44,7 @@ class PruneConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    k_coef: tuple[float, ...] = (3e-4, 1e-3, 2e-3, 4e-3)
+    k_coef: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 6e-3)
     steps: int = Field(default=400, gt=0)
     batch_pairs: int = Field(default=32, gt=0)
     lr: float = Field(default=1e-2, gt=0)
@@ -242,7 +241,7 @@ def _cut(
     model: Subject, graph: Graph, weights: np.ndarray, tau: np.ndarray, owner: np.ndarray, sample: Encoded,
     config: PruneConfig,
 ) -> _Cut:  # fmt: skip
-    """Smallest top-k of the ranking by tau whose loss meets the target, by bisection with several sizes a round.
+    """Smallest top-k of the ranking by tau whose loss meets the target, by bisection.
 
     As the paper, it takes the loss to fall with size; where it does not, the cut is a size that meets the target next
     to one that does not. When even all nodes miss the target, the best size seen. The cut is the last of `points`.
@@ -254,16 +253,12 @@ def _cut(
     def nodes_at(size: int) -> np.ndarray:
         return np.flatnonzero(np.isin(owner, order[:size]))
 
-    def look(sizes: list[int]) -> None:
-        new = [s for s in sizes if s not in seen]
-        if not new:
-            return
-        keep = np.zeros((len(new), graph.layout.n_nodes), dtype=np.float32)
-        for row, size in enumerate(new):
-            keep[row, nodes_at(size)] = 1
-        with torch.no_grad():
-            gap = model.run(sample, masks=split_masks(graph, torch.from_numpy(keep))).gap.unflatten(0, (len(new), -1))
-        for size, z in zip(new, gap, strict=True):
+    def meets(size: int) -> bool:
+        if size not in seen:
+            keep = np.zeros(graph.layout.n_nodes, dtype=np.float32)
+            keep[nodes_at(size)] = 1
+            with torch.no_grad():
+                z = model.run(sample, masks=split_masks(graph, torch.from_numpy(keep))).gap
             fit = (
                 Calibration(**dict(zip(("scale", "shift"), fit_calibration(z), strict=True)))
                 if config.calibrate
@@ -271,19 +266,17 @@ def _cut(
             )
             z = calibrate(z, fit.scale, fit.shift) if fit else z
             seen[size] = (float(task_loss_nats(z).mean()), fit)
+        return seen[size][0] <= config.target_loss
 
-    low, high = 0, len(order)
-    look(sorted({0, *np.geomspace(1, high, SIZES_PER_ROUND).round().astype(int).tolist()}))
-    while True:
-        good = [s for s in seen if seen[s][0] <= config.target_loss]
-        if not good:
-            break
-        high = min(good)
-        low = max((s for s in seen if s < high), default=0)
-        if high - low <= 1 or high == 0:
-            break
-        look(sorted(set(np.linspace(low, high, SIZES_PER_ROUND + 2).round().astype(int).tolist())))
-    reached = bool(good)
+    low, high = 0, max(1, int((tau[order] > 0).sum()))  # start at the mask itself, grow until the target is met
+    while not meets(high) and high < len(order):
+        low, high = high, min(len(order), 2 * high)
+    reached = meets(high)
+    while reached and high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if meets(middle) else (middle, high)
+    for size in (high * np.array([0.25, 0.5, 0.75, 0.9, 1.1, 1.25, 1.5, 2.0, 4.0])).astype(int) if reached else ():
+        meets(min(int(size), len(order)))  # the curve around the cut
     size = high if reached else min(seen, key=lambda s: (seen[s][0], s))
     points = [_point(graph, nodes_at(s), seen[s][0]) for s in sorted(seen) if s != size]
     return _Cut(

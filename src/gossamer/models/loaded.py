@@ -22,6 +22,8 @@ from gossamer.models.sparse import SparseTransformer
 from gossamer.subject import Outcome
 from gossamer.task import Encoded, Example, encode
 
+BUCKET_PAIRS = 64
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
@@ -40,10 +42,10 @@ class Reference:
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """One hash over names, shapes, dtypes and bytes, in name order."""
+    """One hash over names, shapes, dtypes and bytes, in name order; -0.0 is 0.0: a sparse file keeps neither."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        t = tensors[name].detach().cpu().contiguous()
+        t = tensors[name].detach().cpu().contiguous() + 0
         digest.update(f"{name} {tuple(t.shape)} {t.dtype}".encode())
         digest.update(t.numpy().tobytes())
     return digest.hexdigest()
@@ -145,6 +147,21 @@ class LoadedModel:
             raise BadInput(f"Expected the graph of {self.name} itself; take it from model.graph('channel').")
         return self._channel_graph[1]
 
+    def _run_by_length(
+        self, batch: Encoded, ablation: Ablation | None, masks: Mapping[str, Tensor] | None, value: str
+    ) -> Tensor:
+        """The gap of `run`, pairs of like length together: less padding, less memory, the same numbers."""
+        longest = batch.last.view(-1, 2).amax(1)
+        order = longest.argsort(stable=True)
+        pieces = []
+        for pairs in order.split(BUCKET_PAIRS):
+            rows = torch.stack([2 * pairs, 2 * pairs + 1], dim=1).flatten()
+            part = Encoded(*(t[rows] for t in batch)).pairs(0, len(pairs))
+            pieces.append(self.run(part, ablation=ablation, masks=masks, value=value).gap.view(-1, len(rows)))
+        rows = torch.stack([2 * order, 2 * order + 1], dim=1).flatten().to(self.device)
+        together = torch.cat(pieces, dim=1)
+        return torch.empty_like(together).index_copy_(1, rows, together).flatten()
+
     def run(
         self, batch: Encoded, *, ablation: Ablation | None = None, masks: Mapping[str, Tensor] | None = None,
         value: str = "mean", reads: Sequence[str] = (),
@@ -154,6 +171,8 @@ class LoadedModel:
         masks with a trial axis [trials, channels] repeat the batch once per trial: gap is [trials * rows]. Reads keep
         all positions, which costs the final layer's full width; without them only the last position is computed.
         """
+        if not reads and not torch.is_grad_enabled() and batch.n_pairs >= 2 * BUCKET_PAIRS:
+            return Outcome(self._run_by_length(batch, ablation, masks, value), {})
         tokens, last = batch.tokens.to(self.device), batch.last.to(self.device)
         weight = self.model.lm_head.weight
         direction = weight[batch.answer] - weight[batch.wrong]

@@ -1,0 +1,133 @@
+"""Pruning recovers what was planted, says so when it cannot, and is the algorithm of the paper."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from toys import PLANTED_NODES, planted_task, random_model
+
+from gossamer.discover import PruneConfig, prune, prune_config
+from gossamer.discover.prune import circuit_loss, train_masks
+from gossamer.errors import BadInput
+from gossamer.metric import LN2, task_loss_nats
+from gossamer.models import LoadedModel
+from gossamer.task import Task
+
+QUICK = {"steps": 150, "lr": 3e-2, "batch_pairs": 16, "k_coef": (0.01, 0.03)}
+
+
+def test_the_planted_circuit_is_found_exactly(planted: LoadedModel, planted_pairs: Task) -> None:
+    found = prune(planted, planted_pairs, prune_config(**QUICK))
+    assert found.reached
+    assert tuple(map(str, found.circuit.sites)) == PLANTED_NODES
+    assert found.circuit.n_edges == 2
+    assert found.loss_heldout <= 0.15
+    assert found.accuracy_heldout == 1.0
+
+
+def test_an_impossible_task_is_not_reached_with_the_best_found(planted: LoadedModel, planted_pairs: Task) -> None:
+    """Control that must fail: swapped sides in half of the pairs carry no signal."""
+    twisted = tuple(
+        e if i % 2 else type(e)(clean=e.counterfactual, counterfactual=e.clean, answer=e.answer,
+                                wrong_answer=e.wrong_answer)
+        for i, e in enumerate(planted_pairs.train)
+    )  # fmt: skip
+    task = Task(name="noise", version="1", description="", train=twisted, heldout=twisted)
+    found = prune(planted, task, prune_config(**QUICK))
+    assert not found.reached
+    assert not any(t.reached for t in found.trials)
+    assert found.loss_heldout >= LN2 - 1e-3
+
+
+def test_a_target_below_the_whole_model_is_not_reached(planted: LoadedModel, planted_pairs: Task) -> None:
+    found = prune(planted, planted_pairs, prune_config(**{**QUICK, "target_loss": 1e-12}))
+    assert not found.reached
+    assert found.circuit.n_nodes > 0
+
+
+def test_the_cut_is_the_smallest_that_meets_the_target(planted: LoadedModel, planted_pairs: Task) -> None:
+    found = prune(planted, planted_pairs, prune_config(**QUICK))
+    sample = planted.encode(planted_pairs.train)
+    graph, weights = planted.graph("channel"), planted.edge_weights(planted.graph("channel"))
+    ranking = found.scores.ranking()
+    k = found.circuit.n_nodes
+    assert set(ranking[:k]) == set(found.circuit.nodes)
+    smaller = type(found.circuit).from_nodes(graph, weights, ranking[: k - 1], record=found.circuit.record)
+    assert float(circuit_loss(planted, smaller, sample).mean()) > 0.15
+    assert float(circuit_loss(planted, found.circuit, sample).mean()) <= 0.15
+    assert found.loss_train == pytest.approx(float(circuit_loss(planted, found.circuit, sample).mean()), abs=1e-6)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(planted: LoadedModel, planted_pairs: Task) -> None:
+    a, b, c = (prune(planted, planted_pairs, prune_config(**QUICK, seed=s)) for s in (1, 1, 2))
+    assert (a.scores.values == b.scores.values).all()
+    assert (a.circuit.nodes == b.circuit.nodes).all()
+    assert (a.scores.values != c.scores.values).any()
+
+
+def test_trials_trained_together_equal_trials_trained_alone(planted: LoadedModel, planted_pairs: Task) -> None:
+    train = planted.encode(planted_pairs.train)
+    graph = planted.graph("channel")
+    config = prune_config(**{**QUICK, "steps": 40, "k_coef": (0.003, 0.03, 0.1)})
+    together = train_masks(planted, graph, train, config)
+    for i, k in enumerate(config.k_coef):
+        alone = train_masks(planted, graph, train, config.model_copy(update={"k_coef": (k,)}))
+        assert torch.allclose(together[i], alone[0], atol=1e-4)
+
+
+def test_masks_stay_in_bounds_and_start_on(small: LoadedModel, planted_pairs: Task) -> None:
+    train = small.encode(planted_pairs.train)
+    graph = small.graph("channel")
+    tau = train_masks(small, graph, train, PruneConfig(steps=60, lr=0.2, k_coef=(0.1,), batch_pairs=8))
+    assert tau.abs().max() <= 1
+    first = train_masks(small, graph, train, PruneConfig(steps=1, lr=1e-9, k_coef=(0.1,), batch_pairs=8))
+    assert (first > 0).all()
+
+
+def test_tied_masks_keep_query_and_key_channels_together(planted_pairs: Task) -> None:
+    model = random_model(seed=4)
+    found = prune(
+        model, planted_pairs, PruneConfig(steps=30, k_coef=(0.01,), tied=True, target_loss=0.69, batch_pairs=8)
+    )
+    kept = found.circuit.kept_by_location()
+    for i in range(2):
+        assert (kept[f"{i}.attn.q"] == kept[f"{i}.attn.k"]).all()
+    assert found.circuit.tied
+
+
+def test_calibration_reaches_targets_that_scale_alone_misses(planted: LoadedModel, planted_pairs: Task) -> None:
+    planted.model.lm_head.weight.data.mul_(0.05)  # the right answer, said too quietly for the target
+    quiet = prune(planted, planted_pairs, prune_config(**QUICK))
+    loud = prune(planted, planted_pairs, prune_config(**QUICK, calibrate=True))
+    assert not quiet.reached
+    assert loud.reached
+    assert loud.circuit.calibration is not None
+    assert loud.circuit.calibration.scale > 1
+
+
+def test_the_penalty_is_on_the_scale_of_the_halved_loss(planted: LoadedModel) -> None:
+    """One step's gradient, written out: d/dtau [task_loss_nats + k * nodes] through the sigmoid's slope."""
+    task = planted_task(8)
+    train, graph = planted.encode(task.train), planted.graph("channel")
+    config = PruneConfig(steps=1, k_coef=(0.01,), batch_pairs=8, init_noise_scale=0.0, weight_decay=0.0, lr=1e-3)
+    m = torch.ones(graph.layout.n_nodes, requires_grad=True)
+    masks = {k: m[graph.layout.starts[k] : graph.layout.starts[k] + w] for k, w in graph.layout.locations}
+    (task_loss_nats(planted.run(train, masks=masks).gap).mean() + 0.01 * m.sum()).backward()
+    tau = train_masks(planted, graph, train, config)[0]
+    # Adam's first step moves each tau by lr against the sign of its gradient.
+    moved = torch.sign(0.1 - tau)
+    assert torch.equal(moved[m.grad.abs() > 1e-7], torch.sign(m.grad[m.grad.abs() > 1e-7]))
+
+
+def test_scores_rank_all_nodes_once(planted: LoadedModel, planted_pairs: Task) -> None:
+    found = prune(planted, planted_pairs, prune_config(**QUICK))
+    ranking = found.scores.ranking()
+    assert sorted(ranking) == list(range(len(ranking)))
+    assert (np.diff(found.scores.values[ranking]) <= 0).all()
+
+
+@pytest.mark.parametrize("changes", [{"steps": 0}, {"target_loss": -1}, {"banana": 1}, {"lr": 0}])
+def test_options_out_of_range_are_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(BadInput, match=next(iter(changes))):
+        prune_config(**changes)

@@ -1,0 +1,220 @@
+"""Laws of the nouns: sites, graphs, masks, circuits, scores, evidence, metrics, statistics."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import PLANTED_EDGES, PLANTED_NODES
+
+from gossamer import Circuit, Scores, Site
+from gossamer.circuit import Calibration
+from gossamer.errors import BadInput, CorruptFile
+from gossamer.evidence import Evidence, Null, load_evidence, save_evidence
+from gossamer.mask import apply_masks, heaviside
+from gossamer.metric import LN2, calibrate, fit_calibration, ordered_accuracy, paired_accuracy, task_loss_nats
+from gossamer.models import LoadedModel
+from gossamer.record import Record
+from gossamer.site import CHANNEL_LOCATIONS
+from gossamer.statistics import bootstrap_interval, geometric_mean, rank_p_value
+
+RECORD = Record.now(method="test", config={"a": 1}, seed=3)
+
+
+def circuit_of(model: LoadedModel, sites: tuple[str, ...], **fields: object) -> Circuit:
+    graph = model.graph("channel")
+    nodes = [graph.layout.number(Site.parse(s)) for s in sites]
+    return Circuit.from_nodes(graph, model.edge_weights(graph), nodes, record=RECORD, **fields)  # type: ignore[arg-type]
+
+
+@given(st.integers(0, 99), st.sampled_from(CHANNEL_LOCATIONS), st.integers(0, 10**6))
+def test_a_site_is_its_string(layer: int, location: str, index: int) -> None:
+    site = Site(f"{layer}.{location}", index)
+    assert Site.parse(str(site)) == site
+    assert site.layer == layer
+
+
+@pytest.mark.parametrize("text", ["0.mlp.post:1", "01.attn.q:2", "final_resid", "a1.h", "0.attn.q:-1", ""])
+def test_an_unknown_site_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="Expected a site such as"):
+        Site.parse(text)
+
+
+def test_node_numbers_and_sites_are_inverse(small: LoadedModel) -> None:
+    layout = small.graph("channel").layout
+    assert [layout.number(layout.site(n)) for n in range(layout.n_nodes)] == list(range(layout.n_nodes))
+    c = small.model.config
+    assert layout.n_nodes == c.n_layer * (4 * c.d_model + 3 * c.d_attn + c.d_mlp) + c.d_model
+
+
+def test_edges_equal_a_count_by_hand(planted: LoadedModel) -> None:
+    circuit = circuit_of(planted, PLANTED_NODES)
+    assert circuit.n_edges == PLANTED_EDGES
+    assert {(str(circuit.layout.site(int(s))), str(circuit.layout.site(int(d))), w) for s, d, w in
+            zip(circuit.src, circuit.dst, circuit.weight.tolist(), strict=True)} == {
+        ("0.attn.act_in:3", "0.attn.v:5", 2.0), ("0.attn.v:5", "0.attn.resid_delta:6", 3.0),
+    }  # fmt: skip
+
+
+def test_edges_equal_a_brute_force_count(small: LoadedModel) -> None:
+    rng = np.random.default_rng(0)
+    graph = small.graph("channel")
+    nodes = rng.choice(graph.layout.n_nodes, size=graph.layout.n_nodes // 2, replace=False)
+    circuit = Circuit.from_nodes(graph, small.edge_weights(graph), nodes, record=RECORD)
+    kept = circuit.kept_by_location()
+    expected = 0
+    for i, block in enumerate(small.model.blocks):
+        d = small.model.config.d_attn
+        parts = [(f"{i}.attn.act_in", f"{i}.attn.{n}", block.attn.c_attn.weight[j * d : (j + 1) * d])
+                 for j, n in enumerate("qkv")]  # fmt: skip
+        parts += [
+            (f"{i}.attn.v", f"{i}.attn.resid_delta", block.attn.c_proj.weight),
+            (f"{i}.mlp.act_in", f"{i}.mlp.post_act", block.mlp.c_fc.weight),
+            (f"{i}.mlp.post_act", f"{i}.mlp.resid_delta", block.mlp.c_proj.weight),
+        ]
+        for src, dst, w in parts:
+            for row in np.flatnonzero(kept[dst]):
+                for column in np.flatnonzero(kept[src]):
+                    expected += float(w[row, column]) != 0
+    assert circuit.n_edges == expected > 0
+
+
+def test_every_kept_edge_is_a_nonzero_weight_between_kept_nodes(small: LoadedModel) -> None:
+    graph = small.graph("channel")
+    circuit = Circuit.from_nodes(graph, small.edge_weights(graph), range(0, graph.layout.n_nodes, 3), record=RECORD)
+    assert np.isin(circuit.src, circuit.nodes).all()
+    assert np.isin(circuit.dst, circuit.nodes).all()
+    assert (circuit.weight != 0).all()
+
+
+def test_set_operations(small: LoadedModel) -> None:
+    graph = small.graph("channel")
+    weights = small.edge_weights(graph)
+    a = Circuit.from_nodes(graph, weights, range(0, 120), record=RECORD)
+    b = Circuit.from_nodes(graph, weights, range(60, 200), record=RECORD)
+    assert ((a & b).nodes == np.arange(60, 120)).all()
+    assert ((a | b).nodes == np.arange(200)).all()
+    assert (a & a).n_edges == a.n_edges == (a | a).n_edges
+    assert ((~a).nodes == np.arange(120, graph.layout.n_nodes)).all()
+    assert (~a).n_edges == 0
+    assert (a | b).n_edges == a.n_edges + b.n_edges - (a & b).n_edges
+
+
+def test_circuit_and_complement_ablations_are_opposites(small: LoadedModel) -> None:
+    graph = small.graph("channel")
+    c = Circuit.from_nodes(graph, small.edge_weights(graph), range(0, 100), record=RECORD)
+    inside, outside = c.as_ablation("gao-mean"), c.as_ablation("gao-mean-circuit")
+    assert all((inside.keep[k] ^ outside.keep[k]).all() for k in inside.keep)
+    assert outside.methodology.set == "circuit"
+    with pytest.raises(BadInput, match="did you mean gao-mean"):
+        c.as_ablation("gao-meen")
+
+
+def test_saved_is_loaded(small: LoadedModel, tmp_path: Path) -> None:
+    graph = small.graph("channel")
+    a = Circuit.from_nodes(
+        graph, small.edge_weights(graph), range(50), record=RECORD, calibration=Calibration(scale=2.0, shift=-1.0),
+        tied=True,
+    )  # fmt: skip
+    b = Circuit.load(a.save(tmp_path / "c.safetensors"))
+    for name in ("nodes", "src", "dst", "weight", "matrix"):
+        assert (getattr(a, name) == getattr(b, name)).all()
+    assert (a.layout, a.matrices, a.record, a.calibration, a.tied) == (
+        b.layout,
+        b.matrices,
+        b.record,
+        b.calibration,
+        b.tied,
+    )
+    s = Scores(layout=graph.layout, values=np.random.default_rng(0).normal(size=graph.layout.n_nodes), record=RECORD)
+    t = Scores.load(s.save(tmp_path / "s.safetensors"))
+    assert (s.values == t.values).all()
+    assert (s.layout, s.record) == (t.layout, t.record)
+    e = Evidence(
+        claim="x", value=None, unit="nats", n=0, verdict="not reached", methodology=None, threshold="none",
+        nulls=(Null(name="shuffled", value=None, outcome="not reached"),),
+    )  # fmt: skip
+    assert load_evidence(save_evidence([e], tmp_path / "e.json")) == (e,)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip header", "other kind", "missing"])
+@pytest.mark.parametrize("kind", ["circuit", "scores", "evidence"])
+def test_a_damaged_file_is_one_clear_error(small: LoadedModel, tmp_path: Path, damage: str, kind: str) -> None:
+    graph = small.graph("channel")
+    circuit = Circuit.from_nodes(graph, small.edge_weights(graph), range(50), record=RECORD)
+    scores = Scores(layout=graph.layout, values=np.zeros(graph.layout.n_nodes), record=RECORD)
+    paths = {
+        "circuit": circuit.save(tmp_path / "circuit"),
+        "scores": scores.save(tmp_path / "scores"),
+        "evidence": save_evidence([], tmp_path / "evidence"),
+    }
+    load = {"circuit": Circuit.load, "scores": Scores.load, "evidence": load_evidence}[kind]
+    path = paths[kind]
+    content = path.read_bytes()
+    if damage == "truncate":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "flip header":
+        path.write_bytes(b"\xff" * 16 + content[16:])
+    elif damage == "other kind":
+        path.write_bytes(paths["scores" if kind != "scores" else "circuit"].read_bytes())
+    else:
+        path.unlink()
+    with pytest.raises((BadInput, CorruptFile), match=r"damaged|expected|Expected|not a whole"):
+        load(path)
+
+
+def test_heaviside_steps_forward_and_slopes_backward() -> None:
+    tau = torch.tensor([-1.0, -1e-6, 0.0, 1e-6, 1.0], requires_grad=True)
+    m = heaviside(tau, 0.5)
+    assert m.tolist() == [0, 0, 0, 1, 1]
+    m.sum().backward()
+    s = torch.sigmoid(tau.detach() / 0.5)
+    assert torch.equal(tau.grad, s * (1 - s) / 0.5)
+
+
+def test_a_mask_of_ones_changes_no_bit_and_a_mask_of_zeros_leaves_the_value() -> None:
+    x, value = torch.randn(6, 5, 4), torch.randn(4)
+    edit = apply_masks({"a": torch.ones(4), "b": torch.zeros(3, 4)}, {"a": value, "b": value})
+    assert torch.equal(edit("a", x), x)
+    assert torch.equal(edit("b", x), value.expand(6, 5, 4))
+    assert edit("c", x) is x
+
+
+@given(st.lists(st.floats(-20, 20), min_size=1, max_size=20))
+def test_an_input_blind_model_loses_at_least_ln2(gap: list[float]) -> None:
+    z = torch.tensor([x for g in gap for x in (g, -g)], dtype=torch.float64)
+    assert float(task_loss_nats(z).min()) >= LN2 - 1e-12
+    assert float(paired_accuracy(z).sum()) == 0
+
+
+def test_metrics_by_hand() -> None:
+    z = torch.tensor([1.0, 2.0, 3.0, -1.0, 0.0, 1.0])
+    assert paired_accuracy(z).tolist() == [1, 0, 0]
+    assert ordered_accuracy(z).tolist() == [1, 1, 1]
+    assert math.isclose(
+        float(task_loss_nats(z)[0]), (math.log1p(math.exp(-1)) + math.log1p(math.exp(-2))) / 2, rel_tol=1e-6
+    )
+
+
+def test_calibration_is_no_no_op_and_keeps_the_order() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(200, generator=generator) + torch.tensor([4.0, -2.0]).repeat(100)
+    scale, shift = fit_calibration(z)
+    fitted = calibrate(z, scale, shift)
+    assert float(task_loss_nats(fitted).mean()) < float(task_loss_nats(z).mean()) - 0.1
+    assert float(task_loss_nats(calibrate(z, 1.0, shift)).mean()) != pytest.approx(float(task_loss_nats(z).mean()))
+    assert scale > 0
+    assert torch.equal(ordered_accuracy(fitted), ordered_accuracy(z))
+
+
+def test_statistics_by_hand() -> None:
+    assert geometric_mean([1, 4, 16]) == pytest.approx(4)
+    assert rank_p_value(0.0, [1.0] * 19) == pytest.approx(1 / 20)
+    low, high = bootstrap_interval(np.r_[np.zeros(50), np.ones(50)], seed=1)
+    assert 0.35 < low < 0.5 < high < 0.65
+    assert bootstrap_interval([2.0] * 5) == (2.0, 2.0)

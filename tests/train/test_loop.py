@@ -1,0 +1,168 @@
+"""Laws of a training run: kill and resume, the twin's text, refusals before any work."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from gossamer.errors import BadInput
+from gossamer.models import from_pretrained
+from gossamer.train.loop import train
+from gossamer.train.presets import TrainConfig, preset
+
+RECIPE = {
+    "d_model": 16, "d_head": 4, "n_layer": 1, "n_ctx": 32, "vocab_size": 300, "batch_size": 4, "density": 0.4,
+    "embed_density": 0.5, "tokens": 4 * 32 * 60, "min_alive": 2,
+}  # fmt: skip
+
+SCRIPT = """
+import sys, json, torch
+from pathlib import Path
+from gossamer.train.loop import train
+from gossamer.train.presets import preset
+torch.set_num_threads(1)
+out, text, resume = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "1"
+train(out, preset("tiny", **json.loads(sys.argv[4])), corpus=text, threads=1, resume=resume, checkpoint_every=7)
+"""
+
+
+def recipe(**changes: object) -> TrainConfig:
+    return preset("tiny", **{**RECIPE, **changes})
+
+
+def lines(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_killed_at_any_step_and_resumed_ends_with_the_same_bits(tmp_path: Path, text_folder: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def start(out: Path, resume: bool) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", SCRIPT, str(out), str(text_folder), "01"[resume], json.dumps(RECIPE)]
+        return subprocess.Popen(command, env=environment)
+
+    assert start(whole, False).wait(200) == 0
+    metrics = tmp_path / "killed.training" / "metrics.jsonl"
+    resume = False
+    for kill_at in (2, 4):  # lines of metrics, one every 10 steps: killed in the middle of anything
+        process = start(killed, resume)
+        deadline = time.time() + 120
+        while len(lines(metrics)) < kill_at and process.poll() is None and time.time() < deadline:
+            time.sleep(0.002)
+        assert process.poll() is None, "the run ended before it could be killed"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not killed.exists()
+        resume = True
+    assert start(killed, True).wait(200) == 0
+    a, b = from_pretrained(whole), from_pretrained(killed)
+    assert a.hashes() == b.hashes()
+    assert lines(whole / "metrics.jsonl") == lines(killed / "metrics.jsonl")
+    assert [line["step"] for line in lines(killed / "metrics.jsonl")] == [10, 20, 30, 40, 50, 60]
+
+
+def test_a_finished_run_is_a_model_with_its_record(tmp_path: Path, text_folder: Path) -> None:
+    seen = []
+    model = train(tmp_path / "m", recipe(), corpus=text_folder, threads=2, progress=seen.append)
+    assert model is not None
+    details = model.record["details"]
+    assert details["text"]["file_list_sha256"]
+    assert set(details["text"]["validation_packages"]).isdisjoint(details["text"]["train_packages"])
+    assert seen[-1].step == seen[-1].steps == 60
+    assert seen[-1].eta_seconds == 0
+    assert seen[-1].density == pytest.approx(0.4)
+    assert seen[0].loss_nats > seen[-1].loss_nats
+    assert model.reference is not None
+    assert model.reference.excerpt.shape[1] == 32
+    assert list((tmp_path / "m.training" / "tensorboard").glob("events*"))
+    w = model.model.blocks[0].mlp.c_fc.weight
+    assert int(w.count_nonzero()) == round(0.4 * w.numel())
+
+
+def test_the_dense_twin_reads_the_same_text_in_the_same_order(tmp_path: Path, text_folder: Path) -> None:
+    train(tmp_path / "sparse", recipe(), corpus=text_folder, threads=2)
+    twin = train(tmp_path / "dense", recipe(density=1, d_model=8), data=tmp_path / "sparse.training", threads=2)
+    sparse = from_pretrained(tmp_path / "sparse")
+    assert twin is not None
+    assert sparse.record["details"]["text"] == twin.record["details"]["text"]
+    assert sparse.tokenizer.to_str() == twin.tokenizer.to_str()
+    assert float(twin.model.wte.weight.count_nonzero()) == twin.model.wte.weight.numel()
+
+
+def test_reference_means_are_the_mean_activations_over_the_text(tmp_path: Path, text_folder: Path) -> None:
+    from gossamer.corpora.tokens import TokenFile
+    from gossamer.train.loop import reference_means
+
+    model = train(tmp_path / "m", recipe(), corpus=text_folder, threads=2)
+    assert model is not None
+    work = tmp_path / "m.training"
+    text = TokenFile(path=work / "train.npy", n_tokens=json.loads((work / "text.json").read_text())["train_tokens"])
+    found = reference_means(model.model, text, 32, n_tokens=64 * 32)
+    chosen = torch.linspace(0, text.n_windows(32) - 1, 64, dtype=torch.float64).long().numpy()
+    rows = text.windows(chosen, 32)[:, :-1]
+    seen: dict[str, torch.Tensor] = {}
+    with torch.no_grad():
+        model.model.hidden(rows, lambda name, x: seen.setdefault(name, x))
+    for name, x in seen.items():
+        assert torch.allclose(found.means[name], x.double().mean((0, 1)).float(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "says"),
+    [
+        ({"density": 0.01}, {}, "--density of at least"),
+        ({}, {"device": "tpu"}, "cpu, cuda or mps"),
+        ({}, {"device": "cuda" if torch.backends.mps.is_available() else "mps"}, "this machine has none"),
+        ({}, {"dtype": "int8"}, "float32, bfloat16"),
+        ({}, {"resume": True}, "Nothing to resume"),
+        ({}, {"corpus": "EMPTY"}, "no text|text"),
+        ({"batch_size": 10**7}, {}, "lower --batch-size"),
+    ],
+)
+def test_bad_input_is_one_error_and_writes_nothing(
+    tmp_path: Path, text_folder: Path, changes: dict[str, object], options: dict[str, object], says: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    if options.get("corpus") == "EMPTY":
+        options = {**options, "corpus": tmp_path / "empty"}
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(BadInput, match=says):
+        train(tmp_path / "m", recipe(**changes), **{"corpus": text_folder, **options})  # type: ignore[arg-type]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_unfinished_run_is_not_overwritten_and_another_recipe_does_not_resume_it(
+    tmp_path: Path, text_folder: Path
+) -> None:
+    assert train(tmp_path / "m", recipe(), corpus=text_folder, threads=2, stop_after=10) is None
+    with pytest.raises(BadInput, match="--resume"):
+        train(tmp_path / "m", recipe(), corpus=text_folder)
+    with pytest.raises(BadInput, match="another recipe"):
+        train(tmp_path / "m", recipe(lr=0.5), corpus=text_folder, resume=True)
+    assert train(tmp_path / "m", recipe(), corpus=text_folder, threads=2, resume=True) is not None
+
+
+def test_bfloat16_autocast_trains(tmp_path: Path, text_folder: Path) -> None:
+    model = train(tmp_path / "m", recipe(tokens=4 * 32 * 12), corpus=text_folder, dtype="bfloat16", threads=2)
+    assert model is not None
+    assert model.model.wte.weight.dtype == torch.float32
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_trains_to_about_the_same_loss(tmp_path: Path, text_folder: Path) -> None:
+    losses = []
+    for device in ("cpu", "cuda"):
+        model = train(tmp_path / device, recipe(), corpus=text_folder, device=device)
+        assert model is not None
+        losses.append(model.record["details"]["validation_loss_nats"])
+    assert losses[0] == pytest.approx(losses[1], abs=0.05)

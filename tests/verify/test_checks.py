@@ -1,0 +1,90 @@
+"""The trial passes a planted circuit and fails what is not one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from toys import PLANTED_NODES, planted_task, random_model
+from verify_helpers import circuit_of
+
+from gossamer import Circuit
+from gossamer.errors import BadInput
+from gossamer.metric import LN2
+from gossamer.models import LoadedModel
+from gossamer.record import Record
+from gossamer.task import Task
+from gossamer.verify import BATTERY, run_checks
+from gossamer.verify.nulls import gaps, matched_random_masks, members
+
+
+def test_the_planted_circuit_passes_every_check(planted: LoadedModel, planted_pairs: Task) -> None:
+    evidence = run_checks(planted, planted_pairs, circuit_of(planted, PLANTED_NODES), target_loss=0.15)
+    assert [e.claim.split(":")[0] for e in evidence] == list(BATTERY)
+    assert {e.verdict for e in evidence} == {"pass"}
+    sufficiency, accuracy, necessity = evidence
+    assert sufficiency.value is not None
+    assert sufficiency.value < 0.15
+    assert accuracy.value == 1.0
+    assert necessity.value is not None
+    assert necessity.value >= LN2 - 1e-3
+    for e in evidence:
+        names = [n.name for n in e.nulls]
+        assert names == ["random circuit of the same size at every location", "empty circuit", "full circuit"]
+        assert e.nulls[0].n == 20
+        assert e.nulls[0].interval is not None
+        assert e.methodology is not None
+        assert e.methodology["set"] == ("circuit" if e is necessity else "complement")
+
+
+def test_the_wrong_circuit_fails_every_check(planted: LoadedModel, planted_pairs: Task) -> None:
+    """Control that must fail: the decoys, as many nodes at the same locations."""
+    wrong = circuit_of(planted, ("0.attn.act_in:1", "0.attn.v:1", "0.attn.resid_delta:2", "final_resid:2"))
+    evidence = run_checks(planted, planted_pairs, wrong, target_loss=0.15)
+    assert {e.verdict for e in evidence} == {"fail"}
+
+
+def test_full_and_empty_circuits_mean_what_they_say(planted: LoadedModel, planted_pairs: Task) -> None:
+    from gossamer.metric import task_loss_nats
+
+    circuit = circuit_of(planted, PLANTED_NODES)
+    heldout = planted.encode(planted_pairs.heldout)
+    whole = float(task_loss_nats(planted.run(heldout).gap).mean())
+    sufficiency, _, necessity = run_checks(planted, planted_pairs, circuit, target_loss=0.15)
+    assert sufficiency.nulls[2].value == pytest.approx(whole, abs=1e-6)
+    assert necessity.nulls[1].value == pytest.approx(whole, abs=1e-6)
+    assert sufficiency.nulls[1].value == pytest.approx(necessity.nulls[2].value, abs=1e-6)
+    assert sufficiency.nulls[1].value >= LN2 - 1e-6  # type: ignore[operator]
+
+
+def test_random_circuits_match_size_at_every_location(small: LoadedModel) -> None:
+    graph = small.graph("channel")
+    rng = np.random.default_rng(0)
+    nodes = rng.choice(graph.layout.n_nodes, 40, replace=False)
+    circuit = Circuit.from_nodes(
+        graph, small.edge_weights(graph), nodes, record=Record.now(method="t", config={}, seed=0)
+    )
+    masks = matched_random_masks(circuit, 20, seed=1)
+    for name, inside in circuit.kept_by_location().items():
+        assert (masks[name].sum(1) == inside.sum()).all()
+    assert len({m.tobytes() for m in masks["0.mlp.post_act"]}) > 1
+    again = matched_random_masks(circuit, 20, seed=1)
+    assert all((masks[k] == again[k]).all() for k in masks)
+
+
+def test_the_engine_and_the_ablation_agree(small: LoadedModel, planted_pairs: Task) -> None:
+    graph = small.graph("channel")
+    circuit = Circuit.from_nodes(
+        graph, small.edge_weights(graph), range(0, 150, 2), record=Record.now(method="t", config={}, seed=0)
+    )
+    heldout = small.encode(planted_pairs.heldout)
+    for preset in ("gao-mean", "gao-mean-circuit", "zero-complement", "zero-circuit"):
+        direct = small.run(heldout, ablation=circuit.as_ablation(preset)).gap
+        assert (gaps(small, circuit, heldout, preset, members(circuit))[0] == direct).all()
+
+
+def test_a_circuit_of_another_model_is_refused(planted: LoadedModel, planted_pairs: Task) -> None:
+    circuit = circuit_of(planted, PLANTED_NODES)
+    with pytest.raises(BadInput, match="weights"):
+        run_checks(random_model(), planted_pairs, circuit, target_loss=0.15)
+    with pytest.raises(BadInput, match="did you mean necessity"):
+        run_checks(planted, planted_task(), circuit, target_loss=0.15, checks=("necesity",))
