@@ -23,16 +23,18 @@ def toy_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-# The planted mechanism: token left/right writes channel 3 (+1/-1); value channel 5 (head 1) reads it under uniform
+# The planted mechanism: token left/right writes channel 3 (+1/-1); value channel 5 (head 0) reads it under uniform
 # attention and writes channel 6; the unembedding reads channel 6 for L (+) and R (-). Channel 0 is 1 for every token.
 PLANTED_NODES = ("0.attn.act_in:3", "0.attn.v:5", "0.attn.resid_delta:6", "final_resid:6")
 PLANTED_EDGES = 2
 
 
 def planted_model(decoys: bool = True) -> LoadedModel:
-    """One layer, width 8, two heads of 4. With `decoys`, other non-zero weights that the task does not need."""
+    """One layer, width 128, 16 heads of 8: wide enough that random sets of four nodes miss the mechanism.
+
+    With `decoys`, other non-zero weights that the task does not need."""
     config = SparseConfig(
-        vocab_size=len(WORDS), n_ctx=16, n_layer=1, d_model=8, n_head=2, d_head=4, d_mlp=16, topk_places=(),
+        vocab_size=len(WORDS), n_ctx=16, n_layer=1, d_model=128, n_head=16, d_head=8, d_mlp=128, topk_places=(),
         activation_fraction=1.0,
     )  # fmt: skip
     model = SparseTransformer(config, seed=None)
@@ -46,7 +48,7 @@ def planted_model(decoys: bool = True) -> LoadedModel:
     v = 2 * config.d_attn
     block.attn.c_attn.weight.data[v + 5, 3] = 2.0
     block.attn.c_proj.weight.data[6, 5] = 3.0
-    model.lm_head.weight.data[2, 6], model.lm_head.weight.data[3, 6] = 4.0, -4.0
+    model.lm_head.weight.data[2, 6], model.lm_head.weight.data[3, 6] = 0.2, -0.2
     if decoys:
         generator = torch.Generator().manual_seed(0)
         model.wte.weight.data[4:15, 1] = torch.randn(11, generator=generator)

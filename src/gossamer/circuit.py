@@ -154,6 +154,7 @@ def save_arrays(arrays: dict[str, np.ndarray], meta: dict[str, str], path: Path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".partial")
     save_file(arrays, temporary, metadata=meta)
+    temporary.chmod(0o644)  # the library writes files only their owner can read
     temporary.replace(path)
     return path
 

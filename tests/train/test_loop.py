@@ -90,7 +90,9 @@ def test_a_finished_run_is_a_model_with_its_record(tmp_path: Path, text_folder: 
 
 def test_the_dense_twin_reads_the_same_text_in_the_same_order(tmp_path: Path, text_folder: Path) -> None:
     train(tmp_path / "sparse", recipe(), corpus=text_folder, threads=2)
-    twin = train(tmp_path / "dense", recipe(density=1, d_model=8), data=tmp_path / "sparse.training", threads=2)
+    twin = train(
+        tmp_path / "dense", recipe(density=1, embed_density=1, d_model=8), data=tmp_path / "sparse.training", threads=2
+    )
     sparse = from_pretrained(tmp_path / "sparse")
     assert twin is not None
     assert sparse.record["details"]["text"] == twin.record["details"]["text"]

@@ -173,7 +173,7 @@ def replay(run: str | Path, *, model: str | None = None, tolerance: float = 1e-4
 
     tolerance: largest absolute difference of a number that still agrees (machines differ in the last digits).
     """
-    from gossamer.commands.replay import differences
+    from gossamer.commands.rederive import differences
     from gossamer.commands.run_folder import read_run
 
     r = read_run(Path(run), model)

@@ -68,6 +68,8 @@ class Corpus:
         for package in packages:
             if sizes[package] <= 0.02 * total and sum(sizes[p] for p in held) < val_fraction * total:
                 held.add(package)
+        if not held and len(packages) > 1:  # few or large packages: the smallest one
+            held.add(min(packages, key=lambda p: sizes[p]))
         if not held or len(held) == len(packages):
             raise BadInput(
                 f"Expected text of several packages (sub-folders) to split into training and validation, found "

@@ -90,6 +90,7 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mappi
     """Write under a temporary name, flush to disk, rename: a kill leaves the old file or the new one."""
     temporary = path.with_name(path.name + ".partial")
     save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata=dict(metadata))
+    temporary.chmod(0o644)  # the library writes files only their owner can read
     with open(temporary, "rb") as f:
         os.fsync(f.fileno())
     os.replace(temporary, path)

@@ -8,7 +8,9 @@ through the tokens in chunks and never hold all logits.
 
 from __future__ import annotations
 
+import functools
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,44 +20,83 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 LOSS_CHUNK_TOKENS = 1024
+BLOCK_ELEMENTS = 1 << 17
 
 
-def _dropped(x: Tensor, k: int) -> Tensor:
-    """Boolean [..., dim]: True where AbsTopK zeroes `x`; exactly dim - k per row (ties broken by position)."""
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="abs-topk")
+
+
+def _keep_largest_(x: Tensor, k: int) -> Tensor:
+    """Zero all but the k largest |x| of each row, in place; returns which were kept, bool, shape of x.
+
+    Exactly k per row (ties broken by position). On a CPU the rows go through in blocks that fit the cache, one block
+    per thread at a time: size, partition, compare and multiply touch memory once.
+    """
     dim = x.shape[-1]
-    a = x.detach().abs()
-    if a.device.type == "cpu" and a.dtype in (torch.float32, torch.float64):
-        flat = a.reshape(-1, dim)
-        threshold = torch.from_numpy(np.partition(flat.numpy(), dim - k, axis=-1)[:, dim - k : dim - k + 1].copy())
-        dropped = flat < threshold
+    flat = x.detach().view(-1, dim)
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+        size = flat.abs()
+        kept = size >= size.topk(k, dim=-1, sorted=False).values.amin(-1, keepdim=True)
+        tied = kept.sum(-1) != k
+        if bool(tied.any()):
+            kept[tied] = _exactly_k(size[tied], k)
+        flat.mul_(kept)
+        return kept.view(x.shape)
+    values, kept = flat.numpy(), torch.empty(flat.shape, dtype=torch.bool)
+    flags, rows = kept.numpy(), max(1, BLOCK_ELEMENTS // dim)
+
+    def block(start: int) -> None:
+        own, flag = values[start : start + rows], flags[start : start + rows]
+        size = np.abs(own)
+        size.partition(dim - k, axis=-1)
+        threshold = size[:, dim - k : dim - k + 1].copy()
+        np.greater_equal(np.abs(own, out=size), threshold, out=flag)
+        if np.count_nonzero(flag) != len(own) * k:
+            tied = np.count_nonzero(flag, axis=-1) != k
+            flag[tied] = _exactly_k(torch.from_numpy(size[tied]), k).numpy()
+        np.multiply(own, flag, out=own)
+
+    starts = range(0, len(values), rows)
+    threads = torch.get_num_threads()
+    if threads == 1 or len(starts) == 1:
+        for start in starts:
+            block(start)
     else:
-        flat = a.reshape(-1, dim)
-        dropped = flat < flat.topk(k, dim=-1, sorted=False).values.amin(-1, keepdim=True)
-    if a.device.type == "cpu" and np.count_nonzero(dropped.numpy()) == flat.shape[0] * (dim - k):
-        return dropped.view(x.shape)
-    tied = (dim - k) - dropped.sum(-1)
-    if bool((tied != 0).any()):
-        rows = tied.nonzero().squeeze(-1)
-        kept = flat[rows].topk(k, dim=-1).indices
-        dropped[rows] = torch.ones_like(flat[rows], dtype=torch.bool).scatter_(-1, kept, False)
-    return dropped.view(x.shape)
+        list(_pool(threads).map(block, starts))
+    return kept.view(x.shape)
+
+
+def _exactly_k(size: Tensor, k: int) -> Tensor:
+    """The k largest of each row of a non-negative matrix, with ties among them, as bool."""
+    largest = size.topk(k, dim=-1).indices
+    return torch.zeros_like(size, dtype=torch.bool).scatter_(-1, largest, True)
+
+
+def _kept_part(grad: Tensor, kept: Tensor) -> Tensor:
+    """A new grad with zeros where not kept. numpy multiplies by booleans without first copying them as floats."""
+    if grad.device.type == "cpu" and grad.dtype in (torch.float32, torch.float64) and grad.is_contiguous():
+        out = torch.empty_like(grad)
+        np.multiply(grad.numpy(), kept.numpy(), out=out.numpy())
+        return out
+    return grad.clone(memory_format=torch.contiguous_format).mul_(kept)
 
 
 class _AbsTopK(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, k: int, groups: int, inplace: bool) -> Tensor:
-        dropped = _dropped(x.unflatten(-1, (groups, -1)), k).view(x.shape)
-        ctx.save_for_backward(dropped)
         if inplace:
             ctx.mark_dirty(x)
-            return x.masked_fill_(dropped, 0)
-        return x.masked_fill(dropped, 0)
+        y = x if inplace else x.clone(memory_format=torch.contiguous_format)
+        ctx.save_for_backward(_keep_largest_(y.unflatten(-1, (groups, -1)), k).view(x.shape))
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        (dropped,) = ctx.saved_tensors
-        return grad.masked_fill(dropped, 0), None, None, None
+        (kept,) = ctx.saved_tensors
+        return _kept_part(grad, kept), None, None, None
 
 
 def abs_topk(x: Tensor, k: int, groups: int = 1, inplace: bool = False) -> Tensor:
@@ -73,18 +114,17 @@ class _RmsTopK(torch.autograd.Function):
         rms = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         inverse = rms.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         y = (x * inverse).mul_(gain)
-        dropped = None
+        kept = None
         if k < x.shape[-1]:
-            dropped = _dropped(y, k)
-            y.masked_fill_(dropped, 0)
-        ctx.save_for_backward(x, inverse, gain, dropped)
+            kept = _keep_largest_(y, k)
+        ctx.save_for_backward(x, inverse, gain, kept)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        x, inverse, gain, dropped = ctx.saved_tensors
-        g = grad.masked_fill(dropped, 0) if dropped is not None else grad.clone()
+        x, inverse, gain, kept = ctx.saved_tensors
+        g = _kept_part(grad, kept) if kept is not None else grad.clone()
         unit = x * inverse
         grad_gain = (g * unit).flatten(0, -2).sum(0)
         g.mul_(gain)
@@ -101,18 +141,17 @@ class _GeluTopK(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, k: int) -> Tensor:
         y = F.gelu(x)
-        dropped = None
+        kept = None
         if k < x.shape[-1]:
-            dropped = _dropped(y, k)
-            y.masked_fill_(dropped, 0)
-        ctx.save_for_backward(x, dropped)
+            kept = _keep_largest_(y, k)
+        ctx.save_for_backward(x, kept)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        x, dropped = ctx.saved_tensors
-        g = grad.masked_fill(dropped, 0) if dropped is not None else grad
+        x, kept = ctx.saved_tensors
+        g = _kept_part(grad, kept) if kept is not None else grad
         return torch.ops.aten.gelu_backward(g, x), None
 
 
@@ -121,15 +160,47 @@ def gelu_topk(x: Tensor, k: int) -> Tensor:
     return _GeluTopK.apply(x, k)
 
 
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+class _SinkAttention(torch.autograd.Function):
+    """Attention with a sink from the library's CPU kernel without one.
+
+    With Z = sum exp(score) and sink s, the sink's softmax has the log-partition l' = log(Z + e^s), so its output is
+    the plain one times e^(log Z - l'). The kernel's backward pass needs only output and log-partition: handed these
+    two it returns the gradients of the softmax with the sink, whose value is 0. And d/ds = -p_sink <grad, output>.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, sink: Tensor) -> Tensor:
+        out, plain = _flash(q, k, v, 0.0, True)
+        partition = torch.logaddexp(plain, sink.to(plain.dtype)[:, None])
+        out = out.mul_((plain - partition).exp_()[..., None])
+        ctx.save_for_backward(q, k, v, sink, out, partition)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        q, k, v, sink, out, partition = ctx.saved_tensors
+        grads = _flash_backward(grad, q, k, v, out, partition, 0.0, True)
+        share = (sink.to(partition.dtype)[:, None] - partition).exp_()
+        grad_sink = -(share * (grad * out).sum(-1)).sum((0, 2))
+        return *grads, grad_sink.to(sink.dtype)
+
+
 def attention(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None) -> Tensor:
     """Causal attention, scale 1/sqrt(d_head). q, k, v: [batch, head, pos, d_head]; sink: [head] logits or None.
 
-    The sink is one more key with score `sink[h]` and value 0, so that a head may attend to nothing. It is computed
-    by giving queries one more channel of ones and the extra key the score in it, which keeps the library's fused
-    kernel (and its gradient to the sink) usable on every device.
+    The sink is one more key with score `sink[h]` and value 0, so that a head may attend to nothing. Off the CPU it is
+    computed by giving queries one more channel of ones and the extra key the score in it, which keeps the library's
+    fused kernel (and its gradient to the sink) usable on every device.
     """
     if sink is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    if q.device.type == "cpu":
+        return _SinkAttention.apply(q, k, v, sink)
     batch, heads, pos, width = q.shape
     wide = width + 1
     q1, k1, v1 = (q.new_zeros(batch, heads, pos + 1, wide) for _ in range(3))

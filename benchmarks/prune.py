@@ -1,0 +1,97 @@
+"""Pruning speed: seconds per step and to a finished circuit, against the same search with one mask at a time.
+
+    python benchmarks/prune.py [--model tiny] [--task single_double_quote] [--steps 40] [--threads 2] [--json]
+
+The opponent is the straightforward loop: one forward and backward pass per mask and step over the whole sequence,
+weights asking for gradients as they do after loading, all logits. Ours trains all masks in one pass, computes the last
+layer only where the answer is read, and two logits instead of all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+
+import torch
+
+from gossamer.discover import PruneConfig, prune
+from gossamer.discover.prune import split_masks, train_masks
+from gossamer.mask import apply_masks, heaviside
+from gossamer.metric import task_loss_nats
+from gossamer.models import LoadedModel, from_pretrained
+from gossamer.task import Encoded
+from gossamer.tasks import load_task
+
+
+def straightforward(model: LoadedModel, train: Encoded, config: PruneConfig) -> None:
+    """The same masks, one after the other."""
+    graph, means = model.graph("channel"), model.means()
+    model.model.requires_grad_(True)
+    for k_coef in config.k_coef:
+        tau = torch.full((graph.layout.n_nodes,), config.init_noise_bias, requires_grad=True)
+        optimizer = torch.optim.AdamW([tau], lr=config.lr, betas=(0.9, config.beta2), weight_decay=config.weight_decay)
+        for step in range(config.steps):
+            start = step * config.batch_pairs % (train.n_pairs - config.batch_pairs)
+            batch = train.pairs(start, start + config.batch_pairs)
+            m = heaviside(tau, config.temperature)
+            logits = model.model(batch.tokens, apply_masks(split_masks(graph, m), means))
+            at = logits[torch.arange(len(batch.last)), batch.last]
+            z = at.gather(1, batch.answer[:, None])[:, 0] - at.gather(1, batch.wrong[:, None])[:, 0]
+            (task_loss_nats(z).mean() + k_coef * m.sum()).backward()
+            torch.nn.utils.clip_grad_norm_(tau, config.grad_clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            model.model.zero_grad()
+            tau.data.clamp_(-1, 1)
+    model.model.requires_grad_(False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--task", default="single_double_quote")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    model, task = from_pretrained(given.model), load_task(given.task)
+    train = model.encode(task.train)
+    config = PruneConfig(steps=given.steps)
+    seconds: dict[str, list[float]] = {"ours": [], "straightforward": []}
+    for _ in range(given.rounds):
+        for side, times in seconds.items():
+            started = time.perf_counter()
+            if side == "ours":
+                train_masks(model, model.graph("channel"), train, config)
+            else:
+                straightforward(model, train, config)
+            times.append((time.perf_counter() - started) / given.steps)
+    step = {k: statistics.median(v) for k, v in seconds.items()}
+    started = time.perf_counter()
+    found = prune(model, task)
+    whole = time.perf_counter() - started
+    masks = len(config.k_coef)
+    report = {
+        "seconds_per_step": {k: round(v, 4) for k, v in step.items()},
+        "mask_steps_per_second": {k: round(masks / v, 1) for k, v in step.items()},
+        "times_faster": round(step["straightforward"] / step["ours"], 2),
+        "seconds_to_circuit": round(whole, 1), "nodes": found.circuit.n_nodes, "edges": found.circuit.n_edges,
+        "loss_heldout": round(found.loss_heldout, 4), "masks": masks, "sequences_per_mask": 2 * config.batch_pairs,
+        "threads": given.threads,
+    }  # fmt: skip
+    if given.json:
+        print(json.dumps(report))
+        return
+    for side in step:
+        print(f"{side:>16}: {step[side]:.4f} s per step of {masks} masks x {2 * config.batch_pairs} sequences, "
+              f"{masks / step[side]:.1f} mask steps per second")  # fmt: skip
+    print(f"{report['times_faster']} times faster; {whole:.1f} s to a circuit of {found.circuit.n_nodes} nodes and "
+          f"{found.circuit.n_edges} edges at held-out loss {found.loss_heldout:.3f}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Our training step against a straightforward one, in one run: tokens per second, peak memory, same losses.
+
+    python benchmarks/train_step.py [--rounds 3] [--steps 20] [--threads 2] [--json]
+
+The opponent (`Plain` below, frozen) uses the fastest library call for each operation: torch.topk + scatter for
+AbsTopK, F.rms_norm, F.gelu, scaled_dot_product_attention with the sink as an extra key, all logits at once,
+F.cross_entropy, fused Adam, torch.topk for the projection. Both sides train the `tiny` shape (width 128, 2 layers, 64
+sequences of 128 tokens) from the same weights on the same random tokens, each round in its own fresh process, sides
+alternating. Memory is the peak resident size above that of the process just before its first step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gossamer.models.sparse import SparseTransformer
+from gossamer.train.loop import reuse_freed_memory
+from gossamer.train.optimizer import RMS_FLOOR, SparseAdam
+from gossamer.train.presets import preset
+from gossamer.train.projection import targets
+from gossamer.train.schedule import density_at
+
+RECIPE = preset("tiny")
+
+
+class Plain(nn.Module):
+    """The architecture, one library call per operation, reading its weights from a SparseTransformer."""
+
+    def __init__(self, model: SparseTransformer) -> None:
+        super().__init__()
+        self.m, self.c = model, model.config
+
+    def top(self, x: Tensor) -> Tensor:
+        kept = torch.topk(x.abs(), int(self.c.activation_fraction * x.shape[-1]), dim=-1, sorted=False).indices
+        return torch.zeros_like(x).scatter_(-1, kept, x.gather(-1, kept))
+
+    def loss(self, tokens: Tensor, targets_: Tensor) -> Tensor:
+        c, (batch, length) = self.c, tokens.shape
+        x = self.m.wte(tokens)
+        mask = torch.full((length, length + 1), -torch.inf).triu(2)
+        for block in self.m.blocks:
+            a = self.top(F.rms_norm(x, (c.d_model,), block.ln_1.weight))
+            q, k, v = block.attn.c_attn(a).split(c.d_attn, -1)
+            q, k, v = (self.top(t).view(batch, length, c.n_head, c.d_head).transpose(1, 2) for t in (q, k, v))
+            k, v = (F.pad(t, (0, 0, 1, 0)) for t in (k, v))
+            sink = torch.zeros(1, c.n_head, length, length + 1)
+            sink[..., 0] = 1
+            bias = mask + sink * block.attn.sink_logit.view(1, -1, 1, 1)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+            x = x + self.top(block.attn.c_proj(y.transpose(1, 2).flatten(2)))
+            a = self.top(F.rms_norm(x, (c.d_model,), block.ln_2.weight))
+            x = x + self.top(block.mlp.c_proj(self.top(F.gelu(block.mlp.c_fc(a)))))
+        logits = self.m.lm_head(F.rms_norm(x, (c.d_model,), self.m.ln_f.weight))
+        return F.cross_entropy(logits.flatten(0, 1), targets_.flatten())
+
+
+class PlainStep:
+    """Normalise, Adam, project with torch.topk, decay: in the published order, parameter by parameter."""
+
+    def __init__(self, model: SparseTransformer) -> None:
+        c = RECIPE
+        self.named = dict(model.named_parameters())
+        self.targets = targets(
+            model, density=c.density, embed_density=c.embed_density, sparse_biases=False, min_alive=c.min_alive
+        )
+        self.adam = torch.optim.Adam(self.named.values(), lr=0.0, betas=c.betas, eps=c.eps, fused=True)
+
+    @torch.no_grad()
+    def step(self, lr: float, progress: float) -> None:
+        grads = [p.grad for p in self.named.values() if p.grad is not None]
+        rms = torch.sqrt(sum(g.pow(2).sum() for g in grads) / sum(g.numel() for g in grads))
+        for g in grads:
+            g.div_(rms + RMS_FLOOR)
+        self.adam.param_groups[0]["lr"] = lr
+        self.adam.step()
+        for t in self.targets:
+            w = self.named[t.name]
+            size = w.abs()
+            if t.alive_dim is not None:
+                size.scatter_(t.alive_dim, torch.topk(size, t.min_alive, dim=t.alive_dim).indices, torch.inf)
+            k = max(t.k(density_at(progress, t.density, RECIPE.start_density, RECIPE.anneal_fraction)), t.forced)
+            kept = torch.zeros(w.numel(), dtype=torch.bool)
+            kept[torch.topk(size.flatten(), k, sorted=False).indices] = True
+            w.mul_(kept.view_as(w))
+        for w in self.named.values():
+            if w.ndim >= 2:
+                w.mul_(1 - RECIPE.weight_decay * lr)
+        self.adam.zero_grad(set_to_none=True)
+
+
+def peak_bytes() -> int:
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def one_side(side: str, steps: int, threads: int) -> dict[str, object]:
+    """Losses, seconds per step (the first two left out) and peak memory of one side in this process."""
+    torch.set_num_threads(threads)
+    c = RECIPE
+    model = SparseTransformer(c.model_config_(), seed=0)
+    if side == "ours":
+        reuse_freed_memory()  # as `gossamer train` does
+        chosen = targets(
+            model, density=c.density, embed_density=c.embed_density, sparse_biases=False, min_alive=c.min_alive
+        )
+        optimizer: SparseAdam | PlainStep = SparseAdam(
+            model, chosen, betas=c.betas, eps=c.eps, weight_decay=c.weight_decay, start_density=c.start_density,
+            anneal_fraction=c.anneal_fraction, clip_only=c.clip_only,
+        )  # fmt: skip
+        network: Plain | SparseTransformer = model
+    else:
+        network, optimizer = Plain(model), PlainStep(model)
+    generator = torch.Generator().manual_seed(1)
+    frequencies = 1 / torch.arange(1, c.vocab_size + 1)  # Zipf, as text
+    before = peak_bytes()
+    losses, seconds = [], []
+    for step in range(steps):
+        draws = torch.multinomial(frequencies, c.batch_size * (c.n_ctx + 1), True, generator=generator)
+        batch = draws.view(c.batch_size, -1)
+        started = time.perf_counter()
+        loss = network.loss(batch[:, :-1], batch[:, 1:])
+        loss.backward()
+        optimizer.step(0.5 * c.lr, step / steps)
+        seconds.append(time.perf_counter() - started)
+        losses.append(float(loss.detach()))
+    return {"losses": losses, "seconds": seconds[2:], "peak": peak_bytes() - before}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--side", choices=("ours", "plain"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        print(json.dumps(one_side(given.side, given.steps, given.threads)))
+        return
+    found: dict[str, list[dict[str, list[float]]]] = {"ours": [], "plain": []}
+    for _ in range(given.rounds):
+        for side in found:
+            command = [sys.executable, __file__, "--side", side, "--steps", str(given.steps)]
+            command += ["--threads", str(given.threads)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent)
+            found[side].append(json.loads(done.stdout))
+    seconds = {k: statistics.median(s for r in v for s in r["seconds"]) for k, v in found.items()}
+    peak = {k: statistics.median(r["peak"] for r in v) for k, v in found.items()}
+    tokens = RECIPE.batch_size * RECIPE.n_ctx
+    apart = max(abs(a - b) for a, b in zip(found["ours"][0]["losses"], found["plain"][0]["losses"], strict=True))
+    report = {
+        "tokens_per_second": {k: round(tokens / s) for k, s in seconds.items()},
+        "peak_mib": {k: round(p / 2**20) for k, p in peak.items()},
+        "times_faster": round(seconds["plain"] / seconds["ours"], 2),
+        "memory_share": round(peak["ours"] / peak["plain"], 2),
+        "largest_loss_difference": apart,
+        "last_loss": found["ours"][0]["losses"][-1],
+        "threads": given.threads, "rounds": given.rounds, "steps": given.steps,
+    }  # fmt: skip
+    if given.json:
+        print(json.dumps(report))
+        return
+    for side in found:
+        print(f"{side:>6}: {report['tokens_per_second'][side]:>7,} tokens/s, peak {report['peak_mib'][side]} MiB")
+    print(f"{report['times_faster']} times faster with {report['memory_share']:.0%} of the memory;")
+    print(f"losses over {given.steps} steps differ by at most {apart:.2g} (last {report['last_loss']:.4f}).")
+
+
+if __name__ == "__main__":
+    main()

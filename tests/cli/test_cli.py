@@ -1,0 +1,81 @@
+"""The command line: one error line and exit code 2, JSON that is only JSON, help everywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toys import planted_model
+
+from gossamer.models.files import save_model
+
+VERBS = (
+    ["--help"], ["demo", "--help"], ["train", "--help"], ["discover", "--help"], ["discover", "prune", "--help"],
+    ["verify", "--help"], ["show", "--help"], ["replay", "--help"], ["tasks", "--help"], ["tasks", "check", "--help"],
+)  # fmt: skip
+
+
+def gossamer(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gossamer", *arguments], cwd=cwd, capture_output=True, text=True,
+        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "120"},
+    )  # fmt: skip
+
+
+def test_every_verb_has_help(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from gossamer.cli.main import app
+
+    for arguments in VERBS:
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, arguments
+        assert "Usage" in result.output
+
+
+def test_tasks_as_json(tmp_path: Path) -> None:
+    done = gossamer("tasks", "--json", cwd=tmp_path)
+    assert done.returncode == 0
+    assert {t["name"] for t in json.loads(done.stdout)["tasks"]} >= {"single_double_quote"}
+
+
+def bad_inputs(tmp_path: Path) -> list[tuple[list[str], str]]:
+    m = planted_model()
+    save_model(m.model, tmp_path / "no_tokenizer", tokenizer=None, reference=m.reference, record={})
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "pairs.jsonl").write_text(
+        '{"clean":"print(\'a","counterfactual":"print(\\"a","answer":"\') or so","wrong_answer":"\\")"}\n' * 2
+    )
+    return [
+        (["discover", "prune", "tiny", "single_doubel_quote"], "did you mean single_double_quote"),
+        (["discover", "prune", "no_tokenizer", "single_double_quote"], "tokenizer.json"),
+        (["discover", "prune", "tiny", "pairs.jsonl"], "tokens after the clean prompt, not one"),
+        (["train", "--density", "0.0001", "--out", "m"], "--density of at least"),
+        (["train", "--corpus", "empty", "--out", "m"], "empty"),
+        (["train", "--device", "cuda", "--out", "m"], "cuda"),
+        (["verify", "nowhere"], "record.json"),
+        (["tasks", "check", "none.jsonl"], "found no file"),
+    ]
+
+
+@pytest.mark.parametrize("which", range(8))
+def test_bad_input_is_one_line_exit_code_2_and_nothing_written(tmp_path: Path, which: int) -> None:
+    arguments, says = bad_inputs(tmp_path)[which]
+    if arguments[:3] == ["train", "--device", "cuda"]:
+        import torch
+
+        if torch.cuda.is_available():
+            return
+    before = sorted(tmp_path.rglob("*"))
+    done = gossamer(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("gossamer: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+    assert json.loads(gossamer(*arguments, "--json", cwd=tmp_path).stdout)["message"] == lines[0][len("gossamer: ") :]

@@ -1,0 +1,159 @@
+"""The whole way on a small model: prune, verify, show, replay; and what replay is for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+from toys import planted_model, planted_task
+
+from gossamer import commands
+from gossamer.errors import BadInput, CorruptFile
+from gossamer.models.files import save_model
+from gossamer.show import read_bundle
+
+SEARCH = {"steps": 100, "lr": 3e-2, "batch_pairs": 16, "k_coef": (1e-3, 3e-3)}
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> Path:
+    m = planted_model()
+    return save_model(
+        m.model, tmp_path / "planted", tokenizer=m.tokenizer, reference=m.reference, record={"details": {}}
+    )
+
+
+@pytest.fixture
+def pairs_file(tmp_path: Path) -> Path:
+    task = planted_task()
+    rows = [
+        {"clean": e.clean, "counterfactual": e.counterfactual, "answer": e.answer, "wrong_answer": e.wrong_answer,
+         "split": split}
+        for split, part in (("train", task.train), ("heldout", task.heldout)) for e in part
+    ]  # fmt: skip
+    path = tmp_path / "sides.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path, model_folder: Path, pairs_file: Path) -> Path:
+    out = tmp_path / "run"
+    found = commands.prune(model_folder, pairs_file, out=out, **SEARCH)
+    assert found.reached
+    assert (found.nodes, found.edges) == (4, 2)
+    commands.verify(out)
+    return out
+
+
+def test_a_run_folder_tells_the_story(run: Path) -> None:
+    report = commands.show(run)
+    names = {p.name for p in run.iterdir()}
+    assert names == {
+        "record.json", "scores.safetensors", "circuit.safetensors", "evidence.json", "bundle.json", "page.html",
+        "pairs.jsonl",
+    }  # fmt: skip
+    assert Path(report.page).stat().st_size == report.bytes
+    bundle = read_bundle(run / "bundle.json")
+    assert bundle.circuit.n_nodes == 4
+    assert {e.verdict for e in bundle.evidence} == {"pass"}
+    final = next(n for n in bundle.circuit.nodes if n.location == "final_resid")
+    assert final.direct_logit == pytest.approx(0.4)
+    assert [(c.src, c.dst) for c in bundle.circuit.carries] == [("0.attn.resid_delta:6", "final_resid:6")]
+
+
+def test_replay_agrees_with_a_saved_run(run: Path) -> None:
+    report = commands.replay(run)
+    assert report.agrees, report.differences
+    assert report.compared > 20
+
+
+@pytest.mark.parametrize("what", ["weight", "mean", "scores"])
+def test_replay_disagrees_when_something_was_changed(run: Path, model_folder: Path, what: str) -> None:
+    file, key = {
+        "weight": (model_folder / "model.safetensors", "h.0.attn.c_proj.weight.values"),
+        "mean": (model_folder / "reference.safetensors", "mean.final_resid"),
+        "scores": (run / "scores.safetensors", "values"),
+    }[what]
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as f:
+        meta = f.metadata()
+    tensors = load_file(file)
+    tensors[key] = -tensors[key] if what == "scores" else tensors[key] + 0.25
+    save_file(tensors, file, metadata=meta)
+    report = commands.replay(run)
+    assert not report.agrees
+    text = " ".join(d.what for d in report.differences)
+    assert {"weight": "model weights", "mean": "reference means", "scores": "top of the scores"}[what] in text
+    if what != "scores":
+        assert "task loss" in text
+
+
+def test_a_moved_model_is_asked_for(run: Path, model_folder: Path) -> None:
+    moved = model_folder.rename(model_folder.with_name("elsewhere"))
+    with pytest.raises(BadInput, match="--model"):
+        commands.replay(run)
+    assert commands.replay(run, model=str(moved)).agrees
+
+
+def test_a_killed_run_leaves_nothing_and_an_existing_one_is_kept(
+    tmp_path: Path, model_folder: Path, pairs_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gossamer.scores
+
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gossamer.scores.Scores, "save", dies)
+    with pytest.raises(KeyboardInterrupt):
+        commands.prune(model_folder, pairs_file, out=tmp_path / "r", **{**SEARCH, "steps": 5})
+    assert {p.name for p in tmp_path.iterdir()} == {"planted", "sides.jsonl"}
+    (tmp_path / "r").mkdir()
+    with pytest.raises(BadInput, match="exists"):
+        commands.prune(model_folder, pairs_file, out=tmp_path / "r")
+
+
+@pytest.mark.parametrize("file", ["record.json", "evidence.json", "circuit.safetensors"])
+def test_a_damaged_run_is_one_clear_error(run: Path, file: str) -> None:
+    content = (run / file).read_bytes()
+    (run / file).write_bytes(content[: len(content) // 2])
+    with pytest.raises(CorruptFile, match=file):
+        commands.show(run)
+
+
+def test_bad_input_writes_nothing(tmp_path: Path, model_folder: Path, pairs_file: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    for model, task, options, says in (
+        (model_folder, "nope", {}, "Unknown task"),
+        (tmp_path / "nowhere", pairs_file, {}, "Unknown model"),
+        (model_folder, "single_double_quote", {}, "problems in"),
+        (model_folder, pairs_file, {"steps": -1}, "steps"),
+        (model_folder, pairs_file, {"device": "tpu"}, "cpu, cuda or mps"),
+    ):
+        with pytest.raises(BadInput, match=says):
+            commands.prune(model, task, out=tmp_path / "out", **options)  # type: ignore[arg-type]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_own_pairs_are_checked_with_the_model(tmp_path: Path, model_folder: Path, pairs_file: Path) -> None:
+    good = commands.check_pairs(pairs_file, model=model_folder)
+    assert good.usable == good.pairs == good.aligned == 128
+    assert good.paired_accuracy == 1.0
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(
+        '{"clean":"left w1","counterfactual":"right w1","answer":" L","wrong_answer":" R"}\n'
+        '{"clean":"left w1","counterfactual":"right w1","answer":" L w1","wrong_answer":" R"}\n'
+    )
+    report = commands.check_pairs(bad, model=model_folder)
+    assert (report.pairs, report.usable) == (2, 1)
+    assert "not one" in " ".join(p for c in report.checks for p in c.problems)
+
+
+def test_runs_are_bitwise_repeatable(tmp_path: Path, model_folder: Path, pairs_file: Path, run: Path) -> None:
+    commands.prune(model_folder, pairs_file, out=tmp_path / "again", **SEARCH)
+    a, b = (load_file(r / "scores.safetensors")["values"].numpy() for r in (run, tmp_path / "again"))
+    assert np.array_equal(a, b)

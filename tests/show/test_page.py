@@ -1,0 +1,135 @@
+"""The page: one offline file that says what the bundle says; in a real browser, without errors or requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from example_bundle import example_bundle, synthetic_bundle
+from pydantic import ValidationError
+
+from gossamer.errors import CorruptFile
+from gossamer.show import read_bundle, render_page, write_page
+from gossamer.show.bundle import Bundle, typescript
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_equal_bundles_give_equal_pages() -> None:
+    assert render_page(example_bundle()) == render_page(example_bundle())
+
+
+def test_the_page_asks_for_nothing_and_escapes_everything() -> None:
+    bundle = example_bundle()
+    nasty = bundle.model_copy(update={"title": "</script><img src=x onerror=alert(1)>"})
+    page = render_page(nasty)
+    assert page.count("</script>") == 2
+    assert "<img src=x" not in page
+    assert not re.search(r"""(?:src|href)=["'](?!data:)""", page.split('<script type="application/json"')[0])
+    assert "default-src 'none'" in page
+    data = re.search(r'<script type="application/json" id="gossamer-bundle">(.*?)</script>', page, re.DOTALL)
+    assert data is not None
+    assert Bundle.model_validate_json(data.group(1)) == nasty
+
+
+def test_typescript_types_are_those_of_the_python_schema() -> None:
+    assert (ROOT / "web" / "src" / "bundle.d.ts").read_text() == typescript()
+
+
+def test_a_bundle_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
+    content = json.loads(example_bundle().model_dump_json())
+    content["circuit"]["n_edges"] += 1
+    content["circuit"]["edges"][0]["src"] = "0.mlp.post_act:99999"
+    with pytest.raises(ValidationError, match=r"n_edges is .* not nodes"):
+        Bundle.model_validate(content)
+    path = tmp_path / "bundle.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(CorruptFile, match="Write it again"):
+        read_bundle(path)
+
+
+def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = write_page(example_bundle(), tmp_path / "page.html")
+    before = page.read_bytes()
+
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", dies)
+    with pytest.raises(KeyboardInterrupt):
+        write_page(synthetic_bundle(2, 40, 60), page)
+    assert page.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [page]
+
+
+@pytest.mark.skipif(not (ROOT / "web" / "node_modules").is_dir(), reason="needs web/node_modules (.ci/run installs it)")
+def test_the_committed_view_is_what_web_builds(tmp_path: Path) -> None:
+    out = tmp_path / "view.js"
+    subprocess.run(
+        ["node", "build.mjs"], cwd=ROOT / "web", check=True, env={**os.environ, "GOSSAMER_VIEW_OUT": str(out)}
+    )
+    assert out.read_bytes() == (ROOT / "src" / "gossamer" / "show" / "view.js").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("needs chromium and chromedriver (.ci/run installs them)")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (
+        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+        "--disable-background-networking", "--disable-component-update", "--window-size=1280,900",
+    ):  # fmt: skip
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    found = webdriver.Chrome(options=options, service=Service(driver))
+    yield found
+    found.quit()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 800])
+def test_the_page_shows_the_circuit_the_trial_and_the_record(browser: Any, tmp_path: Path, width: int) -> None:
+    bundle = example_bundle()
+    page = write_page(bundle, tmp_path / "page.html")
+    browser.set_window_size(width, 900)
+    browser.get(page.as_uri())
+    text = browser.execute_script("return document.body.innerText")
+    assert bundle.title in text
+    for evidence in bundle.evidence:
+        assert evidence.claim.split(": ")[-1] in text
+    drawn = browser.execute_script("return document.querySelectorAll('svg [data-site]').length")
+    assert drawn >= bundle.circuit.n_nodes
+    overflow = browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
+    assert overflow <= 0
+    assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
+    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+
+
+@pytest.mark.browser
+def test_clicking_a_node_shows_what_it_fires_on(browser: Any, tmp_path: Path) -> None:
+    bundle = example_bundle()
+    browser.set_window_size(1280, 900)
+    browser.get(write_page(bundle, tmp_path / "page.html").as_uri())
+    node = next(n for n in bundle.circuit.nodes if n.examples)
+    browser.execute_script(
+        "document.querySelector(`svg [data-site='${arguments[0]}']`).dispatchEvent("
+        "new MouseEvent('click', {bubbles: true}))",
+        node.site,
+    )
+    text = browser.execute_script("return document.body.innerText")
+    assert node.site in text
+    shown = node.examples[0].tokens[node.examples[0].position].strip()
+    assert shown in text

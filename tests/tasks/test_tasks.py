@@ -1,0 +1,116 @@
+"""Tasks: splits share nothing, answers are single tokens of the shipped model, own pairs are checked whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from toys import toy_tokenizer
+
+from gossamer.errors import BadInput
+from gossamer.models import from_pretrained
+from gossamer.registry import Registry, task
+from gossamer.task import Example, encode
+from gossamer.tasks import load_task, read_pairs
+
+NAMES = ("single_double_quote", "bracket_counting", "set_or_string")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_splits_share_no_template_and_no_prompt(name: str) -> None:
+    t = load_task(name)
+    assert {e.template for e in t.train}.isdisjoint({e.template for e in t.heldout})
+    assert {e.clean for e in t.train}.isdisjoint({e.clean for e in t.heldout})
+    assert len({e.clean for e in t.train}) == len(t.train) == 2048
+    assert len({e.clean for e in t.heldout}) == len(t.heldout) == 512
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_seed_gives_the_same_pairs_and_another_gives_others(name: str) -> None:
+    assert load_task(name, 3) == load_task(name, 3)
+    assert load_task(name, 3).train != load_task(name, 4).train
+    assert load_task(name, 3).version == load_task(name, 4).version
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_answer_is_one_token_of_the_shipped_model_and_sides_align(name: str) -> None:
+    model, t = from_pretrained("tiny"), load_task(name)
+    for split in (t.train, t.heldout):
+        batch = model.encode(split)
+        assert batch.n_pairs == len(split)
+        assert (batch.answer[::2] == batch.answer[0]).all()
+        assert (batch.answer[::2] == batch.wrong[1::2]).all()
+        assert (batch.tokens[:, 0] == model.bos).all()
+
+
+def test_all_problems_of_all_pairs_are_reported_at_once() -> None:
+    pairs = [
+        Example(clean="left w1", counterfactual="right w1", answer=" L R", wrong_answer=" R"),
+        Example(clean="left w1", counterfactual="right w1", answer=" L", wrong_answer=" L"),
+        Example(clean="left " * 40, counterfactual="right", answer=" L", wrong_answer=" R"),
+        Example(clean="", counterfactual="right", answer="L", wrong_answer=" R"),
+    ]
+    with pytest.raises(BadInput) as caught:
+        encode(pairs, toy_tokenizer(), 16, None)
+    text = str(caught.value)
+    for part in ("pair 1", "2 tokens", "pair 2", "same answer", "pair 3", "40 tokens, the model reads 16", "pair 4"):
+        assert part in text, part
+
+
+def test_nothing_is_truncated_and_rows_alternate() -> None:
+    pairs = [Example(clean="left w1 w2", counterfactual="right w1", answer=" L", wrong_answer=" R")]
+    batch = encode(pairs, toy_tokenizer(), 16, 15)
+    assert batch.tokens.tolist() == [[15, 0, 5, 6], [15, 1, 5, 0]]
+    assert batch.last.tolist() == [3, 2]
+    assert batch.answer.tolist() == [2, 3]
+    assert batch.wrong.tolist() == [3, 2]
+
+
+def rows(n: int = 6) -> list[dict[str, str]]:
+    return [
+        {"clean": f"a{i}", "counterfactual": f"b{i}", "answer": "x", "wrong_answer": "y", "template": str(i % 3)}
+        for i in range(n)
+    ]
+
+
+def test_jsonl_and_csv_give_the_same_task(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text("\n".join(json.dumps(r) for r in rows()))
+    lines = [",".join(rows()[0]), *(",".join(r.values()) for r in rows())]
+    (tmp_path / "p.csv").write_text("\n".join(lines))
+    a, b = read_pairs(str(tmp_path / "p.jsonl")), read_pairs(str(tmp_path / "p.csv"))
+    assert (a.train, a.heldout) == (b.train, b.heldout)
+    assert {e.template for e in a.train}.isdisjoint({e.template for e in a.heldout})
+    assert a.version != b.version  # another file is another version
+
+
+def test_a_split_column_is_obeyed(tmp_path: Path) -> None:
+    content = [{**r, "split": "heldout" if i < 2 else "train"} for i, r in enumerate(rows())]
+    (tmp_path / "p.jsonl").write_text("\n".join(json.dumps(r) for r in content))
+    t = read_pairs(str(tmp_path / "p.jsonl"))
+    assert [e.clean for e in t.heldout] == ["a0", "a1"]
+
+
+def test_every_bad_row_is_named(tmp_path: Path) -> None:
+    bad = [json.dumps(rows()[0]), "{oops", json.dumps({"clean": "a"}), json.dumps({**rows()[1], "split": "dev"}), "3"]
+    (tmp_path / "p.jsonl").write_text("\n".join(bad))
+    with pytest.raises(BadInput) as caught:
+        read_pairs(str(tmp_path / "p.jsonl"))
+    for part in ("line 2: not JSON", "line 3: lacks", "line 4: split 'dev'", "line 5: expected an object"):
+        assert part in str(caught.value), part
+
+
+def test_unknown_names_list_the_nearest_and_duplicates_are_refused() -> None:
+    with pytest.raises(BadInput, match="did you mean bracket_counting"):
+        load_task("braket_counting")
+    registry = Registry("task")
+
+    @registry("mine")
+    def one() -> None: ...
+
+    with pytest.raises(BadInput, match="is taken by"):
+
+        @registry("mine")
+        def two() -> None: ...
+
+    assert set(NAMES) <= set(task)
