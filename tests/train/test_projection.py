@@ -150,3 +150,12 @@ def test_a_density_below_the_minimum_alive_is_refused_with_the_smallest_that_wor
 def test_a_recipe_that_does_not_hold_together(name: str, changes: dict[str, object], says: str) -> None:
     with pytest.raises(BadInput, match=says):
         preset(name, **changes)
+
+
+def test_density_one_is_the_dense_twin() -> None:
+    twin = preset("tiny", density=1)
+    assert (twin.density, twin.embed_density, twin.activation_fraction) == (1, 1, 1)
+    assert preset("tiny", density=1, activation_fraction=0.25).activation_fraction == 0.25
+    assert targets(
+        SparseTransformer(twin.model_config_(), seed=None), density=1, embed_density=1, sparse_biases=False, min_alive=4
+    ) == ()  # fmt: skip

@@ -98,7 +98,7 @@ function check(evidence: EvidenceView): HTMLElement {
       verdictBadge(evidence.verdict),
       h("h3", {}, name.charAt(0).toUpperCase() + name.slice(1)),
       rest ? h("p", { class: "claim" }, rest.charAt(0).toUpperCase() + rest.slice(1) + ".") : null,
-      evidence.threshold ? h("p", { class: "threshold" }, h("span", { class: "aside" }, "To pass"), evidence.threshold) : null,
+      evidence.threshold ? h("p", { class: "threshold" }, h("span", { class: "aside" }, "Bar"), evidence.threshold) : null,
       evidence.note ? h("p", { class: "note" }, evidence.note) : null,
       how.length
         ? h("details", { class: "method" }, h("summary", {}, "Ablation used"),

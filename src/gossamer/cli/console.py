@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -67,8 +68,8 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     found = Table(*columns, title=title, title_justify="left", title_style="bold")
     for row in rows:
         found.add_row(*row)
-    console = Console()
-    console.print(found, width=None if console.is_terminal else 120)
+    terminal = sys.stdout.isatty()
+    Console(width=None if terminal else 120).print(found)
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -23,6 +23,7 @@ def train(
     ] = None,
     density: Annotated[float | None, typer.Option(help="Share of non-zero weights; 1 trains the dense twin.")] = None,
     embed_density: Annotated[float | None, typer.Option(help="The same for the two embedding matrices.")] = None,
+    activation_fraction: Annotated[float | None, typer.Option(help="Share of activations that AbsTopK keeps.")] = None,
     d_model: Annotated[int | None, typer.Option(help="Width.")] = None,
     n_layer: Annotated[int | None, typer.Option(help="Layers.")] = None,
     d_head: Annotated[int | None, typer.Option(help="Width of a head.")] = None,
@@ -47,7 +48,7 @@ def train(
         r = commands.train(
             out, preset=preset, corpus=corpus, data=data, device=device, dtype=dtype, threads=threads, resume=resume,
             checkpoint_every=checkpoint_every, progress=_line, say=say, density=density, embed_density=embed_density,
-            d_model=d_model, n_layer=n_layer, d_head=d_head, n_ctx=n_ctx, vocab_size=vocab_size, tokens=tokens,
+            activation_fraction=activation_fraction,            d_model=d_model, n_layer=n_layer, d_head=d_head, n_ctx=n_ctx, vocab_size=vocab_size, tokens=tokens,
             batch_size=batch_size, lr=lr, min_alive=min_alive, seed=seed,
         )  # fmt: skip
     except KeyboardInterrupt:

@@ -80,12 +80,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def preset(name: Literal["tiny", "paper", "train-py"] | str, **changes: Any) -> TrainConfig:
-    """A recipe with fields changed; `density=1` makes every matrix dense (the dense twin)."""
+    """A recipe with fields changed; `density=1` makes the dense twin: every weight, and unless
+    `activation_fraction` is given, every activation (docs/decisions/0005-dense-twin.md)."""
     if name not in PRESETS:
         raise BadInput(f"Unknown preset {name!r}: {nearest(name, PRESETS)}")
     given = {k: v for k, v in changes.items() if v is not None}
     if given.get("density") == 1:
-        given = {"embed_density": 1.0, "sparse_biases": False, **given}
+        given = {"embed_density": 1.0, "sparse_biases": False, "activation_fraction": 1.0, **given}
     try:
         return TrainConfig.model_validate({**PRESETS[name], **given})
     except ValidationError as error:

@@ -1,0 +1,61 @@
+"""The Python in the README and the docs runs; the commands in them exist; their links point at files."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "AGENTS.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+SNIPPETS = [(page, i, code) for page in PAGES for i, code in enumerate(blocks(page, "python"))]
+COMMANDS = sorted({
+    line.split("#")[0].strip()
+    for page in PAGES for block in blocks(page, "bash") for line in block.splitlines() if line.startswith("gossamer ")
+})  # fmt: skip
+
+
+@pytest.mark.parametrize(("page", "i", "code"), SNIPPETS, ids=[f"{p.name}-{i}" for p, i, _ in SNIPPETS])
+def test_python_in_the_docs_runs(page: Path, i: int, code: str, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_in_the_docs_parse(command: str) -> None:
+    """Every option of every command line shown exists: --help after it does not run it, but rejects unknown options."""
+    from typer.testing import CliRunner
+
+    from gossamer.cli.main import app
+
+    result = CliRunner().invoke(app, [*shlex.split(command)[1:], "--help"])
+    assert result.exit_code == 0, result.output
+    words = shlex.split(command)[1:]
+    shown = CliRunner().invoke(app, [w for w in words[: 2 if words[0] in ("discover", "tasks") else 1] if w[0] != "-"]
+                               + ["--help"], env={"COLUMNS": "200"}).output  # fmt: skip
+    for option in (w for w in words if w.startswith("--")):
+        assert option in shown, f"{command}: no option {option}"
+
+
+def test_links_in_the_docs_point_at_files() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_docs_build(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path / "site")], cwd=ROOT, check=True
+    )
+    assert (tmp_path / "site" / "tutorial" / "index.html").is_file()
