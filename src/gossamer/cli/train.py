@@ -48,8 +48,8 @@ def train(
         r = commands.train(
             out, preset=preset, corpus=corpus, data=data, device=device, dtype=dtype, threads=threads, resume=resume,
             checkpoint_every=checkpoint_every, progress=_line, say=say, density=density, embed_density=embed_density,
-            activation_fraction=activation_fraction,            d_model=d_model, n_layer=n_layer, d_head=d_head, n_ctx=n_ctx, vocab_size=vocab_size, tokens=tokens,
-            batch_size=batch_size, lr=lr, min_alive=min_alive, seed=seed,
+            activation_fraction=activation_fraction, d_model=d_model, n_layer=n_layer, d_head=d_head, n_ctx=n_ctx,
+            vocab_size=vocab_size, tokens=tokens, batch_size=batch_size, lr=lr, min_alive=min_alive, seed=seed,
         )  # fmt: skip
     except KeyboardInterrupt:
         say(f"\nStopped; the last checkpoint is in {out}.training: run the same command with --resume.")
