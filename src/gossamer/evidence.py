@@ -31,7 +31,8 @@ class Null(BaseModel):
 
 
 class Evidence(BaseModel):
-    """A claim about a model and a circuit. `threshold` says in words what would have failed."""
+    """A claim about a model and a circuit. `threshold` says in words what would have failed; `seed` is that of the
+    random draws and of the bootstrap."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,6 +45,7 @@ class Evidence(BaseModel):
     verdict: Verdict
     methodology: dict[str, str] | None
     threshold: str
+    seed: int = 0
     note: str = ""
 
 

@@ -62,6 +62,8 @@ def _versions() -> dict[str, str]:
 def _git() -> tuple[str, bool | None]:
     here = Path(__file__).resolve().parent
     try:
+        own = ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name]
+        subprocess.run(own, capture_output=True, timeout=5, check=True)  # installed inside somebody else's checkout?
         root = subprocess.run(
             ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from gossamer.record import Record
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """values: float [n_nodes]. `tied` lists pairs (q, k) of node numbers that are kept or dropped together."""
+    """values: float [n_nodes], in the order of the layout."""
 
     layout: Layout
     values: np.ndarray
@@ -33,8 +34,6 @@ class Scores:
 
     def save(self, path: Path) -> Path:
         """One safetensors file; temporary name, then rename."""
-        import json
-
         meta = {
             "format_version": FORMAT_VERSION, "kind": "gossamer-scores", "grain": self.layout.grain,
             "locations": json.dumps(self.layout.locations), "record": self.record.model_dump_json(),

@@ -65,7 +65,9 @@ def test_a_run_folder_tells_the_story(run: Path) -> None:
     assert [(c.src, c.dst) for c in bundle.circuit.carries] == [("0.attn.resid_delta:6", "final_resid:6")]
 
 
-def test_replay_agrees_with_a_saved_run(run: Path) -> None:
+@pytest.mark.parametrize("seed", [0, 7])
+def test_replay_agrees_with_a_saved_run(run: Path, seed: int) -> None:
+    commands.verify(run, seed=seed)
     report = commands.replay(run)
     assert report.agrees, report.differences
     assert report.compared > 20

@@ -225,7 +225,9 @@ def test_a_sparse_model_is_small_on_disk(tmp_path: Path) -> None:
     assert (folder / "model.safetensors").stat().st_size < 0.15 * dense_bytes
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json", "reference.safetensors"])
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "config.json", "tokenizer.json", "reference.safetensors", "record.json"]
+)
 def test_a_damaged_model_is_never_half_loaded(small: LoadedModel, tmp_path: Path, file: str) -> None:
     folder = save_model(small.model, tmp_path / "m", tokenizer=small.tokenizer, reference=small.reference, record={})
     content = (folder / file).read_bytes()

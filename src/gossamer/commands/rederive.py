@@ -53,7 +53,7 @@ def differences(run: Run, tolerance: float) -> tuple[int, list[Difference]]:
     if (run.folder / EVIDENCE).is_file():
         for stored in load_evidence(run.folder / EVIDENCE):
             name = stored.claim.split(":")[0]
-            found = check[name](model, circuit, heldout, target_loss=result.target_loss_nats)
+            found = check[name](model, circuit, heldout, target_loss=result.target_loss_nats, seed=stored.seed)
             compare.same(f"{name}: value", stored.value, found.value)
             compare.same(f"{name}: verdict", stored.verdict, found.verdict)
             for a, b in zip(stored.nulls, found.nulls, strict=True):

@@ -152,7 +152,10 @@ def load_model(folder: Path, name: str | None = None) -> LoadedModel:
         )
     reference = _load_reference(folder / "reference.safetensors", model.config)
     record_path = folder / "record.json"
-    record = json.loads(record_path.read_text()) if record_path.is_file() else {}
+    try:
+        record = json.loads(record_path.read_text()) if record_path.is_file() else {}
+    except ValueError as error:
+        raise CorruptFile(f"{record_path} is damaged ({error}); restore it or remove it.") from error
     return LoadedModel(
         name=name or folder.name,
         model=model,

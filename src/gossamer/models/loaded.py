@@ -185,6 +185,7 @@ class LoadedModel:
             masks = {k: torch.from_numpy(v).to(weight) for k, v in ablation.keep.items()}
         trials = 1
         if masks:
+            masks = {k: m.to(self.device) for k, m in masks.items()}
             trials = max((m.shape[0] for m in masks.values() if m.ndim == 2), default=1)
         change = apply_masks(masks, self.means(value)) if masks else None
         found: dict[str, Tensor] = {}

@@ -30,7 +30,7 @@ def necessity(model: Subject, circuit: Circuit, heldout: Encoded, *, target_loss
     good = m.interval[0] > LN2 and random_high < LN2
     return Evidence(
         claim="necessity: without the circuit the model cannot do the task", value=m.value, unit="nats of task loss",
-        interval=m.interval, n=m.n, nulls=m.nulls, verdict="pass" if good else "fail",
+        interval=m.interval, n=m.n, nulls=m.nulls, seed=seed, verdict="pass" if good else "fail",
         methodology=methodology(PRESET).as_dict(),
         threshold="fails if the interval reaches down to ln 2 = 0.693 nats, or random sets of the same size reach it",
     )  # fmt: skip

@@ -28,7 +28,7 @@ def sufficiency(model: Subject, circuit: Circuit, heldout: Encoded, *, target_lo
     good = m.interval[0] <= target_loss and m.value < m.random.min()
     return Evidence(
         claim="sufficiency: the circuit alone does the task", value=m.value, unit="nats of task loss",
-        interval=m.interval, n=m.n, nulls=m.nulls, verdict="pass" if good else "fail",
+        interval=m.interval, n=m.n, nulls=m.nulls, seed=seed, verdict="pass" if good else "fail",
         methodology=methodology(PRESET).as_dict(),
         threshold=f"fails if the interval lies above {target_loss:g} nats or any random draw does as well",
     )  # fmt: skip
@@ -44,7 +44,7 @@ def accuracy(model: Subject, circuit: Circuit, heldout: Encoded, *, target_loss:
     good = m.interval[0] > 0.25 and m.value > m.random.max()
     return Evidence(
         claim="accuracy: the circuit alone answers both prompts of a pair right", value=m.value,
-        unit="share of pairs", interval=m.interval, n=m.n, nulls=m.nulls, verdict="pass" if good else "fail",
+        unit="share of pairs", interval=m.interval, n=m.n, nulls=m.nulls, seed=seed, verdict="pass" if good else "fail",
         methodology=methodology(PRESET).as_dict(),
         threshold="fails if the interval reaches a coin's 0.25 or any random draw does as well",
     )  # fmt: skip
