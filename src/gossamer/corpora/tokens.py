@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -45,8 +46,13 @@ class TokenFile:
                 "add text or lower the batch size."
             )
         epoch, place = divmod(step, per_epoch)
-        order = np.random.default_rng([seed, epoch]).permutation(self.n_windows(n_ctx))
+        order = _epoch_order(seed, epoch, self.n_windows(n_ctx))
         return self.windows(order[place * batch_size : (place + 1) * batch_size], n_ctx)
+
+
+@functools.lru_cache(maxsize=1)
+def _epoch_order(seed: int, epoch: int, n_windows: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(n_windows)
 
 
 def tokenize_corpus(
