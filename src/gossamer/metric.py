@@ -24,12 +24,12 @@ def task_loss_nats(z: Tensor) -> Tensor:
 
 def paired_accuracy(z: Tensor) -> Tensor:
     """Per pair: 1.0 if both rows are right (a tie is wrong). Coin 0.25, input-blind 0."""
-    return (z > 0).unflatten(-1, (-1, 2)).all(-1).double()
+    return (z > 0).unflatten(-1, (-1, 2)).all(-1).float()
 
 
 def ordered_accuracy(z: Tensor) -> Tensor:
     """Per pair: 1.0 if the logit difference moves the right way between the rows. Coin 0.5."""
-    return (z.unflatten(-1, (-1, 2)).sum(-1) > 0).double()
+    return (z.unflatten(-1, (-1, 2)).sum(-1) > 0).float()
 
 
 def calibrate(z: Tensor, scale: float, shift: float) -> Tensor:
@@ -43,7 +43,7 @@ def calibrate(z: Tensor, scale: float, shift: float) -> Tensor:
 
 def fit_calibration(z: Tensor, steps: int = 16) -> tuple[float, float]:
     """Scale (> 0) and shift that minimise the mean task loss of z, by LBFGS."""
-    z = z.detach().double()
+    z = z.detach().cpu().double()  # LBFGS wants the digits; mps has no float64
     log_scale = torch.zeros((), dtype=torch.float64, requires_grad=True)
     shift = torch.zeros((), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_scale, shift], max_iter=steps, line_search_fn="strong_wolfe")

@@ -73,6 +73,17 @@ def test_replay_agrees_with_a_saved_run(run: Path, seed: int) -> None:
     assert report.compared > 20
 
 
+def test_replay_repeats_the_search_to_the_bit_and_notices_another_seed(run: Path) -> None:
+    report = commands.replay(run, tolerance=0, search=True)
+    assert report.agrees, report.differences
+    record = run / "record.json"
+    content = json.loads(record.read_text())
+    content["record"]["config"]["seed"] += 1
+    record.write_text(json.dumps(content))
+    changed = commands.replay(run, tolerance=0, search=True)
+    assert [d.what for d in changed.differences] == ["largest change of a score"]
+
+
 @pytest.mark.parametrize("what", ["weight", "mean", "scores"])
 def test_replay_disagrees_when_something_was_changed(run: Path, model_folder: Path, what: str) -> None:
     file, key = {
@@ -134,7 +145,7 @@ def test_bad_input_writes_nothing(tmp_path: Path, model_folder: Path, pairs_file
         (tmp_path / "nowhere", pairs_file, {}, "Unknown model"),
         (model_folder, "single_double_quote", {}, "problems in"),
         (model_folder, pairs_file, {"steps": -1}, "steps"),
-        (model_folder, pairs_file, {"device": "tpu"}, "cpu, cuda or mps"),
+        (model_folder, pairs_file, {"device": "tpu"}, "use cpu, cuda"),
     ):
         with pytest.raises(BadInput, match=says):
             commands.prune(model, task, out=tmp_path / "out", **options)  # type: ignore[arg-type]

@@ -8,19 +8,21 @@ from typing import Annotated
 
 import typer
 
-from gossamer.cli.console import Json, emit, say, table
+from gossamer.cli.console import Json, emit, say, steps, table
 
 
 def replay(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     model: Annotated[str | None, typer.Option(help="Where the model is now; default: where the run found it.")] = None,
     tolerance: Annotated[float, typer.Option(help="Largest difference that still agrees.")] = 1e-4,
+    search: Annotated[bool, typer.Option("--search", help="Repeat the whole search from the Record too.")] = False,
     json: Json = False,
 ) -> None:
     """Derive a run's numbers again and say where they differ; exit code 1 if any does."""
     from gossamer import commands
 
-    r = commands.replay(run, model=model, tolerance=tolerance, say=say)
+    with steps("repeating the search") as progress:
+        r = commands.replay(run, model=model, tolerance=tolerance, search=search, progress=progress, say=say)
 
     def text() -> None:
         if r.agrees:

@@ -26,6 +26,9 @@ def train(
     activation_fraction: Annotated[float | None, typer.Option(help="Share of activations that AbsTopK keeps.")] = None,
     d_model: Annotated[int | None, typer.Option(help="Width.")] = None,
     n_layer: Annotated[int | None, typer.Option(help="Layers.")] = None,
+    sink: Annotated[bool | None, typer.Option("--sink/--no-sink", help="An attention sink per head.")] = None,
+    bigram: Annotated[bool | None, typer.Option("--bigram/--no-bigram", help="A dense table of bigrams.")] = None,
+    d_pos: Annotated[int | None, typer.Option(help="Read-only positional channels; 0: none.")] = None,
     d_head: Annotated[int | None, typer.Option(help="Width of a head.")] = None,
     n_ctx: Annotated[int | None, typer.Option(help="Context length in tokens.")] = None,
     vocab_size: Annotated[int | None, typer.Option(help="Tokens of the vocabulary trained on the text.")] = None,
@@ -37,6 +40,9 @@ def train(
     device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16 (autocast).")] = "float32",
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: all.")] = None,
+    micro_batch: Annotated[
+        int | None, typer.Option(help="Sequences per pass, to fit the memory; default: the whole batch.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT.training.")] = False,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
     json: Json = False,
@@ -46,10 +52,11 @@ def train(
 
     try:
         r = commands.train(
-            out, preset=preset, corpus=corpus, data=data, device=device, dtype=dtype, threads=threads, resume=resume,
-            checkpoint_every=checkpoint_every, progress=_line, say=say, density=density, embed_density=embed_density,
-            activation_fraction=activation_fraction, d_model=d_model, n_layer=n_layer, d_head=d_head, n_ctx=n_ctx,
-            vocab_size=vocab_size, tokens=tokens, batch_size=batch_size, lr=lr, min_alive=min_alive, seed=seed,
+            out, preset=preset, corpus=corpus, data=data, device=device, dtype=dtype, threads=threads,
+            micro_batch=micro_batch, resume=resume, checkpoint_every=checkpoint_every, progress=_line, say=say,
+            density=density, embed_density=embed_density, activation_fraction=activation_fraction, d_model=d_model,
+            n_layer=n_layer, d_head=d_head, d_pos=d_pos, sink=sink, bigram=bigram, n_ctx=n_ctx, vocab_size=vocab_size,
+            tokens=tokens, batch_size=batch_size, lr=lr, min_alive=min_alive, seed=seed,
         )  # fmt: skip
     except KeyboardInterrupt:
         say(f"\nStopped; the last checkpoint is in {out}.training: run the same command with --resume.")

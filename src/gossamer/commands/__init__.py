@@ -42,8 +42,9 @@ def _silent(line: str) -> None:
 
 def train(
     out: str | Path, *, preset: str = "tiny", corpus: str | Path | None = None, data: str | Path | None = None,
-    device: str = "cpu", dtype: str = "float32", threads: int | None = None, resume: bool = False,
-    checkpoint_every: int = 200, progress: Callable[[Progress], None] | None = None, say: Say = _silent, **recipe: Any,
+    device: str = "cpu", dtype: str = "float32", threads: int | None = None, micro_batch: int | None = None,
+    resume: bool = False, checkpoint_every: int = 200, progress: Callable[[Progress], None] | None = None,
+    say: Say = _silent, **recipe: Any,
 ) -> TrainReport:  # fmt: skip
     """Train a model folder `out`. `recipe` changes fields of the preset (density, tokens, lr, d_model, ...).
 
@@ -55,7 +56,8 @@ def train(
     config = named(preset, **recipe)
     loaded = run(
         Path(out), config, corpus=Path(corpus) if corpus else None, data=Path(data) if data else None, device=device,
-        dtype=dtype, threads=threads, resume=resume, checkpoint_every=checkpoint_every, progress=progress, say=say,
+        dtype=dtype, threads=threads, micro_batch=micro_batch, resume=resume, checkpoint_every=checkpoint_every,
+        progress=progress, say=say,
     )  # fmt: skip
     assert loaded is not None, "only stop_after ends a run early"
     d = loaded.record["details"]
@@ -79,12 +81,11 @@ def prune(
     from gossamer.discover import prune_config
     from gossamer.models import from_pretrained
     from gossamer.tasks import load_task
-    from gossamer.train.loop import checked_device
 
     started = time.perf_counter()
     config = prune_config(**search)
     found_task = load_task(str(task), task_seed)
-    loaded = from_pretrained(model, checked_device(device))
+    loaded = from_pretrained(model, device)
     folder = Path(out) if out else next_free(Path("runs") / f"{found_task.name}-{loaded.name.replace('/', '-')}")
     if folder.exists():
         raise BadInput(f"{folder} exists; choose another --out or remove it.")
@@ -168,17 +169,21 @@ def show(
     return ShowReport(run=str(run), page=str(page), bundle=str(r.folder / BUNDLE), bytes=page.stat().st_size)
 
 
-def replay(run: str | Path, *, model: str | None = None, tolerance: float = 1e-4, say: Say = _silent) -> ReplayReport:
+def replay(
+    run: str | Path, *, model: str | None = None, tolerance: float = 1e-4, search: bool = False,
+    progress: Steps | None = None, say: Say = _silent,
+) -> ReplayReport:  # fmt: skip
     """Derive a run's numbers again: hashes, the cut, every edge weight, losses and evidence.
 
-    tolerance: largest absolute difference of a number that still agrees (machines differ in the last digits).
+    search: repeat the whole search from the Record as well (on the same machine it finds the same bits). tolerance:
+    largest absolute difference of a number that still agrees (machines differ in the last digits).
     """
     from gossamer.commands.rederive import differences
     from gossamer.commands.run_folder import read_run
 
     r = read_run(Path(run), model)
     say(f"deriving the numbers of {run} again")
-    compared, found = differences(r, tolerance)
+    compared, found = differences(r, tolerance, search, progress)
     return ReplayReport(run=str(run), agrees=not found, compared=compared, differences=tuple(found))
 
 

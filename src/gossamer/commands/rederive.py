@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from gossamer.circuit import Circuit
 from gossamer.commands.reports import Difference
 from gossamer.commands.run_folder import EVIDENCE, Run
-from gossamer.discover.prune import EVALUATION_PAIRS, circuit_gap, circuit_loss
+from gossamer.discover.prune import EVALUATION_PAIRS, PruneConfig, circuit_gap, circuit_loss
 from gossamer.evidence import load_evidence
 from gossamer.metric import paired_accuracy
-from gossamer.registry import check
+from gossamer.registry import check, method
 
 
 class _Comparison:
@@ -28,8 +30,10 @@ class _Comparison:
         self.found.append(Difference(what=what, stored=stored, found=found))
 
 
-def differences(run: Run, tolerance: float) -> tuple[int, list[Difference]]:
-    """(numbers compared, those that differ by more than `tolerance`)."""
+def differences(
+    run: Run, tolerance: float, search: bool = False, progress: Callable[[int, int, float], None] | None = None
+) -> tuple[int, list[Difference]]:
+    """(numbers compared, those that differ by more than `tolerance`); with `search` the method runs again too."""
     compare = _Comparison(tolerance)
     record, result, circuit, model = run.about.record, run.about.result, run.circuit, run.model
     weights_hash, means_hash = model.hashes()
@@ -50,12 +54,16 @@ def differences(run: Run, tolerance: float) -> tuple[int, list[Difference]]:
     compare.same("task loss, held-out", result.loss_heldout_nats, float(circuit_loss(model, circuit, heldout).mean()))
     accuracy = float(paired_accuracy(circuit_gap(model, circuit, heldout)).mean())
     compare.same("paired accuracy, held-out", result.accuracy_circuit, accuracy)
+    if search:
+        found = method[record.method](model, run.task, PruneConfig(**record.config), progress=progress)
+        compare.same("largest change of a score", 0.0, float(np.abs(found.scores.values - run.scores.values).max()))
+        compare.same("nodes found otherwise", 0, int(np.setxor1d(found.circuit.nodes, circuit.nodes).size))
     if (run.folder / EVIDENCE).is_file():
         for stored in load_evidence(run.folder / EVIDENCE):
             name = stored.claim.split(":")[0]
-            found = check[name](model, circuit, heldout, target_loss=result.target_loss_nats, seed=stored.seed)
-            compare.same(f"{name}: value", stored.value, found.value)
-            compare.same(f"{name}: verdict", stored.verdict, found.verdict)
-            for a, b in zip(stored.nulls, found.nulls, strict=True):
+            now = check[name](model, circuit, heldout, target_loss=result.target_loss_nats, seed=stored.seed)
+            compare.same(f"{name}: value", stored.value, now.value)
+            compare.same(f"{name}: verdict", stored.verdict, now.verdict)
+            for a, b in zip(stored.nulls, now.nulls, strict=True):
                 compare.same(f"{name}: {a.name}", a.value, b.value)
     return compare.compared, compare.found

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gossamer.circuit import Circuit
 from gossamer.errors import BadInput, CorruptFile
-from gossamer.models import LoadedModel, from_pretrained
+from gossamer.models import LoadedModel, checked_device, from_pretrained
 from gossamer.record import Record
 from gossamer.scores import Scores
 from gossamer.task import Task
@@ -119,6 +119,7 @@ def read_record(folder: Path) -> RunRecord:
 
 def read_run(folder: Path, model: str | None = None, device: str = "cpu") -> Run:
     """A run with its model (from where the run found it, or `model`) and its task; every file is checked first."""
+    checked_device(device)
     about = read_record(folder)
     scores, circuit = Scores.load(folder / SCORES), Circuit.load(folder / CIRCUIT)
     source = model or about.model_source

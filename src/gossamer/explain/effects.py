@@ -28,7 +28,7 @@ def node_effects(model: Subject, circuit: Circuit, batch: Encoded) -> np.ndarray
         z = model.run(batch, masks=split).gap.unflatten(0, (len(masks), -1))
         if circuit.calibration:
             z = calibrate(z, circuit.calibration.scale, circuit.calibration.shift)
-        found: np.ndarray = task_loss_nats(z).mean(-1).double().cpu().numpy()
+        found: np.ndarray = task_loss_nats(z).mean(-1).cpu().double().numpy()
         return found
 
     base = losses(own[None])[0]

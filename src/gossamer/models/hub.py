@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
+import torch
+
 from gossamer.errors import BadInput, nearest
 from gossamer.models.authors import is_authors_folder, load_authors_model
 from gossamer.models.files import load_model
@@ -19,12 +21,24 @@ def shipped_models() -> dict[str, Path]:
     return {p.name: p for p in sorted(root.iterdir()) if (p / "config.json").is_file()} if root.is_dir() else {}
 
 
+def checked_device(device: str) -> str:
+    """The device if this machine has it; BadInput otherwise."""
+    kind, _, number = device.partition(":")
+    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if kind not in count or not (number or "0").isdigit():
+        raise BadInput(f"Unknown device {device!r}; use cpu, cuda, cuda:N or mps.")
+    if int(number or 0) >= count[kind]:
+        raise BadInput(f"Expected a device {device}, this machine has {count[kind] or 'none'} of that kind; use cpu.")
+    return device
+
+
 def from_pretrained(name_or_folder: str | Path, device: str = "cpu") -> LoadedModel:
     """A model by shipped name (`tiny`), by folder (ours or the authors' layout), or by Hub name (`owner/name`).
 
     A folder wins over a Hub name. Nothing is ever executed from a model folder. Errors: BadInput for a name that is
-    none of these, CorruptFile for a damaged folder.
+    none of these or a device that is not there, CorruptFile for a damaged folder.
     """
+    checked_device(device)
     text = str(name_or_folder)
     known = shipped_models()
     if text in known:

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import ctypes
 import json
-import math
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -29,18 +29,19 @@ from gossamer.corpora.tokenizer import load_tokenizer, save_tokenizer, train_tok
 from gossamer.corpora.tokens import TokenFile, frozen_excerpt, tokenize_corpus
 from gossamer.errors import BadInput
 from gossamer.models.files import load_model, read_safetensors, save_model, write_safetensors
+from gossamer.models.hub import checked_device
 from gossamer.models.loaded import LoadedModel, Reference
 from gossamer.models.sparse import SparseTransformer
 from gossamer.record import Record
-from gossamer.train.optimizer import SparseAdam
+from gossamer.train.estimate import estimate
+from gossamer.train.learner import DTYPES, Learner, recipe_targets, shapes
 from gossamer.train.presets import TrainConfig
-from gossamer.train.projection import targets
-from gossamer.train.schedule import density_at, lr_multiplier, sharkfin
 
 VAL_TOKENS = 200_000
 MEAN_TOKENS = 262_144
 EXCERPT_WINDOWS = 96
 LOG_EVERY = 10
+START = "start.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,51 +57,6 @@ class Progress:
     eta_seconds: float
 
 
-class Estimate(NamedTuple):
-    """What a run will need: bytes of memory at the peak, and seconds (None before a speed is known)."""
-
-    memory_bytes: int
-    available_bytes: int
-    seconds: float | None
-
-
-def estimate(config: TrainConfig, device: str, seconds_per_step: float | None = None) -> Estimate:
-    """Memory of weights, gradients, two moments and the saved activations; available memory as the system states it."""
-    c = config.model_config_()
-    parameters = sum(p.numel() for p in _shapes(config).parameters())
-    tokens = config.batch_size * config.n_ctx
-    per_layer = 5 * c.d_model + 8 * c.d_attn + 3 * c.d_mlp
-    activations = tokens * (c.n_layer * per_layer + 6 * c.d_model) * 4
-    loss = 2 * min(1024, tokens) * c.vocab_size * 4
-    memory = 16 * parameters + activations + loss + 250_000_000
-    seconds = None if seconds_per_step is None else seconds_per_step * config.steps
-    return Estimate(int(memory), available_memory(device), seconds)
-
-
-def available_memory(device: str) -> int:
-    """Free bytes on the device: CUDA's own figure, else the system's available memory."""
-    if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(torch.device(device))[0])
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-
-
-def checked_device(device: str) -> str:
-    """The device if this machine has it; BadInput otherwise."""
-    kind = device.split(":")[0]
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if kind not in present:
-        raise BadInput(f"Unknown device {device!r}; use cpu, cuda or mps.")
-    if not present[kind]:
-        raise BadInput(f"Expected a {kind} device, this machine has none; use --device cpu.")
-    return device
-
-
 def train(
     out: Path,
     config: TrainConfig,
@@ -110,6 +66,7 @@ def train(
     device: str = "cpu",
     dtype: str = "float32",
     threads: int | None = None,
+    micro_batch: int | None = None,
     resume: bool = False,
     checkpoint_every: int = 200,
     stop_after: int | None = None,
@@ -120,52 +77,64 @@ def train(
 
     corpus: a folder of text instead of this machine's Python source. data: the `.training` folder of an earlier run
     whose tokenizer, tokens and order to use (a dense twin sees exactly its sibling's text). dtype other than float32
-    autocasts the matrix products. Errors: BadInput before any work for a device that is absent, too little memory, an
-    unfinished run without `resume`, an existing `out`.
+    autocasts the matrix products. micro_batch: sequences per pass, to bound the memory. Errors: BadInput before any
+    work for a device that is absent, too little memory, an unfinished run without `resume`, a resumed run with other
+    options, an existing `out`.
     """
     out = Path(out)
     checked_device(device)
+    if dtype not in DTYPES:
+        raise BadInput(f"Unknown dtype {dtype!r}; use {', '.join(DTYPES)}.")
     work = out.with_name(out.name + ".training")
     if out.exists():
         raise BadInput(f"{out} exists; choose another --out or remove it.")
     if work.exists() and not resume:
         raise BadInput(f"An unfinished run is in {work}; add --resume to continue it, or remove it to start again.")
-    if resume and not (work / "recipe.json").is_file():
-        raise BadInput(f"Nothing to resume at {work}; leave out --resume.")
-    targets_ = _check_targets(config)
-    need = estimate(config, device)
-    if need.memory_bytes > need.available_bytes:
-        raise BadInput(
-            f"This run needs about {need.memory_bytes / 2**30:.1f} GiB and {need.available_bytes / 2**30:.1f} GiB are "
-            f"free on {device}; lower --batch-size or the width."
-        )
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise BadInput(f"Unknown dtype {dtype!r}; use float32, bfloat16 or float16.")
+    if micro_batch is not None and not 0 < micro_batch <= config.batch_size:
+        raise BadInput(f"Expected --micro-batch of 1 to {config.batch_size} sequences, got {micro_batch}.")
+    start = Start(recipe=config, data=None if data is None else data.resolve(), dtype=dtype, micro_batch=micro_batch)
+    if resume:
+        start = start.resuming(work)
+    recipe_targets(config, shapes(config))
     if threads:
         torch.set_num_threads(threads)
-    if device == "cpu":
-        reuse_freed_memory()
-    say(f"memory: about {need.memory_bytes / 2**20:.0f} MiB of {need.available_bytes / 2**30:.1f} GiB free")
-    text = prepare_text(work, config, corpus=corpus, data=data, say=say)
     with deterministic():
-        run = _Run(config, work, text, device, dtype, resume)
-        assert len(targets_) == len(run.optimizer.targets)
-        done = run.go(checkpoint_every, stop_after, progress, say)
+        need = estimate(config, device, dtype, micro_batch)
+        say(
+            f"needs about {need.memory_bytes / 2**20:,.0f} MiB of {need.available_bytes / 2**30:.1f} GiB free on "
+            f"{device}, and {need.seconds / 60:.0f} minutes for {config.steps:,} steps"
+        )
+        text = prepare_text(work, start, corpus=corpus, say=say)
+        if device == "cpu":
+            reuse_freed_memory()
+        run = _Run(start, work, text, device, resume)
+        done = run.go(checkpoint_every, stop_after, progress)
         return _finish(run, out, text) if done else None
 
 
-def _shapes(config: TrainConfig) -> SparseTransformer:
-    """The model without its numbers."""
-    with torch.device("meta"):
-        return SparseTransformer(config.model_config_(), seed=None)
+class Start(BaseModel):
+    """start.json: everything given at the start that a resumed run must share, or its bits would differ."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-def _check_targets(config: TrainConfig) -> tuple[Any, ...]:
-    model = _shapes(config)
-    return targets(
-        model, density=config.density, embed_density=config.embed_density, sparse_biases=config.sparse_biases,
-        min_alive=config.min_alive,
-    )  # fmt: skip
+    recipe: TrainConfig
+    data: Path | None
+    dtype: str
+    micro_batch: int | None
+
+    def resuming(self, work: Path) -> Start:
+        """The start stored in `work`; BadInput when there is none, or it differs from this one."""
+        path = work / START
+        if not path.is_file():
+            raise BadInput(f"Nothing to resume at {work}; leave out --resume.")
+        stored = Start.model_validate_json(path.read_text())
+        mine = self if self.data else self.model_copy(update={"data": stored.data})
+        if stored != mine:
+            ours, theirs = (json.loads(s.model_dump_json()) for s in (mine, stored))
+            flat = [{**x.pop("recipe"), **x} for x in (ours, theirs)]
+            differ = [f"{k} was {flat[1][k]}, now {v}" for k, v in flat[0].items() if flat[1][k] != v]
+            raise BadInput(f"{work} was started with other options ({'; '.join(differ)}); resume with the same ones.")
+        return stored
 
 
 def reuse_freed_memory() -> None:
@@ -203,19 +172,16 @@ class Text(NamedTuple):
     about: dict[str, Any]
 
 
-def prepare_text(
-    work: Path, config: TrainConfig, *, corpus: Path | None, data: Path | None, say: Callable[[str], None]
-) -> Text:
+def prepare_text(work: Path, start: Start, *, corpus: Path | None, say: Callable[[str], None]) -> Text:
     """Find text, train the tokenizer, write token files into `work`; or reuse what is already there or in `data`."""
-    source = data or work
-    if data is not None and not (data / "text.json").is_file():
-        raise BadInput(f"Expected the .training folder of an earlier run at {data}; it has no text.json.")
+    config, source = start.recipe, start.data or work
+    if start.data is not None and not (source / "text.json").is_file():
+        raise BadInput(f"Expected the .training folder of an earlier run at {source}; it has no text.json.")
     if not (source / "text.json").is_file():
         found = text_folder(corpus) if corpus else find_python_source()
         train_part, val_part = found.split(seed=config.seed)
         say(f"text: {len(found.documents)} files, {sum(found.packages().values()) / 1e6:.0f} MB")
-        work.mkdir(parents=True, exist_ok=True)
-        (work / "recipe.json").write_text(config.model_dump_json(indent=1))
+        _note_start(work, start)
         tokenizer = train_tokenizer(train_part, config.vocab_size, config.seed)
         save_tokenizer(tokenizer, work)
         train_file = tokenize_corpus(train_part, tokenizer, work / "train.npy", config.tokens, config.seed)
@@ -231,8 +197,7 @@ def prepare_text(
         }  # fmt: skip
         (work / "text.json.partial").write_text(json.dumps(about, indent=1))
         os.replace(work / "text.json.partial", work / "text.json")
-    work.mkdir(parents=True, exist_ok=True)
-    (work / "recipe.json").write_text(config.model_dump_json(indent=1))
+    _note_start(work, start)
     about = json.loads((source / "text.json").read_text())
     return Text(
         TokenFile(path=source / "train.npy", n_tokens=about["train_tokens"]),
@@ -243,24 +208,20 @@ def prepare_text(
     )
 
 
+def _note_start(work: Path, start: Start) -> None:
+    work.mkdir(parents=True, exist_ok=True)
+    partial = work / (START + ".partial")
+    partial.write_text(start.model_dump_json(indent=1))
+    os.replace(partial, work / START)
+
+
 class _Run:
     """The mutable middle of a training run: model, optimiser, where it is."""
 
-    def __init__(self, config: TrainConfig, work: Path, text: Text, device: str, dtype: str, resume: bool) -> None:
-        self.config, self.work, self.text, self.device = config, work, text, device
-        self.model = SparseTransformer(config.model_config_(), seed=config.seed).to(device)
-        chosen = targets(
-            self.model, density=config.density, embed_density=config.embed_density,
-            sparse_biases=config.sparse_biases, min_alive=config.min_alive,
-        )  # fmt: skip
-        self.optimizer = SparseAdam(
-            self.model, chosen, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay,
-            start_density=config.start_density, anneal_fraction=config.anneal_fraction, clip_only=config.clip_only,
-        )  # fmt: skip
+    def __init__(self, start: Start, work: Path, text: Text, device: str, resume: bool) -> None:
+        self.config, self.work, self.text = start.recipe, work, text
+        self.learner = Learner(start.recipe, device, start.dtype, start.micro_batch)
         self.step = 0
-        self.autocast = dtype != "float32"
-        self.dtype = getattr(torch, dtype)
-        self.scaler = torch.amp.GradScaler(device.split(":")[0], enabled=dtype == "float16")
         self.metrics = work / "metrics.jsonl"
         self.seconds = 0.0
         self.losses: list[float] = []  # since the last line of metrics
@@ -270,64 +231,44 @@ class _Run:
             self.metrics.unlink()
         self.board = SummaryWriter(str(work / "tensorboard"), purge_step=self.step + 1)
 
-    def _cast(self) -> Any:
-        return torch.autocast(self.device.split(":")[0], dtype=self.dtype) if self.autocast else nullcontext()
-
     def save(self) -> None:
         """One file with everything needed to go on, renamed into place."""
-        tensors = {f"model.{k}": v.detach().cpu() for k, v in self.model.state_dict().items()}
-        for name, p in self.optimizer.parameters.items():
-            for key, value in self.optimizer.adam.state[p].items():
+        tensors = {f"model.{k}": v.detach().cpu() for k, v in self.learner.model.state_dict().items()}
+        for name, p in self.learner.optimizer.parameters.items():
+            for key, value in self.learner.optimizer.adam.state[p].items():
                 tensors[f"adam.{key}.{name}"] = value.detach().cpu().reshape(value.shape)
         meta = {
             "step": str(self.step), "metrics_bytes": str(self.metrics.stat().st_size if self.metrics.exists() else 0),
-            "recipe": self.config.model_dump_json(), "seconds": str(self.seconds),
-            "scaler": json.dumps(self.scaler.state_dict()), "losses": json.dumps(self.losses),
+            "seconds": str(self.seconds),
+            "scaler": json.dumps(self.learner.scaler.state_dict()), "losses": json.dumps(self.losses),
         }  # fmt: skip
         write_safetensors(tensors, self.work / "checkpoint.safetensors", meta)
 
     def _restore(self) -> None:
         tensors, meta = read_safetensors(self.work / "checkpoint.safetensors")
-        if json.loads(meta["recipe"]) != json.loads(self.config.model_dump_json()):
-            raise BadInput(f"{self.work} was started with another recipe; resume with the same options.")
-        self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-        for name, p in self.optimizer.parameters.items():
-            state = self.optimizer.adam.state[p]
+        self.learner.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        for name, p in self.learner.optimizer.parameters.items():
+            state = self.learner.optimizer.adam.state[p]
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 state[key] = tensors[f"adam.{key}.{name}"].to(p.device)
         self.step, self.seconds = int(meta["step"]), float(meta["seconds"])
         self.losses = json.loads(meta["losses"])
-        self.scaler.load_state_dict(json.loads(meta["scaler"]))
+        self.learner.scaler.load_state_dict(json.loads(meta["scaler"]))
         if self.metrics.exists():
             with open(self.metrics, "r+b") as f:
                 f.truncate(int(meta["metrics_bytes"]))
 
-    def one_step(self) -> tuple[float, float, float]:
-        """(loss in nats, block density, learning rate) of one optimiser step."""
-        c, p = self.config, self.step / self.config.steps
-        batch = self.text.train.batch(self.step, c.batch_size, c.n_ctx, c.seed).to(self.device)
-        with self._cast():
-            loss = self.model.loss(batch[:, :-1], batch[:, 1:])
-        if not math.isfinite(value := loss.item()):
-            raise BadInput(f"The loss became {value} at step {self.step}; use a smaller --lr.")
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer.adam)
-        density = density_at(p, c.density, c.start_density, c.anneal_fraction)
-        lr = c.lr * lr_multiplier((self.step + 1) / c.steps, c.warmup_fraction) * sharkfin(density, c.density)
-        self.optimizer.step(lr, p)
-        self.scaler.update()
-        self.step += 1
-        return value, density, lr
-
     def go(
         self, checkpoint_every: int, stop_after: int | None,
-        progress: Callable[[Progress], None] | None, say: Callable[[str], None],
+        progress: Callable[[Progress], None] | None,
     ) -> bool:  # fmt: skip
         """Run to the end (True) or for `stop_after` steps (False, checkpointed)."""
         first, started, before = self.step, time.perf_counter(), self.seconds
         tokens = self.config.batch_size * self.config.n_ctx
         while self.step < self.config.steps:
-            loss, density, lr = self.one_step()
+            batch = self.text.train.batch(self.step, self.config.batch_size, self.config.n_ctx, self.config.seed)
+            loss, density, lr = self.learner.step(batch, self.step)
+            self.step += 1
             self.losses.append(loss)
             spent = time.perf_counter() - started
             self.seconds = before + spent
@@ -342,8 +283,6 @@ class _Run:
                 self._log(now)
                 if progress:
                     progress(now)
-            if self.step - first == 3:
-                say(f"time: about {spent / 3 * self.config.steps / 60:.0f} minutes for {self.config.steps} steps")
             if self.step % checkpoint_every == 0 and self.step < self.config.steps:
                 self.save()
             if stop_after is not None and self.step - first >= stop_after and self.step < self.config.steps:
@@ -394,7 +333,7 @@ def reference_means(model: SparseTransformer, text: TokenFile, n_ctx: int, n_tok
 
 def _finish(run: _Run, out: Path, text: Text) -> LoadedModel:
     c = run.config
-    model = run.model.cpu().eval()
+    model = run.learner.model.cpu().eval()
     loss = validation_loss(model, text.val, c.n_ctx)
     found = reference_means(model, text.train, c.n_ctx)
     reference = Reference(means=found.means, n_tokens=found.n_tokens, excerpt=text.excerpt)
@@ -403,7 +342,7 @@ def _finish(run: _Run, out: Path, text: Text) -> LoadedModel:
         "validation_loss_nats": loss, "steps": c.steps, "train_seconds": round(run.seconds, 1),
         "nonzero_weights": sum(int(t.count_nonzero()) for t in state.values()),
         "total_weights": sum(t.numel() for t in state.values()), "threads": torch.get_num_threads(),
-        "device": run.device, "text": text.about,
+        "device": run.learner.device, "text": text.about,
     }  # fmt: skip
     record = Record.now(method="train", config=c.model_dump(mode="json"), seed=c.seed, details=details)
     tokenizer = load_tokenizer(text.folder)

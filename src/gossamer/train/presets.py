@@ -14,7 +14,8 @@ class TrainConfig(BaseModel):
     """Everything that decides a training run except the text and the machine.
 
     density: share of non-zero weights of each attention and MLP matrix at the end; embed_density the same for the
-    embedding and the unembedding. Tokens per step = batch_size * n_ctx.
+    embedding and the unembedding; d_pos: read-only positional channels (0: no positions). Tokens per step =
+    batch_size * n_ctx.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,6 +28,7 @@ class TrainConfig(BaseModel):
     activation_fraction: float = Field(default=0.25, gt=0, le=1)
     sink: bool = True
     bigram: bool = False
+    d_pos: int = Field(default=0, ge=0)
     density: float = Field(gt=0, le=1)
     embed_density: float = Field(gt=0, le=1)
     sparse_biases: bool = False
@@ -59,6 +61,7 @@ class TrainConfig(BaseModel):
             vocab_size=self.vocab_size, n_ctx=self.n_ctx, n_layer=self.n_layer, d_model=self.d_model,
             n_head=self.d_model // self.d_head, d_head=self.d_head, d_mlp=4 * self.d_model,
             activation_fraction=self.activation_fraction, sink=self.sink, bigram=self.bigram,
+            position="channels" if self.d_pos else "none", d_pos=self.d_pos,
         )  # fmt: skip
 
 

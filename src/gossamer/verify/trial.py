@@ -32,7 +32,7 @@ def measure(
     """`score` ([.., rows] of logit gaps -> [.., pairs]) under a preset, for the circuit and its three nulls."""
 
     def per_pair(masks: dict[str, np.ndarray]) -> np.ndarray:
-        found: np.ndarray = score(gaps(model, circuit, heldout, preset, masks)).double().cpu().numpy()
+        found: np.ndarray = score(gaps(model, circuit, heldout, preset, masks)).cpu().double().numpy()
         return found
 
     own = per_pair(members(circuit))[0]

@@ -1,0 +1,95 @@
+"""One optimiser step of a recipe on one batch: what the training loop repeats and the estimate times."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gossamer.errors import BadInput
+from gossamer.models.sparse import SparseTransformer
+from gossamer.train.optimizer import SparseAdam
+from gossamer.train.presets import TrainConfig
+from gossamer.train.projection import Target, targets
+from gossamer.train.schedule import density_at, lr_multiplier, sharkfin
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+class Stepped(NamedTuple):
+    """What a step did: mean loss of its batch in nats, density of the blocks, learning rate."""
+
+    loss_nats: float
+    density: float
+    lr: float
+
+
+def shapes(config: TrainConfig) -> SparseTransformer:
+    """The model without its numbers."""
+    with torch.device("meta"):
+        return SparseTransformer(config.model_config_(), seed=None)
+
+
+def recipe_targets(config: TrainConfig, model: SparseTransformer) -> tuple[Target, ...]:
+    """What each parameter is projected to; BadInput where the density leaves no room for the minimum alive."""
+    return targets(
+        model, density=config.density, embed_density=config.embed_density, sparse_biases=config.sparse_biases,
+        min_alive=config.min_alive,
+    )  # fmt: skip
+
+
+class Learner:
+    """Model and optimiser of a recipe on a device.
+
+    micro_batch: sequences per forward and backward pass; the gradients of a batch's parts add up to the batch's, up to
+    rounding. It bounds the memory, the recipe stays what it is.
+    """
+
+    def __init__(self, config: TrainConfig, device: str, dtype: str = "float32", micro_batch: int | None = None):
+        self.config, self.device = config, device
+        self.micro_batch = micro_batch or config.batch_size
+        self.model = SparseTransformer(config.model_config_(), seed=config.seed).to(device)
+        self.optimizer = SparseAdam(
+            self.model, recipe_targets(config, self.model), betas=config.betas, eps=config.eps,
+            weight_decay=config.weight_decay, start_density=config.start_density,
+            anneal_fraction=config.anneal_fraction, clip_only=config.clip_only,
+        )  # fmt: skip
+        self.kind, self.dtype = device.split(":")[0], dtype
+        self.scaler = torch.amp.GradScaler(self.kind, enabled=dtype == "float16")
+
+    def _cast(self) -> Any:
+        if self.dtype == "float32":
+            return nullcontext()
+        return torch.autocast(self.kind, dtype=getattr(torch, self.dtype))
+
+    def accumulate(self, part: Tensor, share: float) -> float:
+        """Add `share` of the gradient of the part's mean loss; returns that loss. part: [sequences, n_ctx + 1]."""
+        part = part.to(self.device)
+        with self._cast():
+            loss = self.model.loss(part[:, :-1], part[:, 1:])
+        value = loss.item()
+        self.scaler.scale(loss * share).backward()
+        return value
+
+    def apply(self, step: int) -> tuple[float, float]:
+        """Take optimiser step number `step` (from 0) with the gradients added up so far; returns (density, lr)."""
+        c, progress = self.config, step / self.config.steps
+        density = density_at(progress, c.density, c.start_density, c.anneal_fraction)
+        lr = c.lr * lr_multiplier((step + 1) / c.steps, c.warmup_fraction) * sharkfin(density, c.density)
+        self.scaler.unscale_(self.optimizer.adam)
+        self.optimizer.step(lr, progress)
+        self.scaler.update()
+        return density, lr
+
+    def step(self, batch: Tensor, number: int) -> Stepped:
+        """Optimiser step `number` on a batch [batch_size, n_ctx + 1]; BadInput when the loss is not finite."""
+        loss = 0.0
+        for part in batch.split(self.micro_batch):
+            share = len(part) / len(batch)
+            loss += self.accumulate(part, share) * share
+        if not math.isfinite(loss):
+            raise BadInput(f"The loss became {loss} at step {number}; use a smaller --lr.")
+        return Stepped(loss, *self.apply(number))
