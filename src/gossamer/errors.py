@@ -28,6 +28,16 @@ class Unsupported(GossamerError):
         super().__init__(f"{what} is not supported: {why}. Instead: {instead}.")
 
 
+def one_line(error: Exception) -> str:
+    """An error's message on one line: for a pydantic error every wrong field (the first eight) with what is wrong."""
+    fields = getattr(error, "errors", None)
+    if not callable(fields):
+        return " ".join(str(error).split())
+    found = [f"{'.'.join(map(str, e['loc'])) or 'the whole'}: {e['msg']}" for e in fields()]
+    more = f" (and {len(found) - 8} more)" if len(found) > 8 else ""
+    return "; ".join(found[:8]) + more
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """A sentence that lists the nearest known names, or all of them when none is near."""
     known = sorted(choices)

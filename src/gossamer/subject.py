@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gossamer.ablation import Ablation
+from gossamer.errors import BadInput
 from gossamer.graph import Graph
+from gossamer.record import Record
 from gossamer.task import Encoded, Example
 
 if TYPE_CHECKING:
@@ -46,3 +48,15 @@ class Subject(Protocol):
     ) -> Outcome:  # fmt: skip
         """Forward pass at each prompt's last token, under an ablation or under masks ([channels] or
         [trials, channels], gradients flow into them; `value` says what masked nodes become: mean or zero)."""
+
+
+def require_model_of(record: Record, model: Subject) -> None:
+    """BadInput unless `model` has the weights and the reference means that a circuit's record names."""
+    for what, mine, its in zip(
+        ("weights", "reference means"), model.hashes(), (record.model_sha256, record.means_sha256), strict=True
+    ):
+        if its and mine != its:
+            raise BadInput(
+                f"Expected the model the circuit was found in ({record.model}, {what} {its[:12]}), got {model.name} "
+                f"with {what} {mine[:12] or 'none'}; give that model with --model."
+            )

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 from gossamer.circuit import Circuit
-from gossamer.errors import BadInput
 from gossamer.evidence import Evidence
 from gossamer.registry import check
-from gossamer.subject import Subject
+from gossamer.subject import Subject, require_model_of
 from gossamer.task import Task
 from gossamer.verify.necessity import necessity
 from gossamer.verify.sufficiency import accuracy, sufficiency
@@ -21,14 +20,6 @@ def run_checks(
 ) -> tuple[Evidence, ...]:
     """Run checks by name on the task's held-out pairs. A circuit of another model or other means is BadInput."""
     functions = [check[name] for name in checks]
-    for what, mine, its in zip(
-        ("weights", "reference means"), model.hashes(), (circuit.record.model_sha256, circuit.record.means_sha256),
-        strict=True,
-    ):  # fmt: skip
-        if its and mine != its:
-            raise BadInput(
-                f"Expected the model the circuit was found in ({circuit.record.model}, {what} {its[:12]}), got "
-                f"{model.name} with {what} {mine[:12]}; give that model with --model."
-            )
+    require_model_of(circuit.record, model)
     heldout = model.encode(task.heldout)
     return tuple(f(model, circuit, heldout, target_loss=target_loss, seed=seed) for f in functions)
