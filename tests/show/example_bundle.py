@@ -251,7 +251,7 @@ def _evidence() -> tuple[EvidenceView, ...]:
             ),
             verdict="pass",
             methodology=METHODOLOGY,
-            threshold="held-out task loss at most 0.16, and below every random circuit",
+            threshold="fails if the interval lies above 0.16 nats or any random draw does as well",
             note="",
         ),
         EvidenceView(
@@ -266,7 +266,7 @@ def _evidence() -> tuple[EvidenceView, ...]:
             ),
             verdict="pass",
             methodology=METHODOLOGY | {"set": "the circuit"},
-            threshold="task loss above ln 2 = 0.693",
+            threshold="fails if the interval reaches down to ln 2 = 0.693 nats",
             note="",
         ),
         EvidenceView(
@@ -278,7 +278,7 @@ def _evidence() -> tuple[EvidenceView, ...]:
             nulls=(null("random circuit of the same size", 0.041, 0.031, 32),),
             verdict="fail",
             methodology=METHODOLOGY,
-            threshold="at least 0.9 of the nodes raise the loss by more than 0.001 nats",
+            threshold="fails if fewer than 0.9 of the nodes raise the loss by more than 0.001 nats",
             note="13 of 45 nodes can be ablated alone at no cost; the pruning kept passengers.",
         ),
         EvidenceView(
@@ -294,7 +294,7 @@ def _evidence() -> tuple[EvidenceView, ...]:
             ),
             verdict="not reached",
             methodology=METHODOLOGY | {"set": "random subsets of the complement"},
-            threshold="paired accuracy at least 0.9 with half of the complement restored",
+            threshold="fails if paired accuracy is below 0.9 with half of the complement restored",
             note="No circuit within the target size reaches the threshold.",
         ),
         EvidenceView(
@@ -306,7 +306,7 @@ def _evidence() -> tuple[EvidenceView, ...]:
             nulls=(),
             verdict="not measured",
             methodology=None,
-            threshold="Jaccard index above that of random circuits",
+            threshold="fails if the Jaccard index is not above that of random circuits",
             note="Needs discovery runs with at least three seeds.",
         ),
     )
@@ -389,6 +389,7 @@ def example_bundle() -> Bundle:
             val_loss_nats=2.481,
         ),
         circuit=CircuitView(
+            reached=True,
             target_loss_nats=0.15,
             loss_train_nats=0.1499,
             loss_heldout_nats=0.1482,
@@ -399,7 +400,9 @@ def example_bundle() -> Bundle:
             edges=edges,
             carries=_carries(NODE_LISTS, 2),
         ),
-        twin=Twin(name="tiny-dense", n_nodes=171, n_edges=4388, loss_heldout_nats=0.1507),
+        twin=Twin(
+            name="tiny-dense", reached=True, n_nodes=171, n_edges=4388, loss_heldout_nats=0.1507, val_loss_nats=2.476
+        ),
         evidence=_evidence(),
         curve=_curve(len(nodes), len(edges), 0.02),
         record=RECORD,

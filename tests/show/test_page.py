@@ -99,30 +99,32 @@ def browser() -> Iterator[Any]:
     found.quit()
 
 
+def opened(browser: Any, bundle: Bundle, folder: Path, width: int = 1280) -> str:
+    """The text of the bundle's page; the page fits the width, logs no error and asks for nothing."""
+    browser.set_window_size(width, 900)
+    browser.get(write_page(bundle, folder / "page.html").as_uri())
+    assert browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth") <= 0
+    assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
+    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+    return str(browser.execute_script("return document.body.innerText"))
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 800])
 def test_the_page_shows_the_circuit_the_trial_and_the_record(browser: Any, tmp_path: Path, width: int) -> None:
     bundle = example_bundle()
-    page = write_page(bundle, tmp_path / "page.html")
-    browser.set_window_size(width, 900)
-    browser.get(page.as_uri())
-    text = browser.execute_script("return document.body.innerText")
+    text = opened(browser, bundle, tmp_path, width)
     assert bundle.title in text
     for evidence in bundle.evidence:
         assert evidence.claim.split(": ")[-1] in text
     drawn = browser.execute_script("return document.querySelectorAll('svg [data-site]').length")
     assert drawn >= bundle.circuit.n_nodes
-    overflow = browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
-    assert overflow <= 0
-    assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
-    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
 
 
 @pytest.mark.browser
 def test_clicking_a_node_shows_what_it_fires_on(browser: Any, tmp_path: Path) -> None:
     bundle = example_bundle()
-    browser.set_window_size(1280, 900)
-    browser.get(write_page(bundle, tmp_path / "page.html").as_uri())
+    opened(browser, bundle, tmp_path)
     node = next(n for n in bundle.circuit.nodes if n.examples)
     browser.execute_script(
         "document.querySelector(`svg [data-site='${arguments[0]}']`).dispatchEvent("
@@ -133,3 +135,72 @@ def test_clicking_a_node_shows_what_it_fires_on(browser: Any, tmp_path: Path) ->
     assert node.site in text
     shown = node.examples[0].tokens[node.examples[0].position].strip()
     assert shown in text
+
+
+def changed(bundle: Bundle, circuit: dict[str, Any] | None = None, twin: dict[str, Any] | None = None) -> Bundle:
+    assert bundle.twin is not None
+    return bundle.model_copy(
+        update={
+            "circuit": bundle.circuit.model_copy(update=circuit or {}),
+            "twin": bundle.twin.model_copy(update=twin or {}),
+        }
+    )
+
+
+MISSED = {"reached": False, "target_loss_nats": 0.15, "loss_train_nats": 0.15004, "loss_heldout_nats": 0.1613}
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 800])
+def test_a_target_that_was_not_reached_is_not_shown_as_success(browser: Any, tmp_path: Path, width: int) -> None:
+    bundle = changed(example_bundle(), MISSED)
+    text = opened(browser, bundle, tmp_path, width)
+    c = bundle.circuit
+    assert (
+        f"Not reached: no circuit found in tiny-sparse gets to 0.15 nats of task loss on the training pairs; the best "
+        f"found, {c.n_nodes} nodes and {c.n_edges} edges, has 0.15004 nats there and 0.161 held out."
+    ) in text
+    assert "best found, not reached" in text
+    assert "do this alone" not in text
+    assert "times as many" not in text
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 800])
+@pytest.mark.parametrize(
+    "twin, line",
+    [
+        (
+            {"val_loss_nats": 2.476},
+            "Its dense twin, of equal language-modelling loss (2.476 against 2.481 nats per token), needs 2,356 edges "
+            "for the same task: 38 times as many.",
+        ),
+        (
+            {"val_loss_nats": 2.1},
+            "Its dense twin, of another language-modelling loss (2.1 against 2.481 nats per token), needs 2,356 edges "
+            "for the same task: 38 times as many.",
+        ),
+        ({"val_loss_nats": None}, "Its dense twin needs 2,356 edges for the same task: 38 times as many."),
+        (
+            {"val_loss_nats": None, "reached": False, "loss_heldout_nats": 0.31},
+            "Not reached in its dense twin: no circuit found there gets to 0.15 nats on the training pairs; the best, "
+            "171 nodes and 2,356 edges, has 0.31 held out.",
+        ),
+    ],
+)
+def test_the_twin_is_compared_in_a_sentence(
+    browser: Any, tmp_path: Path, twin: dict[str, Any], line: str, width: int
+) -> None:
+    bundle = changed(example_bundle(), twin={"n_edges": 38 * example_bundle().circuit.n_edges, **twin})
+    text = opened(browser, bundle, tmp_path, width)
+    assert line in text
+    assert ("times as many" in text) == ("times as many" in line)
+    assert ("dense twin, not reached" in text) == line.startswith("Not reached")
+
+
+@pytest.mark.browser
+def test_a_check_says_in_one_sentence_what_fails_it(browser: Any, tmp_path: Path) -> None:
+    bundle = example_bundle()
+    opened(browser, bundle, tmp_path)
+    found = browser.execute_script("return [...document.querySelectorAll('.threshold')].map((e) => e.innerText)")
+    assert found == [f"F{e.threshold[1:]}." for e in bundle.evidence]

@@ -69,6 +69,7 @@ export interface Carry {
 }
 
 export interface CircuitView {
+  readonly reached: boolean;
   readonly target_loss_nats: number;
   readonly loss_train_nats: number;
   readonly loss_heldout_nats: number;
@@ -82,9 +83,11 @@ export interface CircuitView {
 
 export interface Twin {
   readonly name: string;
+  readonly reached: boolean;
   readonly n_nodes: number;
   readonly n_edges: number;
   readonly loss_heldout_nats: number;
+  readonly val_loss_nats: number | null;
 }
 
 export interface NullView {

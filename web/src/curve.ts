@@ -46,18 +46,23 @@ export function sizeCurve(bundle: Bundle): HTMLElement {
   for (const p of points) {
     svg.append(s("circle", { cx: x(p.edges), cy: y(p.loss_nats), r: 3.5, class: "curve-dot", "data-tip": `${count(p.nodes)} nodes, ${count(p.edges)} edges\n${num(p.loss_nats)} nats` }));
   }
-  const mark = (shape: SVGElement, edges: number, loss: number, text: string, dy: number): void => {
-    svg.append(shape, s("text", { x: x(edges) + 11, y: y(loss) + dy, class: "mark-text" }, text));
+  // Beside its mark and above it, on the side with more room.
+  const mark = (shape: SVGElement, edges: number, loss: number, text: string): void => {
+    const left = x(edges) > W / 2;
+    svg.append(shape, s("text", { x: x(edges) + (left ? -11 : 11), y: y(loss) - 9, class: left ? "mark-text end" : "mark-text" }, text));
   };
-  if (circuit.n_edges > 0) {
-    const [cx, cy] = [x(circuit.n_edges), y(circuit.loss_heldout_nats)];
-    mark(s("path", { d: `M${cx} ${cy - 8}l8 8l-8 8l-8 -8Z`, class: "own-mark", "data-tip": `this circuit\n${num(circuit.loss_heldout_nats)} nats held out` }), circuit.n_edges, circuit.loss_heldout_nats, "this circuit", -9);
-  }
   if (twin) {
     const [cx, cy] = [x(twin.n_edges), y(twin.loss_heldout_nats)];
-    mark(s("rect", { x: cx - 6, y: cy - 6, width: 12, height: 12, class: "twin-mark", "data-tip": `${twin.name}\n${num(twin.loss_heldout_nats)} nats held out` }), twin.n_edges, twin.loss_heldout_nats, "dense twin", -9);
+    const name = twin.reached ? "dense twin" : "dense twin, not reached";
+    mark(s("rect", { x: cx - 6, y: cy - 6, width: 12, height: 12, class: "twin-mark", "data-tip": `${twin.name}\n${num(twin.loss_heldout_nats)} nats held out` }), twin.n_edges, twin.loss_heldout_nats, name);
   }
+  if (circuit.n_edges > 0) {
+    const [cx, cy] = [x(circuit.n_edges), y(circuit.loss_heldout_nats)];
+    const name = circuit.reached ? "this circuit" : "best found, not reached";
+    mark(s("path", { d: `M${cx} ${cy - 8}l8 8l-8 8l-8 -8Z`, class: "own-mark", "data-tip": `${name}\n${num(circuit.loss_heldout_nats)} nats held out` }), circuit.n_edges, circuit.loss_heldout_nats, name);
+  }
+  const held = twin ? "Diamond and square:" : "Diamond:";
   const note = left ? ` Cuts without any edge are left out (${left}).` : "";
   return h("figure", { class: "curve-figure" }, svg as unknown as Node,
-    h("figcaption", {}, `The same scores cut at other sizes, task loss on a log axis of edges.${note}`));
+    h("figcaption", {}, `Circles: the same scores cut at other sizes, on the training pairs. ${held} held out. Edges on a log axis.${note}`));
 }

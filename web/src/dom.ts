@@ -54,6 +54,11 @@ export function plural(n: number, word: string): string {
   return `${count(n)} ${word}${n === 1 ? "" : "s"}`;
 }
 
+/** The text with a capital first letter and without its final stop. */
+export function sentence(text: string): string {
+  return (text.charAt(0).toUpperCase() + text.slice(1)).replace(/[.\s]+$/, "");
+}
+
 const NAMED: Record<string, string> = { "\n": "⏎", "\t": "⇥", "\r": "␍" };
 
 /** A token as a reader can see it: line ends and control characters get a glyph, an empty token too. */

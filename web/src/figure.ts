@@ -171,7 +171,7 @@ export function figure(index: Index, store: Store): Figure {
     const ink = effect === null ? 0 : Math.sqrt(Math.max(0, effect) / index.largestEffect);
     const words = `${describe(node)}\n${effect === null ? "ablation not measured" : `ablating it: ${signed(effect)} nats`}`;
     const g = s("g", {
-      class: `node ${place.residual ? "channel" : "unit"}${ink > 0.55 ? " strong" : ""}${effect === null ? " unmeasured" : ""}`,
+      class: `node ${place.residual ? "channel" : "unit"}${ink > 0.69 ? " strong" : ink > 0.55 ? " middle" : ""}${effect === null ? " unmeasured" : ""}`,
       transform: `translate(${x} ${y})`,
       tabindex: -1,
       role: "button",
@@ -393,6 +393,6 @@ export function legend(index: Index): HTMLElement {
     item(line("carry", null), "carried by the residual stream, not an edge"),
     item(shape(3), "residual channel"),
     item(shape(6), "neuron, or q, k, v of a head"),
-    item(scale, `darker: ablating it costs more (up to ${num(index.largestEffect, 3)} nats)`),
+    item(scale, `stronger fill: ablating it costs more (up to ${num(index.largestEffect, 3)} nats)`),
   );
 }

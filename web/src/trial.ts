@@ -1,7 +1,7 @@
 // The trial: every check with its value, its nulls and its verdict, as a table with one axis per check.
 
 import type { EvidenceView } from "./bundle";
-import { count, h, num, s, ticks } from "./dom";
+import { count, h, num, s, sentence, ticks } from "./dom";
 
 type Verdict = EvidenceView["verdict"];
 
@@ -96,9 +96,9 @@ function check(evidence: EvidenceView): HTMLElement {
   return h("article", { class: `check ${evidence.verdict.replace(" ", "-")}`, "data-verdict": evidence.verdict },
     h("div", { class: "check-text" },
       verdictBadge(evidence.verdict),
-      h("h3", {}, name.charAt(0).toUpperCase() + name.slice(1)),
-      rest ? h("p", { class: "claim" }, rest.charAt(0).toUpperCase() + rest.slice(1) + ".") : null,
-      evidence.threshold ? h("p", { class: "threshold" }, h("span", { class: "aside" }, "Bar"), evidence.threshold) : null,
+      h("h3", {}, sentence(name)),
+      rest ? h("p", { class: "claim" }, `${sentence(rest)}.`) : null,
+      evidence.threshold ? h("p", { class: "threshold" }, `${sentence(evidence.threshold)}.`) : null,
       evidence.note ? h("p", { class: "note" }, evidence.note) : null,
       how.length
         ? h("details", { class: "method" }, h("summary", {}, "Ablation used"),

@@ -4,9 +4,10 @@
 import type { Bundle } from "./bundle";
 import { panel } from "./card";
 import { sizeCurve } from "./curve";
-import { count, h, num, plural } from "./dom";
+import { count, h } from "./dom";
 import { figure, legend } from "./figure";
 import { indexOf, type Index } from "./index";
+import { lead } from "./lead";
 import { record } from "./record";
 import { search } from "./search";
 import { Store, type Theme } from "./state";
@@ -21,20 +22,6 @@ export interface Host {
 
 const MANY_EDGES = 400;
 const THEMES: Theme[] = ["auto", "light", "dark"];
-
-function lead(bundle: Bundle): HTMLElement {
-  const { task, circuit, model, twin } = bundle;
-  const does = task.description.replace(/[.\s]+$/, "");
-  const line = h("p", { class: "lead" }, `${does}: `,
-    h("b", {}, plural(circuit.n_nodes, "node")), " and ", h("b", {}, plural(circuit.n_edges, "edge")), ` of ${model.name} do this alone, at `,
-    h("b", {}, `${num(circuit.loss_heldout_nats, 3)} nats`), " of held-out task loss");
-  if (!twin) line.append(".");
-  else {
-    const ratio = circuit.n_edges > 0 ? ` (${num(twin.n_edges / circuit.n_edges, 2)} times as many)` : "";
-    line.append(`. Its dense twin needs ${plural(twin.n_nodes, "node")} and ${plural(twin.n_edges, "edge")}${ratio} at ${num(twin.loss_heldout_nats, 3)}.`);
-  }
-  return line;
-}
 
 function themeButton(root: HTMLElement): HTMLButtonElement {
   const button = h("button", { type: "button", class: "tool theme" });

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gossamer import __version__
-from gossamer.commands.run_folder import Run, read_record
+from gossamer.commands.run_folder import Run, RunRecord, read_record
+from gossamer.errors import BadInput, CorruptFile
 from gossamer.evidence import Evidence
 from gossamer.explain import (
     TopExample,
@@ -19,7 +20,9 @@ from gossamer.explain import (
     top_examples,
 )
 from gossamer.graph import carries
+from gossamer.models import LoadedModel, from_pretrained
 from gossamer.show import bundle as view
+from gossamer.subject import require_model_of
 
 EFFECT_PAIRS = 128
 
@@ -43,7 +46,7 @@ def build_bundle(run: Run, evidence: Sequence[Evidence], twin: Path | None = Non
         ),
         model=_model_view(run),
         circuit=_circuit_view(run),
-        twin=_twin_view(twin) if twin else None,
+        twin=_twin_view(twin, run.about) if twin else None,
         evidence=tuple(view.EvidenceView.model_validate(e.model_dump(exclude={"seed"})) for e in evidence),
         curve=tuple(view.CurvePoint(nodes=n, edges=e, loss_nats=loss) for n, e, loss in result.curve),
         record=run.about.record.model_dump(mode="json"),
@@ -53,20 +56,53 @@ def build_bundle(run: Run, evidence: Sequence[Evidence], twin: Path | None = Non
 def _model_view(run: Run) -> view.ModelView:
     model, c = run.model.model, run.model.model.config
     state = model.state_dict().values()
-    loss = run.model.record.get("details", {}).get("validation_loss_nats")
     return view.ModelView(
         name=run.model.name, n_layer=c.n_layer, d_model=c.d_model, n_head=c.n_head, d_head=c.d_head, d_mlp=c.d_mlp,
         vocab_size=c.vocab_size, nonzero_weights=sum(int(t.count_nonzero()) for t in state),
-        total_weights=sum(t.numel() for t in model.state_dict().values()), val_loss_nats=loss,
+        total_weights=sum(t.numel() for t in model.state_dict().values()), val_loss_nats=_val_loss(run.model),
     )  # fmt: skip
 
 
-def _twin_view(folder: Path) -> view.Twin:
+def _val_loss(model: LoadedModel) -> float | None:
+    return model.record.get("details", {}).get("validation_loss_nats")
+
+
+def _twin_view(folder: Path, own: RunRecord) -> view.Twin:
     other = read_record(folder)
+    _require_same_question(folder, own, other)
+    result = other.result
     return view.Twin(
-        name=other.record.model, n_nodes=other.result.nodes, n_edges=other.result.edges,
-        loss_heldout_nats=other.result.loss_heldout_nats,
+        name=other.record.model, reached=result.reached, n_nodes=result.nodes, n_edges=result.edges,
+        loss_heldout_nats=result.loss_heldout_nats, val_loss_nats=_twin_val_loss(other),
     )  # fmt: skip
+
+
+def _require_same_question(folder: Path, own: RunRecord, other: RunRecord) -> None:
+    """BadInput unless both runs asked for a circuit of the same task at the same target loss."""
+    expected, came = (
+        {
+            "task": r.record.task,
+            "task version": r.record.task_version,
+            "target loss": f"{r.result.target_loss_nats!r} nats",
+        }
+        for r in (own, other)
+    )
+    wrong = [what for what in expected if came[what] != expected[what]]
+    if wrong:
+        raise BadInput(
+            f"Expected a twin run of {', '.join(f'{w} {expected[w]}' for w in wrong)}, got "
+            f"{', '.join(f'{w} {came[w]}' for w in wrong)} in {folder}; prune the twin with this run's task and target."
+        )
+
+
+def _twin_val_loss(other: RunRecord) -> float | None:
+    """Its model's own loss; None when the model is gone or is no longer the one of the run."""
+    try:
+        model = from_pretrained(other.model_source)
+        require_model_of(other.record, model)
+    except (BadInput, CorruptFile):
+        return None
+    return _val_loss(model)
 
 
 def _circuit_view(run: Run) -> view.CircuitView:
@@ -75,6 +111,7 @@ def _circuit_view(run: Run) -> view.CircuitView:
     edges = zip(circuit.src, circuit.dst, circuit.weight, circuit.matrix, strict=True)
     calibration = circuit.calibration
     return view.CircuitView(
+        reached=result.reached,
         target_loss_nats=result.target_loss_nats,
         loss_train_nats=result.loss_train_nats,
         loss_heldout_nats=result.loss_heldout_nats,

@@ -124,8 +124,12 @@ class Carry(BundleModel):
 
 
 class CircuitView(BundleModel):
-    """The circuit. Task losses in nats; `n_nodes` and `n_edges` must be the lengths of `nodes` and `edges`."""
+    """The circuit. Task losses in nats; `n_nodes` and `n_edges` must be the lengths of `nodes` and `edges`.
 
+    Not `reached`: no circuit found meets the target on the training pairs, and this is the one nearest to it.
+    """
+
+    reached: bool
     target_loss_nats: float
     loss_train_nats: float
     loss_heldout_nats: float
@@ -158,12 +162,17 @@ class CircuitView(BundleModel):
 
 
 class Twin(BundleModel):
-    """The dense twin's circuit at the same target loss, for comparison."""
+    """The dense twin's circuit for the same task and target loss; not `reached`: the best found, no ratio is drawn.
+
+    `val_loss_nats` is the twin model's own loss in nats per token, null when its model is gone.
+    """
 
     name: str
+    reached: bool
     n_nodes: int
     n_edges: int
     loss_heldout_nats: float
+    val_loss_nats: float | None
 
 
 class NullView(BundleModel):

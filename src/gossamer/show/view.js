@@ -32,6 +32,9 @@ function count(value) {
 function plural(n, word) {
   return `${count(n)} ${word}${n === 1 ? "" : "s"}`;
 }
+function sentence(text) {
+  return (text.charAt(0).toUpperCase() + text.slice(1)).replace(/[.\s]+$/, "");
+}
 var NAMED = { "\n": "⏎", "	": "⇥", "\r": "␍" };
 function visible(token) {
   if (token === "") return "∅";
@@ -334,25 +337,29 @@ function sizeCurve(bundle) {
     svg.append(s("circle", { cx: x(p.edges), cy: y(p.loss_nats), r: 3.5, class: "curve-dot", "data-tip": `${count(p.nodes)} nodes, ${count(p.edges)} edges
 ${num(p.loss_nats)} nats` }));
   }
-  const mark = (shape, edges, loss, text, dy) => {
-    svg.append(shape, s("text", { x: x(edges) + 11, y: y(loss) + dy, class: "mark-text" }, text));
+  const mark = (shape, edges, loss, text) => {
+    const left2 = x(edges) > W / 2;
+    svg.append(shape, s("text", { x: x(edges) + (left2 ? -11 : 11), y: y(loss) - 9, class: left2 ? "mark-text end" : "mark-text" }, text));
   };
-  if (circuit.n_edges > 0) {
-    const [cx, cy] = [x(circuit.n_edges), y(circuit.loss_heldout_nats)];
-    mark(s("path", { d: `M${cx} ${cy - 8}l8 8l-8 8l-8 -8Z`, class: "own-mark", "data-tip": `this circuit
-${num(circuit.loss_heldout_nats)} nats held out` }), circuit.n_edges, circuit.loss_heldout_nats, "this circuit", -9);
-  }
   if (twin) {
     const [cx, cy] = [x(twin.n_edges), y(twin.loss_heldout_nats)];
+    const name = twin.reached ? "dense twin" : "dense twin, not reached";
     mark(s("rect", { x: cx - 6, y: cy - 6, width: 12, height: 12, class: "twin-mark", "data-tip": `${twin.name}
-${num(twin.loss_heldout_nats)} nats held out` }), twin.n_edges, twin.loss_heldout_nats, "dense twin", -9);
+${num(twin.loss_heldout_nats)} nats held out` }), twin.n_edges, twin.loss_heldout_nats, name);
   }
+  if (circuit.n_edges > 0) {
+    const [cx, cy] = [x(circuit.n_edges), y(circuit.loss_heldout_nats)];
+    const name = circuit.reached ? "this circuit" : "best found, not reached";
+    mark(s("path", { d: `M${cx} ${cy - 8}l8 8l-8 8l-8 -8Z`, class: "own-mark", "data-tip": `${name}
+${num(circuit.loss_heldout_nats)} nats held out` }), circuit.n_edges, circuit.loss_heldout_nats, name);
+  }
+  const held = twin ? "Diamond and square:" : "Diamond:";
   const note = left ? ` Cuts without any edge are left out (${left}).` : "";
   return h(
     "figure",
     { class: "curve-figure" },
     svg,
-    h("figcaption", {}, `The same scores cut at other sizes, task loss on a log axis of edges.${note}`)
+    h("figcaption", {}, `Circles: the same scores cut at other sizes, on the training pairs. ${held} held out. Edges on a log axis.${note}`)
   );
 }
 
@@ -809,7 +816,7 @@ ${one.edge.matrix}  weight ${signed(one.edge.weight, 6)}`;
     const words2 = `${describe(node)}
 ${effect === null ? "ablation not measured" : `ablating it: ${signed(effect)} nats`}`;
     const g = s("g", {
-      class: `node ${place.residual ? "channel" : "unit"}${ink > 0.55 ? " strong" : ""}${effect === null ? " unmeasured" : ""}`,
+      class: `node ${place.residual ? "channel" : "unit"}${ink > 0.69 ? " strong" : ink > 0.55 ? " middle" : ""}${effect === null ? " unmeasured" : ""}`,
       transform: `translate(${x} ${y})`,
       tabindex: -1,
       role: "button",
@@ -946,7 +953,7 @@ ${effect === null ? "ablation not measured" : `ablating it: ${signed(effect)} na
     event.preventDefault();
   });
   const paint = () => {
-    const { selected, peeked, found, strongest } = store.get();
+    const { selected, peeked, found: found2, strongest } = store.get();
     const centre = peeked ?? selected;
     svg.classList.toggle("centred", centre !== null);
     const near = /* @__PURE__ */ new Set();
@@ -955,8 +962,8 @@ ${effect === null ? "ablation not measured" : `ablating it: ${signed(effect)} na
       g.classList.toggle("selected", site === selected);
       g.classList.toggle("centre", site === centre);
       g.classList.toggle("near", near.has(site));
-      g.classList.toggle("dim", centre === null && found !== null && !found.has(site));
-      g.classList.toggle("found", found !== null && found.has(site));
+      g.classList.toggle("dim", centre === null && found2 !== null && !found2.has(site));
+      g.classList.toggle("found", found2 !== null && found2.has(site));
       g.setAttribute("aria-pressed", String(site === selected));
     }
     numberLayer.replaceChildren();
@@ -1020,7 +1027,7 @@ function legend(index) {
     item(line("carry", null), "carried by the residual stream, not an edge"),
     item(shape(3), "residual channel"),
     item(shape(6), "neuron, or q, k, v of a head"),
-    item(scale, `darker: ablating it costs more (up to ${num(index.largestEffect, 3)} nats)`)
+    item(scale, `stronger fill: ablating it costs more (up to ${num(index.largestEffect, 3)} nats)`)
   );
 }
 
@@ -1058,6 +1065,185 @@ function indexOf(bundle) {
     feeds: (site) => out.get(site) ?? [],
     fedBy: (site) => into.get(site) ?? []
   };
+}
+
+// src/trial.ts
+var ICONS = {
+  pass: "M3 8.5L6.5 12L13 4.5",
+  fail: "M4 4L12 12M12 4L4 12",
+  "not reached": "M8 3V9.5M8 12V13",
+  "not measured": "M3.5 8H12.5"
+};
+function verdictBadge(verdict, label = verdict) {
+  const icon = s("svg", { width: 14, height: 14, viewBox: "0 0 16 16", "aria-hidden": "true" }, s("path", { d: ICONS[verdict] }));
+  return h("span", { class: `verdict ${verdict.replace(" ", "-")}` }, icon, label);
+}
+var WIDTH = 260;
+var INSET = 8;
+function scaleOf(rows) {
+  const values = rows.flatMap((row) => [row.value, ...row.interval ?? []]).filter((v) => v !== null);
+  let [lo, hi] = [Math.min(0, ...values), Math.max(...values, 0)];
+  if (hi - lo < 1e-12) hi = lo + 1;
+  const room = (hi - lo) * 0.04;
+  [lo, hi] = [lo < 0 ? lo - room : lo, hi + room];
+  return Object.assign((v) => INSET + (v - lo) / (hi - lo) * (WIDTH - 2 * INSET), { lo, hi });
+}
+function plot(row, x) {
+  const svg = s("svg", { width: WIDTH, height: 26, class: "plot", "aria-hidden": "true" }, s("path", { d: `M${INSET} 13H${WIDTH - INSET}`, class: "rail" }));
+  if (row.value === null) return svg;
+  if (row.interval) {
+    const [a, b] = [x(row.interval[0]), x(row.interval[1])];
+    svg.append(s("path", { d: `M${a} 13H${b}M${a} 9V17M${b} 9V17`, class: row.own ? "whisker own" : "whisker" }));
+  }
+  const at = x(row.value);
+  svg.append(row.own ? s("path", { d: `M${at} 7L${at + 6} 13L${at} 19L${at - 6} 13Z`, class: "own-mark" }) : s("circle", { cx: at, cy: 13, r: 4, class: "null-mark" }));
+  return svg;
+}
+function axis(x, unit) {
+  const svg = s("svg", { width: WIDTH, height: 34, class: "plot axis", "aria-hidden": "true" }, s("path", { d: `M${INSET} 2H${WIDTH - INSET}`, class: "axis-line" }));
+  for (const t of ticks(x.lo, x.hi, 6)) {
+    svg.append(s("path", { d: `M${x(t)} 2v4`, class: "axis-line" }), s("text", { x: x(t), y: 17, class: "axis-text" }, num(t, 3)));
+  }
+  svg.append(s("text", { x: WIDTH - INSET, y: 31, class: "axis-text end" }, unit));
+  return svg;
+}
+function words(row) {
+  if (row.value === null) return row.outcome;
+  return num(row.value, 4);
+}
+function table(evidence) {
+  const rows = [
+    { name: "this circuit", value: evidence.value, interval: evidence.interval, n: evidence.n, outcome: evidence.verdict, own: true },
+    ...evidence.nulls.map((null_) => ({ ...null_, own: false }))
+  ];
+  const drawn = rows.some((row) => row.value !== null);
+  const x = scaleOf(rows);
+  const body = h("tbody");
+  for (const row of rows) {
+    const interval = row.interval ? `[${num(row.interval[0], 3)}, ${num(row.interval[1], 3)}]` : "";
+    body.append(h(
+      "tr",
+      { class: row.own ? "own" : null },
+      h("th", { scope: "row" }, row.name),
+      h("td", { class: row.value === null ? "absent" : "figure-cell", "data-tip": row.value === null ? null : String(row.value) }, words(row)),
+      h("td", { class: "interval" }, interval),
+      h("td", { class: "n" }, row.n === null ? "" : count(row.n)),
+      h("td", { class: "plot-cell" }, drawn ? plot(row, x) : null)
+    ));
+  }
+  const head = h("thead", {}, h("tr", {}, h("th", { class: "c-name" }), h("th", { class: "c-value" }, evidence.unit || "value"), h("th", { class: "c-interval" }, "interval"), h("th", { class: "c-n" }, "n"), h("th", { class: "c-plot" })));
+  const result = h("table", { class: "nulls" }, h("caption", { class: "sr" }, evidence.claim), head, body);
+  if (drawn) result.append(h("tfoot", {}, h("tr", {}, h("td", { colspan: 4 }), h("td", { class: "plot-cell" }, axis(x, evidence.unit)))));
+  return result;
+}
+function check(evidence) {
+  const cut = evidence.claim.indexOf(": ");
+  const [name, rest] = cut > 0 ? [evidence.claim.slice(0, cut), evidence.claim.slice(cut + 2)] : [evidence.claim, ""];
+  const how = evidence.methodology ? Object.entries(evidence.methodology) : [];
+  return h(
+    "article",
+    { class: `check ${evidence.verdict.replace(" ", "-")}`, "data-verdict": evidence.verdict },
+    h(
+      "div",
+      { class: "check-text" },
+      verdictBadge(evidence.verdict),
+      h("h3", {}, sentence(name)),
+      rest ? h("p", { class: "claim" }, `${sentence(rest)}.`) : null,
+      evidence.threshold ? h("p", { class: "threshold" }, `${sentence(evidence.threshold)}.`) : null,
+      evidence.note ? h("p", { class: "note" }, evidence.note) : null,
+      how.length ? h(
+        "details",
+        { class: "method" },
+        h("summary", {}, "Ablation used"),
+        h("dl", {}, ...how.flatMap(([key, value]) => [h("dt", {}, key), h("dd", {}, value)]))
+      ) : null
+    ),
+    h("div", { class: "check-data" }, table(evidence))
+  );
+}
+function trial(evidence) {
+  if (!evidence.length) return h("p", { class: "muted" }, "No check has been run on this circuit yet.");
+  return h("div", { class: "checks" }, ...evidence.map(check));
+}
+function tally(evidence) {
+  const order = ["pass", "fail", "not reached", "not measured"];
+  const badges = order.flatMap((verdict) => {
+    const n = evidence.filter((e) => e.verdict === verdict).length;
+    return n ? [verdictBadge(verdict, `${n} ${verdict}`)] : [];
+  });
+  return h("div", { class: "tally" }, ...badges);
+}
+
+// src/lead.ts
+var EQUAL_NATS = 0.05;
+function apart(value, other) {
+  const digits = [3, 4, 5, 6, 7].find((d) => num(value, d) !== num(other, d));
+  return num(value, digits ?? 3);
+}
+function found({ task, circuit, model }) {
+  return h(
+    "p",
+    { class: "lead" },
+    `${sentence(task.description)}: `,
+    h("b", {}, plural(circuit.n_nodes, "node")),
+    " and ",
+    h("b", {}, plural(circuit.n_edges, "edge")),
+    ` of ${model.name} do this alone, at `,
+    h("b", {}, `${num(circuit.loss_heldout_nats, 3)} nats`),
+    " of held-out task loss."
+  );
+}
+function missed({ circuit, model }) {
+  const target = circuit.target_loss_nats;
+  return h(
+    "p",
+    { class: "lead" },
+    verdictBadge("not reached", "Not reached:"),
+    ` no circuit found in ${model.name} gets to `,
+    h("b", {}, `${num(target, 3)} nats`),
+    " of task loss on the training pairs; the best found, ",
+    h("b", {}, plural(circuit.n_nodes, "node")),
+    " and ",
+    h("b", {}, plural(circuit.n_edges, "edge")),
+    ", has ",
+    h("b", {}, `${apart(circuit.loss_train_nats, target)} nats`),
+    ` there and ${num(circuit.loss_heldout_nats, 3)} held out.`
+  );
+}
+function itsTwin(own, its) {
+  if (own === null || its === null) return ["its dense twin", ""];
+  const losses = `${num(its)} against ${num(own)} nats per token`;
+  const equal = Math.abs(own - its) <= EQUAL_NATS;
+  return [`its dense twin, ${equal ? "of equal" : "of another"} language-modelling loss (${losses})`, ","];
+}
+function ratio(its, own) {
+  const times = its / own;
+  const text = times < 100 ? num(times, 2) : count(Math.round(times));
+  return text === "1" ? "as many" : `${text} times as many`;
+}
+function twinLine({ circuit, model }, twin) {
+  const line = h("p", { class: "lead twin-line" });
+  const [name, comma] = itsTwin(model.val_loss_nats, twin.val_loss_nats);
+  const edges = h("b", {}, plural(twin.n_edges, "edge"));
+  if (!twin.reached) {
+    line.append(
+      verdictBadge("not reached", "Not reached"),
+      ` in ${name}: no circuit found there gets to ${num(circuit.target_loss_nats, 3)} nats on the training pairs; the best, `,
+      h("b", {}, plural(twin.n_nodes, "node")),
+      " and ",
+      edges,
+      `, has ${num(twin.loss_heldout_nats, 3)} held out.`
+    );
+    return line;
+  }
+  line.append(`${sentence(name)}${comma} needs `, edges, " for the same task");
+  if (circuit.reached && circuit.n_edges > 0) line.append(": ", h("b", {}, ratio(twin.n_edges, circuit.n_edges)));
+  line.append(".");
+  return line;
+}
+function lead(bundle) {
+  const { circuit, twin } = bundle;
+  return h("div", { class: "leads" }, circuit.reached ? found(bundle) : missed(bundle), twin && twinLine(bundle, twin));
 }
 
 // src/record.ts
@@ -1184,7 +1370,7 @@ var Store = class {
 };
 
 // src/style.css
-var style_default = '.gossamer {\n  color-scheme: light dark;\n  --paper: light-dark(#fdfdfb, #14161a);\n  --raised: light-dark(#ffffff, #1a1d22);\n  --band: light-dark(#f5f5f1, #1a1d22);\n  --ink: light-dark(#1c1e22, #e9e7e2);\n  --muted: light-dark(#63686f, #9da2a9);\n  --faint: light-dark(#b9bcb8, #50555c);\n  --rule: light-dark(#e3e3dd, #2c3036);\n  --up: light-dark(#2a66ab, #72aef0);\n  --down: light-dark(#c24a1e, #f28b5b);\n  --pass: light-dark(#27704a, #6cc596);\n  --fail: light-dark(#b3221c, #ff7d74);\n  --warn: light-dark(#8a6100, #e0b04a);\n  --focus: light-dark(#111317, #ffffff);\n  --serif: ui-serif, "Iowan Old Style", Charter, "Source Serif 4", Georgia, "Liberation Serif", "DejaVu Serif", serif;\n  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif;\n  --mono: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", "DejaVu Sans Mono", monospace;\n  box-sizing: border-box;\n  min-height: 100vh;\n  padding: 40px max(28px, calc((100% - 1400px) / 2)) 56px;\n  background: var(--paper);\n  color: var(--ink);\n  font: 14px/1.5 var(--sans);\n  font-variant-numeric: tabular-nums;\n  -webkit-text-size-adjust: 100%;\n}\n.gossamer[data-theme="light"] { color-scheme: light; }\n.gossamer[data-theme="dark"] { color-scheme: dark; }\n.gossamer *, .gossamer *::before { box-sizing: inherit; }\n.gossamer [hidden] { display: none !important; }\n.gossamer .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }\n.gossamer h1, .gossamer h2, .gossamer h3, .gossamer p, .gossamer figure, .gossamer dl, .gossamer dd { margin: 0; }\n.gossamer h1 { font: 400 34px/1.15 var(--serif); letter-spacing: -0.01em; margin: 10px 0 12px; text-wrap: balance; overflow-wrap: anywhere; }\n.gossamer h2 { font: 400 23px/1.25 var(--serif); }\n.gossamer h3 { font: 600 13px/1.4 var(--sans); }\n.gossamer .mono, .gossamer code { font-family: var(--mono); font-size: 0.94em; }\n.gossamer .muted { color: var(--muted); }\n.gossamer .aside { color: var(--muted); font-weight: 400; margin-left: 8px; }\n.gossamer button { font: inherit; color: inherit; }\n.gossamer :focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; border-radius: 3px; }\n\n/* Header */\n.gossamer .top { max-width: 100%; margin-bottom: 28px; }\n.gossamer .eyebrow { display: flex; gap: 14px; align-items: center; color: var(--muted); font-size: 13px; }\n.gossamer .eyebrow .theme { margin-left: auto; }\n.gossamer .lead { font: 400 18px/1.5 var(--serif); max-width: 46em; text-wrap: pretty; }\n.gossamer .lead b { font-weight: 600; white-space: nowrap; }\n.gossamer .tally { display: flex; flex-wrap: wrap; gap: 6px 20px; margin-top: 14px; }\n.gossamer .tool { background: none; border: 1px solid var(--rule); border-radius: 6px; padding: 3px 9px; cursor: pointer; color: var(--muted); }\n.gossamer .tool:hover { color: var(--ink); border-color: var(--faint); }\n\n/* Verdicts */\n.gossamer .verdict { display: inline-flex; align-items: center; gap: 6px; font-weight: 600; font-size: 13px; white-space: nowrap; }\n.gossamer .verdict svg { fill: none; stroke: currentColor; stroke-width: 2.2; stroke-linecap: round; stroke-linejoin: round; }\n.gossamer .verdict.pass { color: var(--pass); }\n.gossamer .verdict.fail { color: var(--fail); }\n.gossamer .verdict.not-reached { color: var(--warn); }\n.gossamer .verdict.not-measured { color: var(--muted); }\n\n/* Stage: figure and panel */\n.gossamer .stage { display: grid; grid-template-columns: minmax(0, 1fr) 368px; gap: 36px; align-items: start; border-top: 1px solid var(--rule); padding-top: 20px; }\n.gossamer .stage.stacked { grid-template-columns: minmax(0, 1fr); gap: 24px; }\n.gossamer .toolbar { display: flex; flex-wrap: wrap; align-items: center; gap: 10px 24px; margin-bottom: 12px; min-height: 32px; }\n.gossamer .search-box { position: relative; flex: 0 1 260px; }\n.gossamer .search { width: 100%; font: inherit; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 5px 10px; }\n.gossamer .search::placeholder { color: var(--muted); }\n.gossamer .results { position: absolute; z-index: 5; top: 100%; left: 0; min-width: 100%; width: max-content; max-width: 460px; margin: 4px 0 0; padding: 4px; list-style: none; background: var(--raised); border: 1px solid var(--rule); border-radius: 8px; box-shadow: 0 8px 28px rgb(0 0 0 / 0.14); }\n.gossamer .results li { display: flex; gap: 14px; justify-content: space-between; padding: 4px 8px; border-radius: 5px; cursor: pointer; }\n.gossamer .results li[aria-selected="true"], .gossamer .results li[role="option"]:hover { background: var(--band); }\n.gossamer .results .count { color: var(--muted); cursor: default; }\n.gossamer .strength { display: inline-flex; align-items: center; gap: 10px; color: var(--muted); font-size: 13px; }\n.gossamer .strength input { width: 120px; accent-color: var(--muted); }\n\n.gossamer .figure-frame { position: relative; }\n.gossamer .figure-svg { display: block; width: 100%; cursor: grab; touch-action: pan-y; user-select: none; overflow: hidden; }\n.gossamer .figure-svg.dragging { cursor: grabbing; }\n.gossamer .zoom { position: absolute; right: 0; top: 0; display: flex; gap: 4px; }\n.gossamer .zoom .tool { width: 28px; height: 28px; padding: 0; background: var(--paper); line-height: 1; }\n\n.gossamer .band { fill: var(--band); }\n.gossamer .block-title { font: 600 12.5px var(--sans); fill: var(--ink); }\n.gossamer .block-sub { font: 12px var(--sans); fill: var(--muted); }\n.gossamer .row-label { font: 11px var(--sans); fill: var(--muted); text-anchor: end; }\n.gossamer .head-box { fill: var(--paper); stroke: var(--faint); stroke-width: 1; }\n.gossamer .head-label { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .plate rect { fill: var(--paper); stroke: var(--faint); }\n.gossamer .plate-text { font: 12px var(--mono); fill: var(--ink); text-anchor: middle; white-space: pre; }\n\n.gossamer .carry, .gossamer .root { fill: none; stroke: var(--faint); stroke-width: 1.1; }\n.gossamer .root { stroke-dasharray: 1.5 3.5; }\n.gossamer .root-dot { fill: var(--faint); }\n.gossamer .carry.meets { stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .edge { fill: none; stroke-linecap: butt; opacity: 0.86; transition: opacity 0.12s; }\n.gossamer .edge.up { stroke: var(--up); }\n.gossamer .edge.down { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .tip-up { fill: var(--up); }\n.gossamer .tip-down { fill: none; stroke: var(--down); stroke-width: 2.4; }\n.gossamer .edge.hidden { display: none; }\n.gossamer .hit { fill: none; stroke: transparent; stroke-width: 9; pointer-events: stroke; }\n\n.gossamer .node { cursor: pointer; outline: none; }\n.gossamer .pill { fill: color-mix(in srgb, var(--ink) var(--ink-share, 0%), var(--raised)); stroke: var(--ink); stroke-width: 1; }\n.gossamer .node.unmeasured .pill { stroke-dasharray: 2.5 2.5; }\n.gossamer .pill-text { font: 11px var(--sans); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .qkv { font-style: italic; font-family: var(--serif); font-size: 12px; }\n.gossamer .node.strong .pill-text { fill: var(--paper); }\n.gossamer .node:hover .pill, .gossamer .node.near .pill { stroke-width: 1.8; }\n.gossamer .node.selected .pill, .gossamer .node.found .pill { stroke-width: 2.6; }\n.gossamer .node:focus-visible .pill { stroke-width: 2.6; outline: 2px solid var(--focus); outline-offset: 3px; border-radius: 4px; }\n.gossamer .back { fill: var(--band); }\n.gossamer .face { transition: opacity 0.12s; }\n.gossamer .node.dim .face { opacity: 0.22; }\n.gossamer .centred .node:not(.centre, .near) .face { opacity: 0.28; }\n.gossamer .centred .edge:not(.on) { opacity: 0.07; }\n.gossamer .centred .edge.on { opacity: 1; }\n.gossamer .centred :is(.carry, .root):not(.on) { opacity: 0.35; }\n.gossamer .centred .carry.on { stroke: var(--ink); stroke-width: 1.8; }\n.gossamer .number { font: 600 10.5px var(--sans); text-anchor: middle; paint-order: stroke; stroke: var(--band); stroke-width: 4px; stroke-linejoin: round; pointer-events: none; }\n.gossamer .number.up { fill: var(--up); }\n.gossamer .number.down { fill: var(--down); }\n\n.gossamer .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; margin-top: 14px; color: var(--muted); font-size: 12px; }\n.gossamer .legend-item { display: inline-flex; align-items: center; gap: 8px; }\n.gossamer .legend .edge { stroke-width: 2; }\n\n/* Panel */\n.gossamer .panel { position: sticky; top: 20px; max-height: calc(100vh - 40px); overflow-y: auto; outline-offset: -2px; padding: 2px 6px 2px 2px; scrollbar-width: thin; }\n.gossamer .card { display: grid; gap: 22px; }\n.gossamer .card-head { display: flex; justify-content: space-between; gap: 12px; align-items: start; }\n.gossamer .card-head h2 { font: 500 18px/1.3 var(--mono); overflow-wrap: anywhere; }\n.gossamer .close { background: none; border: 0; font-size: 22px; line-height: 1; padding: 2px 6px; cursor: pointer; color: var(--muted); }\n.gossamer .card-part h3 { padding-bottom: 5px; margin-bottom: 6px; border-bottom: 1px solid var(--rule); }\n.gossamer .facts { display: flex; gap: 32px; }\n.gossamer .fact-label, .gossamer .fact-note { color: var(--muted); font-size: 12px; }\n.gossamer .fact-value { font-size: 19px; line-height: 1.35; }\n.gossamer table { border-collapse: collapse; }\n.gossamer .links { width: 100%; table-layout: fixed; }\n.gossamer .links td { padding: 2px 0; }\n.gossamer .links { font-size: 13px; }\n.gossamer .links td:nth-child(1) { width: 58%; }\n.gossamer .links td:nth-child(2) { width: 20%; }\n.gossamer .figure-cell { text-align: right; padding-right: 10px !important; }\n.gossamer .links .muted { padding-left: 10px; font-size: 12px; }\n.gossamer .site { font-family: var(--mono); font-size: 12px; background: none; border: 0; padding: 0; cursor: pointer; text-align: left; text-decoration: underline; text-decoration-color: var(--faint); text-underline-offset: 3px; }\n.gossamer .site:hover { text-decoration-color: currentColor; }\n.gossamer .bar { display: block; height: 8px; min-width: 1px; }\n.gossamer .bar.up { background: var(--up); }\n.gossamer .bar.down { background: repeating-linear-gradient(90deg, var(--down) 0 4px, transparent 4px 6px); }\n.gossamer .bar.ink { background: var(--muted); }\n.gossamer .more { background: none; border: 0; padding: 4px 0; color: var(--muted); cursor: pointer; text-decoration: underline; }\n.gossamer .two { display: grid; gap: 22px; }\n.gossamer .sides th { font-weight: 400; text-align: left; color: var(--muted); padding-right: 12px; white-space: nowrap; }\n.gossamer .sides svg { display: block; }\n.gossamer .rail { stroke: var(--rule); stroke-width: 1; }\n.gossamer .zero { stroke: var(--faint); stroke-width: 1; }\n.gossamer .dot-full { fill: var(--ink); }\n.gossamer .dot-open { fill: var(--paper); stroke: var(--ink); stroke-width: 1.5; }\n.gossamer .dot-tick { stroke: var(--muted); stroke-width: 2; }\n.gossamer .excerpt-row { display: grid; grid-template-columns: 44px minmax(0, 1fr); gap: 10px; padding: 4px 0; align-items: baseline; }\n.gossamer .peak-value { color: var(--muted); font-size: 12px; text-align: right; }\n.gossamer .excerpt { font: 12.5px/1.75 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer .tok { unicode-bidi: isolate; border-radius: 2px; padding: 1px 0; }\n.gossamer .tok.pos { background: color-mix(in srgb, var(--up) var(--share), transparent); }\n.gossamer .tok.neg { background: color-mix(in srgb, var(--down) var(--share), transparent); text-decoration: underline dashed; text-underline-offset: 3px; }\n.gossamer .tok.peak { outline: 1.5px solid var(--ink); outline-offset: 0; }\n.gossamer .chips { display: flex; flex-wrap: wrap; gap: 6px; }\n.gossamer .chip { display: inline-flex; gap: 7px; align-items: baseline; border: 1px solid var(--rule); border-radius: 5px; padding: 1px 7px; }\n.gossamer .chip-number { font-size: 12px; }\n.gossamer .chip.pos .chip-number { color: var(--up); }\n.gossamer .chip.neg .chip-number { color: var(--down); }\n.gossamer .pair { padding: 5px 0; border-bottom: 1px dotted var(--rule); }\n.gossamer .pair:last-child { border-bottom: 0; }\n.gossamer .prompt { font: 12.5px/1.6 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer mark { background: none; color: inherit; font-weight: 700; border-bottom: 2px solid var(--ink); margin-left: 1px; }\n.gossamer .prose { font-size: 13px; }\n.gossamer .prose + .prose { margin-top: 6px; }\n\n.gossamer .stacked .panel { position: static; max-height: none; }\n.gossamer .stacked .overview { grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 24px 36px; align-items: start; }\n.gossamer .stacked .panel.has-node { position: sticky; bottom: 0; z-index: 3; max-height: 46vh; background: var(--paper); border-top: 2px solid var(--ink); padding: 16px 8px 20px; box-shadow: 0 -14px 30px -12px rgb(0 0 0 / 0.16); }\n.gossamer .stacked .has-node .card { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px 36px; align-items: start; }\n.gossamer .stacked .has-node .card-head { grid-column: 1 / -1; }\n\n/* Parts */\n.gossamer .part { margin-top: 56px; border-top: 1px solid var(--rule); padding-top: 22px; }\n.gossamer .part-head { display: flex; flex-wrap: wrap; gap: 2px 16px; align-items: baseline; margin-bottom: 8px; }\n.gossamer .check { display: grid; grid-template-columns: minmax(220px, 1fr) auto; gap: 12px 48px; padding: 22px 0 22px 18px; border-left: 3px solid transparent; border-bottom: 1px solid var(--rule); }\n.gossamer .check:last-child { border-bottom: 0; }\n.gossamer .check.fail { border-left-color: var(--fail); }\n.gossamer .check.not-reached { border-left-color: var(--warn); }\n.gossamer .check-text { display: grid; gap: 4px; align-content: start; max-width: 30em; }\n.gossamer .check-text h3 { font: 400 18px/1.3 var(--serif); overflow-wrap: anywhere; }\n.gossamer .threshold { font-size: 13px; color: var(--muted); }\n.gossamer .threshold .aside { margin: 0 8px 0 0; font-weight: 600; }\n.gossamer .check .note { font-size: 13px; }\n.gossamer .check.fail .note { color: var(--fail); }\n.gossamer .method summary { color: var(--muted); font-size: 13px; cursor: pointer; width: max-content; }\n.gossamer .method dl { display: grid; grid-template-columns: max-content 1fr; gap: 1px 14px; font-size: 12.5px; padding: 6px 0 0 16px; }\n.gossamer .method dt { color: var(--muted); }\n.gossamer .nulls { font-size: 13px; table-layout: fixed; width: 816px; max-width: 100%; }\n.gossamer .c-value { width: 110px; }\n.gossamer .c-interval { width: 126px; }\n.gossamer .c-n { width: 56px; }\n.gossamer .c-plot { width: 260px; }\n.gossamer .nulls th, .gossamer .nulls td { font-weight: 400; text-align: left; padding: 0 16px 0 0; height: 26px; vertical-align: middle; }\n.gossamer .nulls tbody th { color: var(--muted); line-height: 1.3; }\n.gossamer .nulls thead th { color: var(--muted); font-size: 12px; }\n.gossamer .nulls thead th:not(:first-child), .gossamer .nulls .figure-cell, .gossamer .nulls .interval, .gossamer .nulls .n { text-align: right; padding-right: 16px !important; white-space: nowrap; }\n.gossamer .nulls .interval, .gossamer .nulls .n { color: var(--muted); }\n.gossamer .nulls .own th, .gossamer .nulls .own .figure-cell { color: var(--ink); font-weight: 600; }\n.gossamer .nulls .absent { text-align: right; font-style: italic; color: var(--muted); white-space: nowrap; }\n.gossamer .nulls .plot-cell { padding-right: 0; }\n.gossamer .plot { display: block; }\n.gossamer .whisker { fill: none; stroke: var(--muted); stroke-width: 1.4; }\n.gossamer .whisker.own { stroke: var(--ink); stroke-width: 2; }\n.gossamer .own-mark { fill: var(--ink); }\n.gossamer .null-mark { fill: var(--paper); stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .axis-line { fill: none; stroke: var(--faint); stroke-width: 1; }\n.gossamer .axis-text { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .axis-text.end { text-anchor: end; }\n.gossamer .axis-text.start { text-anchor: start; }\n\n.gossamer .curve { width: 100%; max-width: 760px; display: block; }\n.gossamer .curve .grid { stroke: var(--rule); stroke-width: 1; }\n.gossamer .curve .reference { stroke: var(--muted); stroke-width: 1; stroke-dasharray: 2 4; }\n.gossamer .curve .axis-title { font: 12px var(--sans); fill: var(--ink); text-anchor: middle; }\n.gossamer .curve-line { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .curve-dot { fill: var(--paper); stroke: var(--ink); stroke-width: 1.4; }\n.gossamer .twin-mark { fill: var(--paper); stroke: var(--ink); stroke-width: 2; }\n.gossamer .mark-text { font: 600 11.5px var(--sans); fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }\n.gossamer .curve-figure { display: grid; grid-template-columns: minmax(0, 760px) minmax(200px, 1fr); gap: 36px; align-items: start; }\n.gossamer figcaption { color: var(--muted); font-size: 13px; margin-top: 18px; max-width: 26em; }\n\n.gossamer .record-part summary { cursor: pointer; display: flex; gap: 14px; align-items: baseline; }\n.gossamer .record-part summary::before { content: "▸"; color: var(--muted); }\n.gossamer .record-part[open] summary::before { content: "▾"; }\n.gossamer .record { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 3px 22px; font-size: 13px; padding-top: 12px; }\n.gossamer .record dt { color: var(--muted); }\n.gossamer .record dd { overflow-wrap: anywhere; }\n.gossamer .record .record { padding-top: 0; }\n.gossamer footer { margin-top: 56px; color: var(--muted); font-size: 12px; }\n\n.gossamer .tip { position: fixed; z-index: 10; max-width: 420px; padding: 5px 9px; border-radius: 6px; background: var(--ink); color: var(--paper); font-size: 12px; line-height: 1.45; white-space: pre-wrap; pointer-events: none; overflow-wrap: anywhere; }\n\n@media (max-width: 1080px) {\n  .gossamer { padding: 28px 28px 40px; }\n  .gossamer .check { grid-template-columns: minmax(0, 1fr); gap: 14px; }\n  .gossamer .check-text { max-width: none; }\n  .gossamer .curve-figure { grid-template-columns: minmax(0, 1fr); gap: 0; }\n  .gossamer figcaption { max-width: 46em; }\n  .gossamer h1 { font-size: 29px; }\n  .gossamer .lead { font-size: 17px; }\n}\n@media (max-width: 700px) {\n  .gossamer .check-data { overflow-x: auto; }\n  .gossamer .stacked .has-node .card { grid-template-columns: minmax(0, 1fr); }\n}\n@media (prefers-reduced-motion: reduce) {\n  .gossamer * { transition: none !important; }\n}\n';
+var style_default = '.gossamer {\n  color-scheme: light dark;\n  --paper: light-dark(#fdfdfb, #14161a);\n  --raised: light-dark(#ffffff, #1a1d22);\n  --band: light-dark(#f5f5f1, #1a1d22);\n  --ink: light-dark(#1c1e22, #e9e7e2);\n  --muted: light-dark(#63686f, #9da2a9);\n  --faint: light-dark(#b9bcb8, #50555c);\n  --rule: light-dark(#e3e3dd, #2c3036);\n  --up: light-dark(#2a66ab, #72aef0);\n  --down: light-dark(#c24a1e, #f28b5b);\n  --pass: light-dark(#27704a, #6cc596);\n  --fail: light-dark(#b3221c, #ff7d74);\n  --warn: light-dark(#8a6100, #e0b04a);\n  --focus: light-dark(#111317, #ffffff);\n  --serif: ui-serif, "Iowan Old Style", Charter, "Source Serif 4", Georgia, "Liberation Serif", "DejaVu Serif", serif;\n  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif;\n  --mono: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", "DejaVu Sans Mono", monospace;\n  box-sizing: border-box;\n  min-height: 100vh;\n  padding: 40px max(28px, calc((100% - 1400px) / 2)) 56px;\n  background: var(--paper);\n  color: var(--ink);\n  font: 14px/1.5 var(--sans);\n  font-variant-numeric: tabular-nums;\n  -webkit-text-size-adjust: 100%;\n}\n.gossamer[data-theme="light"] { color-scheme: light; }\n.gossamer[data-theme="dark"] { color-scheme: dark; }\n.gossamer *, .gossamer *::before { box-sizing: inherit; }\n.gossamer [hidden] { display: none !important; }\n.gossamer .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }\n.gossamer h1, .gossamer h2, .gossamer h3, .gossamer p, .gossamer figure, .gossamer dl, .gossamer dd { margin: 0; }\n.gossamer h1 { font: 400 34px/1.15 var(--serif); letter-spacing: -0.01em; margin: 10px 0 12px; text-wrap: balance; overflow-wrap: anywhere; }\n.gossamer h2 { font: 400 23px/1.25 var(--serif); }\n.gossamer h3 { font: 600 13px/1.4 var(--sans); }\n.gossamer .mono, .gossamer code { font-family: var(--mono); font-size: 0.94em; }\n.gossamer .muted { color: var(--muted); }\n.gossamer .aside { color: var(--muted); font-weight: 400; margin-left: 8px; }\n.gossamer button { font: inherit; color: inherit; }\n.gossamer :focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; border-radius: 3px; }\n\n/* Header */\n.gossamer .top { max-width: 100%; margin-bottom: 28px; }\n.gossamer .eyebrow { display: flex; gap: 14px; align-items: center; color: var(--muted); font-size: 13px; }\n.gossamer .eyebrow .theme { margin-left: auto; }\n.gossamer .lead { font: 400 18px/1.5 var(--serif); max-width: 46em; text-wrap: pretty; }\n.gossamer .lead b { font-weight: 600; white-space: nowrap; }\n.gossamer .lead + .lead { margin-top: 6px; }\n.gossamer .lead .verdict { font: 600 15px/1.5 var(--sans); align-items: baseline; }\n.gossamer .tally { display: flex; flex-wrap: wrap; gap: 6px 20px; margin-top: 14px; }\n.gossamer .tool { background: none; border: 1px solid var(--rule); border-radius: 6px; padding: 3px 9px; cursor: pointer; color: var(--muted); }\n.gossamer .tool:hover { color: var(--ink); border-color: var(--faint); }\n\n/* Verdicts */\n.gossamer .verdict { display: inline-flex; align-items: center; gap: 6px; font-weight: 600; font-size: 13px; white-space: nowrap; }\n.gossamer .verdict svg { fill: none; stroke: currentColor; stroke-width: 2.2; stroke-linecap: round; stroke-linejoin: round; }\n.gossamer .verdict.pass { color: var(--pass); }\n.gossamer .verdict.fail { color: var(--fail); }\n.gossamer .verdict.not-reached { color: var(--warn); }\n.gossamer .verdict.not-measured { color: var(--muted); }\n\n/* Stage: figure and panel */\n.gossamer .stage { display: grid; grid-template-columns: minmax(0, 1fr) 368px; gap: 36px; align-items: start; border-top: 1px solid var(--rule); padding-top: 20px; }\n.gossamer .stage.stacked { grid-template-columns: minmax(0, 1fr); gap: 24px; }\n.gossamer .toolbar { display: flex; flex-wrap: wrap; align-items: center; gap: 10px 24px; margin-bottom: 12px; min-height: 32px; }\n.gossamer .search-box { position: relative; flex: 0 1 260px; }\n.gossamer .search { width: 100%; font: inherit; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 5px 10px; }\n.gossamer .search::placeholder { color: var(--muted); }\n.gossamer .results { position: absolute; z-index: 5; top: 100%; left: 0; min-width: 100%; width: max-content; max-width: 460px; margin: 4px 0 0; padding: 4px; list-style: none; background: var(--raised); border: 1px solid var(--rule); border-radius: 8px; box-shadow: 0 8px 28px rgb(0 0 0 / 0.14); }\n.gossamer .results li { display: flex; gap: 14px; justify-content: space-between; padding: 4px 8px; border-radius: 5px; cursor: pointer; }\n.gossamer .results li[aria-selected="true"], .gossamer .results li[role="option"]:hover { background: var(--band); }\n.gossamer .results .count { color: var(--muted); cursor: default; }\n.gossamer .strength { display: inline-flex; align-items: center; gap: 10px; color: var(--muted); font-size: 13px; }\n.gossamer .strength input { width: 120px; accent-color: var(--muted); }\n\n.gossamer .figure-frame { position: relative; }\n.gossamer .figure-svg { display: block; width: 100%; cursor: grab; touch-action: pan-y; user-select: none; overflow: hidden; }\n.gossamer .figure-svg.dragging { cursor: grabbing; }\n.gossamer .zoom { position: absolute; right: 0; top: 0; display: flex; gap: 4px; }\n.gossamer .zoom .tool { width: 28px; height: 28px; padding: 0; background: var(--paper); line-height: 1; }\n\n.gossamer .band { fill: var(--band); }\n.gossamer .block-title { font: 600 12.5px var(--sans); fill: var(--ink); }\n.gossamer .block-sub { font: 12px var(--sans); fill: var(--muted); }\n.gossamer .row-label { font: 11px var(--sans); fill: var(--muted); text-anchor: end; }\n.gossamer .head-box { fill: var(--paper); stroke: var(--faint); stroke-width: 1; }\n.gossamer .head-label { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .plate rect { fill: var(--paper); stroke: var(--faint); }\n.gossamer .plate-text { font: 12px var(--mono); fill: var(--ink); text-anchor: middle; white-space: pre; }\n\n.gossamer .carry, .gossamer .root { fill: none; stroke: var(--faint); stroke-width: 1.1; }\n.gossamer .root { stroke-dasharray: 1.5 3.5; }\n.gossamer .root-dot { fill: var(--faint); }\n.gossamer .carry.meets { stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .edge { fill: none; stroke-linecap: butt; opacity: 0.86; transition: opacity 0.12s; }\n.gossamer .edge.up { stroke: var(--up); }\n.gossamer .edge.down { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .tip-up { fill: var(--up); }\n.gossamer .tip-down { fill: none; stroke: var(--down); stroke-width: 2.4; }\n.gossamer .edge.hidden { display: none; }\n.gossamer .hit { fill: none; stroke: transparent; stroke-width: 9; pointer-events: stroke; }\n\n.gossamer .node { cursor: pointer; outline: none; }\n.gossamer .pill { fill: color-mix(in srgb, var(--ink) var(--ink-share, 0%), var(--raised)); stroke: var(--ink); stroke-width: 1; }\n.gossamer .node.unmeasured .pill { stroke-dasharray: 2.5 2.5; }\n.gossamer .pill-text { font: 11px var(--sans); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .qkv { font-style: italic; font-family: var(--serif); font-size: 12px; }\n.gossamer .node.strong .pill-text { fill: var(--paper); }\n.gossamer .node.middle .pill-text { fill: light-dark(#1c1e22, #14161a); }\n.gossamer .node:hover .pill, .gossamer .node.near .pill { stroke-width: 1.8; }\n.gossamer .node.selected .pill, .gossamer .node.found .pill { stroke-width: 2.6; }\n.gossamer .node:focus-visible .pill { stroke-width: 2.6; outline: 2px solid var(--focus); outline-offset: 3px; border-radius: 4px; }\n.gossamer .back { fill: var(--band); }\n.gossamer .face { transition: opacity 0.12s; }\n.gossamer .node.dim .face { opacity: 0.22; }\n.gossamer .centred .node:not(.centre, .near) .face { opacity: 0.28; }\n.gossamer .centred .edge:not(.on) { opacity: 0.07; }\n.gossamer .centred .edge.on { opacity: 1; }\n.gossamer .centred :is(.carry, .root):not(.on) { opacity: 0.35; }\n.gossamer .centred .carry.on { stroke: var(--ink); stroke-width: 1.8; }\n.gossamer .number { font: 600 10.5px var(--sans); text-anchor: middle; paint-order: stroke; stroke: var(--band); stroke-width: 4px; stroke-linejoin: round; pointer-events: none; }\n.gossamer .number.up { fill: var(--up); }\n.gossamer .number.down { fill: var(--down); }\n\n.gossamer .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; margin-top: 14px; color: var(--muted); font-size: 12px; }\n.gossamer .legend-item { display: inline-flex; align-items: center; gap: 8px; }\n.gossamer .legend .edge { stroke-width: 2; }\n\n/* Panel */\n.gossamer .panel { position: sticky; top: 20px; max-height: calc(100vh - 40px); overflow-y: auto; outline-offset: -2px; padding: 2px 6px 2px 2px; scrollbar-width: thin; }\n.gossamer .card { display: grid; gap: 22px; }\n.gossamer .card-head { display: flex; justify-content: space-between; gap: 12px; align-items: start; }\n.gossamer .card-head h2 { font: 500 18px/1.3 var(--mono); overflow-wrap: anywhere; }\n.gossamer .close { background: none; border: 0; font-size: 22px; line-height: 1; padding: 2px 6px; cursor: pointer; color: var(--muted); }\n.gossamer .card-part h3 { padding-bottom: 5px; margin-bottom: 6px; border-bottom: 1px solid var(--rule); }\n.gossamer .facts { display: flex; gap: 32px; }\n.gossamer .fact-label, .gossamer .fact-note { color: var(--muted); font-size: 12px; }\n.gossamer .fact-value { font-size: 19px; line-height: 1.35; }\n.gossamer table { border-collapse: collapse; }\n.gossamer .links { width: 100%; table-layout: fixed; }\n.gossamer .links td { padding: 2px 0; }\n.gossamer .links { font-size: 13px; }\n.gossamer .links td:nth-child(1) { width: 58%; }\n.gossamer .links td:nth-child(2) { width: 20%; }\n.gossamer .figure-cell { text-align: right; padding-right: 10px !important; }\n.gossamer .links .muted { padding-left: 10px; font-size: 12px; }\n.gossamer .site { font-family: var(--mono); font-size: 12px; background: none; border: 0; padding: 0; cursor: pointer; text-align: left; text-decoration: underline; text-decoration-color: var(--faint); text-underline-offset: 3px; }\n.gossamer .site:hover { text-decoration-color: currentColor; }\n.gossamer .bar { display: block; height: 8px; min-width: 1px; }\n.gossamer .bar.up { background: var(--up); }\n.gossamer .bar.down { background: repeating-linear-gradient(90deg, var(--down) 0 4px, transparent 4px 6px); }\n.gossamer .bar.ink { background: var(--muted); }\n.gossamer .more { background: none; border: 0; padding: 4px 0; color: var(--muted); cursor: pointer; text-decoration: underline; }\n.gossamer .two { display: grid; gap: 22px; }\n.gossamer .sides th { font-weight: 400; text-align: left; color: var(--muted); padding-right: 12px; white-space: nowrap; }\n.gossamer .sides svg { display: block; }\n.gossamer .rail { stroke: var(--rule); stroke-width: 1; }\n.gossamer .zero { stroke: var(--faint); stroke-width: 1; }\n.gossamer .dot-full { fill: var(--ink); }\n.gossamer .dot-open { fill: var(--paper); stroke: var(--ink); stroke-width: 1.5; }\n.gossamer .dot-tick { stroke: var(--muted); stroke-width: 2; }\n.gossamer .excerpt-row { display: grid; grid-template-columns: 44px minmax(0, 1fr); gap: 10px; padding: 4px 0; align-items: baseline; }\n.gossamer .peak-value { color: var(--muted); font-size: 12px; text-align: right; }\n.gossamer .excerpt { font: 12.5px/1.75 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer .tok { unicode-bidi: isolate; border-radius: 2px; padding: 1px 0; }\n.gossamer .tok.pos { background: color-mix(in srgb, var(--up) var(--share), transparent); }\n.gossamer .tok.neg { background: color-mix(in srgb, var(--down) var(--share), transparent); text-decoration: underline dashed; text-underline-offset: 3px; }\n.gossamer .tok.peak { outline: 1.5px solid var(--ink); outline-offset: 0; }\n.gossamer .chips { display: flex; flex-wrap: wrap; gap: 6px; }\n.gossamer .chip { display: inline-flex; gap: 7px; align-items: baseline; border: 1px solid var(--rule); border-radius: 5px; padding: 1px 7px; }\n.gossamer .chip-number { font-size: 12px; }\n.gossamer .chip.pos .chip-number { color: var(--up); }\n.gossamer .chip.neg .chip-number { color: var(--down); }\n.gossamer .pair { padding: 5px 0; border-bottom: 1px dotted var(--rule); }\n.gossamer .pair:last-child { border-bottom: 0; }\n.gossamer .prompt { font: 12.5px/1.6 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer mark { background: none; color: inherit; font-weight: 700; border-bottom: 2px solid var(--ink); margin-left: 1px; }\n.gossamer .prose { font-size: 13px; }\n.gossamer .prose + .prose { margin-top: 6px; }\n\n.gossamer .stacked .panel { position: static; max-height: none; }\n.gossamer .stacked .overview { grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 24px 36px; align-items: start; }\n.gossamer .stacked .panel.has-node { position: sticky; bottom: 0; z-index: 3; max-height: 46vh; background: var(--paper); border-top: 2px solid var(--ink); padding: 16px 8px 20px; box-shadow: 0 -14px 30px -12px rgb(0 0 0 / 0.16); }\n.gossamer .stacked .has-node .card { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px 36px; align-items: start; }\n.gossamer .stacked .has-node .card-head { grid-column: 1 / -1; }\n\n/* Parts */\n.gossamer .part { margin-top: 56px; border-top: 1px solid var(--rule); padding-top: 22px; }\n.gossamer .part-head { display: flex; flex-wrap: wrap; gap: 2px 16px; align-items: baseline; margin-bottom: 8px; }\n.gossamer .check { display: grid; grid-template-columns: minmax(220px, 1fr) auto; gap: 12px 48px; padding: 22px 0 22px 18px; border-left: 3px solid transparent; border-bottom: 1px solid var(--rule); }\n.gossamer .check:last-child { border-bottom: 0; }\n.gossamer .check.fail { border-left-color: var(--fail); }\n.gossamer .check.not-reached { border-left-color: var(--warn); }\n.gossamer .check-text { display: grid; gap: 4px; align-content: start; max-width: 30em; }\n.gossamer .check-text h3 { font: 400 18px/1.3 var(--serif); overflow-wrap: anywhere; }\n.gossamer .threshold { font-size: 13px; color: var(--muted); }\n.gossamer .check .note { font-size: 13px; }\n.gossamer .check.fail .note { color: var(--fail); }\n.gossamer .method summary { color: var(--muted); font-size: 13px; cursor: pointer; width: max-content; }\n.gossamer .method dl { display: grid; grid-template-columns: max-content 1fr; gap: 1px 14px; font-size: 12.5px; padding: 6px 0 0 16px; }\n.gossamer .method dt { color: var(--muted); }\n.gossamer .nulls { font-size: 13px; table-layout: fixed; width: 816px; max-width: 100%; }\n.gossamer .c-value { width: 110px; }\n.gossamer .c-interval { width: 126px; }\n.gossamer .c-n { width: 56px; }\n.gossamer .c-plot { width: 260px; }\n.gossamer .nulls th, .gossamer .nulls td { font-weight: 400; text-align: left; padding: 0 16px 0 0; height: 26px; vertical-align: middle; }\n.gossamer .nulls tbody th { color: var(--muted); line-height: 1.3; }\n.gossamer .nulls thead th { color: var(--muted); font-size: 12px; }\n.gossamer .nulls thead th:not(:first-child), .gossamer .nulls .figure-cell, .gossamer .nulls .interval, .gossamer .nulls .n { text-align: right; padding-right: 16px !important; white-space: nowrap; }\n.gossamer .nulls .interval, .gossamer .nulls .n { color: var(--muted); }\n.gossamer .nulls .own th, .gossamer .nulls .own .figure-cell { color: var(--ink); font-weight: 600; }\n.gossamer .nulls .absent { text-align: right; font-style: italic; color: var(--muted); white-space: nowrap; }\n.gossamer .nulls .plot-cell { padding-right: 0; }\n.gossamer .plot { display: block; }\n.gossamer .whisker { fill: none; stroke: var(--muted); stroke-width: 1.4; }\n.gossamer .whisker.own { stroke: var(--ink); stroke-width: 2; }\n.gossamer .own-mark { fill: var(--ink); }\n.gossamer .null-mark { fill: var(--paper); stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .axis-line { fill: none; stroke: var(--faint); stroke-width: 1; }\n.gossamer .axis-text { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .axis-text.end { text-anchor: end; }\n.gossamer .axis-text.start { text-anchor: start; }\n\n.gossamer .curve { width: 100%; max-width: 760px; display: block; }\n.gossamer .curve .grid { stroke: var(--rule); stroke-width: 1; }\n.gossamer .curve .reference { stroke: var(--muted); stroke-width: 1; stroke-dasharray: 2 4; }\n.gossamer .curve .axis-title { font: 12px var(--sans); fill: var(--ink); text-anchor: middle; }\n.gossamer .curve-line { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .curve-dot { fill: var(--paper); stroke: var(--ink); stroke-width: 1.4; }\n.gossamer .twin-mark { fill: var(--paper); stroke: var(--ink); stroke-width: 2; }\n.gossamer .mark-text { font: 600 11.5px var(--sans); fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }\n.gossamer .mark-text.end { text-anchor: end; }\n.gossamer .curve-figure { display: grid; grid-template-columns: minmax(0, 760px) minmax(200px, 1fr); gap: 36px; align-items: start; }\n.gossamer figcaption { color: var(--muted); font-size: 13px; margin-top: 18px; max-width: 26em; }\n\n.gossamer .record-part summary { cursor: pointer; display: flex; gap: 14px; align-items: baseline; }\n.gossamer .record-part summary::before { content: "▸"; color: var(--muted); }\n.gossamer .record-part[open] summary::before { content: "▾"; }\n.gossamer .record { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 3px 22px; font-size: 13px; padding-top: 12px; }\n.gossamer .record dt { color: var(--muted); }\n.gossamer .record dd { overflow-wrap: anywhere; }\n.gossamer .record .record { padding-top: 0; }\n.gossamer footer { margin-top: 56px; color: var(--muted); font-size: 12px; }\n\n.gossamer .tip { position: fixed; z-index: 10; max-width: 420px; padding: 5px 9px; border-radius: 6px; background: var(--ink); color: var(--paper); font-size: 12px; line-height: 1.45; white-space: pre-wrap; pointer-events: none; overflow-wrap: anywhere; }\n\n@media (max-width: 1080px) {\n  .gossamer { padding: 28px 28px 40px; }\n  .gossamer .check { grid-template-columns: minmax(0, 1fr); gap: 14px; }\n  .gossamer .check-text { max-width: none; }\n  .gossamer .curve-figure { grid-template-columns: minmax(0, 1fr); gap: 0; }\n  .gossamer figcaption { max-width: 46em; }\n  .gossamer h1 { font-size: 29px; }\n  .gossamer .lead { font-size: 17px; }\n}\n@media (max-width: 700px) {\n  .gossamer .check-data { overflow-x: auto; }\n  .gossamer .stacked .has-node .card { grid-template-columns: minmax(0, 1fr); }\n}\n@media (prefers-reduced-motion: reduce) {\n  .gossamer * { transition: none !important; }\n}\n';
 
 // src/tip.ts
 function tooltip(root) {
@@ -1215,137 +1401,9 @@ function tooltip(root) {
   return { show, hide };
 }
 
-// src/trial.ts
-var ICONS = {
-  pass: "M3 8.5L6.5 12L13 4.5",
-  fail: "M4 4L12 12M12 4L4 12",
-  "not reached": "M8 3V9.5M8 12V13",
-  "not measured": "M3.5 8H12.5"
-};
-function verdictBadge(verdict, label = verdict) {
-  const icon = s("svg", { width: 14, height: 14, viewBox: "0 0 16 16", "aria-hidden": "true" }, s("path", { d: ICONS[verdict] }));
-  return h("span", { class: `verdict ${verdict.replace(" ", "-")}` }, icon, label);
-}
-var WIDTH = 260;
-var INSET = 8;
-function scaleOf(rows) {
-  const values = rows.flatMap((row) => [row.value, ...row.interval ?? []]).filter((v) => v !== null);
-  let [lo, hi] = [Math.min(0, ...values), Math.max(...values, 0)];
-  if (hi - lo < 1e-12) hi = lo + 1;
-  const room = (hi - lo) * 0.04;
-  [lo, hi] = [lo < 0 ? lo - room : lo, hi + room];
-  return Object.assign((v) => INSET + (v - lo) / (hi - lo) * (WIDTH - 2 * INSET), { lo, hi });
-}
-function plot(row, x) {
-  const svg = s("svg", { width: WIDTH, height: 26, class: "plot", "aria-hidden": "true" }, s("path", { d: `M${INSET} 13H${WIDTH - INSET}`, class: "rail" }));
-  if (row.value === null) return svg;
-  if (row.interval) {
-    const [a, b] = [x(row.interval[0]), x(row.interval[1])];
-    svg.append(s("path", { d: `M${a} 13H${b}M${a} 9V17M${b} 9V17`, class: row.own ? "whisker own" : "whisker" }));
-  }
-  const at = x(row.value);
-  svg.append(row.own ? s("path", { d: `M${at} 7L${at + 6} 13L${at} 19L${at - 6} 13Z`, class: "own-mark" }) : s("circle", { cx: at, cy: 13, r: 4, class: "null-mark" }));
-  return svg;
-}
-function axis(x, unit) {
-  const svg = s("svg", { width: WIDTH, height: 34, class: "plot axis", "aria-hidden": "true" }, s("path", { d: `M${INSET} 2H${WIDTH - INSET}`, class: "axis-line" }));
-  for (const t of ticks(x.lo, x.hi, 6)) {
-    svg.append(s("path", { d: `M${x(t)} 2v4`, class: "axis-line" }), s("text", { x: x(t), y: 17, class: "axis-text" }, num(t, 3)));
-  }
-  svg.append(s("text", { x: WIDTH - INSET, y: 31, class: "axis-text end" }, unit));
-  return svg;
-}
-function words(row) {
-  if (row.value === null) return row.outcome;
-  return num(row.value, 4);
-}
-function table(evidence) {
-  const rows = [
-    { name: "this circuit", value: evidence.value, interval: evidence.interval, n: evidence.n, outcome: evidence.verdict, own: true },
-    ...evidence.nulls.map((null_) => ({ ...null_, own: false }))
-  ];
-  const drawn = rows.some((row) => row.value !== null);
-  const x = scaleOf(rows);
-  const body = h("tbody");
-  for (const row of rows) {
-    const interval = row.interval ? `[${num(row.interval[0], 3)}, ${num(row.interval[1], 3)}]` : "";
-    body.append(h(
-      "tr",
-      { class: row.own ? "own" : null },
-      h("th", { scope: "row" }, row.name),
-      h("td", { class: row.value === null ? "absent" : "figure-cell", "data-tip": row.value === null ? null : String(row.value) }, words(row)),
-      h("td", { class: "interval" }, interval),
-      h("td", { class: "n" }, row.n === null ? "" : count(row.n)),
-      h("td", { class: "plot-cell" }, drawn ? plot(row, x) : null)
-    ));
-  }
-  const head = h("thead", {}, h("tr", {}, h("th", { class: "c-name" }), h("th", { class: "c-value" }, evidence.unit || "value"), h("th", { class: "c-interval" }, "interval"), h("th", { class: "c-n" }, "n"), h("th", { class: "c-plot" })));
-  const result = h("table", { class: "nulls" }, h("caption", { class: "sr" }, evidence.claim), head, body);
-  if (drawn) result.append(h("tfoot", {}, h("tr", {}, h("td", { colspan: 4 }), h("td", { class: "plot-cell" }, axis(x, evidence.unit)))));
-  return result;
-}
-function check(evidence) {
-  const cut = evidence.claim.indexOf(": ");
-  const [name, rest] = cut > 0 ? [evidence.claim.slice(0, cut), evidence.claim.slice(cut + 2)] : [evidence.claim, ""];
-  const how = evidence.methodology ? Object.entries(evidence.methodology) : [];
-  return h(
-    "article",
-    { class: `check ${evidence.verdict.replace(" ", "-")}`, "data-verdict": evidence.verdict },
-    h(
-      "div",
-      { class: "check-text" },
-      verdictBadge(evidence.verdict),
-      h("h3", {}, name.charAt(0).toUpperCase() + name.slice(1)),
-      rest ? h("p", { class: "claim" }, rest.charAt(0).toUpperCase() + rest.slice(1) + ".") : null,
-      evidence.threshold ? h("p", { class: "threshold" }, h("span", { class: "aside" }, "Bar"), evidence.threshold) : null,
-      evidence.note ? h("p", { class: "note" }, evidence.note) : null,
-      how.length ? h(
-        "details",
-        { class: "method" },
-        h("summary", {}, "Ablation used"),
-        h("dl", {}, ...how.flatMap(([key, value]) => [h("dt", {}, key), h("dd", {}, value)]))
-      ) : null
-    ),
-    h("div", { class: "check-data" }, table(evidence))
-  );
-}
-function trial(evidence) {
-  if (!evidence.length) return h("p", { class: "muted" }, "No check has been run on this circuit yet.");
-  return h("div", { class: "checks" }, ...evidence.map(check));
-}
-function tally(evidence) {
-  const order = ["pass", "fail", "not reached", "not measured"];
-  const badges = order.flatMap((verdict) => {
-    const n = evidence.filter((e) => e.verdict === verdict).length;
-    return n ? [verdictBadge(verdict, `${n} ${verdict}`)] : [];
-  });
-  return h("div", { class: "tally" }, ...badges);
-}
-
 // src/view.ts
 var MANY_EDGES = 400;
 var THEMES = ["auto", "light", "dark"];
-function lead(bundle) {
-  const { task, circuit, model, twin } = bundle;
-  const does = task.description.replace(/[.\s]+$/, "");
-  const line = h(
-    "p",
-    { class: "lead" },
-    `${does}: `,
-    h("b", {}, plural(circuit.n_nodes, "node")),
-    " and ",
-    h("b", {}, plural(circuit.n_edges, "edge")),
-    ` of ${model.name} do this alone, at `,
-    h("b", {}, `${num(circuit.loss_heldout_nats, 3)} nats`),
-    " of held-out task loss"
-  );
-  if (!twin) line.append(".");
-  else {
-    const ratio = circuit.n_edges > 0 ? ` (${num(twin.n_edges / circuit.n_edges, 2)} times as many)` : "";
-    line.append(`. Its dense twin needs ${plural(twin.n_nodes, "node")} and ${plural(twin.n_edges, "edge")}${ratio} at ${num(twin.loss_heldout_nats, 3)}.`);
-  }
-  return line;
-}
 function themeButton(root) {
   const button = h("button", { type: "button", class: "tool theme" });
   let now = "auto";
