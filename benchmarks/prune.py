@@ -2,8 +2,8 @@
 
     python benchmarks/prune.py [--model tiny] [--task single_double_quote] [--steps 40] [--threads 2] [--json]
 
-The opponent is the straightforward loop: one forward and backward pass per mask and step over the whole sequence,
-weights asking for gradients as they do after loading, all logits. Ours trains all masks in one pass, computes the last
+The opponent is the straightforward loop: one forward and backward pass per mask and step over the whole sequence, all
+logits. Ours trains all masks in one pass, computes the last
 layer only where the answer is read, and two logits instead of all.
 """
 
@@ -28,7 +28,6 @@ from gossamer.tasks import load_task
 def straightforward(model: LoadedModel, train: Encoded, config: PruneConfig) -> None:
     """The same masks, one after the other."""
     graph, means = model.graph("channel"), model.means()
-    model.model.requires_grad_(True)
     for k_coef in config.k_coef:
         tau = torch.full((graph.layout.n_nodes,), config.init_noise_bias, requires_grad=True)
         optimizer = torch.optim.AdamW([tau], lr=config.lr, betas=(0.9, config.beta2), weight_decay=config.weight_decay)
@@ -43,9 +42,7 @@ def straightforward(model: LoadedModel, train: Encoded, config: PruneConfig) -> 
             torch.nn.utils.clip_grad_norm_(tau, config.grad_clip)
             optimizer.step()
             optimizer.zero_grad()
-            model.model.zero_grad()
             tau.data.clamp_(-1, 1)
-    model.model.requires_grad_(False)
 
 
 def main() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from toys import PLANTED_EDGES, PLANTED_NODES
 
 from gossamer import Circuit, Scores, Site
@@ -139,7 +143,7 @@ def test_saved_is_loaded(small: LoadedModel, tmp_path: Path) -> None:
         claim="x", value=None, unit="nats", n=0, verdict="not reached", methodology=None, threshold="none",
         nulls=(Null(name="shuffled", value=None, outcome="not reached"),),
     )  # fmt: skip
-    assert load_evidence(save_evidence([e], tmp_path / "e.json")) == (e,)
+    assert load_evidence(save_evidence([e], tmp_path / "e.json", RECORD)) == (e,)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip header", "other kind", "missing"])
@@ -151,7 +155,7 @@ def test_a_damaged_file_is_one_clear_error(small: LoadedModel, tmp_path: Path, d
     paths = {
         "circuit": circuit.save(tmp_path / "circuit"),
         "scores": scores.save(tmp_path / "scores"),
-        "evidence": save_evidence([], tmp_path / "evidence"),
+        "evidence": save_evidence([], tmp_path / "evidence", RECORD),
     }
     load = {"circuit": Circuit.load, "scores": Scores.load, "evidence": load_evidence}[kind]
     path = paths[kind]
@@ -166,6 +170,133 @@ def test_a_damaged_file_is_one_clear_error(small: LoadedModel, tmp_path: Path, d
         path.unlink()
     with pytest.raises((BadInput, CorruptFile), match=r"damaged|expected|Expected|not a whole"):
         load(path)
+
+
+def rewrite(path: Path, change: Callable[[dict[str, np.ndarray], dict[str, str]], None]) -> Path:
+    """The file again with changed arrays or metadata and, like those of earlier versions, no hash."""
+    with safe_open(path, framework="np") as f:
+        meta = dict(f.metadata())
+    arrays = load_file(path)
+    meta.pop("sha256")
+    change(arrays, meta)
+    save_file(arrays, path, metadata=meta)
+    return path
+
+
+def some_circuit(model: LoadedModel) -> Circuit:
+    graph = model.graph("channel")
+    return Circuit.from_nodes(
+        graph, model.edge_weights(graph), range(50), record=RECORD, calibration=Calibration(scale=2.0, shift=-1.0)
+    )
+
+
+def some_scores(model: LoadedModel) -> Scores:
+    n = model.graph("channel").layout.n_nodes
+    return Scores(layout=model.graph("channel").layout, values=np.linspace(-1, 1, n), record=RECORD)
+
+
+@pytest.mark.parametrize("make", [some_circuit, some_scores])
+def test_one_flipped_bit_anywhere_in_the_numbers_is_noticed(
+    small: LoadedModel, tmp_path: Path, make: Callable[[LoadedModel], Circuit | Scores]
+) -> None:
+    made = make(small)
+    path = made.save(tmp_path / "f.safetensors")
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    for at in np.linspace(start, len(content) - 1, 40).astype(int):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(CorruptFile, match="altered or damaged"):
+            type(made).load(path)
+
+
+def test_a_changed_digit_of_the_metadata_is_noticed(small: LoadedModel, tmp_path: Path) -> None:
+    path = some_circuit(small).save(tmp_path / "c.safetensors")
+    content = path.read_bytes()
+    assert content.count(b"[2.0, -1.0]") == 1
+    path.write_bytes(content.replace(b"[2.0, -1.0]", b"[3.0, -1.0]"))
+    with pytest.raises(CorruptFile, match="altered or damaged"):
+        Circuit.load(path)
+
+
+def test_files_of_earlier_versions_have_no_hash_and_load(small: LoadedModel, tmp_path: Path) -> None:
+    circuit, scores = some_circuit(small), some_scores(small)
+    again = Circuit.load(rewrite(circuit.save(tmp_path / "c"), lambda arrays, meta: None))
+    assert (again.nodes == circuit.nodes).all()
+    assert (again.weight == circuit.weight).all()
+    assert (Scores.load(rewrite(scores.save(tmp_path / "s"), lambda arrays, meta: None)).values == scores.values).all()
+
+
+CIRCUIT_DEFECTS: dict[str, tuple[str, Callable[[dict[str, np.ndarray]], np.ndarray]]] = {
+    "node beyond": ("nodes", lambda a: np.append(a["nodes"], 10**6)),
+    "node below": ("nodes", lambda a: np.append(-1, a["nodes"])),
+    "node twice": ("nodes", lambda a: np.append(a["nodes"], a["nodes"][-1])),
+    "not in order": ("nodes", lambda a: a["nodes"][::-1].copy()),
+    "fractions": ("nodes", lambda a: a["nodes"] + 0.5),
+    "table": ("nodes", lambda a: a["nodes"][:, None]),
+    "short src": ("src", lambda a: a["src"][1:]),
+    "short dst": ("dst", lambda a: a["dst"][1:]),
+    "short weight": ("weight", lambda a: a["weight"][1:]),
+    "short matrix": ("matrix", lambda a: a["matrix"][1:]),
+    "matrix beyond": ("matrix", lambda a: a["matrix"] + 10**6),
+    "matrix below": ("matrix", lambda a: a["matrix"] - 10**6),
+    "end outside": ("src", lambda a: a["src"] * 0 + 60),
+    "weights in words": ("weight", lambda a: a["weight"].astype(np.int64)),
+}
+
+
+@pytest.mark.parametrize("defect", CIRCUIT_DEFECTS)
+def test_a_circuit_that_cannot_be_is_not_loaded(small: LoadedModel, tmp_path: Path, defect: str) -> None:
+    name, wrong = CIRCUIT_DEFECTS[defect]
+    path = some_circuit(small).save(tmp_path / "c.safetensors")
+    rewrite(path, lambda arrays, meta: arrays.update({name: wrong(arrays)}))
+    with pytest.raises(CorruptFile, match="make it again") as error:
+        Circuit.load(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("locations", "3"), ("locations", '[["final_resid", -1]]'), ("locations", '[["a", 1], ["a", 1]]'),
+     ("calibration", "[1.0]"), ("record", "{}")],
+)  # fmt: skip
+def test_metadata_that_cannot_be_is_not_loaded(small: LoadedModel, tmp_path: Path, key: str, value: str) -> None:
+    path = some_circuit(small).save(tmp_path / "c.safetensors")
+    rewrite(path, lambda arrays, meta: meta.update({key: value}))
+    with pytest.raises(CorruptFile, match="not a whole circuit file") as error:
+        Circuit.load(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, "integers"])
+def test_scores_without_an_order_are_not_loaded(small: LoadedModel, tmp_path: Path, wrong: float | str) -> None:
+    path = some_scores(small).save(tmp_path / "s.safetensors")
+    values = load_file(path)["values"]
+    changed = values.astype(np.int64) if wrong == "integers" else np.where(values > 0.5, np.nan, values)
+    rewrite(path, lambda arrays, meta: arrays.update({"values": changed}))
+    with pytest.raises(CorruptFile, match="no order"):
+        Scores.load(path)
+
+
+def test_wrong_evidence_is_told_in_one_line(tmp_path: Path) -> None:
+    path = save_evidence([], tmp_path / "e.json", RECORD)
+    path.write_text(json.dumps({"format_version": 1, "evidence": [{"claim": 3}]}))
+    with pytest.raises(CorruptFile, match=r"claim: .*verdict: Field required") as error:
+        load_evidence(path)
+    assert "\n" not in str(error.value)
+
+
+def test_circuits_of_two_models_do_not_mix(small: LoadedModel) -> None:
+    graph = small.graph("channel")
+
+    def of(model_hash: str) -> Circuit:
+        record = RECORD.model_copy(update={"model_sha256": model_hash})
+        return Circuit.from_nodes(graph, small.edge_weights(graph), range(50), record=record)
+
+    for mix in (Circuit.__and__, Circuit.__or__):
+        with pytest.raises(BadInput, match="one model"):
+            mix(of("a" * 64), of("b" * 64))
+        assert mix(of("a" * 64), of("a" * 64)).n_nodes == mix(of(""), of("b" * 64)).n_nodes == 50
+    assert (~of("a" * 64)).record.model_sha256 == "a" * 64
 
 
 def test_heaviside_steps_forward_and_slopes_backward() -> None:

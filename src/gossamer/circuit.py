@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from gossamer.ablation import Ablation, methodology
-from gossamer.errors import BadInput, CorruptFile
+from gossamer.errors import BadInput, CorruptFile, one_line
 from gossamer.graph import Graph, Layout
 from gossamer.record import Record
 from gossamer.site import Site
@@ -91,6 +92,12 @@ class Circuit:
     def _combine(self, nodes: np.ndarray, other: Circuit | None) -> Circuit:
         if other is not None and other.layout != self.layout:
             raise BadInput("Expected two circuits of models of one shape, got different layouts.")
+        hashes = [c.record.model_sha256 for c in (self, other) if c is not None and c.record.model_sha256]
+        if len(set(hashes)) > 1:
+            raise BadInput(
+                f"Expected two circuits of one model, got one of {hashes[0][:12]} and one of {hashes[1][:12]}; find "
+                "both in the same model."
+            )
         parts = [self] if other is None else [self, other]
         table = np.concatenate([np.stack([p.src, p.dst, p.matrix]) for p in parts], axis=1)
         weight = np.concatenate([p.weight for p in parts])
@@ -129,31 +136,73 @@ class Circuit:
         """The inverse of save; a damaged file or one of another kind is CorruptFile."""
         arrays, meta = load_arrays(path, "gossamer-circuit")
         try:
-            layout = layout_of(meta)
-            scale_shift = json.loads(meta["calibration"])
+            fit = json.loads(meta["calibration"])
             found = cls(
-                layout=layout, **{k: arrays[k] for k in ("nodes", "src", "dst", "weight", "matrix")},
+                layout=layout_of(meta), **{k: arrays[k] for k in ("nodes", "src", "dst", "weight", "matrix")},
                 matrices=tuple(json.loads(meta["matrices"])), record=Record.model_validate_json(meta["record"]),
-                calibration=Calibration(scale=scale_shift[0], shift=scale_shift[1]) if scale_shift else None,
+                calibration=Calibration(scale=float(fit[0]), shift=float(fit[1])) if fit else None,
                 tied=json.loads(meta["tied"]),
             )  # fmt: skip
-        except (KeyError, ValueError) as error:
-            raise CorruptFile(f"{path} is not a whole circuit file ({error}); make it again.") from error
-        if not np.isin(np.concatenate([found.src, found.dst]), found.nodes).all():
-            raise CorruptFile(f"{path} has edges whose ends are not among its nodes; make it again.")
+        except (LookupError, TypeError, ValueError) as error:
+            raise CorruptFile(f"{path} is not a whole circuit file ({one_line(error)}); make it again.") from error
+        if defect := found._defect():
+            raise CorruptFile(f"{path} {defect}; make it again.")
         return found
+
+    def _defect(self) -> str:
+        """What no circuit can have, in words; empty for a sound one."""
+        nodes, edges = self.nodes, (self.src, self.dst, self.matrix, self.weight)
+        if any(a.ndim != 1 for a in (nodes, *edges)) or any(a.dtype.kind not in "iu" for a in (nodes, *edges[:3])):
+            return "has nodes or edges that are not lists of whole numbers"
+        if self.weight.dtype.kind != "f" or len({len(a) for a in edges}) != 1:
+            return f"has edges of different lengths or without weights ({', '.join(str(len(a)) for a in edges)})"
+        if (nodes[1:] <= nodes[:-1]).any():
+            return "has nodes that are not in order or occur twice"
+        if len(nodes) and not (nodes[0] >= 0 and nodes[-1] < self.layout.n_nodes):
+            return f"has nodes {nodes[0]} to {nodes[-1]}, its layout has 0 to {self.layout.n_nodes - 1}"
+        if not np.isin(np.concatenate([self.src, self.dst]), nodes).all():
+            return "has edges whose ends are not among its nodes"
+        if ((self.matrix < 0) | (self.matrix >= len(self.matrices))).any():
+            return f"has edges of matrices that are not among its {len(self.matrices)}"
+        return ""
 
 
 def layout_of(meta: dict[str, str]) -> Layout:
-    """The layout written in a file's metadata."""
-    return Layout(grain=meta["grain"], locations=tuple((n, w) for n, w in json.loads(meta["locations"])))
+    """The layout written in a file's metadata; ValueError for one that is none."""
+    locations = tuple((str(name), width) for name, width in json.loads(meta["locations"]))
+    if len(dict(locations)) < len(locations) or not all(type(w) is int and w > 0 for _, w in locations):
+        raise ValueError("its locations are not different names with a number of channels each")
+    return Layout(grain=meta["grain"], locations=locations)
+
+
+def sealed(parts: Mapping[str, np.ndarray], meta: Mapping[str, str]) -> dict[str, str]:
+    """Metadata with a hash over itself and over arrays, each under a label of its name, shape and dtype."""
+    digest = hashlib.sha256(json.dumps(sorted(meta.items())).encode())
+    for label in sorted(parts):
+        digest.update(label.encode())
+        digest.update(np.ascontiguousarray(parts[label]).reshape(-1).data)
+    return {**meta, "sha256": digest.hexdigest()}
+
+
+def check_seal(parts: Mapping[str, np.ndarray], meta: Mapping[str, str], path: Path) -> None:
+    """CorruptFile when the content of a file is not what its hash says; files of earlier versions have no hash."""
+    bare = {k: v for k, v in meta.items() if k != "sha256"}
+    if "sha256" in meta and sealed(parts, bare) != meta:
+        raise CorruptFile(
+            f"{path} was altered or damaged (its content has another sha256 than it says); nothing was loaded, restore "
+            "it or make it again."
+        )
+
+
+def _labelled(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"{name} {a.shape} {a.dtype}": a for name, a in arrays.items()}
 
 
 def save_arrays(arrays: dict[str, np.ndarray], meta: dict[str, str], path: Path) -> Path:
     """Arrays and metadata as one safetensors file, renamed into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".partial")
-    save_file(arrays, temporary, metadata=meta)
+    save_file(arrays, temporary, metadata=sealed(_labelled(arrays), meta))
     temporary.chmod(0o644)  # the library writes files only their owner can read
     temporary.replace(path)
     return path
@@ -167,10 +216,11 @@ def load_arrays(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str,
         with safe_open(path, framework="np") as f:
             arrays, meta = {k: f.get_tensor(k) for k in f.keys()}, dict(f.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise CorruptFile(f"{path} is damaged ({error}); nothing was loaded, make it again.") from error
+        raise CorruptFile(f"{path} is damaged ({one_line(error)}); nothing was loaded, make it again.") from error
     if meta.get("kind") != kind or meta.get("format_version") != FORMAT_VERSION:
         raise CorruptFile(
             f"{path} is {meta.get('kind', 'of unknown kind')} version {meta.get('format_version')}, expected {kind} "
             f"version {FORMAT_VERSION}."
         )
+    check_seal(_labelled(arrays), meta, path)
     return arrays, meta

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class GossamerError(Exception):
@@ -36,6 +38,15 @@ def one_line(error: Exception) -> str:
     found = [f"{'.'.join(map(str, e['loc'])) or 'the whole'}: {e['msg']}" for e in fields()]
     more = f" (and {len(found) - 8} more)" if len(found) > 8 else ""
     return "; ".join(found[:8]) + more
+
+
+def require_new(out: Path) -> None:
+    """BadInput unless something can be made at `out`: nothing is there, and the nearest folder above is writable."""
+    if out.exists():
+        raise BadInput(f"{out} exists; choose another --out or remove it.")
+    above = next(p for p in out.absolute().parents if p.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise BadInput(f"Expected a folder that can be written to at {above}; choose another --out.")
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

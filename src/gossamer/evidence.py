@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from gossamer.errors import BadInput, CorruptFile
+from gossamer.errors import BadInput, CorruptFile, one_line
+from gossamer.record import Record
 
 Verdict = Literal["pass", "fail", "not reached", "not measured"]
 
@@ -49,9 +50,13 @@ class Evidence(BaseModel):
     note: str = ""
 
 
-def save_evidence(evidence: Sequence[Evidence], path: Path) -> Path:
-    """A JSON file with a format version; temporary name, then rename."""
-    text = json.dumps({"format_version": 1, "evidence": [e.model_dump(mode="json") for e in evidence]}, indent=1)
+def save_evidence(evidence: Sequence[Evidence], path: Path, record: Record) -> Path:
+    """A JSON file with a format version and the record of the trial; temporary name, then rename."""
+    content = {
+        "format_version": 1, "record": record.model_dump(mode="json"),
+        "evidence": [e.model_dump(mode="json") for e in evidence],
+    }  # fmt: skip
+    text = json.dumps(content, indent=1)
     temporary = path.with_name(path.name + ".partial")
     temporary.write_text(text)
     os.replace(temporary, path)
@@ -66,6 +71,9 @@ def load_evidence(path: Path) -> tuple[Evidence, ...]:
         content = json.loads(path.read_text())
         if content["format_version"] != 1:
             raise CorruptFile(f"{path} has format version {content['format_version']}, this Gossamer reads 1.")
+        Record.model_validate(content["record"])
         return tuple(Evidence.model_validate(e) for e in content["evidence"])
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
-        raise CorruptFile(f"{path} is not a whole evidence file ({error}); run `gossamer verify` again.") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptFile(
+            f"{path} is not a whole evidence file ({one_line(error)}); run `gossamer verify` again."
+        ) from error

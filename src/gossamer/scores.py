@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gossamer.circuit import FORMAT_VERSION, layout_of, load_arrays, save_arrays
-from gossamer.errors import BadInput, CorruptFile
+from gossamer.errors import BadInput, CorruptFile, one_line
 from gossamer.graph import Layout
 from gossamer.record import Record
 
@@ -48,8 +48,12 @@ class Scores:
             found = cls(
                 layout=layout_of(meta), values=arrays["values"], record=Record.model_validate_json(meta["record"])
             )
-        except (KeyError, ValueError) as error:
-            raise CorruptFile(f"{path} is not a whole scores file ({error}); make it again.") from error
+        except (LookupError, TypeError, ValueError) as error:
+            raise CorruptFile(f"{path} is not a whole scores file ({one_line(error)}); make it again.") from error
         if found.values.shape != (found.layout.n_nodes,):
-            raise CorruptFile(f"{path} holds {found.values.shape} scores for {found.layout.n_nodes} nodes.")
+            raise CorruptFile(
+                f"{path} holds {found.values.shape} scores for {found.layout.n_nodes} nodes; make it again."
+            )
+        if found.values.dtype.kind != "f" or np.isnan(found.values).any():
+            raise CorruptFile(f"{path} holds scores that are no numbers and have no order; make it again.")
         return found

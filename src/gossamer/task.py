@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gossamer.errors import BadInput
@@ -20,13 +20,17 @@ class TextTokenizer(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A minimal pair. `answer` continues `clean`, `wrong_answer` continues `counterfactual`; each is one token."""
+    """A minimal pair. `answer` continues `clean`, `wrong_answer` continues `counterfactual`; each is one token.
+
+    line: where it stands in a user's file; 0 for a generated pair.
+    """
 
     clean: str
     counterfactual: str
     answer: str
     wrong_answer: str
     template: str = ""
+    line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +124,8 @@ def encode(examples: Sequence[Example], tokenizer: TextTokenizer, n_ctx: int, bo
     if not examples:
         raise BadInput("Expected at least one pair of prompts, got none.")
     reports = [check_pair(e, tokenizer, n_ctx, bos) for e in examples]
-    problems = [f"pair {i + 1}: {p}" for i, r in enumerate(reports) for p in r.problems]
+    names = [f"line {e.line}" if e.line else f"pair {i}" for i, e in enumerate(examples, 1)]
+    problems = [f"{name}: {p}" for name, r in zip(names, reports, strict=True) for p in r.problems]
     if problems:
         more = f" (and {len(problems) - 8} more)" if len(problems) > 8 else ""
         raise BadInput(

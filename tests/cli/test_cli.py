@@ -15,7 +15,8 @@ from gossamer.models.files import save_model
 
 VERBS = (
     ["--help"], ["demo", "--help"], ["train", "--help"], ["discover", "--help"], ["discover", "prune", "--help"],
-    ["verify", "--help"], ["show", "--help"], ["replay", "--help"], ["tasks", "--help"], ["tasks", "check", "--help"],
+    ["means", "--help"], ["verify", "--help"], ["show", "--help"], ["replay", "--help"], ["tasks", "--help"],
+    ["tasks", "check", "--help"],
 )  # fmt: skip
 
 
@@ -43,6 +44,19 @@ def test_tasks_as_json(tmp_path: Path) -> None:
     assert {t["name"] for t in json.loads(done.stdout)["tasks"]} >= {"single_double_quote"}
 
 
+def test_a_target_that_no_circuit_reaches_is_reported_as_not_reached(tmp_path: Path) -> None:
+    arguments = ["discover", "prune", "tiny", "single_double_quote", "--target-loss", "0.001", "--steps", "2",
+                 "--k-coef", "1e-3"]  # fmt: skip
+    done = gossamer(*arguments, "--out", "a", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "NOT REACHED" in done.stdout
+    found = json.loads(gossamer(*arguments, "--out", "b", "--json", cwd=tmp_path).stdout)
+    assert found["reached"] is False
+    assert found["loss_train"] > 0.001
+    assert found["nodes"] > 0
+    assert json.loads((tmp_path / "b" / "record.json").read_text())["result"]["reached"] is False
+
+
 def bad_inputs(tmp_path: Path) -> list[tuple[list[str], str]]:
     m = planted_model()
     save_model(m.model, tmp_path / "no_tokenizer", tokenizer=None, reference=m.reference, record={})
@@ -59,10 +73,19 @@ def bad_inputs(tmp_path: Path) -> list[tuple[list[str], str]]:
         (["train", "--device", "cuda", "--out", "m"], "cuda"),
         (["verify", "nowhere"], "record.json"),
         (["tasks", "check", "none.jsonl"], "found no file"),
+        (["verify", "nowhere", "--device", "tpu"], "use cpu, cuda"),
+        (["discover", "prune", "tiny", "single_double_quote", "--out", "pairs.jsonl/run"], "can be written to"),
+        (["train", "--out", "pairs.jsonl/m"], "can be written to"),
+        (["train", "--out", "."], "exists"),
+        (["train", "--set", "banana=1", "--out", "m"], "banana"),
+        (["discover", "prune", "tiny", "single_double_quote", "--set", "lr"], "FIELD=VALUE"),
+        (["discover", "prune", "tiny", "single_double_quote", "--k-coef", "nan"], "k_coef.0: Input should be"),
+        (["discover", "prune", "~/no model", "single_double_quote"], "Unknown model"),
+        (["train", "--preset", "paper", "--out", "m"], "--micro-batch"),
     ]
 
 
-@pytest.mark.parametrize("which", range(8))
+@pytest.mark.parametrize("which", range(17))
 def test_bad_input_is_one_line_exit_code_2_and_nothing_written(tmp_path: Path, which: int) -> None:
     arguments, says = bad_inputs(tmp_path)[which]
     if arguments[:3] == ["train", "--device", "cuda"]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
-from toys import planted_model, planted_task
+from toys import planted_model, planted_task, random_model
 
 from gossamer import commands
 from gossamer.errors import BadInput, CorruptFile
@@ -54,7 +56,7 @@ def test_a_run_folder_tells_the_story(run: Path) -> None:
     names = {p.name for p in run.iterdir()}
     assert names == {
         "record.json", "scores.safetensors", "circuit.safetensors", "evidence.json", "bundle.json", "page.html",
-        "pairs.jsonl",
+        "sides.jsonl",
     }  # fmt: skip
     assert Path(report.page).stat().st_size == report.bytes
     bundle = read_bundle(run / "bundle.json")
@@ -95,6 +97,7 @@ def test_replay_disagrees_when_something_was_changed(run: Path, model_folder: Pa
 
     with safe_open(file, framework="pt") as f:
         meta = f.metadata()
+    meta.pop("sha256", None)  # as if it had been written so
     tensors = load_file(file)
     tensors[key] = -tensors[key] if what == "scores" else tensors[key] + 0.25
     save_file(tensors, file, metadata=meta)
@@ -104,6 +107,59 @@ def test_replay_disagrees_when_something_was_changed(run: Path, model_folder: Pa
     assert {"weight": "model weights", "mean": "reference means", "scores": "top of the scores"}[what] in text
     if what != "scores":
         assert "task loss" in text
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "says"),
+    [
+        ("record.json", lambda c: c["result"].update(loss_full_nats=9.0), "task loss, whole model"),
+        ("record.json", lambda c: c["result"].update(accuracy_full=0.3), "paired accuracy, whole model"),
+        ("record.json", lambda c: c["result"]["curve"][0].__setitem__(2, 9.0), "task loss"),
+        ("evidence.json", lambda c: c["evidence"][0].update(interval=[0, 9]), "sufficiency: interval"),
+        ("evidence.json", lambda c: c["evidence"][0]["nulls"].pop(), "sufficiency: nulls"),
+        ("evidence.json", lambda c: c["evidence"][2].update(value=0.1), "necessity: value"),
+    ],
+)
+def test_replay_notices_every_edited_number(
+    run: Path, file: str, change: Callable[[dict[str, Any]], None], says: str
+) -> None:
+    edit(run / file, change)
+    assert says in " ".join(d.what for d in commands.replay(run).differences)
+
+
+def test_a_run_is_not_drawn_or_tried_with_another_model(run: Path, tmp_path: Path) -> None:
+    other = planted_model(decoys=False)
+    save_model(other.model, tmp_path / "other", tokenizer=other.tokenizer, reference=other.reference, record={})
+    for command in (commands.show, commands.verify):
+        with pytest.raises(BadInput, match="the model the circuit was found in"):
+            command(run, model=str(tmp_path / "other"))
+    assert not commands.replay(run, model=str(tmp_path / "other")).agrees
+    small = random_model()
+    save_model(small.model, tmp_path / "small", tokenizer=small.tokenizer, reference=small.reference, record={})
+    with pytest.raises(BadInput, match="of the shape"):
+        commands.replay(run, model=str(tmp_path / "small"))
+
+
+def test_a_users_task_keeps_its_name(run: Path) -> None:
+    assert commands.verify(run).task == "sides"
+
+
+def test_a_model_without_means_is_given_some_and_can_then_be_pruned(
+    tmp_path: Path, pairs_file: Path, text_folder: Path
+) -> None:
+    bare = planted_model()
+    save_model(bare.model, tmp_path / "bare", tokenizer=bare.tokenizer, reference=None, record={})
+    with pytest.raises(BadInput, match="gossamer means"):
+        commands.prune(tmp_path / "bare", pairs_file, out=tmp_path / "r", **SEARCH)
+    made = commands.means(tmp_path / "bare", tmp_path / "ready", corpus=text_folder)
+    assert made.tokens > 1000
+    assert commands.prune(tmp_path / "ready", pairs_file, out=tmp_path / "r", **SEARCH).nodes > 0
 
 
 def test_a_moved_model_is_asked_for(run: Path, model_folder: Path) -> None:
@@ -153,7 +209,7 @@ def test_bad_input_writes_nothing(tmp_path: Path, model_folder: Path, pairs_file
 
 
 def test_own_pairs_are_checked_with_the_model(tmp_path: Path, model_folder: Path, pairs_file: Path) -> None:
-    good = commands.check_pairs(pairs_file, model=model_folder)
+    good = commands.tasks_check(pairs_file, model=model_folder)
     assert good.usable == good.pairs == good.aligned == 128
     assert good.paired_accuracy == 1.0
     bad = tmp_path / "bad.jsonl"
@@ -161,7 +217,7 @@ def test_own_pairs_are_checked_with_the_model(tmp_path: Path, model_folder: Path
         '{"clean":"left w1","counterfactual":"right w1","answer":" L","wrong_answer":" R"}\n'
         '{"clean":"left w1","counterfactual":"right w1","answer":" L w1","wrong_answer":" R"}\n'
     )
-    report = commands.check_pairs(bad, model=model_folder)
+    report = commands.tasks_check(bad, model=model_folder)
     assert (report.pairs, report.usable) == (2, 1)
     assert "not one" in " ".join(p for c in report.checks for p in c.problems)
 

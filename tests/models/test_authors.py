@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gossamer.errors import BadInput, CorruptFile, Unsupported
-from gossamer.models.authors import load_authors_weights
+from gossamer.models.authors import load_authors_model, load_authors_weights
 
 BASE: dict[str, Any] = {
     "block_size": 12, "vocab_size": 23, "n_layer": 2, "n_head": 3, "d_head": 4, "d_model": 12, "d_mlp": 20,
@@ -137,13 +137,66 @@ def test_without_bigram_and_with_positional_channels(tmp_path: Path) -> None:
         ({"residual_activation_type": "relu"}, Unsupported, "residual stream"),
         ({"vocab_size": None}, BadInput, "vocab_size"),
         ({"activation_type": "swish"}, BadInput, "activation"),
+        ({"n_head": 0}, BadInput, "n_head 0"),
+        ({"d_model": "12"}, BadInput, "d_model '12'"),
+        ({"n_head": 5, "d_head": None}, BadInput, "divisible by n_head"),
+        ({"afrac_loctypes": ["attn_in"]}, BadInput, "between commas"),
+        ({"d_pos_emb": "few", "afrac": 7, "d_mlp": -1}, BadInput, "d_mlp: .*activation_fraction: .*d_pos: "),
     ],
 )
 def test_what_is_not_built_is_refused(tmp_path: Path, config: dict[str, Any], error: type, says: str) -> None:
     release(tmp_path / "m", sink=False)
     (tmp_path / "m" / "beeg_config.json").write_text(json.dumps({**BASE, "sink": False, **config}))
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=says) as raised:
         load_authors_weights(tmp_path / "m")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [b"[]", b'"text"', b"\xff\xfe", b"{"])
+def test_a_config_that_is_no_json_object_is_corrupt(tmp_path: Path, content: bytes) -> None:
+    release(tmp_path / "m", sink=False)
+    (tmp_path / "m" / "beeg_config.json").write_bytes(content)
+    with pytest.raises(CorruptFile, match="JSON"):
+        load_authors_weights(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    "state", [[torch.ones(2)], torch.ones(2), {"a": 1}, {"a": [torch.ones(2)]}, {3: torch.ones(2)}], ids=str
+)
+def test_a_checkpoint_that_is_no_state_dict_is_corrupt(tmp_path: Path, state: Any) -> None:
+    release(tmp_path / "m", sink=False)
+    torch.save(state, tmp_path / "m" / "final_model.pt")
+    with pytest.raises(CorruptFile, match="Expected a state dict"):
+        load_authors_weights(tmp_path / "m")
+
+
+@pytest.mark.parametrize("shape", [(1,), (22,), (1, 23), ()])
+def test_an_output_bias_of_another_shape_is_corrupt(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    release(tmp_path / "m", sink=False, extra={"final_logits_bias": torch.ones(shape)})
+    with pytest.raises(CorruptFile, match="final_logits_bias has shape"):
+        load_authors_weights(tmp_path / "m")
+
+
+@pytest.mark.parametrize("damage", ["cut", "noise", "empty", "text"])
+def test_any_damage_to_a_checkpoint_is_one_line(tmp_path: Path, damage: str) -> None:
+    release(tmp_path / "m", sink=False)
+    path = tmp_path / "m" / "final_model.pt"
+    content = path.read_bytes()
+    noise = bytes(torch.randint(0, 256, (500,), generator=torch.Generator().manual_seed(0)).tolist())
+    path.write_bytes({"cut": content[:-500], "noise": noise, "empty": b"", "text": b"version https://git-lfs"}[damage])
+    with pytest.raises(CorruptFile, match="download it again") as raised:
+        load_authors_weights(tmp_path / "m")
+    assert "\n" not in str(raised.value)
+    assert "weights_only" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("encoder", "merges"), [("{", "a b"), ("{}", "a b c"), ('{"a": 0}', "a b"), ("[]", "")])
+def test_a_damaged_tokenizer_is_corrupt(tmp_path: Path, encoder: str, merges: str) -> None:
+    release(tmp_path / "m", sink=False)
+    (tmp_path / "m" / "encoder.json").write_text(encoder)
+    (tmp_path / "m" / "vocab.bpe").write_text(merges)
+    with pytest.raises(CorruptFile, match="not a tokenizer"):
+        load_authors_model(tmp_path / "m")
 
 
 def test_contradicting_sinks_extra_tensors_and_damage_are_errors(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from gossamer.mask import apply_masks
 from gossamer.models import LoadedModel, from_pretrained
 from gossamer.models.files import load_model, save_model
 from gossamer.models.kernels import abs_topk, attention, gelu_topk, linear_cross_entropy, rms_topk
+from gossamer.models.loaded import BUCKET_PAIRS
 from gossamer.models.sparse import SparseConfig, SparseTransformer
 from gossamer.record import Record
 
@@ -165,15 +166,20 @@ def test_the_last_position_shortcut_gives_the_same_numbers(small: LoadedModel) -
     assert torch.allclose(short, whole, atol=1e-4)  # AbsTopK is discontinuous: float32, no near-ties in this toy
 
 
-def test_batch_size_and_padding_change_nothing() -> None:
+def double_model() -> LoadedModel:
+    """In float64, where AbsTopK has no ties by rounding."""
     model = random_model(seed=3)
     model.model.double()
-    batch = model.encode(planted_task(16).train)
     means = {k: v.double() for k, v in model.reference.means.items()}  # type: ignore[union-attr]
-    model = LoadedModel(
+    return LoadedModel(
         name="d", model=model.model, tokenizer=model.tokenizer, record={},
         reference=type(model.reference)(means=means, n_tokens=1, excerpt=model.reference.excerpt),  # type: ignore[union-attr, misc]
     )  # fmt: skip
+
+
+def test_batch_size_and_padding_change_nothing() -> None:
+    model = double_model()
+    batch = model.encode(planted_task(16).train)
     masks = {k: torch.ones(w, dtype=torch.float64) for k, w in model.model.config.locations()}
     masks["0.mlp.post_act"][::2] = 0
     whole = model.run(batch, masks=masks).gap
@@ -181,6 +187,35 @@ def test_batch_size_and_padding_change_nothing() -> None:
     assert torch.allclose(whole, singly, atol=1e-12)
     padded = batch._replace(tokens=F.pad(batch.tokens, (0, 3), value=7))
     assert torch.allclose(model.run(padded, masks=masks).gap, whole, atol=1e-12)
+
+
+@pytest.mark.parametrize("trials", [1, 3])
+def test_pairs_run_by_length_give_the_numbers_of_pairs_run_as_they_come(
+    trials: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = double_model()
+    generator = torch.Generator().manual_seed(0)
+    masks = {k: (torch.rand(trials, w, generator=generator) > 0.3).double() for k, w in model.model.config.locations()}
+    batch = model.encode(planted_task(2 * BUCKET_PAIRS + 9).train)
+    padded = batch._replace(tokens=F.pad(batch.tokens, (0, 3), value=7))
+    with torch.enable_grad():
+        whole = model.run(batch, masks=masks).gap
+        for i in range(0, batch.n_pairs, 30):
+            alone = model.run(batch.pairs(i, i + 1), masks=masks).gap.view(trials, 2)
+            assert torch.allclose(alone, whole.view(trials, -1, 2)[:, i], atol=1e-12)
+    sizes, hidden = [], type(model.model).hidden
+
+    def counted(self: SparseTransformer, tokens: Tensor, *rest: object) -> Tensor:
+        sizes.append(len(tokens) // trials // 2)
+        return hidden(self, tokens, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(model.model), "hidden", counted)
+    with torch.no_grad():
+        by_length, by_length_padded = model.run(batch, masks=masks).gap, model.run(padded, masks=masks).gap
+    assert sizes == 2 * [BUCKET_PAIRS, BUCKET_PAIRS, 9]
+    assert len(set(batch.last.tolist())) > 2
+    assert torch.allclose(by_length, whole, atol=1e-12)
+    assert torch.allclose(by_length_padded, whole, atol=1e-12)
 
 
 def test_a_trial_axis_equals_separate_runs(small: LoadedModel) -> None:
@@ -264,20 +299,34 @@ def test_mean_ablation_without_means_says_so(small: LoadedModel, tmp_path: Path)
     circuit = Circuit.from_nodes(
         graph, model.edge_weights(graph), [1], record=Record.now(method="t", config={}, seed=0)
     )
-    with pytest.raises(BadInput, match="reference means"):
+    with pytest.raises(BadInput, match="gossamer means MODEL --corpus FOLDER"):
         model.run(model.encode(planted_task(2).train), ablation=circuit.as_ablation("gao-mean"))
     model.run(model.encode(planted_task(2).train), ablation=circuit.as_ablation("zero-complement"))
 
 
-def test_positional_channels_are_read_only_and_change_the_model() -> None:
-    model = random_model(position="channels", d_pos=4).model
-    x = some_tokens(2, 6)
-    shuffled = x[:, [2, 1, 0, 3, 4, 5]]
-    plain = random_model(position="none").model
+def test_positional_channels_are_read_only() -> None:
+    model = random_model(position="channels", d_pos=4, topk_places=(), activation_fraction=1.0).model.double()
     assert dict(model.config.locations())["0.attn.act_in"] == 20
     assert dict(model.config.locations())["0.attn.resid_delta"] == 16
-    same = torch.allclose(plain(x)[:, -1], plain(shuffled)[:, -1], atol=1e-4)
-    assert same or model.config.n_layer > 1  # a one-layer model without positions is blind to order, two layers are not
+    reads: dict[str, list[Tensor]] = {}
+    x, y = some_tokens(2, 6, seed=0), some_tokens(2, 6, seed=1)
+    for tokens in (x, y):
+        model(tokens, lambda name, a: (reads.setdefault(name, []).append(a), a)[1])
+    where = model.wpe.weight[:6]
+    where = where / (where.square().mean(-1, keepdim=True) + torch.finfo(torch.float64).eps).sqrt()
+    for i, block in enumerate(model.blocks):  # whatever was written in between, a layer reads the same positions
+        for sub, gain in (("attn", block.ln_p1.weight), ("mlp", block.ln_p2.weight)):
+            for a in reads[f"{i}.{sub}.act_in"]:
+                assert torch.allclose(a[..., 16:], (where * gain).expand(2, 6, 4), atol=1e-12)
+            assert not torch.allclose(*(a[..., :16] for a in reads[f"{i}.{sub}.act_in"]))
+
+
+def test_one_layer_is_blind_to_order_until_it_has_positions() -> None:
+    x = some_tokens(2, 6)
+    shuffled = x[:, [2, 1, 0, 3, 4, 5]]
+    blind = random_model(n_layer=1, position="none").model.double()
+    assert torch.allclose(blind(x)[:, -1], blind(shuffled)[:, -1], atol=1e-12)
+    model = random_model(n_layer=1, position="channels", d_pos=4).model.double()
     assert not torch.allclose(model(x)[:, -1], model(shuffled)[:, -1], atol=1e-3)
 
 

@@ -84,6 +84,40 @@ def test_jsonl_and_csv_give_the_same_task(tmp_path: Path) -> None:
     assert a.version != b.version  # another file is another version
 
 
+def test_files_from_a_spreadsheet_are_read_and_other_encodings_are_named(tmp_path: Path) -> None:
+    lines = [",".join(rows()[0]), *(",".join(r.values()) for r in rows())]
+    (tmp_path / "p.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    assert len(read_pairs(str(tmp_path / "p.csv")).train) == 2
+    (tmp_path / "latin.csv").write_bytes("\n".join(lines).replace("a0", "\xe9").encode("latin-1"))
+    with pytest.raises(BadInput, match="UTF-8"):
+        read_pairs(str(tmp_path / "latin.csv"))
+
+
+def test_a_line_separator_inside_a_prompt_is_not_the_end_of_the_row(tmp_path: Path) -> None:
+    content = [{**r, "clean": f"x\u2028{i}"} for i, r in enumerate(rows())]
+    (tmp_path / "p.jsonl").write_text("\n".join(json.dumps(r, ensure_ascii=False) for r in content))
+    assert "\u2028" in read_pairs(str(tmp_path / "p.jsonl")).train[0].clean
+
+
+def test_a_pair_in_both_splits_is_refused(tmp_path: Path) -> None:
+    content = [{**rows()[0], "split": "train"}, {**rows()[1], "split": "train"}, {**rows()[0], "split": "heldout"}]
+    (tmp_path / "p.jsonl").write_text("\n".join(json.dumps(r) for r in content))
+    with pytest.raises(BadInput, match="lines 3 = 1"):
+        read_pairs(str(tmp_path / "p.jsonl"))
+    (tmp_path / "p.jsonl").write_text("\n".join(json.dumps(r) for r in [rows()[0]] * 4 + [rows()[1]] * 2))
+    t = read_pairs(str(tmp_path / "p.jsonl"))  # equal rows stay together
+    assert {e.clean for e in t.train}.isdisjoint({e.clean for e in t.heldout})
+
+
+def test_problems_name_the_line_of_the_file(tmp_path: Path) -> None:
+    good = {"clean": "left w1", "counterfactual": "right w1", "answer": " L", "wrong_answer": " R"}
+    content = [{**good, "clean": f"left w{i}", "answer": " L R" if i == 4 else " L"} for i in range(6)]
+    (tmp_path / "p.jsonl").write_text("\n" + "\n".join(json.dumps(r) for r in content))
+    t = read_pairs(str(tmp_path / "p.jsonl"))
+    with pytest.raises(BadInput, match="1 problems in 6 pairs: line 6: the answer ' L R' is 2 tokens"):
+        encode([*t.train, *t.heldout], toy_tokenizer(), 16, 15)
+
+
 def test_a_split_column_is_obeyed(tmp_path: Path) -> None:
     content = [{**r, "split": "heldout" if i < 2 else "train"} for i, r in enumerate(rows())]
     (tmp_path / "p.jsonl").write_text("\n".join(json.dumps(r) for r in content))
@@ -92,11 +126,24 @@ def test_a_split_column_is_obeyed(tmp_path: Path) -> None:
 
 
 def test_every_bad_row_is_named(tmp_path: Path) -> None:
-    bad = [json.dumps(rows()[0]), "{oops", json.dumps({"clean": "a"}), json.dumps({**rows()[1], "split": "dev"}), "3"]
+    bad = [
+        json.dumps(rows()[0]),
+        "{oops",
+        json.dumps({"clean": "a"}),
+        json.dumps({**rows()[1], "split": "dev"}),
+        "3",
+        json.dumps({**rows()[2], "template": ["x"]}),
+    ]
     (tmp_path / "p.jsonl").write_text("\n".join(bad))
     with pytest.raises(BadInput) as caught:
         read_pairs(str(tmp_path / "p.jsonl"))
-    for part in ("line 2: not JSON", "line 3: lacks", "line 4: split 'dev'", "line 5: expected an object"):
+    for part in (
+        "line 2: not JSON",
+        "line 3: lacks",
+        "line 4: split 'dev'",
+        "line 5: expected an object",
+        "line 6: template ['x'] is not text",
+    ):
         assert part in str(caught.value), part
 
 

@@ -103,13 +103,13 @@ def test_the_dense_twin_reads_the_same_text_in_the_same_order(tmp_path: Path, te
 
 def test_reference_means_are_the_mean_activations_over_the_text(tmp_path: Path, text_folder: Path) -> None:
     from gossamer.corpora.tokens import TokenFile
-    from gossamer.train.loop import reference_means
+    from gossamer.train.measure import reference_means
 
     model = train(tmp_path / "m", recipe(), corpus=text_folder, threads=2)
     assert model is not None
     work = tmp_path / "m.training"
     text = TokenFile(path=work / "train.npy", n_tokens=json.loads((work / "text.json").read_text())["train_tokens"])
-    found = reference_means(model.model, text, 32, n_tokens=64 * 32)
+    found = reference_means(model.model, text, 32, torch.zeros(0, 32), n_tokens=64 * 32)
     chosen = torch.linspace(0, text.n_windows(32) - 1, 64, dtype=torch.float64).long().numpy()
     rows = text.windows(chosen, 32)[:, :-1]
     seen: dict[str, torch.Tensor] = {}
@@ -131,6 +131,11 @@ def test_reference_means_are_the_mean_activations_over_the_text(tmp_path: Path, 
         ({"batch_size": 2**23}, {}, "--micro-batch [0-9]+ fits"),
         ({"d_model": 2**18, "d_head": 2**10}, {}, "lower the width"),
         ({}, {"micro_batch": 5}, "1 to 4 sequences"),
+        ({}, {"checkpoint_every": 0}, "at least 1"),
+        ({}, {"threads": -1}, "at least 1"),
+        ({"n_ctx": 100_000}, {}, "at least 400,001 training tokens"),
+        ({}, {"data": Path("nowhere"), "corpus": None}, "text.json"),
+        ({}, {"data": Path("nowhere")}, "got both"),
     ],
 )
 def test_bad_input_is_one_error_and_writes_nothing(
@@ -165,9 +170,43 @@ def test_a_resumed_twin_goes_on_with_its_siblings_text(tmp_path: Path, text_fold
     assert twin.record["details"]["text"] == json.loads((data / "text.json").read_text())
 
 
+def test_a_twin_reads_its_siblings_text_in_its_order_or_not_at_all(tmp_path: Path, text_folder: Path) -> None:
+    assert train(tmp_path / "m", recipe(), corpus=text_folder, threads=2, stop_after=1) is None
+    with pytest.raises(BadInput, match="needs its order of text: n_ctx 32, seed 0"):
+        train(tmp_path / "twin", recipe(density=1, n_ctx=16, seed=1), data=tmp_path / "m.training")
+    assert not (tmp_path / "twin.training").exists()
+
+
+def test_a_float16_overflow_skips_the_step_and_leaves_every_number_finite() -> None:
+    learner = Learner(recipe(), "cpu", "float16")
+    batch = torch.randint(300, (4, 33), generator=torch.Generator().manual_seed(0))
+    learner.step(batch, 0)
+    before = {k: v.clone() for k, v in learner.model.state_dict().items()}
+    learner.scaler.update(2.0**60)
+    learner.step(batch, 1)
+    assert all(torch.equal(v, before[k]) for k, v in learner.model.state_dict().items())
+    assert learner.scaler.get_scale() < 2.0**60
+    learner.scaler.update(8.0)
+    learner.step(batch, 2)
+    assert not torch.equal(learner.model.wte.weight, before["wte.weight"])
+    assert all(v.isfinite().all() for v in learner.model.state_dict().values())
+
+
+def test_the_excerpt_is_standard_library_text_whatever_the_corpus(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        (tmp_path / "own" / name / "secret.txt").write_text(f"the private words of {name}, zyx qwv\n" * 400)
+    model = train(tmp_path / "m", recipe(), corpus=tmp_path / "own", threads=2)
+    assert model is not None
+    assert model.reference is not None
+    shown = [model.tokenizer.decode(row.tolist()) for row in model.reference.excerpt]
+    assert not any("private words" in text for text in shown)
+    assert any("import" in text or "def " in text for text in shown)
+
+
 def test_a_batch_in_parts_has_the_gradient_of_the_whole() -> None:
-    config = recipe(vocab_size=64)
-    batch = torch.randint(64, (4, 33), generator=torch.Generator().manual_seed(0))
+    config = recipe()
+    batch = torch.randint(300, (4, 33), generator=torch.Generator().manual_seed(0))
     found = []
     for micro_batch in (4, 2, 3):
         learner = Learner(config, "cpu", micro_batch=micro_batch)

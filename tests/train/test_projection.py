@@ -40,15 +40,9 @@ def test_without_a_minimum_the_largest_survive() -> None:
 
 
 def tiny_step_model() -> tuple[SparseTransformer, SparseAdam]:
-    c = preset("tiny", d_model=32, d_head=8, n_layer=1, vocab_size=64, n_ctx=16, density=0.2, embed_density=0.3)
+    c = preset("tiny", d_model=32, d_head=8, n_layer=1, vocab_size=257, n_ctx=16, density=0.2, embed_density=0.3)
     model = SparseTransformer(c.model_config_(), seed=0)
-    chosen = targets(
-        model, density=c.density, embed_density=c.embed_density, sparse_biases=c.sparse_biases, min_alive=c.min_alive
-    )
-    return model, SparseAdam(
-        model, chosen, betas=c.betas, eps=c.eps, weight_decay=0.1, start_density=1.0, anneal_fraction=0.5,
-        clip_only=False,
-    )  # fmt: skip
+    return model, SparseAdam(model, c)
 
 
 def test_every_step_leaves_exactly_k_and_the_minimum_alive() -> None:
@@ -113,6 +107,8 @@ def test_schedules_end_where_they_should() -> None:
     assert lr_multiplier(0.005, 0.01) == 0.5
     assert lr_multiplier(0.01, 0.01) == 1.0
     assert lr_multiplier(1.0, 0.01) == 0.0
+    assert density_at(0.01, 0.1, 1.0, 0.5, anneal_start=0.01) == 1.0 == density_at(0.0, 0.1, 1.0, 0.5, 0.01)
+    assert density_at(0.255, 0.1, 1.0, 0.5, anneal_start=0.01) == pytest.approx(0.55)
     assert sharkfin(1.0, 1 / 64) == 1 / 8
     assert sharkfin(1 / 64, 1 / 64) == 1.0
 
@@ -124,6 +120,7 @@ def test_the_published_recipes() -> None:
     assert paper.sparse_biases
     assert (script.d_model, script.density, script.embed_density) == (1024, 1 / 64, 1 / 16)
     assert not script.sparse_biases
+    assert (paper.anneal_start, script.anneal_start) == (0, 0.01)
     for c in (paper, script):
         assert (c.betas, c.eps, c.weight_decay, c.lr) == ((0.9, 0.95), 0.1, 0.1, 1.28e-2)
         assert not c.sink
@@ -134,8 +131,10 @@ def test_the_published_recipes() -> None:
 
 def test_a_density_below_the_minimum_alive_is_refused_with_the_smallest_that_works() -> None:
     model = SparseTransformer(preset("tiny").model_config_(), seed=None)
-    with pytest.raises(BadInput, match="--density of at least"):
-        targets(model, density=0.001, embed_density=0.25, sparse_biases=False, min_alive=4)
+    with pytest.raises(BadInput, match="--density of at least") as caught:
+        targets(model, preset("tiny", density=0.001))
+    least = float(str(caught.value).split("at least ")[1].split(" ")[0])
+    assert targets(model, preset("tiny", density=least))
 
 
 @pytest.mark.parametrize(
@@ -145,6 +144,11 @@ def test_a_density_below_the_minimum_alive_is_refused_with_the_smallest_that_wor
         ("tiny", {"density": 2.0}, "density"),
         ("tiny", {"d_model": 100}, "multiple of d_head"),
         ("tiny", {"banana": 1}, "banana"),
+        ("tiny", {"n_ctx": 0}, "n_ctx: Input should be greater than 0"),
+        ("tiny", {"vocab_size": 100}, "vocab_size: .* 257"),
+        ("tiny", {"seed": -1}, "seed"),
+        ("tiny", {"lr": float("nan")}, "lr"),
+        ("tiny", {"anneal_start": 0.5}, "before anneal_fraction"),
     ],
 )
 def test_a_recipe_that_does_not_hold_together(name: str, changes: dict[str, object], says: str) -> None:
@@ -156,6 +160,4 @@ def test_density_one_is_the_dense_twin() -> None:
     twin = preset("tiny", density=1)
     assert (twin.density, twin.embed_density, twin.activation_fraction) == (1, 1, 1)
     assert preset("tiny", density=1, activation_fraction=0.25).activation_fraction == 0.25
-    assert targets(
-        SparseTransformer(twin.model_config_(), seed=None), density=1, embed_density=1, sparse_biases=False, min_alive=4
-    ) == ()  # fmt: skip
+    assert targets(SparseTransformer(twin.model_config_(), seed=None), twin) == ()

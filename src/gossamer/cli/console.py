@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from gossamer.errors import BadInput
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -15,6 +18,25 @@ if TYPE_CHECKING:
     from gossamer.evidence import Evidence
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")]
+
+
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Any other field of the recipe; repeatable.")
+]
+
+
+def fields(given: list[str] | None, **options: object) -> dict[str, Any]:
+    """The options that were given, and the fields of --set with their values read as JSON (else as text)."""
+    found: dict[str, Any] = {}
+    for item in given or ():
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise BadInput(f"Expected --set FIELD=VALUE, got {item!r}.")
+        try:
+            found[name.replace("-", "_")] = json.loads(value)
+        except ValueError:
+            found[name.replace("-", "_")] = value
+    return found | {k: v for k, v in options.items() if v is not None and v is not False}
 
 
 def say(line: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gossamer.cli.console import Json, emit, say, steps, table
+from gossamer.cli.console import Json, Set, emit, fields, say, steps, table
 
 app = typer.Typer(no_args_is_help=True, help="Find the circuit of a task.")
 
@@ -32,17 +32,21 @@ def prune(
     calibrate: Annotated[bool, typer.Option("--calibrate", help="Fit scale and shift of the circuit's logit.")] = False,
     tied: Annotated[bool, typer.Option("--tied", help="One mask for a query channel and its key channel.")] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of the masks and of the batches.")] = None,
+    task_seed: Annotated[int, typer.Option(help="Seed of the task's pairs.")] = 0,
+    set_: Set = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
     json: Json = False,
 ) -> None:
     """Learn a mask over all nodes and cut it at the target loss (Gao et al. 2025)."""
     from gossamer import commands
 
+    search = fields(
+        set_, target_loss=target_loss, k_coef=k_coef or None, steps=steps_, lr=lr, batch_pairs=batch_pairs,
+        calibrate=calibrate, tied=tied, seed=seed,
+    )  # fmt: skip
     with steps("learning masks") as progress:
         r = commands.prune(
-            model, task, out=out, device=device, progress=progress, say=say, target_loss=target_loss,
-            k_coef=tuple(k_coef) if k_coef else None, steps=steps_, lr=lr, batch_pairs=batch_pairs,
-            calibrate=calibrate, tied=tied, seed=seed,
+            model, task, out=out, device=device, task_seed=task_seed, progress=progress, say=say, **search,
         )  # fmt: skip
 
     def text() -> None:

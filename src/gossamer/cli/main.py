@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from gossamer import __version__
-from gossamer.cli import demo, discover, replay, show, tasks, train, verify
-from gossamer.errors import GossamerError
+from gossamer.cli import demo, discover, means, replay, show, tasks, train, verify
+from gossamer.errors import GossamerError, one_line
 
 app = typer.Typer(
     name="gossamer", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -36,6 +36,7 @@ def _root(
 
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
+app.command("means")(means.means)
 app.add_typer(discover.app, name="discover")
 app.command("verify")(verify.verify)
 app.command("show")(show.show)
@@ -47,13 +48,14 @@ def main() -> None:
     """Entry point of the `gossamer` script."""
     try:
         app()
-    except GossamerError as error:
-        if "--json" in sys.argv:
-            typer.echo(json.dumps({"error": type(error).__name__, "message": str(error)}))
-        typer.echo(f"gossamer: {error}", err=True)
-        sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(1)
+    except (GossamerError, OSError) as error:  # OSError: a full disk, a folder that may not be written to
+        message = one_line(error)
+        if "--json" in sys.argv:
+            typer.echo(json.dumps({"error": type(error).__name__, "message": message}))
+        typer.echo(f"gossamer: {message}", err=True)
+        sys.exit(GossamerError.exit_code)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,16 @@ def replay(
     model: Annotated[str | None, typer.Option(help="Where the model is now; default: where the run found it.")] = None,
     tolerance: Annotated[float, typer.Option(help="Largest difference that still agrees.")] = 1e-4,
     search: Annotated[bool, typer.Option("--search", help="Repeat the whole search from the Record too.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
     json: Json = False,
 ) -> None:
     """Derive a run's numbers again and say where they differ; exit code 1 if any does."""
     from gossamer import commands
 
     with steps("repeating the search") as progress:
-        r = commands.replay(run, model=model, tolerance=tolerance, search=search, progress=progress, say=say)
+        r = commands.replay(
+            run, model=model, device=device, tolerance=tolerance, search=search, progress=progress, say=say
+        )
 
     def text() -> None:
         if r.agrees:

@@ -14,10 +14,11 @@ def show(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     model: Annotated[str | None, typer.Option(help="Where the model is now; default: where the run found it.")] = None,
     twin: Annotated[Path | None, typer.Option(help="Run folder of the dense twin's circuit, to compare.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
     json: Json = False,
 ) -> None:
     """Write a self-contained page about a run: the circuit, what its nodes fire on, the trial, the Record."""
     from gossamer import commands
 
-    r = commands.show(run, model=model, twin=twin, say=say)
+    r = commands.show(run, model=model, twin=twin, device=device, say=say)
     emit(r, json, lambda: typer.echo(f"page: {r.page} ({r.bytes / 1024:.0f} KiB, open it in a browser)"))

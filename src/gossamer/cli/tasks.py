@@ -49,7 +49,7 @@ def check(
     """Your own pairs as a model reads them: tokens, alignment, and whether the model does them at all."""
     from gossamer import commands
 
-    r = commands.check_pairs(pairs, model=model)
+    r = commands.tasks_check(pairs, model=model)
 
     def text() -> None:
         for c in r.checks[:3]:

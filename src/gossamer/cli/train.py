@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gossamer.cli.console import Json, emit, say
+from gossamer.cli.console import Json, Set, emit, fields, say
 
 if TYPE_CHECKING:
     from gossamer.train.loop import Progress
@@ -26,9 +26,6 @@ def train(
     activation_fraction: Annotated[float | None, typer.Option(help="Share of activations that AbsTopK keeps.")] = None,
     d_model: Annotated[int | None, typer.Option(help="Width.")] = None,
     n_layer: Annotated[int | None, typer.Option(help="Layers.")] = None,
-    sink: Annotated[bool | None, typer.Option("--sink/--no-sink", help="An attention sink per head.")] = None,
-    bigram: Annotated[bool | None, typer.Option("--bigram/--no-bigram", help="A dense table of bigrams.")] = None,
-    d_pos: Annotated[int | None, typer.Option(help="Read-only positional channels; 0: none.")] = None,
     d_head: Annotated[int | None, typer.Option(help="Width of a head.")] = None,
     n_ctx: Annotated[int | None, typer.Option(help="Context length in tokens.")] = None,
     vocab_size: Annotated[int | None, typer.Option(help="Tokens of the vocabulary trained on the text.")] = None,
@@ -37,6 +34,7 @@ def train(
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     min_alive: Annotated[int | None, typer.Option(help="Weights every neuron keeps at least.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, text order and splits.")] = None,
+    set_: Set = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16 (autocast).")] = "float32",
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: all.")] = None,
@@ -50,13 +48,16 @@ def train(
     """Train a weight-sparse transformer, or with --density 1 a dense one, on Python source found here."""
     from gossamer import commands
 
+    recipe = fields(
+        set_, density=density, embed_density=embed_density, activation_fraction=activation_fraction, d_model=d_model,
+        n_layer=n_layer, d_head=d_head, n_ctx=n_ctx, vocab_size=vocab_size, tokens=tokens, batch_size=batch_size, lr=lr,
+        min_alive=min_alive, seed=seed,
+    )  # fmt: skip
     try:
         r = commands.train(
             out, preset=preset, corpus=corpus, data=data, device=device, dtype=dtype, threads=threads,
             micro_batch=micro_batch, resume=resume, checkpoint_every=checkpoint_every, progress=_line, say=say,
-            density=density, embed_density=embed_density, activation_fraction=activation_fraction, d_model=d_model,
-            n_layer=n_layer, d_head=d_head, d_pos=d_pos, sink=sink, bigram=bigram, n_ctx=n_ctx, vocab_size=vocab_size,
-            tokens=tokens, batch_size=batch_size, lr=lr, min_alive=min_alive, seed=seed,
+            **recipe,
         )  # fmt: skip
     except KeyboardInterrupt:
         say(f"\nStopped; the last checkpoint is in {out}.training: run the same command with --resume.")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gossamer.commands.reports import (
     DemoReport,
+    MeansReport,
     PairCheck,
     PairsReport,
     PruneReport,
@@ -23,7 +24,7 @@ from gossamer.commands.reports import (
     TrainReport,
     VerifyReport,
 )
-from gossamer.errors import BadInput, GossamerError
+from gossamer.errors import GossamerError, require_new
 
 if TYPE_CHECKING:
     from gossamer.models import LoadedModel
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
 
-__all__ = ["check_pairs", "demo", "prune", "replay", "show", "tasks", "train", "verify"]
+__all__ = ["demo", "means", "prune", "replay", "show", "tasks", "tasks_check", "train", "verify"]
 
 
 def _silent(line: str) -> None:
@@ -67,6 +68,27 @@ def train(
     )  # fmt: skip
 
 
+def means(
+    model: str | Path, out: str | Path, *, corpus: str | Path | None = None, device: str = "cpu", say: Say = _silent
+) -> MeansReport:
+    """Give a model reference means of a text: writes the model folder `out`, in our layout, ready to be pruned.
+
+    For models that came without, as the authors' released folders do. corpus: a folder of text like the model's
+    pretraining text; default: the Python source of this machine.
+    """
+    from gossamer.corpora.python_source import find_python_source, text_folder
+    from gossamer.models import from_pretrained
+    from gossamer.train.measure import with_means
+
+    require_new(Path(out))
+    loaded = from_pretrained(model, device)
+    text = text_folder(Path(corpus)) if corpus else find_python_source()
+    say(f"means of {loaded.name} over {text.name}")
+    made = with_means(loaded, text, Path(out))
+    assert made.reference is not None
+    return MeansReport(model=str(out), text=text.name, tokens=made.reference.n_tokens)
+
+
 def prune(
     model: str | Path, task: str | Path, *, out: str | Path | None = None, device: str = "cpu", task_seed: int = 0,
     progress: Steps | None = None, say: Say = _silent, **search: Any,
@@ -80,15 +102,14 @@ def prune(
     from gossamer.discover import prune as method
     from gossamer.discover import prune_config
     from gossamer.models import from_pretrained
-    from gossamer.tasks import load_task
+    from gossamer.tasks import is_pairs_file, load_task
 
     started = time.perf_counter()
     config = prune_config(**search)
     found_task = load_task(str(task), task_seed)
     loaded = from_pretrained(model, device)
     folder = Path(out) if out else next_free(Path("runs") / f"{found_task.name}-{loaded.name.replace('/', '-')}")
-    if folder.exists():
-        raise BadInput(f"{folder} exists; choose another --out or remove it.")
+    require_new(folder)
     full = _scores_of(loaded, found_task.heldout)
     say(f"{loaded.name} answers {full[0]:.1%} of held-out pairs right; searching {len(config.k_coef)} masks")
     pruned = method(loaded, found_task, config, progress=progress)
@@ -99,15 +120,14 @@ def prune(
         accuracy_full=full[0], nodes=c.n_nodes, edges=c.n_edges, curve=pruned.curve,
         trials=tuple(t._asdict() for t in pruned.trials),
     )  # fmt: skip
-    is_file = Path(task).is_file()
-    source = "pairs" + Path(task).suffix if is_file else str(task)
+    source = Path(task).name if is_pairs_file(str(task)) else str(task)
     about = RunRecord(
-        record=c.record, result=result, model_source=_source(model), task_source=source, task_seed=task_seed
+        record=c.record, result=result, model_source=loaded.source, task_source=source, task_seed=task_seed
     )
     with new_folder(folder) as work:
         pruned.scores.save(work / SCORES)
         c.save(work / CIRCUIT)
-        if is_file:
+        if is_pairs_file(str(task)):
             shutil.copyfile(task, work / source)
         write(about, work / RECORD)
     return PruneReport(
@@ -116,11 +136,6 @@ def prune(
         loss_heldout=pruned.loss_heldout, loss_full=full[2], accuracy_circuit=pruned.accuracy_heldout,
         accuracy_full=full[0], trials=result.trials, seconds=time.perf_counter() - started,
     )  # fmt: skip
-
-
-def _source(model: str | Path) -> str:
-    """How to find the model again: an absolute folder, or the shipped or Hub name."""
-    return str(Path(model).resolve()) if Path(model).is_dir() else str(model)
 
 
 def _scores_of(model: LoadedModel, examples: tuple[Example, ...]) -> tuple[float, float, float]:
@@ -140,25 +155,35 @@ def verify(
     """Put a run's circuit on trial on the held-out pairs, and write evidence.json into the run folder."""
     from gossamer.commands.run_folder import EVIDENCE, read_run
     from gossamer.evidence import save_evidence
-    from gossamer.verify import run_checks
+    from gossamer.record import Record
+    from gossamer.verify import BATTERY, run_checks
 
     r = read_run(Path(run), model, device)
     say(f"trying {r.circuit.n_nodes} nodes on {len(r.task.heldout)} held-out pairs")
-    evidence = run_checks(r.model, r.task, r.circuit, target_loss=r.about.result.target_loss_nats, seed=seed)
-    save_evidence(evidence, r.folder / EVIDENCE)
+    target = r.about.result.target_loss_nats
+    evidence = run_checks(r.model, r.task, r.circuit, target_loss=target, seed=seed)
+    model_hash, means_hash = r.model.hashes()
+    record = Record.now(
+        method="verify", config={"checks": BATTERY, "target_loss": target}, seed=seed, model=r.model.name,
+        model_sha256=model_hash, means_sha256=means_hash, task=r.task.name, task_version=r.task.version,
+    )  # fmt: skip
+    save_evidence(evidence, r.folder / EVIDENCE, record)
     return VerifyReport(run=str(run), model=r.model.name, task=r.task.name, evidence=evidence)
 
 
 def show(
-    run: str | Path, *, model: str | None = None, twin: str | Path | None = None, say: Say = _silent
-) -> ShowReport:
+    run: str | Path, *, model: str | None = None, twin: str | Path | None = None, device: str = "cpu",
+    say: Say = _silent,
+) -> ShowReport:  # fmt: skip
     """Write bundle.json and the offline page.html of a run. twin: the run folder of the dense twin's circuit."""
     from gossamer.commands.bundle_of_run import build_bundle
     from gossamer.commands.run_folder import BUNDLE, EVIDENCE, PAGE, read_run, write_json
     from gossamer.evidence import load_evidence
     from gossamer.show import write_page
+    from gossamer.subject import require_model_of
 
-    r = read_run(Path(run), model)
+    r = read_run(Path(run), model, device)
+    require_model_of(r.circuit.record, r.model)
     path = r.folder / EVIDENCE
     evidence = load_evidence(path) if path.is_file() else ()
     if not evidence:
@@ -170,7 +195,7 @@ def show(
 
 
 def replay(
-    run: str | Path, *, model: str | None = None, tolerance: float = 1e-4, search: bool = False,
+    run: str | Path, *, model: str | None = None, device: str = "cpu", tolerance: float = 1e-4, search: bool = False,
     progress: Steps | None = None, say: Say = _silent,
 ) -> ReplayReport:  # fmt: skip
     """Derive a run's numbers again: hashes, the cut, every edge weight, losses and evidence.
@@ -181,7 +206,7 @@ def replay(
     from gossamer.commands.rederive import differences
     from gossamer.commands.run_folder import read_run
 
-    r = read_run(Path(run), model)
+    r = read_run(Path(run), model, device)
     say(f"deriving the numbers of {run} again")
     compared, found = differences(r, tolerance, search, progress)
     return ReplayReport(run=str(run), agrees=not found, compared=compared, differences=tuple(found))
@@ -217,7 +242,7 @@ def _task_report(task: Task, model: LoadedModel | None) -> TaskReport:
     )
 
 
-def check_pairs(pairs: str | Path, *, model: str | Path = "tiny") -> PairsReport:
+def tasks_check(pairs: str | Path, *, model: str | Path = "tiny") -> PairsReport:
     """One's own pairs as a model reads them: tokens, alignment, problems, and how the model does on the usable ones."""
     from gossamer.models import from_pretrained
     from gossamer.task import check_pair

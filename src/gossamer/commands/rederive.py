@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
 from gossamer.circuit import Circuit
 from gossamer.commands.reports import Difference
 from gossamer.commands.run_folder import EVIDENCE, Run
-from gossamer.discover.prune import EVALUATION_PAIRS, PruneConfig, circuit_gap, circuit_loss
+from gossamer.discover.prune import (
+    EVALUATION_PAIRS,
+    PruneConfig,
+    circuit_gap,
+    circuit_loss,
+    loss_at,
+    owners,
+    ranking,
+)
+from gossamer.errors import BadInput
 from gossamer.evidence import load_evidence
-from gossamer.metric import paired_accuracy
+from gossamer.metric import paired_accuracy, task_loss_nats
 from gossamer.registry import check, method
 
 
@@ -40,30 +50,82 @@ def differences(
     compare.same("model weights (sha256)", record.model_sha256, weights_hash)
     compare.same("reference means (sha256)", record.means_sha256, means_hash)
     graph = model.graph("channel")
-    again = Circuit.from_nodes(graph, model.edge_weights(graph), circuit.nodes, record=circuit.record)
+    if graph.layout != circuit.layout:
+        raise BadInput(
+            f"Expected a model of the shape of {record.model}, got {model.name}; give that one with --model."
+        )
+    _cut(compare, run)
+    _losses(compare, run)
+    _evidence(compare, run)
+    if search:
+        found = method[record.method](model, run.task, PruneConfig(**record.config), progress=progress)
+        compare.same("largest change of a score", 0.0, float(np.abs(found.scores.values - run.scores.values).max()))
+        compare.same("nodes found otherwise", 0, int(np.setxor1d(found.circuit.nodes, circuit.nodes).size))
+        for stored, now in zip(result.trials, found.trials, strict=True):
+            compare.same(f"trial of node penalty {now.k_coef:g}: edges", stored["edges"], now.edges)
+            compare.same(f"trial of node penalty {now.k_coef:g}: loss", stored["loss_nats"], now.loss_nats)
+    return compare.compared, compare.found
+
+
+def _cut(compare: _Comparison, run: Run) -> None:
+    """The circuit is the cut through the scores, and its edges are the model's."""
+    circuit, result, graph = run.circuit, run.about.result, run.model.graph("channel")
+    again = Circuit.from_nodes(graph, run.model.edge_weights(graph), circuit.nodes, record=circuit.record)
+    ranked = ranking(owners(graph, circuit.tied), run.scores.values)
+    cut = ranked.nodes(ranked.units(circuit.n_nodes))
     compare.same("nodes", result.nodes, circuit.n_nodes)
-    cut = np.sort(run.scores.top(circuit.n_nodes))
     compare.same("nodes that are not the top of the scores", 0, int(np.setdiff1d(circuit.nodes, cut).size))
     compare.same("edges", result.edges, again.n_edges)
-    if again.n_edges == circuit.n_edges:
-        compare.same(
-            "largest change of an edge weight", 0.0, float(np.abs(again.weight - circuit.weight).max(initial=0))
-        )
+    ours, theirs = (
+        {tuple(e) for e in zip(c.src.tolist(), c.dst.tolist(), c.matrix.tolist(), strict=True)}
+        for c in (circuit, again)
+    )
+    compare.same("edges that are not weights of the model", 0, len(ours ^ theirs))
+    if ours == theirs:
+        change = np.abs(_by_end(again) - _by_end(circuit)).max(initial=0)
+        compare.same("largest change of an edge weight", 0.0, float(change))
+
+
+def _by_end(circuit: Circuit) -> np.ndarray:
+    """Edge weights in the order of their ends and matrices."""
+    return circuit.weight[np.lexsort((circuit.matrix, circuit.dst, circuit.src))]
+
+
+def _losses(compare: _Comparison, run: Run) -> None:
+    """Losses and accuracies of the circuit, of the whole model and of the curve's other cuts."""
+    circuit, result, model, graph = run.circuit, run.about.result, run.model, run.model.graph("channel")
     train, heldout = model.encode(run.task.train).pairs(0, EVALUATION_PAIRS), model.encode(run.task.heldout)
     compare.same("task loss, training split", result.loss_train_nats, float(circuit_loss(model, circuit, train).mean()))
     compare.same("task loss, held-out", result.loss_heldout_nats, float(circuit_loss(model, circuit, heldout).mean()))
     accuracy = float(paired_accuracy(circuit_gap(model, circuit, heldout)).mean())
     compare.same("paired accuracy, held-out", result.accuracy_circuit, accuracy)
-    if search:
-        found = method[record.method](model, run.task, PruneConfig(**record.config), progress=progress)
-        compare.same("largest change of a score", 0.0, float(np.abs(found.scores.values - run.scores.values).max()))
-        compare.same("nodes found otherwise", 0, int(np.setxor1d(found.circuit.nodes, circuit.nodes).size))
-    if (run.folder / EVIDENCE).is_file():
-        for stored in load_evidence(run.folder / EVIDENCE):
-            name = stored.claim.split(":")[0]
-            now = check[name](model, circuit, heldout, target_loss=result.target_loss_nats, seed=stored.seed)
-            compare.same(f"{name}: value", stored.value, now.value)
-            compare.same(f"{name}: verdict", stored.verdict, now.verdict)
-            for a, b in zip(stored.nulls, now.nulls, strict=True):
-                compare.same(f"{name}: {a.name}", a.value, b.value)
-    return compare.compared, compare.found
+    with torch.no_grad():
+        whole = model.run(heldout).gap
+    compare.same("task loss, whole model", result.loss_full_nats, float(task_loss_nats(whole).mean()))
+    compare.same("paired accuracy, whole model", result.accuracy_full, float(paired_accuracy(whole).mean()))
+    ranked = ranking(owners(graph, circuit.tied), run.scores.values)
+    for n_nodes, n_edges, loss in result.curve:
+        nodes = ranked.nodes(ranked.units(n_nodes))
+        now, _ = loss_at(model, graph, nodes, train, circuit.calibration is not None)
+        compare.same(f"cut at {n_nodes} nodes: edges", n_edges, len(graph.between(nodes)))
+        compare.same(f"cut at {n_nodes} nodes: task loss", loss, now)
+
+
+def _evidence(compare: _Comparison, run: Run) -> None:
+    """Every number of evidence.json, if the run was verified."""
+    if not (run.folder / EVIDENCE).is_file():
+        return
+    heldout = run.model.encode(run.task.heldout)
+    for stored in load_evidence(run.folder / EVIDENCE):
+        name = stored.claim.split(":")[0]
+        target = run.about.result.target_loss_nats
+        now = check[name](run.model, run.circuit, heldout, target_loss=target, seed=stored.seed)
+        compare.same(f"{name}: verdict", stored.verdict, now.verdict)
+        compare.same(f"{name}: nulls", ", ".join(n.name for n in stored.nulls), ", ".join(n.name for n in now.nulls))
+        for what, a, b in [(name, stored, now)] + [
+            (f"{name}: {n.name}", n, m) for n in stored.nulls for m in now.nulls if n.name == m.name
+        ]:  # fmt: skip
+            compare.same(f"{what}: value", a.value, b.value)
+            compare.same(f"{what}: n", a.n, b.n)
+            for end in range(2):
+                compare.same(f"{what}: interval", *(x.interval and x.interval[end] for x in (a, b)))

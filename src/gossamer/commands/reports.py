@@ -24,6 +24,14 @@ class TrainReport(Report):
     seconds: float
 
 
+class MeansReport(Report):
+    """A model folder with the reference means of a text."""
+
+    model: str
+    text: str
+    tokens: int
+
+
 class PruneReport(Report):
     """A discovery run. Not `reached`: no circuit met the target; nodes, edges and losses are of the best found."""
 

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from gossamer.circuit import Circuit
-from gossamer.errors import BadInput, CorruptFile
+from gossamer.errors import BadInput, CorruptFile, one_line, require_new
 from gossamer.models import LoadedModel, checked_device, from_pretrained
 from gossamer.record import Record
 from gossamer.scores import Scores
 from gossamer.task import Task
-from gossamer.tasks import load_task
+from gossamer.tasks import is_pairs_file, load_task
 
 RECORD, SCORES, CIRCUIT, EVIDENCE, BUNDLE, PAGE = (
     "record.json", "scores.safetensors", "circuit.safetensors", "evidence.json", "bundle.json", "page.html",
@@ -85,8 +85,7 @@ def next_free(folder: Path) -> Path:
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A temporary folder beside `out` that becomes `out` when the block ends without an error."""
-    if out.exists():
-        raise BadInput(f"{out} exists; choose another --out or remove it.")
+    require_new(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -113,8 +112,8 @@ def read_record(folder: Path) -> RunRecord:
         raise BadInput(f"Expected a run folder with {RECORD} at {folder}; `gossamer discover prune` makes one.")
     try:
         return RunRecord.model_validate_json(path.read_text())
-    except (ValidationError, ValueError) as error:
-        raise CorruptFile(f"{path} is not a whole run record ({error}); make the run again.") from error
+    except ValueError as error:
+        raise CorruptFile(f"{path} is not a whole run record ({one_line(error)}); make the run again.") from error
 
 
 def read_run(folder: Path, model: str | None = None, device: str = "cpu") -> Run:
@@ -130,7 +129,7 @@ def read_run(folder: Path, model: str | None = None, device: str = "cpu") -> Run
             f"{error} The run was made with {about.model_source}; give its place now with --model."
         ) from error
     own = folder / about.task_source
-    task = load_task(str(own) if own.is_file() else about.task_source, about.task_seed)
+    task = load_task(str(own) if is_pairs_file(about.task_source) else about.task_source, about.task_seed)
     if task.version != about.record.task_version:
         raise BadInput(
             f"Expected task {task.name} version {about.record.task_version}, this Gossamer has {task.version}; use the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 import sys
@@ -60,7 +61,7 @@ class Corpus:
         return Corpus(name=f"{self.name}, {source}", documents=kept, skipped={})
 
     def split(self, val_fraction: float = 0.03, seed: int = 0) -> tuple[Corpus, Corpus]:
-        """Train and validation parts: whole packages, no package above 15% of the training bytes."""
+        """Train and validation parts: whole packages; none gives the training part more than 15% of all there is."""
         packages = sorted(self.packages())
         random.Random(seed).shuffle(packages)
         sizes, total = self.packages(), sum(self.packages().values())
@@ -105,6 +106,12 @@ def find_python_source(roots: Sequence[Path] | None = None) -> Corpus:
         roots = [Path(p) for p in sorted(paths)]
     found += [(root, "package") for root in roots if root.is_dir()]
     return _collect(f"Python source of {sys.prefix}", found, {".py"})
+
+
+@functools.cache
+def standard_library() -> Corpus:
+    """The standard library of this interpreter alone: the text that may be shown."""
+    return find_python_source(()).only(STANDARD_LIBRARY)
 
 
 def text_folder(folder: Path) -> Corpus:

@@ -18,6 +18,8 @@ from gossamer.corpora.python_source import Corpus
 from gossamer.corpora.tokenizer import END_OF_TEXT
 from gossamer.errors import BadInput
 
+EXCERPT_WINDOWS = 96
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenFile:
@@ -65,11 +67,14 @@ def tokenize_corpus(
 ) -> TokenFile:
     """Encode documents in a seeded order, each after <|endoftext|>, until `max_tokens`; written whole or not at all."""
     end = tokenizer.token_to_id(END_OF_TEXT)
+    before = [] if end is None else [end]
     pieces: list[np.ndarray] = []
     total = 0
     for texts in _batches(corpus, seed):
         for encoded in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
-            ids = np.asarray([end, *encoded.ids], dtype=np.uint16 if tokenizer.get_vocab_size() < 65536 else np.uint32)
+            ids = np.asarray(
+                [*before, *encoded.ids], dtype=np.uint16 if tokenizer.get_vocab_size() < 65536 else np.uint32
+            )
             pieces.append(ids)
             total += len(ids)
         if progress:

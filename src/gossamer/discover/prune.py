@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from gossamer.circuit import Calibration, Circuit
-from gossamer.errors import BadInput
+from gossamer.errors import BadInput, one_line
 from gossamer.graph import Graph
 from gossamer.mask import heaviside
 from gossamer.metric import calibrate, fit_calibration, paired_accuracy, task_loss_nats
@@ -42,9 +42,9 @@ class PruneConfig(BaseModel):
     binary logit before each loss is taken. tied: one mask for a query channel and its key channel.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    k_coef: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 6e-3)
+    k_coef: tuple[Annotated[float, Field(ge=0)], ...] = Field(default=(1e-3, 2e-3, 4e-3, 6e-3), min_length=1)
     steps: int = Field(default=400, gt=0)
     batch_pairs: int = Field(default=32, gt=0)
     lr: float = Field(default=1e-2, gt=0)
@@ -58,7 +58,7 @@ class PruneConfig(BaseModel):
     target_loss: float = Field(default=0.15, gt=0)
     calibrate: bool = False
     tied: bool = False
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
 
 def prune_config(**changes: Any) -> PruneConfig:
@@ -66,8 +66,7 @@ def prune_config(**changes: Any) -> PruneConfig:
     try:
         return PruneConfig.model_validate({k: v for k, v in changes.items() if v is not None})
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise BadInput(f"The pruning options do not hold together: {problems}.") from error
+        raise BadInput(f"The pruning options do not hold together: {one_line(error)}.") from error
 
 
 class CurvePoint(NamedTuple):
@@ -120,10 +119,13 @@ def prune(
     graph = model.graph("channel")
     train, heldout = model.encode(task.train), model.encode(task.heldout)
     tau = train_masks(model, graph, train, config, progress)
-    owner = _owners(graph, config.tied)
+    owner = owners(graph, config.tied)
     weights = model.edge_weights(graph)
     sample = train.pairs(0, EVALUATION_PAIRS)
-    cuts = [_cut(model, graph, weights, t, owner, sample, config) for t in tau.double().numpy()]
+    cuts = [
+        _cut(model, graph, ranking(owner, t), int((t[np.unique(owner)] > 0).sum()), sample, config)
+        for t in tau.double().numpy()
+    ]  # fmt: skip
     trials = tuple(
         Trial(k, c.reached, c.points[-1].nodes, c.points[-1].edges, c.points[-1].loss_nats, int((t[owner] > 0).sum()))
         for k, c, t in zip(config.k_coef, cuts, tau, strict=True)
@@ -163,7 +165,25 @@ def circuit_loss(model: Subject, circuit: Circuit, batch: Encoded, preset: str =
     return task_loss_nats(circuit_gap(model, circuit, batch, preset))
 
 
-def _owners(graph: Graph, tied: bool) -> np.ndarray:
+class Ranking(NamedTuple):
+    """Units (a node, or a query channel with its key channel when tied) from the last to be cut to the first.
+
+    owner: for each node the node whose mask it uses; order: owners, highest score first.
+    """
+
+    owner: np.ndarray
+    order: np.ndarray
+
+    def nodes(self, units: int) -> np.ndarray:
+        """Sorted node numbers of the first `units` units."""
+        return np.flatnonzero(np.isin(self.owner, self.order[:units]))
+
+    def units(self, n_nodes: int) -> int:
+        """How many units make at least `n_nodes` nodes."""
+        return int(np.searchsorted(np.bincount(self.owner)[self.order].cumsum(), n_nodes)) + 1
+
+
+def owners(graph: Graph, tied: bool) -> np.ndarray:
     """For each node the node whose mask it uses: itself, or for a key channel its query channel when tied."""
     owner = np.arange(graph.layout.n_nodes)
     if tied:
@@ -172,6 +192,26 @@ def _owners(graph: Graph, tied: bool) -> np.ndarray:
                 start, query = graph.layout.starts[name], graph.layout.starts[name[:-1] + "q"]
                 owner[start : start + width] = np.arange(query, query + width)
     return owner
+
+
+def ranking(owner: np.ndarray, scores: np.ndarray) -> Ranking:
+    """Units by score (float [n_nodes]), equal ones by number."""
+    units = np.unique(owner)
+    return Ranking(owner, units[np.argsort(-scores[units], kind="stable")])
+
+
+@torch.no_grad()
+def loss_at(
+    model: Subject, graph: Graph, nodes: np.ndarray, sample: Encoded, calibrated: bool
+) -> tuple[float, Calibration | None]:
+    """task_loss_nats of these nodes alone on a sample, after a calibration fitted to it if wanted."""
+    keep = np.zeros(graph.layout.n_nodes, dtype=np.float32)
+    keep[nodes] = 1
+    z = model.run(sample, masks=split_masks(graph, torch.from_numpy(keep))).gap
+    if not calibrated:
+        return float(task_loss_nats(z).mean()), None
+    fit = Calibration(**dict(zip(("scale", "shift"), fit_calibration(z), strict=True)))
+    return float(task_loss_nats(calibrate(z, fit.scale, fit.shift)).mean()), fit
 
 
 def _batches(n_pairs: int, size: int, seed: int) -> Iterator[int]:
@@ -203,7 +243,7 @@ def train_masks(
     generator = torch.Generator().manual_seed(config.seed)
     start = config.init_noise_bias + config.init_noise_scale * torch.randn(graph.layout.n_nodes, generator=generator)
     taus = [start.clamp(-1, 1).requires_grad_() for _ in config.k_coef]
-    owner = torch.from_numpy(_owners(graph, config.tied))
+    owner = torch.from_numpy(owners(graph, config.tied))
     penalty = torch.tensor(config.k_coef)
     optimizer = torch.optim.AdamW(
         taus, lr=config.lr, betas=(0.9, config.beta2), weight_decay=config.weight_decay, foreach=True
@@ -237,51 +277,33 @@ class _Cut:
     points: tuple[CurvePoint, ...]
 
 
-def _cut(
-    model: Subject, graph: Graph, weights: np.ndarray, tau: np.ndarray, owner: np.ndarray, sample: Encoded,
-    config: PruneConfig,
-) -> _Cut:  # fmt: skip
-    """Smallest top-k of the ranking by tau whose loss meets the target, by bisection.
+def _cut(model: Subject, graph: Graph, ranked: Ranking, start: int, sample: Encoded, config: PruneConfig) -> _Cut:
+    """Fewest units of the ranking whose loss meets the target, by bisection from `start` units (the mask itself).
 
     As the paper, it takes the loss to fall with size; where it does not, the cut is a size that meets the target next
     to one that does not. When even all nodes miss the target, the best size seen. The cut is the last of `points`.
     """
-    units = np.unique(owner)
-    order = units[np.argsort(-tau[units], kind="stable")]
     seen: dict[int, tuple[float, Calibration | None]] = {}
-
-    def nodes_at(size: int) -> np.ndarray:
-        return np.flatnonzero(np.isin(owner, order[:size]))
 
     def meets(size: int) -> bool:
         if size not in seen:
-            keep = np.zeros(graph.layout.n_nodes, dtype=np.float32)
-            keep[nodes_at(size)] = 1
-            with torch.no_grad():
-                z = model.run(sample, masks=split_masks(graph, torch.from_numpy(keep))).gap
-            fit = (
-                Calibration(**dict(zip(("scale", "shift"), fit_calibration(z), strict=True)))
-                if config.calibrate
-                else None
-            )
-            z = calibrate(z, fit.scale, fit.shift) if fit else z
-            seen[size] = (float(task_loss_nats(z).mean()), fit)
+            seen[size] = loss_at(model, graph, ranked.nodes(size), sample, config.calibrate)
         return seen[size][0] <= config.target_loss
 
-    low, high = 0, max(1, int((tau[order] > 0).sum()))  # start at the mask itself, grow until the target is met
-    while not meets(high) and high < len(order):
-        low, high = high, min(len(order), 2 * high)
+    low, high, most = 0, max(1, start), len(ranked.order)
+    while not meets(high) and high < most:  # grow until the target is met
+        low, high = high, min(most, 2 * high)
     reached = meets(high)
     while reached and high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if meets(middle) else (middle, high)
     for size in (high * np.array([0.25, 0.5, 0.75, 0.9, 1.1, 1.25, 1.5, 2.0, 4.0])).astype(int) if reached else ():
-        meets(min(int(size), len(order)))  # the curve around the cut
+        meets(min(int(size), most))  # the curve around the cut
     size = high if reached else min(seen, key=lambda s: (seen[s][0], s))
-    points = [_point(graph, nodes_at(s), seen[s][0]) for s in sorted(seen) if s != size]
+    points = [_point(graph, ranked.nodes(s), seen[s][0]) for s in sorted(seen) if s != size]
+    nodes = ranked.nodes(size)
     return _Cut(
-        nodes=nodes_at(size), reached=reached, calibration=seen[size][1],
-        points=(*points, _point(graph, nodes_at(size), seen[size][0])),
+        nodes=nodes, reached=reached, calibration=seen[size][1], points=(*points, _point(graph, nodes, seen[size][0]))
     )  # fmt: skip
 
 

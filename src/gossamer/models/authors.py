@@ -8,7 +8,6 @@ forward pass would have used.
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from gossamer.corpora.tokenizer import load_tokenizer
-from gossamer.errors import BadInput, CorruptFile, Unsupported
+from gossamer.errors import BadInput, CorruptFile, Unsupported, one_line
+from gossamer.models.files import read_object
 from gossamer.models.loaded import LoadedModel
 from gossamer.models.sparse import ALL_PLACES, SparseConfig, SparseTransformer
 
@@ -43,13 +43,20 @@ def authors_config(given: dict[str, Any]) -> SparseConfig:
     missing = [k for k in _NEEDED if c.get(k) is None]
     if missing:
         raise BadInput(f"{CONFIG} lacks {', '.join(missing)}; it is not a config of the released models.")
+    wrong = [f"{k} {c[k]!r}" for k in _NEEDED if type(c[k]) is not int or c[k] < 1]
+    if wrong:
+        raise BadInput(f"Expected positive whole numbers in {CONFIG}, got {', '.join(wrong)}; download it again.")
+    if not c.get("d_head") and c["d_model"] % c["n_head"]:
+        raise BadInput(
+            f"Expected a d_model divisible by n_head in {CONFIG}, got {c['d_model']} and {c['n_head']}; give d_head."
+        )
     if not c.get("rms_norm", False):
         raise Unsupported("a model with LayerNorm", "only RMSNorm keeps zero special", "a model with rms_norm true")
     if c.get("residual_activation_type", "identity") != "identity":
         raise Unsupported("an activation on the residual stream", "the published models have none", "one of those")
     if c.get("use_tied_aux_matrix"):
         raise Unsupported("a tied auxiliary matrix", "the released inference code refuses it too", "another model")
-    fraction, d_pos = c.get("afrac"), int(c.get("d_pos_emb") or 0)
+    fraction, d_pos = c.get("afrac"), c.get("d_pos_emb") or 0
     try:
         return SparseConfig(
             **{k: c[k] for k in _NEEDED}, d_head=c.get("d_head") or c["d_model"] // c["n_head"],
@@ -60,10 +67,14 @@ def authors_config(given: dict[str, Any]) -> SparseConfig:
             position="channels" if d_pos else "additive", d_pos=d_pos,
         )  # fmt: skip
     except ValidationError as error:
-        raise BadInput(f"{CONFIG} does not describe a model: {error}") from error
+        raise BadInput(f"{CONFIG} does not describe a model ({one_line(error)}); download it again.") from error
 
 
-def _places(given: str) -> tuple[Any, ...]:
+def _places(given: object) -> tuple[Any, ...]:
+    if not isinstance(given, str):
+        raise BadInput(
+            f"Expected afrac_loctypes in {CONFIG} as names between commas, got {given!r}; download it again."
+        )
     names = [n.strip() for n in given.split(",") if n.strip()]
     unknown = sorted(set(names) - set(ALL_PLACES))
     if unknown:
@@ -86,7 +97,7 @@ def authors_state(
     for name, t in state.items():
         if name.endswith(".attn.bias") and t.ndim == 4:
             continue
-        ours[name.removeprefix("transformer.").replace(".attn_imp.sink_logit", ".sink_logit")] = t.float()
+        ours[name.removeprefix("transformer.").replace(".attn_imp.sink_logit", ".sink_logit")] = t.detach().float()
     sink = any(k.endswith(".sink_logit") for k in ours)
     if says_sink is not None and says_sink != sink:
         raise CorruptFile(f"{CONFIG} says sink {says_sink} but {WEIGHTS} shows {sink}; download the folder again.")
@@ -102,24 +113,15 @@ def authors_state(
 
 def load_authors_weights(folder: Path) -> SparseTransformer:
     """The model of a released folder. Errors: CorruptFile for weights that are damaged or do not fit the config."""
-    try:
-        given = json.loads((folder / CONFIG).read_text())
-    except ValueError as error:
-        raise CorruptFile(f"{folder / CONFIG} is not JSON ({error}); download it again.") from error
+    given = read_object(folder / CONFIG)
     config = authors_config(given)
     path = folder / WEIGHTS
     if not path.is_file():
         raise BadInput(f"Expected {WEIGHTS} beside {CONFIG} in {folder}, found none.")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-        raise CorruptFile(f"{path} is damaged or holds more than tensors ({error}); download it again.") from error
-    config, tensors = authors_state(state, config, given.get("sink"))
+    config, tensors = authors_state(_state_dict(path), config, given.get("sink"))
     model = SparseTransformer(config, seed=None)
-    bias = tensors.pop("final_logits_bias", None)
-    if bias is not None:
-        model.final_logits_bias.copy_(bias)
-    wanted = {k: v.shape for k, v in model.state_dict().items()}
+    tensors.setdefault("final_logits_bias", model.final_logits_bias)
+    wanted = {k: v.shape for k, v in model.state_dict().items()} | {"final_logits_bias": model.final_logits_bias.shape}
     wrong = [f"lacks {k}" for k in wanted if k not in tensors]
     wrong += [f"has {k}, which the config has no place for" for k in tensors if k not in wanted]
     wrong += [
@@ -128,8 +130,23 @@ def load_authors_weights(folder: Path) -> SparseTransformer:
     ]  # fmt: skip
     if wrong:
         raise CorruptFile(f"{path} does not fit {CONFIG}: {'; '.join(wrong[:6])} ({len(wrong)} differences).")
+    model.final_logits_bias.copy_(tensors.pop("final_logits_bias"))
     model.load_state_dict(tensors)
     return model.eval().requires_grad_(False)
+
+
+def _state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint; CorruptFile for anything else, without torch's advice to allow code."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # reading damaged bytes raises nearly every type
+        what = type(error).__name__
+        raise CorruptFile(f"{path} is damaged or holds more than tensors ({what}); download it again.") from error
+    if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()):
+        raise CorruptFile(
+            f"Expected a state dict (names and their tensors) in {path}, got other values; download it again."
+        )
+    return found
 
 
 def load_authors_model(folder: Path) -> LoadedModel:
@@ -137,7 +154,7 @@ def load_authors_model(folder: Path) -> LoadedModel:
     model = load_authors_weights(folder)
     return LoadedModel(
         name=folder.name, model=model, tokenizer=_tokenizer(folder), reference=None,
-        record={"source": "authors' layout", "config": json.loads((folder / CONFIG).read_text())}, folder=str(folder),
+        record={"source": "authors' layout", "config": read_object(folder / CONFIG)}, folder=str(folder),
     )  # fmt: skip
 
 
@@ -147,11 +164,13 @@ def _tokenizer(folder: Path) -> Tokenizer:
         return load_tokenizer(folder)
     from tokenizers import decoders, models, pre_tokenizers
 
-    lines = [
-        line for line in merges.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#version")
-    ]
-    pairs = [(a, b) for a, b in (line.split() for line in lines)]
-    found = Tokenizer(models.BPE(vocab=json.loads(encoder.read_text(encoding="utf-8")), merges=pairs))
+    try:
+        lines = merges.read_text(encoding="utf-8").splitlines()
+        pairs = [(a, b) for a, b in (line.split() for line in lines if line and not line.startswith("#version"))]
+        found = Tokenizer(models.BPE(vocab=json.loads(encoder.read_text(encoding="utf-8")), merges=pairs))
+    except Exception as error:  # the library raises bare Exception
+        what = one_line(error)
+        raise CorruptFile(f"{merges} and {encoder.name} are not a tokenizer ({what}); download them again.") from error
     found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     found.decoder = decoders.ByteLevel()
     return found

@@ -1,7 +1,8 @@
 """A model folder: config.json, model.safetensors (sparse matrices stored sparse), tokenizer, reference means, excerpt.
 
 A matrix with fewer than half its weights non-zero is stored as three arrays: `NAME.row_counts`, `NAME.columns` (the
-smallest unsigned type that fits) and `NAME.values`. Loading checks every array before any of it is used.
+smallest unsigned type that fits) and `NAME.values`. Loading checks every array before any of it is used. Every
+safetensors file has a hash of its content in its metadata (circuit.py, `sealed`).
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from gossamer.circuit import check_seal, sealed
 from gossamer.corpora.tokenizer import load_tokenizer, save_tokenizer
-from gossamer.errors import BadInput, CorruptFile
-from gossamer.models.loaded import LoadedModel, Reference
+from gossamer.errors import BadInput, CorruptFile, Unsupported, one_line
+from gossamer.models.loaded import LoadedModel, Reference, weights_of
 from gossamer.models.sparse import SparseConfig, SparseTransformer
 
 FORMAT_VERSION = "1"
+MODEL_TYPE = "gossamer-sparse"
 _PARTS = (".row_counts", ".columns", ".values")
 
 
@@ -81,15 +84,28 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise BadInput(f"Expected a file at {path}, found none.")
     try:
         with safe_open(path, framework="pt") as f:
-            return {name: f.get_tensor(name) for name in f.keys()}, dict(f.metadata() or {})  # noqa: SIM118
+            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
+            meta = dict(f.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
-        raise CorruptFile(f"{path} is damaged ({error}); nothing was loaded, restore or make it again.") from error
+        what = one_line(error)
+        raise CorruptFile(f"{path} is damaged ({what}); nothing was loaded, restore or make it again.") from error
+    check_seal(_bytes_of(tensors), meta, path)
+    return tensors, meta
+
+
+def _bytes_of(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """The raw bytes of tensors of any dtype, under their names, shapes and dtypes."""
+    return {
+        f"{name} {tuple(t.shape)} {t.dtype}": t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        for name, t in tensors.items()
+    }
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
     """Write under a temporary name, flush to disk, rename: a kill leaves the old file or the new one."""
     temporary = path.with_name(path.name + ".partial")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata=dict(metadata))
+    meta = sealed(_bytes_of(tensors), metadata)
+    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata=meta)
     temporary.chmod(0o644)  # the library writes files only their owner can read
     with open(temporary, "rb") as f:
         os.fsync(f.fileno())
@@ -98,14 +114,21 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mappi
 
 def save_model(
     model: SparseTransformer, folder: Path, *, tokenizer: Tokenizer | None, reference: Reference | None,
-    record: Mapping[str, Any],
+    record: Mapping[str, Any], extra: Mapping[str, Path] = {},
 ) -> Path:  # fmt: skip
-    """Write a model folder under a temporary name and rename it; an existing folder is replaced whole."""
+    """Write a model folder under a temporary name and rename it; an existing model folder is replaced whole.
+
+    extra: name in the folder -> file to copy there. Errors: BadInput for an existing `folder` that is not a model's.
+    """
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise BadInput(f"Expected a new name or a model folder to replace at {folder}, it has no config.json.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=folder.name + ".partial.", dir=folder.parent))
     try:
+        for name, file in extra.items():
+            shutil.copyfile(file, work / name)
         (work / "config.json").write_text(model.config.model_dump_json(indent=1))
-        weights = pack_sparse(model.state_dict())
+        weights = pack_sparse(weights_of(model))
         write_safetensors(weights, work / "model.safetensors", {"format_version": FORMAT_VERSION})
         if tokenizer is not None:
             save_tokenizer(tokenizer, work)
@@ -115,34 +138,75 @@ def save_model(
             write_safetensors(tensors, work / "reference.safetensors", meta)
         (work / "record.json").write_text(json.dumps(dict(record), indent=1))
         os.chmod(work, 0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(work, folder)
+        _put_in_place(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder
 
 
+def _put_in_place(new: Path, folder: Path) -> None:
+    """Rename `new` to `folder`. A folder that was there is set aside first and deleted last: a kill loses neither."""
+    if not folder.exists():
+        os.replace(new, folder)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=folder.name + ".replaced.", dir=folder.parent))
+    try:
+        os.replace(folder, aside / folder.name)
+        os.replace(new, folder)
+    except BaseException:
+        if not folder.exists():
+            os.replace(aside / folder.name, folder)
+        raise
+    finally:
+        if folder.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; CorruptFile for a file that is anything else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CorruptFile(f"{path} cannot be read as JSON ({one_line(error)}); restore it or make it again.") from error
+    if not isinstance(found, dict):
+        raise CorruptFile(
+            f"Expected a JSON object in {path}, got a {type(found).__name__}; restore it or make it again."
+        )
+    return found
+
+
+def _config_of(folder: Path) -> SparseConfig:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise BadInput(f"Expected a model folder with config.json at {folder}; `gossamer train` writes one.")
+    given = read_object(path)
+    kind, ours = given.get("model_type", MODEL_TYPE), MODEL_TYPE
+    if kind != ours:
+        raise Unsupported(f"the model_type {kind!r} of {path}", f"only {ours} is built", "a model of `gossamer train`")
+    try:
+        return SparseConfig.model_validate(given)
+    except ValidationError as error:
+        raise CorruptFile(f"{path} is not a config of {MODEL_TYPE} ({one_line(error)}); restore it.") from error
+
+
 def load_weights(folder: Path) -> SparseTransformer:
     """The model of a folder, checked against its config; see `load_model` for the rest of the folder."""
-    config_path = folder / "config.json"
-    if not config_path.is_file():
-        raise BadInput(f"Expected a model folder with config.json at {folder}; `gossamer train` writes one.")
-    try:
-        config = SparseConfig.model_validate_json(config_path.read_text())
-    except ValidationError as error:
-        raise CorruptFile(f"{config_path} is not a gossamer-sparse config: {error}") from error
+    config = _config_of(folder)
     tensors, meta = read_safetensors(folder / "model.safetensors")
     if meta.get("format_version") != FORMAT_VERSION:
         raise CorruptFile(f"{folder} has format version {meta.get('format_version')}, this Gossamer reads 1.")
-    model = SparseTransformer(config)
-    shapes = {k: v.shape for k, v in model.state_dict().items()}
-    model.load_state_dict(unpack_sparse(tensors, shapes, folder / "model.safetensors"))
+    model = SparseTransformer(config, seed=None)
+    tensors.setdefault("final_logits_bias", model.final_logits_bias)
+    shapes = {k: v.shape for k, v in model.state_dict().items()} | {"final_logits_bias": model.final_logits_bias.shape}
+    weights = unpack_sparse(tensors, shapes, folder / "model.safetensors")
+    model.final_logits_bias.copy_(weights.pop("final_logits_bias"))
+    model.load_state_dict(weights)
     return model.eval().requires_grad_(False)
 
 
 def load_model(folder: Path, name: str | None = None) -> LoadedModel:
     """Everything in a model folder. A missing tokenizer is BadInput; missing reference means are None."""
+    _config_of(folder)  # first, so that another library's folder is told what it is and not what it lacks
     tokenizer = load_tokenizer(folder)
     model = load_weights(folder)
     if tokenizer.get_vocab_size() > model.config.vocab_size:
@@ -151,17 +215,13 @@ def load_model(folder: Path, name: str | None = None) -> LoadedModel:
             f"{tokenizer.get_vocab_size()}; copy the tokenizer the model was trained with."
         )
     reference = _load_reference(folder / "reference.safetensors", model.config)
-    record_path = folder / "record.json"
-    try:
-        record = json.loads(record_path.read_text()) if record_path.is_file() else {}
-    except ValueError as error:
-        raise CorruptFile(f"{record_path} is damaged ({error}); restore it or remove it.") from error
+    record = folder / "record.json"
     return LoadedModel(
         name=name or folder.name,
         model=model,
         tokenizer=tokenizer,
         reference=reference,
-        record=record,
+        record=read_object(record) if record.is_file() else {},
         folder=str(folder),
     )
 
@@ -176,4 +236,7 @@ def _load_reference(path: Path, config: SparseConfig) -> Reference | None:
         if mean is None or mean.shape != (width,):
             raise CorruptFile(f"{path} lacks the {width} reference means of {location}; compute them again.")
     kept = {k: v for k, v in means.items() if v is not None}
-    return Reference(means=kept, n_tokens=int(meta["n_tokens"]), excerpt=tensors["excerpt"])
+    excerpt, n_tokens = tensors.get("excerpt"), meta.get("n_tokens", "")
+    if excerpt is None or excerpt.ndim != 2 or excerpt.dtype != torch.int64 or not n_tokens.isdecimal():
+        raise CorruptFile(f"{path} lacks its excerpt of tokens or the number n_tokens; compute the means again.")
+    return Reference(means=kept, n_tokens=int(n_tokens), excerpt=excerpt)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from gossamer.models.authors import is_authors_folder, load_authors_model
 from gossamer.models.files import load_model
 from gossamer.models.loaded import LoadedModel
 
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 _WANTED = ["*.json", "*.safetensors", "*.jsonl"]
 
 
@@ -35,37 +39,38 @@ def checked_device(device: str) -> str:
 def from_pretrained(name_or_folder: str | Path, device: str = "cpu") -> LoadedModel:
     """A model by shipped name (`tiny`), by folder (ours or the authors' layout), or by Hub name (`owner/name`).
 
-    A folder wins over a Hub name. Nothing is ever executed from a model folder. Errors: BadInput for a name that is
-    none of these or a device that is not there, CorruptFile for a damaged folder.
+    A shipped name wins over a folder of that name (`./tiny` or a Path is the folder), a folder over a Hub name. Nothing
+    is ever executed from a model folder. Errors: BadInput for a name that is none of these or a device that is not
+    there, CorruptFile for a damaged folder.
     """
     checked_device(device)
-    text = str(name_or_folder)
+    folder = Path(os.path.abspath(os.path.expanduser(name_or_folder)))
+    text = name_or_folder if isinstance(name_or_folder, str) else str(folder)
     known = shipped_models()
     if text in known:
-        found = load_model(known[text], name=text)
-    elif Path(text).is_dir():
-        folder = Path(text)
-        found = load_authors_model(folder) if is_authors_folder(folder) else load_model(folder)
-    elif text.count("/") == 1 and not text.startswith((".", "/")):
-        found = load_model(_download(text), name=text)
+        found, source = load_model(known[text], name=text), text
+    elif folder.is_dir():
+        found, source = load_authors_model(folder) if is_authors_folder(folder) else load_model(folder), str(folder)
+    elif _HUB_NAME.fullmatch(text):
+        found, source = load_model(_download(text), name=text), text
     else:
         raise BadInput(
             f"Unknown model {text!r}: {nearest(text, known)} Or give a model folder or a Hub name owner/name."
         )
     found.model.to(device)
-    return found
+    return replace(found, source=source)
 
 
 def _download(repo: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(repo, allow_patterns=_WANTED))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise BadInput(
-            f"Expected a model folder or a Hub model named {repo}; there is no such folder and the Hub did not answer "
-            f"({type(error).__name__}). Check the name and the connection, or download it and give the folder."
+            f"Expected a model folder or a Hub model named {repo}; there is no such folder and the Hub did not give "
+            f"one ({type(error).__name__}). Check the name and the connection, or download it and give the folder."
         ) from error
 
 

@@ -193,14 +193,18 @@ class _SinkAttention(torch.autograd.Function):
 def attention(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None) -> Tensor:
     """Causal attention, scale 1/sqrt(d_head). q, k, v: [batch, head, pos, d_head]; sink: [head] logits or None.
 
-    The sink is one more key with score `sink[h]` and value 0, so that a head may attend to nothing. Off the CPU it is
-    computed by giving queries one more channel of ones and the extra key the score in it, which keeps the library's
-    fused kernel (and its gradient to the sink) usable on every device.
+    The sink is one more key with score `sink[h]` and value 0, so that a head may attend to nothing.
     """
     if sink is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
     if q.device.type == "cpu":
         return _SinkAttention.apply(q, k, v, sink)
+    return _attention_with_sink_key(q, k, v, sink)
+
+
+def _attention_with_sink_key(q: Tensor, k: Tensor, v: Tensor, sink: Tensor) -> Tensor:
+    """The sink on any device: queries get one more channel of ones and the extra key has the score in it, which keeps
+    the library's fused kernel (and its gradient to the sink) usable."""
     batch, heads, pos, width = q.shape
     wide = width + 1
     q1, k1, v1 = (q.new_zeros(batch, heads, pos + 1, wide) for _ in range(3))

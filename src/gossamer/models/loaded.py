@@ -51,16 +51,25 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def weights_of(model: SparseTransformer) -> dict[str, Tensor]:
+    """The state dict, with the output bias that only the authors' released models have."""
+    bias = model.final_logits_bias
+    return dict(model.state_dict()) | ({"final_logits_bias": bias} if bool(bias.any()) else {})
+
+
 def model_sha256(model: SparseTransformer) -> str:
     """Hash of configuration and weights: the identity a circuit refers to."""
     own = hashlib.sha256(model.config.model_dump_json().encode())
-    own.update(tensors_sha256(model.state_dict()).encode())
+    own.update(tensors_sha256(weights_of(model)).encode())
     return own.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A model, its tokenizer, its reference means and its Record; `folder` is where it was read from."""
+    """A model, its tokenizer, its reference means and its Record.
+
+    `folder` is where it was read from; `source` finds it again: a shipped name, a Hub name or an absolute folder.
+    """
 
     name: str
     model: SparseTransformer
@@ -68,6 +77,7 @@ class LoadedModel:
     reference: Reference | None
     record: dict[str, Any]
     folder: str = ""
+    source: str = ""
 
     @cached_property
     def _hashes(self) -> tuple[str, str]:
@@ -98,7 +108,7 @@ class LoadedModel:
         if self.reference is None:
             raise BadInput(
                 f"Mean ablation needs the reference means of {self.name}, its folder has no reference.safetensors; "
-                "train it with `gossamer train` or use a zero ablation."
+                "compute the means of a text with `gossamer means MODEL --corpus FOLDER`."
             )
         return {k: v.to(self.device) for k, v in self.reference.means.items()}
 

@@ -7,12 +7,17 @@ from gossamer.task import Task
 from gossamer.tasks import python_code
 from gossamer.tasks.own_pairs import read_pairs
 
-__all__ = ["load_task", "python_code", "read_pairs"]
+__all__ = ["is_pairs_file", "load_task", "python_code", "read_pairs"]
+
+
+def is_pairs_file(name_or_path: str) -> bool:
+    """Whether this names a user's file of pairs rather than a task."""
+    return name_or_path.endswith((".jsonl", ".csv"))
 
 
 def load_task(name_or_path: str, seed: int = 0) -> Task:
     """A task by name, or the pairs of a .jsonl or .csv file; an unknown name is BadInput with the nearest ones."""
-    if name_or_path.endswith((".jsonl", ".csv")):
+    if is_pairs_file(name_or_path):
         return read_pairs(name_or_path, seed)
     found: Task = task[name_or_path](seed=seed)
     return found

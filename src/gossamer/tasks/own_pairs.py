@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import random
 from pathlib import Path
 
-from gossamer.errors import BadInput
+from gossamer.errors import BadInput, one_line
 from gossamer.task import Example, Task
 
 _NEEDED = ("clean", "counterfactual", "answer", "wrong_answer")
@@ -24,19 +25,25 @@ def read_pairs(path: str, seed: int = 0) -> Task:
     file = Path(path)
     if not file.is_file():
         raise BadInput(f"Expected pairs at {file}, found no file.")
-    text = file.read_text(encoding="utf-8")
+    try:
+        text = file.read_text(encoding="utf-8-sig")  # spreadsheets begin their files with a byte order mark
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"Expected UTF-8 text in {file}, could not read it ({one_line(error)}); save it as UTF-8."
+        ) from error
     rows, problems = _rows_jsonl(text) if file.suffix == ".jsonl" else _rows_csv(text)
     examples: list[tuple[Example, str]] = []
     for line, row in rows:
         wrong = [k for k in _NEEDED if not isinstance(row.get(k), str) or not row[k]]
         unknown = sorted(set(row) - set(_NEEDED) - set(_OPTIONAL))
-        split = row.get("split") or ""
-        if wrong or unknown or split not in ("", "train", "heldout"):
+        split, template = row.get("split") or "", row.get("template") or ""
+        if wrong or unknown or split not in ("", "train", "heldout") or not isinstance(template, str):
             parts = [f"lacks {', '.join(wrong)}"] * bool(wrong) + [f"unknown {', '.join(unknown)}"] * bool(unknown)
             parts += [f"split {split!r} is not train or heldout"] * (split not in ("", "train", "heldout"))
+            parts += [f"template {template!r} is not text"] * (not isinstance(template, str))
             problems.append(f"line {line}: {'; '.join(parts)}")
             continue
-        example = Example(**{k: row[k] for k in _NEEDED}, template=row.get("template") or "")
+        example = Example(**{k: row[k] for k in _NEEDED}, template=template, line=line)
         examples.append((example, split))
     if problems:
         raise BadInput(
@@ -47,6 +54,13 @@ def read_pairs(path: str, seed: int = 0) -> Task:
             f"Expected at least two pairs in {file} (one to find a circuit, one held out), got {len(examples)}."
         )
     train, heldout = _split(examples, seed)
+    lines = {(e.clean, e.counterfactual): e.line for e in train}
+    shared = [f"{e.line} = {lines[pair]}" for e in heldout if (pair := (e.clean, e.counterfactual)) in lines]
+    if shared:
+        raise BadInput(
+            f"Expected held-out pairs of {file} that are not training pairs too, got lines {', '.join(shared[:8])} "
+            f"({len(shared)} in all); remove one of each or give them one split."
+        )
     if not train or not heldout:
         raise BadInput(f"Expected pairs in both splits of {file}, got {len(train)} train and {len(heldout)} heldout.")
     version = hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -57,7 +71,7 @@ def read_pairs(path: str, seed: int = 0) -> Task:
 
 def _rows_jsonl(text: str) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
     rows, problems = [], []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -73,7 +87,7 @@ def _rows_jsonl(text: str) -> tuple[list[tuple[int, dict[str, str]]], list[str]]
 
 
 def _rows_csv(text: str) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
-    reader = csv.DictReader(text.splitlines(keepends=True))
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     rows: list[tuple[int, dict[str, str]]] = []
     for row in reader:
         rows.append((reader.line_num, {k if isinstance(k, str) else "extra columns": v for k, v in row.items()}))
@@ -85,10 +99,9 @@ def _split(examples: list[tuple[Example, str]], seed: int) -> tuple[list[Example
         train = [e for e, split in examples if split != "heldout"]
         return train, [e for e, split in examples if split == "heldout"]
     keys = [e.template or f"{e.clean}\0{e.counterfactual}" for e, _ in examples]
+    if len(set(keys)) == 1:
+        keys = [f"{e.clean}\0{e.counterfactual}" for e, _ in examples]
     unique = sorted(set(keys))
-    if len(unique) == 1:
-        keys = [f"{i}" for i in range(len(examples))]
-        unique = sorted(keys)
     random.Random(seed).shuffle(unique)
     chosen = set(unique[: max(1, len(unique) // 2)])
     pairs = list(zip(examples, keys, strict=True))

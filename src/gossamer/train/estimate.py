@@ -48,8 +48,10 @@ def available_memory(device: str) -> int:
         own = Path("/sys/fs/cgroup")
         limit = (own / "memory.max").read_text().strip()
         if limit != "max":
-            free = min(free, int(limit) - int((own / "memory.current").read_text()))
-    except (OSError, ValueError):
+            stat = dict(line.split() for line in (own / "memory.stat").read_text().splitlines())
+            used = int((own / "memory.current").read_text()) - int(stat["inactive_file"])  # a cache gives way
+            free = min(free, int(limit) - used)
+    except (OSError, ValueError, KeyError):
         pass  # not Linux, or no container
     return free
 
@@ -91,8 +93,10 @@ def estimate(config: TrainConfig, device: str, dtype: str = "float32", micro_bat
     for _ in range(2):
         started = time.perf_counter()
         learner.accumulate(part, 1.0)
+        learner.wait()
         pass_seconds, started = time.perf_counter() - started, time.perf_counter()
         learner.apply(0)
+        learner.wait()
         update_seconds = time.perf_counter() - started
     passes = -(-config.batch_size // learner.micro_batch)
     return Estimate(need, available, (passes * pass_seconds + update_seconds) * config.steps)

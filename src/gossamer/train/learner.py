@@ -13,7 +13,6 @@ from gossamer.errors import BadInput
 from gossamer.models.sparse import SparseTransformer
 from gossamer.train.optimizer import SparseAdam
 from gossamer.train.presets import TrainConfig
-from gossamer.train.projection import Target, targets
 from gossamer.train.schedule import density_at, lr_multiplier, sharkfin
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -33,14 +32,6 @@ def shapes(config: TrainConfig) -> SparseTransformer:
         return SparseTransformer(config.model_config_(), seed=None)
 
 
-def recipe_targets(config: TrainConfig, model: SparseTransformer) -> tuple[Target, ...]:
-    """What each parameter is projected to; BadInput where the density leaves no room for the minimum alive."""
-    return targets(
-        model, density=config.density, embed_density=config.embed_density, sparse_biases=config.sparse_biases,
-        min_alive=config.min_alive,
-    )  # fmt: skip
-
-
 class Learner:
     """Model and optimiser of a recipe on a device.
 
@@ -52,11 +43,7 @@ class Learner:
         self.config, self.device = config, device
         self.micro_batch = micro_batch or config.batch_size
         self.model = SparseTransformer(config.model_config_(), seed=config.seed).to(device)
-        self.optimizer = SparseAdam(
-            self.model, recipe_targets(config, self.model), betas=config.betas, eps=config.eps,
-            weight_decay=config.weight_decay, start_density=config.start_density,
-            anneal_fraction=config.anneal_fraction, clip_only=config.clip_only,
-        )  # fmt: skip
+        self.optimizer = SparseAdam(self.model, config)
         self.kind, self.dtype = device.split(":")[0], dtype
         self.scaler = torch.amp.GradScaler(self.kind, enabled=dtype == "float16")
 
@@ -75,14 +62,24 @@ class Learner:
         return value
 
     def apply(self, step: int) -> tuple[float, float]:
-        """Take optimiser step number `step` (from 0) with the gradients added up so far; returns (density, lr)."""
+        """Take optimiser step number `step` (from 0) with the gradients added up so far; returns (density, lr).
+
+        A float16 overflow skips the step and lowers the scale; elsewhere gradients that are not finite are BadInput.
+        """
         c, progress = self.config, step / self.config.steps
-        density = density_at(progress, c.density, c.start_density, c.anneal_fraction)
+        density = density_at(progress, c.density, c.start_density, c.anneal_fraction, c.anneal_start)
         lr = c.lr * lr_multiplier((step + 1) / c.steps, c.warmup_fraction) * sharkfin(density, c.density)
         self.scaler.unscale_(self.optimizer.adam)
-        self.optimizer.step(lr, progress)
+        rms = self.optimizer.step(lr, progress)
+        if not math.isfinite(rms) and not self.scaler.is_enabled():
+            raise BadInput(f"The gradient became {rms} at step {step}; use a smaller --lr.")
         self.scaler.update()
         return density, lr
+
+    def wait(self) -> None:
+        """Return when the device has done what it was given, so that a clock reads true."""
+        if self.kind in ("cuda", "mps"):
+            getattr(torch, self.kind).synchronize()
 
     def step(self, batch: Tensor, number: int) -> Stepped:
         """Optimiser step `number` on a batch [batch_size, n_ctx + 1]; BadInput when the loss is not finite."""

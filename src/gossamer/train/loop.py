@@ -10,38 +10,30 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
-from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from gossamer.corpora.python_source import STANDARD_LIBRARY, find_python_source, text_folder
-from gossamer.corpora.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
-from gossamer.corpora.tokens import TokenFile, frozen_excerpt, tokenize_corpus
-from gossamer.errors import BadInput
+from gossamer.corpora.tokenizer import load_tokenizer
+from gossamer.errors import BadInput, require_new
 from gossamer.models.files import load_model, read_safetensors, save_model, write_safetensors
 from gossamer.models.hub import checked_device
-from gossamer.models.loaded import LoadedModel, Reference
-from gossamer.models.sparse import SparseTransformer
+from gossamer.models.loaded import LoadedModel, model_sha256
 from gossamer.record import Record
 from gossamer.train.estimate import estimate
-from gossamer.train.learner import DTYPES, Learner, recipe_targets, shapes
+from gossamer.train.learner import DTYPES, Learner, shapes
+from gossamer.train.measure import reference_means, validation_loss
 from gossamer.train.presets import TrainConfig
+from gossamer.train.projection import targets
+from gossamer.train.start import Start
+from gossamer.train.text import Text, prepare_text
 
-VAL_TOKENS = 200_000
-MEAN_TOKENS = 262_144
-EXCERPT_WINDOWS = 96
 LOG_EVERY = 10
-START = "start.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,23 +73,27 @@ def train(
     work for a device that is absent, too little memory, an unfinished run without `resume`, a resumed run with other
     options, an existing `out`.
     """
-    out = Path(out)
+    require_new(out)
     checked_device(device)
     if dtype not in DTYPES:
         raise BadInput(f"Unknown dtype {dtype!r}; use {', '.join(DTYPES)}.")
     work = out.with_name(out.name + ".training")
-    if out.exists():
-        raise BadInput(f"{out} exists; choose another --out or remove it.")
     if work.exists() and not resume:
         raise BadInput(f"An unfinished run is in {work}; add --resume to continue it, or remove it to start again.")
+    if checkpoint_every < 1 or (threads or 1) < 1:
+        raise BadInput(f"Expected --checkpoint-every and --threads of at least 1, got {checkpoint_every}, {threads}.")
     if micro_batch is not None and not 0 < micro_batch <= config.batch_size:
         raise BadInput(f"Expected --micro-batch of 1 to {config.batch_size} sequences, got {micro_batch}.")
     start = Start(recipe=config, data=None if data is None else data.resolve(), dtype=dtype, micro_batch=micro_batch)
     if resume:
         start = start.resuming(work)
-    recipe_targets(config, shapes(config))
+    if start.data is not None:
+        start.check_sibling(corpus)
+    targets(shapes(config), config)
     if threads:
         torch.set_num_threads(threads)
+    if device.startswith("cuda"):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products need it
     with deterministic():
         need = estimate(config, device, dtype, micro_batch)
         say(
@@ -109,32 +105,7 @@ def train(
             reuse_freed_memory()
         run = _Run(start, work, text, device, resume)
         done = run.go(checkpoint_every, stop_after, progress)
-        return _finish(run, out, text) if done else None
-
-
-class Start(BaseModel):
-    """start.json: everything given at the start that a resumed run must share, or its bits would differ."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    recipe: TrainConfig
-    data: Path | None
-    dtype: str
-    micro_batch: int | None
-
-    def resuming(self, work: Path) -> Start:
-        """The start stored in `work`; BadInput when there is none, or it differs from this one."""
-        path = work / START
-        if not path.is_file():
-            raise BadInput(f"Nothing to resume at {work}; leave out --resume.")
-        stored = Start.model_validate_json(path.read_text())
-        mine = self if self.data else self.model_copy(update={"data": stored.data})
-        if stored != mine:
-            ours, theirs = (json.loads(s.model_dump_json()) for s in (mine, stored))
-            flat = [{**x.pop("recipe"), **x} for x in (ours, theirs)]
-            differ = [f"{k} was {flat[1][k]}, now {v}" for k, v in flat[0].items() if flat[1][k] != v]
-            raise BadInput(f"{work} was started with other options ({'; '.join(differ)}); resume with the same ones.")
-        return stored
+        return _finish(run, start, out, text) if done else None
 
 
 def reuse_freed_memory() -> None:
@@ -160,59 +131,6 @@ def deterministic() -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-
-
-class Text(NamedTuple):
-    """Tokens to train on and to validate on, an excerpt that may be shown, the tokenizer's folder, and what it was."""
-
-    train: TokenFile
-    val: TokenFile
-    excerpt: Tensor
-    folder: Path
-    about: dict[str, Any]
-
-
-def prepare_text(work: Path, start: Start, *, corpus: Path | None, say: Callable[[str], None]) -> Text:
-    """Find text, train the tokenizer, write token files into `work`; or reuse what is already there or in `data`."""
-    config, source = start.recipe, start.data or work
-    if start.data is not None and not (source / "text.json").is_file():
-        raise BadInput(f"Expected the .training folder of an earlier run at {source}; it has no text.json.")
-    if not (source / "text.json").is_file():
-        found = text_folder(corpus) if corpus else find_python_source()
-        train_part, val_part = found.split(seed=config.seed)
-        say(f"text: {len(found.documents)} files, {sum(found.packages().values()) / 1e6:.0f} MB")
-        _note_start(work, start)
-        tokenizer = train_tokenizer(train_part, config.vocab_size, config.seed)
-        save_tokenizer(tokenizer, work)
-        train_file = tokenize_corpus(train_part, tokenizer, work / "train.npy", config.tokens, config.seed)
-        val_file = tokenize_corpus(val_part, tokenizer, work / "val.npy", VAL_TOKENS, config.seed)
-        shown = train_part if corpus else train_part.only(STANDARD_LIBRARY)
-        excerpt = frozen_excerpt(shown, tokenizer, EXCERPT_WINDOWS, config.n_ctx, config.seed)
-        np.save(work / "excerpt.npy", excerpt.numpy())
-        about = {
-            "corpus": found.name, "files": len(found.documents), "skipped": found.skipped,
-            "file_list_sha256": found.file_list_hash(), "train_tokens": train_file.n_tokens,
-            "validation_tokens": val_file.n_tokens, "validation_packages": sorted(val_part.packages()),
-            "train_packages": dict(train_part.packages()),
-        }  # fmt: skip
-        (work / "text.json.partial").write_text(json.dumps(about, indent=1))
-        os.replace(work / "text.json.partial", work / "text.json")
-    _note_start(work, start)
-    about = json.loads((source / "text.json").read_text())
-    return Text(
-        TokenFile(path=source / "train.npy", n_tokens=about["train_tokens"]),
-        TokenFile(path=source / "val.npy", n_tokens=about["validation_tokens"]),
-        torch.from_numpy(np.load(source / "excerpt.npy")),
-        source,
-        about,
-    )
-
-
-def _note_start(work: Path, start: Start) -> None:
-    work.mkdir(parents=True, exist_ok=True)
-    partial = work / (START + ".partial")
-    partial.write_text(start.model_dump_json(indent=1))
-    os.replace(partial, work / START)
 
 
 class _Run:
@@ -302,50 +220,25 @@ class _Run:
         self.board.add_scalar("train/tokens_per_second", now.tokens_per_second, now.step)
 
 
-@torch.no_grad()
-def validation_loss(model: SparseTransformer, val: TokenFile, n_ctx: int, batch: int = 32) -> float:
-    """Mean next-token cross-entropy in nats over all windows of the validation tokens."""
-    device = next(model.parameters()).device
-    total, n = 0.0, val.n_windows(n_ctx)
-    for start in range(0, n, batch):
-        w = val.windows(np.arange(start, min(start + batch, n)), n_ctx).to(device)
-        total += float(model.loss(w[:, :-1], w[:, 1:])) * len(w)
-    return total / n
-
-
-@torch.no_grad()
-def reference_means(model: SparseTransformer, text: TokenFile, n_ctx: int, n_tokens: int = MEAN_TOKENS) -> Reference:
-    """Mean of every node over pretraining text, taken after AbsTopK; windows spread evenly over the token file."""
-    device = next(model.parameters()).device
-    n = min(max(1, n_tokens // n_ctx), text.n_windows(n_ctx))
-    chosen = np.linspace(0, text.n_windows(n_ctx) - 1, n).astype(np.int64)
-    sums: dict[str, Tensor] = {}
-
-    def add(location: str, x: Tensor) -> Tensor:
-        sums[location] = sums.get(location, 0) + x.flatten(0, 1).double().sum(0).cpu()
-        return x
-
-    for start in range(0, n, 64):
-        model.hidden(text.windows(chosen[start : start + 64], n_ctx)[:, :-1].to(device), edit=add)
-    means = {k: (v / (n * n_ctx)).float() for k, v in sums.items()}
-    return Reference(means=means, n_tokens=n * n_ctx, excerpt=torch.zeros(0, n_ctx, dtype=torch.int64))
-
-
-def _finish(run: _Run, out: Path, text: Text) -> LoadedModel:
+def _finish(run: _Run, start: Start, out: Path, text: Text) -> LoadedModel:
     c = run.config
     model = run.learner.model.cpu().eval()
     loss = validation_loss(model, text.val, c.n_ctx)
-    found = reference_means(model, text.train, c.n_ctx)
-    reference = Reference(means=found.means, n_tokens=found.n_tokens, excerpt=text.excerpt)
+    reference = reference_means(model, text.train, c.n_ctx, text.excerpt)
     state = model.state_dict()
     details = {
         "validation_loss_nats": loss, "steps": c.steps, "train_seconds": round(run.seconds, 1),
         "nonzero_weights": sum(int(t.count_nonzero()) for t in state.values()),
         "total_weights": sum(t.numel() for t in state.values()), "threads": torch.get_num_threads(),
-        "device": run.learner.device, "text": text.about,
+        "device": run.learner.device, "dtype": start.dtype, "micro_batch": start.micro_batch,
+        "text_of": str(text.folder), "text": text.about,
     }  # fmt: skip
-    record = Record.now(method="train", config=c.model_dump(mode="json"), seed=c.seed, details=details)
-    tokenizer = load_tokenizer(text.folder)
-    save_model(model, out, tokenizer=tokenizer, reference=reference, record=record.model_dump(mode="json"))
-    shutil.copyfile(run.metrics, out / "metrics.jsonl")
+    record = Record.now(
+        method="train", config=c.model_dump(mode="json"), seed=c.seed, model=out.name,
+        model_sha256=model_sha256(model), means_sha256=reference.sha256(), details=details,
+    )  # fmt: skip
+    save_model(
+        model, out, tokenizer=load_tokenizer(text.folder), reference=reference, record=record.model_dump(mode="json"),
+        extra={"metrics.jsonl": run.metrics},
+    )  # fmt: skip
     return load_model(out)

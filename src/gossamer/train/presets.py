@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from gossamer.errors import BadInput, nearest
+from gossamer.errors import BadInput, nearest, one_line
 from gossamer.models.sparse import SparseConfig
 
 
@@ -18,13 +18,13 @@ class TrainConfig(BaseModel):
     batch_size * n_ctx.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    d_model: int = 128
-    n_layer: int = 2
-    d_head: int = 16
-    n_ctx: int = 128
-    vocab_size: int = 2048
+    d_model: int = Field(default=128, gt=0)
+    n_layer: int = Field(default=2, gt=0)
+    d_head: int = Field(default=16, gt=0)
+    n_ctx: int = Field(default=128, gt=0)
+    vocab_size: int = Field(default=2048, ge=257)  # 256 bytes and the end of a text
     activation_fraction: float = Field(default=0.25, gt=0, le=1)
     sink: bool = True
     bigram: bool = False
@@ -34,21 +34,24 @@ class TrainConfig(BaseModel):
     sparse_biases: bool = False
     min_alive: int = Field(default=4, ge=0)
     start_density: float = Field(default=1.0, gt=0, le=1)
+    anneal_start: float = Field(default=0.0, ge=0, lt=1)
     anneal_fraction: float = Field(default=0.5, gt=0, le=1)
     tokens: int = Field(gt=0)
     batch_size: int = Field(default=64, gt=0)
     lr: float = Field(gt=0)
     warmup_fraction: float = Field(default=0.01, gt=0, lt=1)
     betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 0.1
-    weight_decay: float = 0.1
+    eps: float = Field(default=0.1, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0)
     clip_only: bool = False
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _heads_fit(self) -> TrainConfig:
         if self.d_model % self.d_head:
             raise ValueError(f"d_model {self.d_model} must be a multiple of d_head {self.d_head}")
+        if self.anneal_start >= self.anneal_fraction:
+            raise ValueError(f"anneal_start {self.anneal_start} must lie before anneal_fraction {self.anneal_fraction}")
         return self
 
     @property
@@ -74,10 +77,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "sparse_biases": True, "sink": False, "bigram": True, "tokens": 32_000_000_000, "lr": 1.28e-2,
         "clip_only": True,
     },
-    # The public script's defaults: width 1024 (expansion 4, pfrac 1/4), dense biases, denser embeddings, 1% warm-up.
+    # The public script's defaults: width 1024 (expansion 4, pfrac 1/4), dense biases, denser embeddings; annealing
+    # starts at 1% of the run.
     "train-py": {
         "d_model": 1024, "n_layer": 8, "n_ctx": 256, "batch_size": 512, "density": 1 / 64, "embed_density": 1 / 16,
-        "sink": False, "bigram": True, "tokens": 32_000_000_000, "lr": 1.28e-2,
+        "sink": False, "bigram": True, "tokens": 32_000_000_000, "lr": 1.28e-2, "anneal_start": 0.01,
     },
 }  # fmt: skip
 
@@ -93,5 +97,4 @@ def preset(name: Literal["tiny", "paper", "train-py"] | str, **changes: Any) -> 
     try:
         return TrainConfig.model_validate({**PRESETS[name], **given})
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
-        raise BadInput(f"The recipe does not hold together: {problems}.") from error
+        raise BadInput(f"The recipe does not hold together: {one_line(error)}.") from error

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gossamer.errors import BadInput
+from gossamer.train.presets import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +40,12 @@ class Target:
         return 0 if self.alive_dim is None else self.min_alive * self.shape[1 - self.alive_dim]
 
 
-def targets(
-    model: nn.Module, *, density: float, embed_density: float, sparse_biases: bool, min_alive: int
-) -> tuple[Target, ...]:
-    """One Target per parameter that is ever sparse. Norm gains, sinks and the bigram table never are."""
+def targets(model: nn.Module, config: TrainConfig) -> tuple[Target, ...]:
+    """One Target per parameter that is ever sparse. Norm gains, sinks and the bigram table never are.
+
+    Errors: BadInput where the density leaves no room for the minimum alive.
+    """
+    density, min_alive = config.density, config.min_alive
     found: list[Target] = []
     for name, p in model.named_parameters():
         alive_dim: int | None = None
@@ -51,8 +54,8 @@ def targets(
         elif name.endswith("c_proj.weight"):
             own, alive_dim = density, 0
         elif name.endswith(("wte.weight", "wpe.weight", "lm_head.weight")):
-            own = embed_density
-        elif name.endswith("bias") and sparse_biases:
+            own = config.embed_density
+        elif name.endswith("bias") and config.sparse_biases:
             own = density
         else:
             continue

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 
 
-def density_at(progress: float, final: float, start: float, anneal_fraction: float) -> float:
-    """Linear from `start` at progress 0 to `final` at `anneal_fraction` of the run, then constant. progress: 0 to 1."""
+def density_at(
+    progress: float, final: float, start: float, anneal_fraction: float, anneal_start: float = 0.0
+) -> float:  # fmt: skip
+    """`start` until `anneal_start` of the run, then linear to `final` at `anneal_fraction`. progress: 0 to 1."""
     if final >= 1 or progress >= anneal_fraction:
         return final
-    return start + (final - start) * progress / anneal_fraction
+    done = (progress - anneal_start) / (anneal_fraction - anneal_start)
+    return start + (final - start) * max(0.0, done)
 
 
 def lr_multiplier(progress: float, warmup_fraction: float) -> float:

@@ -1,0 +1,67 @@
+"""What a run was started with; a resumed run must share it, or its bits would differ."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from gossamer.errors import BadInput, CorruptFile, one_line
+from gossamer.train.presets import TrainConfig
+
+START = "start.json"
+
+
+class Start(BaseModel):
+    """start.json of a `.training` folder. data: the `.training` folder whose text is read instead of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: TrainConfig
+    data: Path | None
+    dtype: str
+    micro_batch: int | None
+
+    @classmethod
+    def read(cls, path: Path) -> Start:
+        """A stored start; a damaged file is CorruptFile."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValueError as error:
+            raise CorruptFile(f"{path} is damaged ({one_line(error)}); start the run again.") from error
+
+    def check_sibling(self, corpus: Path | None) -> None:
+        """BadInput unless the run in `data` has its text ready and this recipe reads it in the same order."""
+        assert self.data is not None
+        if corpus is not None:
+            raise BadInput("Expected --corpus or --data, got both; --data brings its own text.")
+        if not (self.data / "text.json").is_file() or not (self.data / START).is_file():
+            raise BadInput(f"Expected the .training folder of an earlier run at {self.data}; it has no text.json.")
+        theirs = Start.read(self.data / START).recipe
+        order = ("n_ctx", "batch_size", "vocab_size", "seed")
+        differ = [f"{k} {getattr(theirs, k)}" for k in order if getattr(theirs, k) != getattr(self.recipe, k)]
+        if differ:
+            raise BadInput(f"A run on the text of {self.data} needs its order of text: {', '.join(differ)}.")
+
+    def resuming(self, work: Path) -> Start:
+        """The start stored in `work`; BadInput when there is none, or it differs from this one."""
+        path = work / START
+        if not path.is_file():
+            raise BadInput(f"Nothing to resume at {work}; leave out --resume.")
+        stored = Start.read(path)
+        mine = self if self.data else self.model_copy(update={"data": stored.data})
+        if stored != mine:
+            ours, theirs = (json.loads(s.model_dump_json()) for s in (mine, stored))
+            flat = [{**x.pop("recipe"), **x} for x in (ours, theirs)]
+            differ = [f"{k} was {flat[1][k]}, now {v}" for k, v in flat[0].items() if flat[1][k] != v]
+            raise BadInput(f"{work} was started with other options ({'; '.join(differ)}); resume with the same ones.")
+        return stored
+
+    def note(self, work: Path) -> None:
+        """Write it into `work`, made if need be."""
+        work.mkdir(parents=True, exist_ok=True)
+        partial = work / (START + ".partial")
+        partial.write_text(self.model_dump_json(indent=1))
+        os.replace(partial, work / START)
