@@ -61,9 +61,11 @@ def bad_inputs(tmp_path: Path) -> list[tuple[list[str], str]]:
     m = planted_model()
     save_model(m.model, tmp_path / "no_tokenizer", tokenizer=None, reference=m.reference, record={})
     (tmp_path / "empty").mkdir()
-    (tmp_path / "pairs.jsonl").write_text(
-        '{"clean":"print(\'a","counterfactual":"print(\\"a","answer":"\') or so","wrong_answer":"\\")"}\n' * 2
-    )
+    rows = [
+        {"clean": f"print('{w}", "counterfactual": f'print("{w}', "answer": "') or so", "wrong_answer": '")'}
+        for w in ("a", "b")
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return [
         (["discover", "prune", "tiny", "single_doubel_quote"], "did you mean single_double_quote"),
         (["discover", "prune", "no_tokenizer", "single_double_quote"], "tokenizer.json"),

@@ -215,10 +215,12 @@ def test_own_pairs_are_checked_with_the_model(tmp_path: Path, model_folder: Path
     bad = tmp_path / "bad.jsonl"
     bad.write_text(
         '{"clean":"left w1","counterfactual":"right w1","answer":" L","wrong_answer":" R"}\n'
-        '{"clean":"left w1","counterfactual":"right w1","answer":" L w1","wrong_answer":" R"}\n'
+        '{"clean":"left w2","counterfactual":"right w2","answer":" L w1","wrong_answer":" R"}\n'
     )
     report = commands.tasks_check(bad, model=model_folder)
     assert (report.pairs, report.usable) == (2, 1)
+    assert [c.line for c in report.checks if c.problems] == [2]
+    assert [c.line for c in report.checks if c.problems] == [2]
     assert "not one" in " ".join(p for c in report.checks for p in c.problems)
 
 

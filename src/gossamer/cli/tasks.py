@@ -53,11 +53,11 @@ def check(
 
     def text() -> None:
         for c in r.checks[:3]:
-            typer.echo(f"pair {c.pair}: {'|'.join(c.clean)!r} -> {c.answer!r}")
+            typer.echo(f"line {c.line}: {'|'.join(c.clean)!r} -> {c.answer!r}")
             typer.echo(f"        {'|'.join(c.counterfactual)!r} -> {c.wrong_answer!r}")
         bad = [c for c in r.checks if c.problems]
         for c in bad[:20]:
-            typer.echo(f"pair {c.pair}: {'; '.join(c.problems)}")
+            typer.echo(f"line {c.line}: {'; '.join(c.problems)}")
         typer.echo(f"{r.usable} of {r.pairs} pairs can be used with {r.model}; {r.aligned} have sides of equal length.")
         if r.usable:
             typer.echo(

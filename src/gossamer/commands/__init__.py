@@ -250,16 +250,16 @@ def tasks_check(pairs: str | Path, *, model: str | Path = "tiny") -> PairsReport
 
     task = read_pairs(str(pairs))
     loaded = from_pretrained(model)
-    examples = (*task.train, *task.heldout)
+    examples = sorted((*task.train, *task.heldout), key=lambda e: e.line)
 
     def pieces(ids: list[int]) -> tuple[str, ...]:
         return tuple(str(loaded.tokenizer.decode([i], skip_special_tokens=False)) for i in ids)
 
     checks = []
-    for number, e in enumerate(examples, 1):
+    for e in examples:
         r = check_pair(e, loaded.tokenizer, loaded.model.config.n_ctx, loaded.bos)
         check = PairCheck(
-            pair=number, clean=pieces(r.clean), counterfactual=pieces(r.counterfactual), answer=e.answer,
+            line=e.line, clean=pieces(r.clean), counterfactual=pieces(r.counterfactual), answer=e.answer,
             wrong_answer=e.wrong_answer, aligned=r.aligned, problems=r.problems,
         )  # fmt: skip
         checks.append(check)

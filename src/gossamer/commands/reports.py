@@ -107,9 +107,9 @@ class TasksReport(Report):
 
 
 class PairCheck(Report):
-    """One pair as the model reads it; `problems` is empty when it can be used."""
+    """One pair as the model reads it, by its line in the file; `problems` is empty when it can be used."""
 
-    pair: int
+    line: int
     clean: tuple[str, ...]
     counterfactual: tuple[str, ...]
     answer: str
