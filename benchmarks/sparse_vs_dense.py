@@ -24,7 +24,7 @@ from gossamer.task import Task
 from gossamer.tasks import load_task
 from gossamer.verify import run_checks
 
-K_COEFS = (2e-3, 4e-3, 6e-3, 8e-3)
+K_COEFS = (4e-3, 6e-3, 8e-3, 1.2e-2)
 LEARNING_RATES = (5e-3, 1e-2, 2e-2)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gossamer.discover import prune
+from gossamer.discover import PruneConfig, prune
 from gossamer.metric import paired_accuracy
 from gossamer.models import LoadedModel, from_pretrained
 from gossamer.models.hub import shipped_models
@@ -45,7 +45,7 @@ def test_the_sparse_model_closes_quotes_with_few_edges(pair: tuple[LoadedModel, 
     sparse, task = pair[0], load_task("single_double_quote")
     z = sparse.run(sparse.encode(task.heldout)).gap
     assert float(paired_accuracy(z).mean()) >= 0.98
-    found = prune(sparse, task)
+    found = prune(sparse, task, PruneConfig(k_coef=(4e-3,)))
     assert found.reached
     assert found.circuit.n_nodes <= 60
     assert found.circuit.n_edges <= 60

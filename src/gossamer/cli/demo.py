@@ -30,6 +30,9 @@ def demo(
             ["the model without the circuit", "", "", f"{r.necessity_loss:.3f}", ""],
             ["the model without a random set of that size", "", "", f"{r.random_same_size_loss:.3f}", ""],
         ]
+        if r.twin_edges is not None and r.twin_loss is not None:
+            found = "the circuit of its dense twin" if r.twin_reached else "the best found in its dense twin"
+            rows.append([found, str(r.twin_nodes), str(r.twin_edges), f"{r.twin_loss:.3f}", ""])
         table(f"{r.task} in {r.model}", ["what runs", "nodes", "edges", "task loss (nats)", "pairs right"], rows)
         typer.echo("A model that cannot tell the two prompts apart has a loss of at least 0.693 (ln 2).")
         if not r.reached:

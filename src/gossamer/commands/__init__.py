@@ -276,14 +276,23 @@ def demo(
     *, out: str | Path | None = None, model: str = "tiny", task: str = "single_double_quote",
     progress: Steps | None = None, say: Say = _silent,
 ) -> DemoReport:  # fmt: skip
-    """The main job on the shipped model: prune, verify, show; run folder `out` (default: runs/demo, numbered)."""
+    """The main job on the shipped model: prune, verify, show; run folder `out` (default: runs/demo, numbered).
+
+    For a shipped model whose dense twin ships too (`NAME-dense`), the twin's circuit is found as well, with the same
+    search, into `OUT-dense`; the page names it.
+    """
     from gossamer.commands.run_folder import next_free
+    from gossamer.models import shipped_models
 
     started = time.perf_counter()
     folder = Path(out) if out else next_free(Path("runs") / "demo")
     found = prune(model, task, out=folder, progress=progress, say=say)
     trial = verify(folder, say=say)
-    page = show(folder, say=say)
+    twin = f"{model}-dense"
+    dense = prune(twin, task, out=next_free(folder.with_name(f"{folder.name}-dense")), progress=progress, say=say) if (
+        twin in shipped_models()
+    ) else None  # fmt: skip
+    page = show(folder, twin=dense.run if dense else None, say=say)
     by_name = {e.claim.split(":")[0]: e for e in trial.evidence}
     necessity, sufficiency = by_name["necessity"], by_name["sufficiency"]
     return DemoReport(
@@ -291,6 +300,8 @@ def demo(
         nodes=found.nodes, edges=found.edges, reached=found.reached, loss_full=found.loss_full,
         loss_circuit=found.loss_heldout, necessity_loss=necessity.value or 0.0,
         random_same_size_loss=necessity.nulls[0].value or 0.0, random_circuit_loss=sufficiency.nulls[0].value or 0.0,
+        twin_nodes=dense.nodes if dense else None, twin_edges=dense.edges if dense else None,
+        twin_loss=dense.loss_heldout if dense else None, twin_reached=dense.reached if dense else None,
         verdicts={name: e.verdict for name, e in by_name.items()}, run=str(folder), page=page.page,
         seconds=time.perf_counter() - started,
     )  # fmt: skip

@@ -134,7 +134,8 @@ class PairsReport(Report):
 
 class DemoReport(Report):
     """The main job in one object. random_same_size_loss: the loss when a random set of the circuit's size is ablated
-    (mean of the draws), beside necessity_loss; random_circuit_loss: when all but such a set is ablated."""
+    (mean of the draws), beside necessity_loss; random_circuit_loss: when all but such a set is ablated. twin_*: the
+    circuit of the dense twin by the same search, None where no twin ships."""
 
     task: str
     model: str
@@ -148,6 +149,10 @@ class DemoReport(Report):
     necessity_loss: float
     random_same_size_loss: float
     random_circuit_loss: float
+    twin_nodes: int | None
+    twin_edges: int | None
+    twin_loss: float | None
+    twin_reached: bool | None
     verdicts: dict[str, str]
     run: str
     page: str
