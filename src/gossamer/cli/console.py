@@ -62,13 +62,18 @@ def steps(what: str) -> Iterator[Callable[[int, int, float], None]]:
     if not console.is_terminal:
         import time
 
-        started, shown = time.perf_counter(), [0.0]
+        base, last, shown = 0, 0, 0.0
+        started = time.perf_counter()
 
         def line(step: int, total: int, loss: float) -> None:
-            spent = time.perf_counter() - started
-            if spent - shown[0] > 5 or step == total:
-                shown[0] = spent
-                left = spent / step * (total - step)
+            nonlocal base, last, shown, started
+            now = time.perf_counter()
+            if step <= last:  # the next of several jobs
+                base, started, shown = step, now, now
+            last = step
+            if now - shown > 5 or step == total:
+                shown = now
+                left = (now - started) / max(step - base, 1) * (total - step)
                 say(f"{what}: step {step} of {total}, loss {loss:.3f}, {left:.0f} s left")
 
         yield line
@@ -79,7 +84,13 @@ def steps(what: str) -> Iterator[Callable[[int, int, float], None]]:
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=None, loss=float("nan"))
-        yield lambda step, total, loss: bar.update(task, completed=step, total=total, loss=loss)
+
+        def update(step: int, total: int, loss: float) -> None:
+            if step <= bar.tasks[0].completed:
+                bar.reset(task)
+            bar.update(task, completed=step, total=total, loss=loss)
+
+        yield update
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:

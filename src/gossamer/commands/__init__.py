@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from gossamer.task import Example, Task
     from gossamer.train.loop import Progress
 
+DEMO_K_COEF = (4e-3, 6e-3)  # half of the default search: the demo finds two circuits in about a minute
+
 Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
 
@@ -286,12 +288,12 @@ def demo(
 
     started = time.perf_counter()
     folder = Path(out) if out else next_free(Path("runs") / "demo")
-    found = prune(model, task, out=folder, progress=progress, say=say)
+    found = prune(model, task, out=folder, progress=progress, say=say, k_coef=DEMO_K_COEF)
     trial = verify(folder, say=say)
-    twin = f"{model}-dense"
-    dense = prune(twin, task, out=next_free(folder.with_name(f"{folder.name}-dense")), progress=progress, say=say) if (
-        twin in shipped_models()
-    ) else None  # fmt: skip
+    twin, dense = f"{model}-dense", None
+    if twin in shipped_models():
+        beside = next_free(folder.with_name(f"{folder.name}-dense"))
+        dense = prune(twin, task, out=beside, progress=progress, say=say, k_coef=DEMO_K_COEF)
     page = show(folder, twin=dense.run if dense else None, say=say)
     by_name = {e.claim.split(":")[0]: e for e in trial.evidence}
     necessity, sufficiency = by_name["necessity"], by_name["sufficiency"]
