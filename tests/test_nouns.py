@@ -279,7 +279,11 @@ def test_scores_without_an_order_are_not_loaded(small: LoadedModel, tmp_path: Pa
 
 def test_wrong_evidence_is_told_in_one_line(tmp_path: Path) -> None:
     path = save_evidence([], tmp_path / "e.json", RECORD)
-    path.write_text(json.dumps({"format_version": 1, "evidence": [{"claim": 3}]}))
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in content.items() if k != "record"}))
+    with pytest.raises(CorruptFile, match="'record'"):
+        load_evidence(path)
+    path.write_text(json.dumps({**content, "evidence": [{"claim": 3}]}))
     with pytest.raises(CorruptFile, match=r"claim: .*verdict: Field required") as error:
         load_evidence(path)
     assert "\n" not in str(error.value)
