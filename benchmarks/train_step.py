@@ -32,7 +32,9 @@ from gossamer.train.projection import targets
 from gossamer.train.schedule import density_at
 
 RECIPE = preset("tiny")
-SAME_LOSS = 1e-3  # nats; float32 sums in another order grow apart over 20 steps
+# nats: the first two losses agree to float32's last digits; later AbsTopK and the projection, which jump where two
+# values are nearly equal, turn another order of sums into other choices, and the difference stays at about 1e-3
+SAME_START, SAME_LOSS = 1e-5, 5e-3
 
 
 class Plain(nn.Module):
@@ -152,9 +154,10 @@ def main() -> None:
     peak = {k: statistics.median(r["peak"] for r in v) for k, v in found.items()}
     tokens = RECIPE.batch_size * RECIPE.n_ctx
     pairs = [zip(a["losses"], b["losses"], strict=True) for a, b in zip(found["ours"], found["plain"], strict=True)]
-    apart = max(abs(a - b) for both in pairs for a, b in both)
-    if apart > SAME_LOSS:
-        sys.exit(f"The two sides do not train the same model: losses differ by up to {apart:.3g} nats.")
+    gaps = [[abs(a - b) for a, b in both] for both in pairs]
+    start, apart = max(g for run in gaps for g in run[:2]), max(g for run in gaps for g in run)
+    if start > SAME_START or apart > SAME_LOSS:
+        sys.exit(f"The two sides do not train the same model: losses differ by {start:.3g}, later {apart:.3g} nats.")
     report = {
         "tokens_per_second": {k: round(tokens / s) for k, s in seconds.items()},
         "peak_mib": {k: round(p / 2**20) for k, p in peak.items()},
