@@ -53,4 +53,4 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     """A sentence that lists the nearest known names, or all of them when none is near."""
     known = sorted(choices)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known) or 'none'}"
+    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known) or 'none'}."

@@ -37,8 +37,11 @@ class Start(BaseModel):
         assert self.data is not None
         if corpus is not None:
             raise BadInput("Expected --corpus or --data, got both; --data brings its own text.")
-        if not (self.data / "text.json").is_file() or not (self.data / START).is_file():
-            raise BadInput(f"Expected the .training folder of an earlier run at {self.data}; it has no text.json.")
+        missing = [name for name in ("text.json", START) if not (self.data / name).is_file()]
+        if missing:
+            raise BadInput(
+                f"Expected the .training folder of an earlier run at {self.data}; it has no {' and no '.join(missing)}."
+            )
         theirs = Start.read(self.data / START).recipe
         order = ("n_ctx", "batch_size", "vocab_size", "seed")
         differ = [f"{k} {getattr(theirs, k)}" for k in order if getattr(theirs, k) != getattr(self.recipe, k)]
