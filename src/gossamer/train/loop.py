@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -124,13 +125,16 @@ def reuse_freed_memory() -> None:
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """Deterministic algorithms inside, the previous setting after."""
-    before = torch.are_deterministic_algorithms_enabled()
+    """Deterministic algorithms inside, the previous setting after; without the costly filling of fresh memory."""
+    settings: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), settings.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
+    settings.fill_uninitialized_memory = False
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before[0])
+        settings.fill_uninitialized_memory = before[1]
 
 
 class _Run:
