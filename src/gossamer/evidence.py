@@ -58,7 +58,7 @@ def save_evidence(evidence: Sequence[Evidence], path: Path, record: Record) -> P
     }  # fmt: skip
     text = json.dumps(content, indent=1)
     temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
     return path
 
@@ -68,7 +68,7 @@ def load_evidence(path: Path) -> tuple[Evidence, ...]:
     if not path.is_file():
         raise BadInput(f"Expected evidence at {path}, found none; `gossamer verify RUN` makes it.")
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         if content["format_version"] != 1:
             raise CorruptFile(f"{path} has format version {content['format_version']}, this Gossamer reads 1.")
         Record.model_validate(content["record"])

@@ -18,8 +18,6 @@ import numpy as np
 from gossamer.errors import BadInput, nearest
 from gossamer.site import Site
 
-COUNTED = {"channel": ("weight",), "head": ("residual",)}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:

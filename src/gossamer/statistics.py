@@ -22,13 +22,3 @@ def quantile_interval(draws: Sequence[float] | np.ndarray, level: float = 0.95) 
     """The central `level` of null draws."""
     tail = (1 - level) / 2
     return float(np.quantile(draws, tail)), float(np.quantile(draws, 1 - tail))
-
-
-def rank_p_value(value: float, draws: Sequence[float] | np.ndarray) -> float:
-    """Share of null draws at or below `value`, the value counted as one of them: never zero."""
-    return (1 + int((np.asarray(draws) <= value).sum())) / (1 + len(draws))
-
-
-def geometric_mean(values: Sequence[float] | np.ndarray) -> float:
-    """exp of the mean logarithm; values must be positive."""
-    return float(np.exp(np.log(np.asarray(values, dtype=np.float64)).mean()))

@@ -67,6 +67,10 @@ def bad_inputs(tmp_path: Path) -> list[tuple[list[str], str]]:
         for w in ("a", "b")
     ]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "open.csv").write_text('clean,counterfactual,answer,wrong_answer\na,b,"c' + 200_000 * "x")
+    (tmp_path / "half.jsonl").write_text(
+        '{"clean": "\\ud800", "counterfactual": "b", "answer": "c", "wrong_answer": "d"}'
+    )
     return [
         (["discover", "prune", "tiny", "single_doubel_quote"], "did you mean single_double_quote"),
         (["discover", "prune", "no_tokenizer", "single_double_quote"], "tokenizer.json"),
@@ -85,10 +89,28 @@ def bad_inputs(tmp_path: Path) -> list[tuple[list[str], str]]:
         (["discover", "prune", "tiny", "single_double_quote", "--k-coef", "nan"], "k_coef.0: Input should be"),
         (["discover", "prune", "~/no model", "single_double_quote"], "Unknown model"),
         (["train", "--preset", "paper", "--out", "m"], "--micro-batch"),
+        (["train", "--set", "dtype=bfloat16", "--out", "m"], "knows no field 'dtype'"),
+        (["discover", "prune", "tiny", "single_double_quote", "--set", "device=cpu"], "knows no field 'device'"),
+        (["train", "--threads", "0", "--out", "m"], "at least 1"),
+        (["verify", "nowhere", "--seed", "-1"], "seed of at least 0"),
+        (["tasks", "--model", "nowhere", "check", "pairs.jsonl"], "after check"),
+        (["tasks", "check", "open.csv"], "quote left open"),
+        (["tasks", "check", "half.jsonl"], "lacks text in clean"),
+        (["means", "nowhere", "--out", "m"], "Unknown model"),
     ]
 
 
-@pytest.mark.parametrize("which", range(17))
+@pytest.mark.parametrize(
+    "arguments", [["verify"], ["train", "--threads", "x"], ["verify", "run", "--bogus"], ["bogus"]]
+)
+def test_wrong_usage_is_one_json_object_too(tmp_path: Path, arguments: list[str]) -> None:
+    done = gossamer(*arguments, "--json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["message"]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("which", range(25))
 def test_bad_input_is_one_line_exit_code_2_and_nothing_written(tmp_path: Path, which: int) -> None:
     arguments, says = bad_inputs(tmp_path)[which]
     if arguments[:3] == ["train", "--device", "cuda"]:

@@ -210,6 +210,22 @@ def test_contradicting_sinks_extra_tensors_and_damage_are_errors(tmp_path: Path)
             load_authors_weights(tmp_path / name)
 
 
+def test_a_missing_unembedding_is_the_embedding_only_where_the_config_ties_them(tmp_path: Path) -> None:
+    release(tmp_path / "tied", sink=False, without=("lm_head.weight",), config={"tied_unembed": True})
+    model = load_authors_weights(tmp_path / "tied")
+    assert torch.equal(model.lm_head.weight, model.wte.weight)
+    release(tmp_path / "untied", sink=False, without=("lm_head.weight",))
+    with pytest.raises(CorruptFile, match=r"lacks lm_head\.weight"):
+        load_authors_weights(tmp_path / "untied")
+
+
+def test_a_loss_that_would_leave_out_the_output_bias_is_refused(tmp_path: Path) -> None:
+    release(tmp_path / "m", sink=False)
+    tokens = torch.zeros(1, 4, dtype=torch.int64)
+    with pytest.raises(Unsupported, match="output bias"), torch.no_grad():
+        load_authors_weights(tmp_path / "m").loss(tokens, tokens)
+
+
 def test_no_code_runs_from_a_checkpoint(tmp_path: Path) -> None:
     release(tmp_path / "m", sink=False)
     flag = tmp_path / "ran"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -226,6 +227,24 @@ def test_a_trial_axis_equals_separate_runs(small: LoadedModel) -> None:
     for trial in range(3):
         alone = small.run(batch, masks={k: m[trial] for k, m in masks.items()}).gap
         assert torch.allclose(together[trial], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ({"value": "Zero"}, "value mean or zero"),
+        ({"reads": ["final_residual"]}, "did you mean final_resid"),
+        ({"masks": {"final_residual": torch.ones(8)}}, "did you mean final_resid"),
+        ({"masks": {"final_resid": torch.ones(3)}}, r"\[trials, [0-9]+\] at final_resid, got \[3\]"),
+        ({"masks": "UNEQUAL"}, r"trials \[2, 4\]"),
+    ],
+)
+def test_a_run_that_cannot_be_as_asked_is_refused(small: LoadedModel, how: dict[str, Any], says: str) -> None:
+    if how.get("masks") == "UNEQUAL":
+        width = small.model.config.d_model
+        how = {"masks": {"final_resid": torch.ones(2, width), "0.attn.act_in": torch.ones(4, width)}}
+    with pytest.raises(BadInput, match=says):
+        small.run(small.encode(planted_task(4).train), **how)
 
 
 def test_gradient_reaches_every_mask() -> None:

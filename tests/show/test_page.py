@@ -137,6 +137,26 @@ def test_clicking_a_node_shows_what_it_fires_on(browser: Any, tmp_path: Path) ->
     assert shown in text
 
 
+@pytest.mark.browser
+def test_a_closed_card_hands_the_focus_back_to_its_node(browser: Any, tmp_path: Path) -> None:
+    bundle = example_bundle()
+    opened(browser, bundle, tmp_path)
+    site = bundle.circuit.nodes[0].site
+    browser.execute_script(
+        "document.querySelector(`g.node[data-site='${arguments[0]}']`).dispatchEvent("
+        "new MouseEvent('click', {bubbles: true})); document.querySelector('.close').focus();"
+        "document.querySelector('.close').click()",
+        site,
+    )
+    assert browser.execute_script("return document.activeElement.getAttribute('data-site')") == site
+
+
+@pytest.mark.browser
+def test_a_twin_without_edges_does_not_hang_the_page(browser: Any, tmp_path: Path) -> None:
+    text = opened(browser, changed(example_bundle(), twin={"n_edges": 0, "n_nodes": 1}), tmp_path)
+    assert "needs 0 edges" in text
+
+
 def changed(bundle: Bundle, circuit: dict[str, Any] | None = None, twin: dict[str, Any] | None = None) -> Bundle:
     assert bundle.twin is not None
     return bundle.model_copy(

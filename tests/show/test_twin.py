@@ -59,6 +59,11 @@ def test_a_twin_run_of_another_question_is_refused(tmp_path: Path, changes: dict
         _twin_view(saved(tmp_path / "twin", **changes), about())
 
 
+def test_a_model_is_not_its_own_twin(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="it is the same model"):
+        _twin_view(saved(tmp_path / "twin", model_sha256="1" * 64), about(model_sha256="1" * 64))
+
+
 @pytest.mark.parametrize("reached", [True, False])
 def test_a_twin_says_whether_it_reached_the_target(tmp_path: Path, reached: bool) -> None:
     twin = _twin_view(saved(tmp_path / "twin", reached=reached), about())

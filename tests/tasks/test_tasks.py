@@ -13,6 +13,7 @@ from gossamer.models import from_pretrained
 from gossamer.registry import Registry, task
 from gossamer.task import Example, encode
 from gossamer.tasks import load_task, read_pairs
+from gossamer.tasks.python_code import _HELDOUT_NAMES, _HELDOUT_WORDS, _TRAIN_NAMES, _TRAIN_WORDS
 
 NAMES = ("single_double_quote", "bracket_counting", "set_or_string")
 
@@ -24,6 +25,13 @@ def test_splits_share_no_template_and_no_prompt(name: str) -> None:
     assert {e.clean for e in t.train}.isdisjoint({e.clean for e in t.heldout})
     assert len({e.clean for e in t.train}) == len(t.train) == 2048
     assert len({e.clean for e in t.heldout}) == len(t.heldout) == 512
+
+
+def test_splits_share_no_filler_and_a_set_stays_a_set() -> None:
+    assert {*_TRAIN_WORDS, *_TRAIN_NAMES}.isdisjoint({*_HELDOUT_WORDS, *_HELDOUT_NAMES})
+    for e in load_task("set_or_string").train:
+        name = e.clean.split()[0]
+        assert not any(line.strip().startswith(f"{name} =") for line in e.clean.splitlines()[1:])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -128,12 +128,12 @@ def test_reference_means_are_the_mean_activations_over_the_text(tmp_path: Path, 
         ({}, {"dtype": "int8"}, "float32, bfloat16"),
         ({}, {"resume": True}, "Nothing to resume"),
         ({}, {"corpus": "EMPTY"}, "no text|text"),
-        ({"batch_size": 2**23}, {}, "--micro-batch [0-9]+ fits"),
+        ({"batch_size": 2**23, "tokens": 2**34}, {}, "--micro-batch [0-9]+ fits"),
         ({"d_model": 2**18, "d_head": 2**10}, {}, "lower the width"),
         ({}, {"micro_batch": 5}, "1 to 4 sequences"),
         ({}, {"checkpoint_every": 0}, "at least 1"),
         ({}, {"threads": -1}, "at least 1"),
-        ({"n_ctx": 3000}, {}, "at least 12,001 training tokens"),
+        ({}, {"corpus": "SHORT"}, "at least 129 training tokens"),
         ({}, {"data": Path("nowhere"), "corpus": None}, "text.json"),
         ({}, {"data": Path("nowhere")}, "got both"),
     ],
@@ -141,9 +141,12 @@ def test_reference_means_are_the_mean_activations_over_the_text(tmp_path: Path, 
 def test_bad_input_is_one_error_and_writes_nothing(
     tmp_path: Path, text_folder: Path, changes: dict[str, object], options: dict[str, object], says: str
 ) -> None:
-    (tmp_path / "empty").mkdir()
-    if options.get("corpus") == "EMPTY":
-        options = {**options, "corpus": tmp_path / "empty"}
+    (tmp_path / "EMPTY").mkdir()
+    for name in "ab":
+        (tmp_path / "SHORT" / name).mkdir(parents=True)
+        (tmp_path / "SHORT" / name / "text.py").write_text("x = 1\n" * 40)
+    if isinstance(options.get("corpus"), str):
+        options = {**options, "corpus": tmp_path / str(options["corpus"])}
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(BadInput, match=says):
         train(tmp_path / "m", recipe(**changes), **{"corpus": text_folder, **options})  # type: ignore[arg-type]
@@ -168,6 +171,16 @@ def test_a_resumed_twin_goes_on_with_its_siblings_text(tmp_path: Path, text_fold
     twin = train(tmp_path / "twin", recipe(density=1), threads=2, resume=True)
     assert twin is not None
     assert twin.record["details"]["text"] == json.loads((data / "text.json").read_text())
+
+
+def test_a_resumed_run_keeps_its_corpus(tmp_path: Path, text_folder: Path) -> None:
+    assert train(tmp_path / "m", recipe(), corpus=text_folder, threads=2, stop_after=1) is None
+    with pytest.raises(BadInput, match=r"corpus was .*, now "):
+        train(tmp_path / "m", recipe(), corpus=tmp_path, resume=True)
+    (tmp_path / "m.training" / "text.json").unlink()  # killed while it read its text
+    model = train(tmp_path / "m", recipe(), threads=2, resume=True)
+    assert model is not None
+    assert model.record["details"]["text"]["corpus"] == str(text_folder.resolve())
 
 
 def test_a_twin_reads_its_siblings_text_in_its_order_or_not_at_all(tmp_path: Path, text_folder: Path) -> None:

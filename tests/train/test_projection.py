@@ -149,6 +149,9 @@ def test_a_density_below_the_minimum_alive_is_refused_with_the_smallest_that_wor
         ("tiny", {"seed": -1}, "seed"),
         ("tiny", {"lr": float("nan")}, "lr"),
         ("tiny", {"anneal_start": 0.5}, "before anneal_fraction"),
+        ("tiny", {"betas": (2, 3)}, "betas.0"),
+        ("tiny", {"tokens": 100}, "1 steps end before the density does"),
+        ("tiny", {"anneal_fraction": 1}, "end before the density does"),
     ],
 )
 def test_a_recipe_that_does_not_hold_together(name: str, changes: dict[str, object], says: str) -> None:

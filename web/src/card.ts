@@ -52,7 +52,8 @@ function excerpt(one: Excerpt, largest: number): HTMLElement {
     const kind = act === 0 ? "" : act > 0 ? " pos" : " neg";
     const peak = i === one.position ? " peak" : "";
     const tint = act === 0 ? null : `--share:${(12 + share * 58).toFixed(0)}%`;
-    text.append(h("span", { class: `tok${kind}${peak}`, style: tint, "data-tip": `${visibleSpaces(token)}   ${num(act, 6)}` }, visible(token)));
+    const read = act === 0 ? null : h("span", { class: "sr" }, ` (${num(act, 3)})`);
+    text.append(h("span", { class: `tok${kind}${peak}`, style: tint, "data-tip": `${visibleSpaces(token)}   ${num(act, 6)}` }, visible(token), read));
   });
   return text;
 }
@@ -176,7 +177,10 @@ export function panel(index: Index, store: Store, focusNode: (site: string) => v
     host.scrollTop = 0;
   };
   store.listen((now, before) => {
-    if (now.selected !== before.selected) draw();
+    if (now.selected === before.selected) return;
+    const held = host.matches(":focus-within");
+    draw();
+    if (held && before.selected && !now.selected) focusNode(before.selected); // a closed card hands the focus back
   });
   draw();
   return host;

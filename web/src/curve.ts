@@ -9,7 +9,8 @@ const M = { left: 56, right: 130, top: 18, bottom: 46 };
 const CHANCE = Math.LN2;
 
 export function sizeCurve(bundle: Bundle): HTMLElement {
-  const { circuit, twin } = bundle;
+  const { circuit } = bundle;
+  const twin = bundle.twin && bundle.twin.n_edges > 0 ? bundle.twin : null; // a log axis has no zero
   const points = bundle.curve.filter((p) => p.edges > 0).sort((a, b) => a.edges - b.edges);
   const left = bundle.curve.length - points.length;
   if (!points.length) return h("p", { class: "muted" }, "The scores were cut at one size only.");

@@ -22,6 +22,7 @@ interface Drawn {
   readonly edge: Edge;
   readonly rank: number;
   readonly path: SVGPathElement;
+  hit: SVGPathElement | null;
   readonly from: Spot;
   readonly to: Spot;
 }
@@ -137,14 +138,15 @@ export function figure(index: Index, store: Store): Figure {
       "stroke-width": thickness(edge.weight, index.largestWeight).toFixed(2),
       "marker-end": simple ? null : `url(#${prefix}-${positive ? "up" : "down"})`,
     });
-    return { edge, rank, path, from, to };
+    return { edge, rank, path, hit: null, from, to };
   });
   // The strongest are drawn last, so they lie on top.
   for (let i = drawn.length - 1; i >= 0; i--) edgeLayer.append((drawn[i] as Drawn).path);
   if (!simple) {
     for (const one of drawn) {
       const tip = `${one.edge.src} → ${one.edge.dst}\n${one.edge.matrix}  weight ${signed(one.edge.weight, 6)}`;
-      hitLayer.append(s("path", { d: one.path.getAttribute("d"), class: "hit", "data-tip": tip }));
+      one.hit = s("path", { d: one.path.getAttribute("d"), class: "hit", "data-tip": tip });
+      hitLayer.append(one.hit);
     }
   }
   // The final channels' direct effect on the answer.
@@ -329,10 +331,11 @@ export function figure(index: Index, store: Store): Figure {
     }
     numberLayer.replaceChildren();
     const on = drawn.filter(({ edge }) => edge.src === centre || edge.dst === centre);
-    for (const { edge, rank, path } of drawn) {
+    for (const { edge, rank, path, hit } of drawn) {
       const touches = edge.src === centre || edge.dst === centre;
       path.classList.toggle("on", touches);
       path.classList.toggle("hidden", !touches && rank >= strongest);
+      hit?.classList.toggle("hidden", !touches && rank >= strongest);
     }
     for (const path of svg.querySelectorAll<SVGPathElement>(".carry, .root, .edges [data-site]")) {
       const ends = [path.getAttribute("data-src"), path.getAttribute("data-dst"), path.getAttribute("data-site")];

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gossamer.errors import BadInput
+from gossamer.errors import BadInput, nearest
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -25,17 +25,20 @@ Set = Annotated[
 ]
 
 
-def fields(given: list[str] | None, **options: object) -> dict[str, Any]:
+def fields(recipe: type[BaseModel], given: list[str] | None, **options: object) -> dict[str, Any]:
     """The options that were given, and the fields of --set with their values read as JSON (else as text)."""
     found: dict[str, Any] = {}
     for item in given or ():
         name, equals, value = item.partition("=")
-        if not equals or not name:
+        name = name.replace("-", "_")
+        if not equals:
             raise BadInput(f"Expected --set FIELD=VALUE, got {item!r}.")
+        if name not in recipe.model_fields:
+            raise BadInput(f"--set knows no field {name!r}: {nearest(name, recipe.model_fields)}")
         try:
-            found[name.replace("-", "_")] = json.loads(value)
+            found[name] = json.loads(value)
         except ValueError:
-            found[name.replace("-", "_")] = value
+            found[name] = value
     return found | {k: v for k, v in options.items() if v is not None and v is not False}
 
 

@@ -39,9 +39,10 @@ def prune(
 ) -> None:
     """Learn a mask over all nodes and cut it at the target loss (Gao et al. 2025)."""
     from gossamer import commands
+    from gossamer.discover import PruneConfig
 
     search = fields(
-        set_, target_loss=target_loss, k_coef=k_coef or None, steps=steps_, lr=lr, batch_pairs=batch_pairs,
+        PruneConfig, set_, target_loss=target_loss, k_coef=k_coef or None, steps=steps_, lr=lr, batch_pairs=batch_pairs,
         calibrate=calibrate, tied=tied, seed=seed,
     )  # fmt: skip
     with steps("learning masks") as progress:
@@ -64,7 +65,10 @@ def prune(
         if r.reached:
             typer.echo(f"{r.nodes} nodes and {r.edges} edges do {r.task}: held-out loss {r.loss_heldout:.3f} nats,")
         else:
-            typer.echo(f"NOT REACHED: no circuit has a loss of {r.target_loss:g}; the best found, {r.nodes} nodes, ")
+            typer.echo(
+                f"NOT REACHED: no circuit has a loss of {r.target_loss:g} nats; the best found has {r.nodes} nodes, "
+                f"{r.edges} edges and a loss of {r.loss_train:.3f} (held out {r.loss_heldout:.3f}),"
+            )
         typer.echo(
             f"pairs right {r.accuracy_circuit:.1%} (whole model: {r.loss_full:.3f} nats, {r.accuracy_full:.1%}).\n"
             f"run folder: {r.run}\nNext: gossamer verify {r.run}"

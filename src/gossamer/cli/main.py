@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,15 +44,19 @@ app.command("replay")(replay.replay)
 app.add_typer(tasks.app, name="tasks")
 
 
+_UsageError: Any = typer.BadParameter.__mro__[1]  # click's, or that of the copy of click inside newer versions of typer
+
+
 def main() -> None:
     """Entry point of the `gossamer` script."""
+    as_json = "--json" in sys.argv
     try:
-        app()
+        sys.exit(app(standalone_mode=not as_json))
     except BrokenPipeError:
         sys.exit(1)
-    except (GossamerError, OSError) as error:  # OSError: a full disk, a folder that may not be written to
+    except (GossamerError, OSError, _UsageError) as error:  # OSError: a full disk, a folder that is not ours to write
         message = one_line(error)
-        if "--json" in sys.argv:
+        if as_json:
             typer.echo(json.dumps({"error": type(error).__name__, "message": message}))
         typer.echo(f"gossamer: {message}", err=True)
         sys.exit(GossamerError.exit_code)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gossamer.cli.console import Json, emit, number, table
+from gossamer.errors import BadInput
 
 app = typer.Typer(invoke_without_command=True, help="List the tasks; with --model, how a model does on them.")
 
@@ -21,6 +22,8 @@ def tasks(
 ) -> None:
     """List the tasks; with --model, how a model does on their held-out pairs."""
     if context.invoked_subcommand is not None:
+        if model is not None or json:
+            raise BadInput(f"Give --model and --json after {context.invoked_subcommand}, got them before it.")
         return
     from gossamer import commands
 

@@ -47,11 +47,12 @@ def train(
 ) -> None:
     """Train a weight-sparse transformer, or with --density 1 a dense one, on Python source found here."""
     from gossamer import commands
+    from gossamer.train.presets import TrainConfig
 
     recipe = fields(
-        set_, density=density, embed_density=embed_density, activation_fraction=activation_fraction, d_model=d_model,
-        n_layer=n_layer, d_head=d_head, n_ctx=n_ctx, vocab_size=vocab_size, tokens=tokens, batch_size=batch_size, lr=lr,
-        min_alive=min_alive, seed=seed,
+        TrainConfig, set_, density=density, embed_density=embed_density, activation_fraction=activation_fraction,
+        d_model=d_model, n_layer=n_layer, d_head=d_head, n_ctx=n_ctx, vocab_size=vocab_size, tokens=tokens,
+        batch_size=batch_size, lr=lr, min_alive=min_alive, seed=seed,
     )  # fmt: skip
     try:
         r = commands.train(

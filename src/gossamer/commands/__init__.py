@@ -24,7 +24,7 @@ from gossamer.commands.reports import (
     TrainReport,
     VerifyReport,
 )
-from gossamer.errors import GossamerError, require_new
+from gossamer.errors import BadInput, GossamerError, require_new
 
 if TYPE_CHECKING:
     from gossamer.models import LoadedModel
@@ -160,6 +160,8 @@ def verify(
     from gossamer.record import Record
     from gossamer.verify import BATTERY, run_checks
 
+    if seed < 0:
+        raise BadInput(f"Expected a seed of at least 0, got {seed}.")
     r = read_run(Path(run), model, device)
     say(f"trying {r.circuit.n_nodes} nodes on {len(r.task.heldout)} held-out pairs")
     target = r.about.result.target_loss_nats

@@ -87,6 +87,8 @@ def _require_same_question(folder: Path, own: RunRecord, other: RunRecord) -> No
         }
         for r in (own, other)
     )
+    if own.record.model_sha256 and own.record.model_sha256 == other.record.model_sha256:
+        raise BadInput(f"Expected a run on another model than {own.record.model} in {folder}; it is the same model.")
     wrong = [what for what in expected if came[what] != expected[what]]
     if wrong:
         raise BadInput(
@@ -161,7 +163,7 @@ def _nodes(run: Run) -> tuple[view.NodeView, ...]:
             head=index // model.model.config.d_head if part in ("q", "k", "v") else None,
             ablation_effect_nats=float(effect), mean=float(means[site.location][index]),
             mean_on_answer=on_answer[site], direct_logit=direct_logit(model, index, heldout) if final else None,
-            top_tokens_in=votes(tokens_into(model, index)) if residual else (),
+            top_tokens_in=votes(tokens_into(model, index)) if residual and part != "resid_delta" else (),
             top_tokens_out=votes(tokens_out_of(model, index)) if residual else (),
             examples=shown(on_text.get(site, ())), task_examples=shown(on_task[site]),
         )  # fmt: skip

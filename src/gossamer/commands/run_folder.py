@@ -100,7 +100,7 @@ def write_json(content: BaseModel | dict[str, Any], path: Path) -> Path:
     """JSON under a temporary name, renamed."""
     text = content.model_dump_json(indent=1) if isinstance(content, BaseModel) else json.dumps(content, indent=1)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
     return path
 
@@ -111,7 +111,7 @@ def read_record(folder: Path) -> RunRecord:
     if not path.is_file():
         raise BadInput(f"Expected a run folder with {RECORD} at {folder}; `gossamer discover prune` makes one.")
     try:
-        return RunRecord.model_validate_json(path.read_text())
+        return RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CorruptFile(f"{path} is not a whole run record ({one_line(error)}); make the run again.") from error
 

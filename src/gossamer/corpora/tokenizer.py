@@ -48,7 +48,7 @@ def _sample(corpus: Corpus, seed: int) -> Iterator[str]:
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """Write `tokenizer.json` and the small file that lets transformers load it too."""
-    (folder / "tokenizer.json").write_text(tokenizer.to_str())
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": END_OF_TEXT,

@@ -37,7 +37,7 @@ class PruneConfig(BaseModel):
     """The search. Every value of `k_coef` is one trial; all trials train in one batched pass.
 
     k_coef: penalty per kept node, on the scale of task_loss_nats (half the sum of the two cross-entropies). The other
-    defaults are the paper's search centres, except lr and steps, which fit a search of seconds (docs/log.md).
+    defaults are the paper's search centres, except lr and steps (docs/decisions/0003-penalty-scale.md).
     batch_pairs: pairs per step, so twice as many sequences. calibrate: fit a scale and a shift of the circuit's
     binary logit before each loss is taken. tied: one mask for a query channel and its key channel.
     """
@@ -215,9 +215,9 @@ def loss_at(
 
 
 def _batches(n_pairs: int, size: int, seed: int) -> Iterator[int]:
-    """Starts of batches within a shuffled split, epoch after epoch, the same for every trial."""
+    """Starts of batches (the last may be short), epoch after epoch in another order, the same for every trial."""
     rng = np.random.default_rng(seed)
-    starts = np.arange(0, max(1, n_pairs - size + 1), size)
+    starts = np.arange(0, n_pairs, size)
     while True:
         yield from rng.permutation(starts).tolist()
 

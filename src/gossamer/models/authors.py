@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gossamer.corpora.tokenizer import load_tokenizer
 from gossamer.errors import BadInput, CorruptFile, Unsupported, one_line
-from gossamer.models.files import read_object
+from gossamer.models.files import read_object, require_tokenizer_of
 from gossamer.models.loaded import LoadedModel
 from gossamer.models.sparse import ALL_PLACES, SparseConfig, SparseTransformer
 
@@ -85,13 +85,13 @@ def _places(given: object) -> tuple[Any, ...]:
 
 
 def authors_state(
-    state: dict[str, Tensor], config: SparseConfig, says_sink: bool | None
+    state: dict[str, Tensor], config: SparseConfig, says_sink: bool | None, tied: bool
 ) -> tuple[SparseConfig, dict[str, Tensor]]:
     """Their state dict under our names, and the config with `sink` as the weights show it.
 
     Causal-mask buffers hold no numbers and are dropped; a bigram table that the config switches off is not used by
     their code either; an additive position table of zeros is left out. Any other key without a place here is an error
-    later, never dropped: a silently dropped sink is another model.
+    later, never dropped: a silently dropped sink is another model. tied: a missing unembedding is the embedding.
     """
     ours: dict[str, Tensor] = {}
     for name, t in state.items():
@@ -107,7 +107,8 @@ def authors_state(
     if config.position == "additive" and not bool(ours.get("wpe.weight", torch.zeros(1)).count_nonzero()):
         ours.pop("wpe.weight", None)
         changes["position"] = "none"
-    ours.setdefault("lm_head.weight", ours.get("wte.weight", torch.empty(0)))
+    if tied and "wte.weight" in ours:
+        ours.setdefault("lm_head.weight", ours["wte.weight"])
     return config.model_copy(update=changes), ours
 
 
@@ -118,7 +119,7 @@ def load_authors_weights(folder: Path) -> SparseTransformer:
     path = folder / WEIGHTS
     if not path.is_file():
         raise BadInput(f"Expected {WEIGHTS} beside {CONFIG} in {folder}, found none.")
-    config, tensors = authors_state(_state_dict(path), config, given.get("sink"))
+    config, tensors = authors_state(_state_dict(path), config, given.get("sink"), given.get("tied_unembed", True))
     model = SparseTransformer(config, seed=None)
     tensors.setdefault("final_logits_bias", model.final_logits_bias)
     wanted = {k: v.shape for k, v in model.state_dict().items()} | {"final_logits_bias": model.final_logits_bias.shape}
@@ -151,9 +152,10 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
 
 def load_authors_model(folder: Path) -> LoadedModel:
     """The model of a released folder with the tokenizer in it (`tokenizer.json`, or vocab.bpe + encoder.json)."""
-    model = load_authors_weights(folder)
+    model, tokenizer = load_authors_weights(folder), _tokenizer(folder)
+    require_tokenizer_of(tokenizer, model.config, folder)
     return LoadedModel(
-        name=folder.name, model=model, tokenizer=_tokenizer(folder), reference=None,
+        name=folder.name, model=model, tokenizer=tokenizer, reference=None,
         record={"source": "authors' layout", "config": read_object(folder / CONFIG)}, folder=str(folder),
     )  # fmt: skip
 

@@ -127,7 +127,7 @@ def save_model(
     try:
         for name, file in extra.items():
             shutil.copyfile(file, work / name)
-        (work / "config.json").write_text(model.config.model_dump_json(indent=1))
+        (work / "config.json").write_text(model.config.model_dump_json(indent=1), encoding="utf-8")
         weights = pack_sparse(weights_of(model))
         write_safetensors(weights, work / "model.safetensors", {"format_version": FORMAT_VERSION})
         if tokenizer is not None:
@@ -136,7 +136,7 @@ def save_model(
             meta = {"format_version": FORMAT_VERSION, "n_tokens": str(reference.n_tokens)}
             tensors = {f"mean.{k}": v for k, v in reference.means.items()} | {"excerpt": reference.excerpt}
             write_safetensors(tensors, work / "reference.safetensors", meta)
-        (work / "record.json").write_text(json.dumps(dict(record), indent=1))
+        (work / "record.json").write_text(json.dumps(dict(record), indent=1), encoding="utf-8")
         os.chmod(work, 0o755)
         _put_in_place(work, folder)
     finally:
@@ -204,16 +204,21 @@ def load_weights(folder: Path) -> SparseTransformer:
     return model.eval().requires_grad_(False)
 
 
+def require_tokenizer_of(tokenizer: Tokenizer, config: SparseConfig, folder: Path) -> None:
+    """BadInput for a tokenizer with tokens that the model has no embedding for."""
+    if tokenizer.get_vocab_size() > config.vocab_size:
+        raise BadInput(
+            f"Expected a tokenizer of at most {config.vocab_size} tokens in {folder}, it has "
+            f"{tokenizer.get_vocab_size()}; copy the tokenizer the model was trained with."
+        )
+
+
 def load_model(folder: Path, name: str | None = None) -> LoadedModel:
     """Everything in a model folder. A missing tokenizer is BadInput; missing reference means are None."""
     _config_of(folder)  # first, so that another library's folder is told what it is and not what it lacks
     tokenizer = load_tokenizer(folder)
     model = load_weights(folder)
-    if tokenizer.get_vocab_size() > model.config.vocab_size:
-        raise BadInput(
-            f"Expected a tokenizer of at most {model.config.vocab_size} tokens in {folder}, it has "
-            f"{tokenizer.get_vocab_size()}; copy the tokenizer the model was trained with."
-        )
+    require_tokenizer_of(tokenizer, model.config, folder)
     reference = _load_reference(folder / "reference.safetensors", model.config)
     record = folder / "record.json"
     return LoadedModel(

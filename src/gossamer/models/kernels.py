@@ -204,9 +204,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None) -> Tensor:
 
 def _attention_with_sink_key(q: Tensor, k: Tensor, v: Tensor, sink: Tensor) -> Tensor:
     """The sink on any device: queries get one more channel of ones and the extra key has the score in it, which keeps
-    the library's fused kernel (and its gradient to the sink) usable."""
+    the library's fused kernel (and its gradient to the sink) usable; it asks for a width that is a multiple of 8."""
     batch, heads, pos, width = q.shape
-    wide = width + 1
+    wide = -(-(width + 1) // 8) * 8
     q1, k1, v1 = (q.new_zeros(batch, heads, pos + 1, wide) for _ in range(3))
     q1[:, :, 1:, :width], k1[:, :, 1:, :width], v1[:, :, 1:, :width] = q, k, v
     q1[..., width] = math.sqrt(width)
@@ -217,7 +217,9 @@ def _attention_with_sink_key(q: Tensor, k: Tensor, v: Tensor, sink: Tensor) -> T
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, h: Tensor, weight: Tensor, bigram: Tensor | None, tokens: Tensor, targets: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, h: Tensor, weight: Tensor, bigram: Tensor | None, tokens: Tensor, targets: Tensor, trained: bool
+    ) -> Tensor:
         n = h.shape[0]
         grad_h = torch.empty_like(h)
         grad_w = torch.zeros_like(weight)
@@ -234,6 +236,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             correct = logits.gather(1, target)
             partition = logits.exp_().sum(-1, keepdim=True)
             total += (partition.log() - correct).sum()
+            if not trained:
+                continue
             logits.div_(partition * n)
             logits.scatter_add_(1, target, torch.full_like(correct, -1 / n))
             torch.mm(logits, weight, out=grad_h[chunk])
@@ -245,9 +249,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_h, grad_w, grad_bigram = ctx.saved_tensors
-        return grad_h.mul_(grad), grad_w.mul_(grad), None if grad_bigram is None else grad_bigram.mul_(grad), None, None
+        grads = grad_h.mul_(grad), grad_w.mul_(grad), None if grad_bigram is None else grad_bigram.mul_(grad)
+        return *grads, None, None, None
 
 
 def linear_cross_entropy(h: Tensor, weight: Tensor, tokens: Tensor, targets: Tensor, bigram: Tensor | None) -> Tensor:
@@ -256,4 +261,5 @@ def linear_cross_entropy(h: Tensor, weight: Tensor, tokens: Tensor, targets: Ten
     h: [n, d_model]; weight: [vocab, d_model]; tokens, targets: [n]. Memory: one chunk of logits, not all of them.
     """
     with torch.autocast(h.device.type, enabled=False):
-        return _LinearCrossEntropy.apply(h.to(weight.dtype), weight, bigram, tokens, targets)
+        trained = torch.is_grad_enabled()
+        return _LinearCrossEntropy.apply(h.to(weight.dtype), weight, bigram, tokens, targets, trained)

@@ -172,6 +172,26 @@ class LoadedModel:
         together = torch.cat(pieces, dim=1)
         return torch.empty_like(together).index_copy_(1, rows, together).flatten()
 
+    def _check_run(
+        self, ablation: Ablation | None, masks: Mapping[str, Tensor] | None, value: str, reads: Sequence[str]
+    ) -> None:
+        """BadInput for what `run` cannot do as asked."""
+        if ablation is not None and masks:
+            raise BadInput("Expected an ablation or masks, got both.")
+        if value not in ("mean", "zero"):
+            raise BadInput(f"Expected value mean or zero, got {value!r}.")
+        for location in reads:
+            self.layout.width(location)
+        shapes = {k: tuple(m.shape) for k, m in (masks or {}).items()}
+        trials = {shape[0] for shape in shapes.values() if len(shape) == 2}
+        for location, shape in shapes.items():
+            width = self.layout.width(location)
+            if shape[-1] != width or len(shape) > 2 or len(trials) > 1:
+                raise BadInput(
+                    f"Expected masks of one number of trials, [{width}] or [trials, {width}] at {location}, got "
+                    f"{list(shape)} and trials {sorted(trials)}."
+                )
+
     def run(
         self, batch: Encoded, *, ablation: Ablation | None = None, masks: Mapping[str, Tensor] | None = None,
         value: str = "mean", reads: Sequence[str] = (),
@@ -181,6 +201,7 @@ class LoadedModel:
         masks with a trial axis [trials, channels] repeat the batch once per trial: gap is [trials * rows]. Reads keep
         all positions, which costs the final layer's full width; without them only the last position is computed.
         """
+        self._check_run(ablation, masks, value, reads)
         if not reads and not torch.is_grad_enabled() and batch.n_pairs >= 2 * BUCKET_PAIRS:
             return Outcome(self._run_by_length(batch, ablation, masks, value), {})
         tokens, last = batch.tokens.to(self.device), batch.last.to(self.device)

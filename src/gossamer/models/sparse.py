@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from gossamer.errors import Unsupported
 from gossamer.models.kernels import abs_topk, attention, gelu_topk, linear_cross_entropy, rms_topk
 
 Edit = Callable[[str, Tensor], Tensor]
@@ -251,6 +252,11 @@ class SparseTransformer(nn.Module):
         return logits
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Mean next-token cross-entropy in nats; tokens, targets: [batch, pos]. Never holds all logits."""
+        """Mean next-token cross-entropy in nats; tokens, targets: [batch, pos]. Never holds all logits.
+
+        Errors: Unsupported for a model with an output bias (some of the authors' have one; training never makes one).
+        """
+        if not torch.is_grad_enabled() and self.final_logits_bias.any():
+            raise Unsupported("the chunked loss of a model with an output bias", "none is trained here", "the logits")
         h = self.hidden(tokens).flatten(0, 1)
         return linear_cross_entropy(h, self.lm_head.weight, tokens.flatten(), targets.flatten(), self.bigram_table)

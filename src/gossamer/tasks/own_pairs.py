@@ -20,7 +20,7 @@ def read_pairs(path: str, seed: int = 0) -> Task:
     """The task in a file. Every bad row is reported at once, by line.
 
     Without a `split` column (train or heldout) the templates, or without those the rows, are divided in two halves by
-    the seed.
+    the seed. Both splits are in an order drawn by the seed, whatever the order of the file.
     """
     file = Path(path)
     if not file.is_file():
@@ -34,11 +34,12 @@ def read_pairs(path: str, seed: int = 0) -> Task:
     rows, problems = _rows_jsonl(text) if file.suffix == ".jsonl" else _rows_csv(text)
     examples: list[tuple[Example, str]] = []
     for line, row in rows:
-        wrong = [k for k in _NEEDED if not isinstance(row.get(k), str) or not row[k]]
+        wrong = [k for k in _NEEDED if not _is_text(row.get(k))]
         unknown = sorted(set(row) - set(_NEEDED) - set(_OPTIONAL))
         split, template = row.get("split") or "", row.get("template") or ""
         if wrong or unknown or split not in ("", "train", "heldout") or not isinstance(template, str):
-            parts = [f"lacks {', '.join(wrong)}"] * bool(wrong) + [f"unknown {', '.join(unknown)}"] * bool(unknown)
+            parts = [f"lacks text in {', '.join(wrong)}"] * bool(wrong)
+            parts += [f"unknown {', '.join(unknown)}"] * bool(unknown)
             parts += [f"split {split!r} is not train or heldout"] * (split not in ("", "train", "heldout"))
             parts += [f"template {template!r} is not text"] * (not isinstance(template, str))
             problems.append(f"line {line}: {'; '.join(parts)}")
@@ -69,6 +70,11 @@ def read_pairs(path: str, seed: int = 0) -> Task:
     )
 
 
+def _is_text(value: object) -> bool:
+    """Not empty, and without the half characters that JSON can escape and no encoding can hold."""
+    return isinstance(value, str) and value != "" and not any("\ud800" <= c <= "\udfff" for c in value)
+
+
 def _rows_jsonl(text: str) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
     rows, problems = [], []
     for number, line in enumerate(text.split("\n"), 1):
@@ -89,12 +95,16 @@ def _rows_jsonl(text: str) -> tuple[list[tuple[int, dict[str, str]]], list[str]]
 def _rows_csv(text: str) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
     rows: list[tuple[int, dict[str, str]]] = []
-    for row in reader:
-        rows.append((reader.line_num, {k if isinstance(k, str) else "extra columns": v for k, v in row.items()}))
+    try:
+        for row in reader:
+            rows.append((reader.line_num, {k if isinstance(k, str) else "extra columns": v for k, v in row.items()}))
+    except csv.Error as error:
+        return rows, [f"line {reader.line_num}: not CSV ({error}; a quote left open?)"]
     return rows, []
 
 
 def _split(examples: list[tuple[Example, str]], seed: int) -> tuple[list[Example], list[Example]]:
+    examples = random.Random(seed).sample(examples, len(examples))
     if any(split for _, split in examples):
         train = [e for e, split in examples if split != "heldout"]
         return train, [e for e, split in examples if split == "heldout"]

@@ -23,8 +23,8 @@ _HELDOUT_WORDS = (
     "expected user config server message default output request input version node state column command "
     "token model matrix event session header parser package cannot found current level"
 ).split()
-_TRAIN_NAMES = "values data items result rows x matrix shape points args".split()
-_HELDOUT_NAMES = "expected indices weights table y sizes output grid".split()
+_TRAIN_NAMES = "values data items result rows x cells shape points args".split()
+_HELDOUT_NAMES = "expected indices weights lines y sizes output grid".split()
 
 Fill = Callable[[random.Random, str, list[str], list[str]], Example]
 
@@ -49,7 +49,14 @@ def _make(
         if len(found) < wanted:
             raise BadInput(f"{name} has only {len(found)} different pairs in a split, {wanted} were asked for.")
         splits.append(tuple(found))
-    everything = json.dumps([name, templates, words], default=list)
+    drawn = random.Random(name)  # the version follows the templates, the words and the code that fills them
+    shown = [
+        [e.clean, e.counterfactual, e.answer, e.wrong_answer]
+        for part, own in zip(templates, words, strict=True)
+        for template in part
+        for e in (fill(drawn, template, *own) for _ in range(4))
+    ]
+    everything = json.dumps([name, templates, words, shown], default=list)
     return Task(
         name=name, version=hashlib.sha256(everything.encode()).hexdigest()[:12], description=description,
         train=splits[0], heldout=splits[1],
@@ -116,7 +123,8 @@ _SET_TEMPLATES = (
 
 
 def _fill_set(rng: random.Random, template: str, words: list[str], names: list[str]) -> Example:
-    v, a, b = rng.choice(names), *rng.sample(words, 2)
+    v = rng.choice(names)
+    a, b = rng.sample([w for w in words if w != v], 2)  # `v = set()`, then `v = ""` would make both answers right
     sides = [template.format(v=v, a=a, b=b, i=i) for i in ("set()", '""')]
     return Example(clean=sides[0], counterfactual=sides[1], answer=".add", wrong_answer=" +=", template=template)
 

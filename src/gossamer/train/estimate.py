@@ -83,8 +83,22 @@ def check_memory(config: TrainConfig, device: str, micro_batch: int | None = Non
 
 def estimate(config: TrainConfig, device: str, dtype: str = "float32", micro_batch: int | None = None) -> Estimate:
     """Check the memory, then time one part of a batch and one update of a throw-away model (each twice, the second
-    counts). The seconds are of the machine as it is now: another heavy job beside it doubles them."""
+    counts). The seconds are of the machine as it is now: another heavy job beside it doubles them. Errors: BadInput
+    when the run does not fit, by the arithmetic or by the device's own word."""
     need, available = check_memory(config, device, micro_batch)
+    try:
+        return Estimate(need, available, _seconds(config, device, dtype, micro_batch))
+    except torch.OutOfMemoryError as error:
+        parts = (micro_batch or config.batch_size) // 2
+        raise BadInput(
+            f"This run does not fit into the {available / 2**30:.1f} GiB free on {device}; try --micro-batch {parts}."
+            if parts
+            else f"Not even one sequence fits into the {available / 2**30:.1f} GiB free on {device}; lower the width."
+        ) from error
+
+
+def _seconds(config: TrainConfig, device: str, dtype: str, micro_batch: int | None) -> float:
+    """Seconds for all steps, from two passes and updates of a throw-away model."""
     learner = Learner(config, device, dtype, micro_batch)
     part = torch.randint(
         config.vocab_size, (learner.micro_batch, config.n_ctx + 1), generator=torch.Generator().manual_seed(0)
@@ -99,4 +113,4 @@ def estimate(config: TrainConfig, device: str, dtype: str = "float32", micro_bat
         learner.wait()
         update_seconds = time.perf_counter() - started
     passes = -(-config.batch_size // learner.micro_batch)
-    return Estimate(need, available, (passes * pass_seconds + update_seconds) * config.steps)
+    return (passes * pass_seconds + update_seconds) * config.steps

@@ -79,7 +79,7 @@ class Learner:
     def wait(self) -> None:
         """Return when the device has done what it was given, so that a clock reads true."""
         if self.kind in ("cuda", "mps"):
-            getattr(torch, self.kind).synchronize()
+            torch.accelerator.synchronize(torch.device(self.device))
 
     def step(self, batch: Tensor, number: int) -> Stepped:
         """Optimiser step `number` on a batch [batch_size, n_ctx + 1]; BadInput when the loss is not finite."""

@@ -81,15 +81,18 @@ def train(
     work = out.with_name(out.name + ".training")
     if work.exists() and not resume:
         raise BadInput(f"An unfinished run is in {work}; add --resume to continue it, or remove it to start again.")
-    if checkpoint_every < 1 or (threads or 1) < 1:
+    if checkpoint_every < 1 or (threads is not None and threads < 1):
         raise BadInput(f"Expected --checkpoint-every and --threads of at least 1, got {checkpoint_every}, {threads}.")
     if micro_batch is not None and not 0 < micro_batch <= config.batch_size:
         raise BadInput(f"Expected --micro-batch of 1 to {config.batch_size} sequences, got {micro_batch}.")
-    start = Start(recipe=config, data=None if data is None else data.resolve(), dtype=dtype, micro_batch=micro_batch)
+    start = Start(
+        recipe=config, corpus=corpus.resolve() if corpus else None, data=data.resolve() if data else None, dtype=dtype,
+        micro_batch=micro_batch,
+    )  # fmt: skip
     if resume:
         start = start.resuming(work)
     if start.data is not None:
-        start.check_sibling(corpus)
+        start.check_sibling()
     targets(shapes(config), config)
     if threads:
         torch.set_num_threads(threads)
@@ -101,7 +104,7 @@ def train(
             f"needs about {need.memory_bytes / 2**20:,.0f} MiB of {need.available_bytes / 2**30:.1f} GiB free on "
             f"{device}, and {need.seconds / 60:.0f} minutes for {config.steps:,} steps"
         )
-        text = prepare_text(work, start, corpus=corpus, say=say)
+        text = prepare_text(work, start, say=say)
         if device == "cpu":
             reuse_freed_memory()
         run = _Run(start, work, text, device, resume)
@@ -117,7 +120,8 @@ def reuse_freed_memory() -> None:
     trim_threshold, mmap_threshold = -1, -3
     try:
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(mmap_threshold, 1 << 30)
+        if not libc.mallopt(mmap_threshold, 1 << 30):
+            libc.mallopt(mmap_threshold, 1 << 25)  # the most that an older glibc takes
         libc.mallopt(trim_threshold, (1 << 31) - 1)
     except (OSError, AttributeError):
         return
@@ -170,6 +174,8 @@ class _Run:
         tensors, meta = read_safetensors(self.work / "checkpoint.safetensors")
         self.learner.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         for name, p in self.learner.optimizer.parameters.items():
+            if f"adam.step.{name}" not in tensors:  # float16 may overflow until the first checkpoint
+                continue
             state = self.learner.optimizer.adam.state[p]
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 state[key] = tensors[f"adam.{key}.{name}"].to(p.device)
@@ -226,9 +232,10 @@ class _Run:
 
 def _finish(run: _Run, start: Start, out: Path, text: Text) -> LoadedModel:
     c = run.config
-    model = run.learner.model.cpu().eval()
+    model = run.learner.model.eval()
     loss = validation_loss(model, text.val, c.n_ctx)
     reference = reference_means(model, text.train, c.n_ctx, text.excerpt)
+    model.cpu()
     state = model.state_dict()
     details = {
         "validation_loss_nats": loss, "steps": c.steps, "train_seconds": round(run.seconds, 1),

@@ -43,7 +43,7 @@ def reference_means(
     sums: dict[str, Tensor] = {}
 
     def add(location: str, x: Tensor) -> Tensor:
-        sums[location] = sums.get(location, 0) + x.flatten(0, 1).double().sum(0).cpu()
+        sums[location] = sums.get(location, 0) + x.flatten(0, 1).cpu().double().sum(0)
         return x
 
     for start in range(0, n, 64):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gossamer.errors import BadInput, nearest, one_line
 from gossamer.models.sparse import SparseConfig
+
+_Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainConfig(BaseModel):
@@ -40,7 +42,7 @@ class TrainConfig(BaseModel):
     batch_size: int = Field(default=64, gt=0)
     lr: float = Field(gt=0)
     warmup_fraction: float = Field(default=0.01, gt=0, lt=1)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[_Share, _Share] = (0.9, 0.95)
     eps: float = Field(default=0.1, gt=0)
     weight_decay: float = Field(default=0.1, ge=0)
     clip_only: bool = False
@@ -52,6 +54,11 @@ class TrainConfig(BaseModel):
             raise ValueError(f"d_model {self.d_model} must be a multiple of d_head {self.d_head}")
         if self.anneal_start >= self.anneal_fraction:
             raise ValueError(f"anneal_start {self.anneal_start} must lie before anneal_fraction {self.anneal_fraction}")
+        if min(self.density, self.embed_density) < 1 and (self.steps - 1) / self.steps < self.anneal_fraction:
+            raise ValueError(
+                f"{self.steps} steps end before the density does at {self.anneal_fraction:g} of the run; give more "
+                "tokens or a smaller anneal_fraction"
+            )
         return self
 
     @property

@@ -15,11 +15,13 @@ START = "start.json"
 
 
 class Start(BaseModel):
-    """start.json of a `.training` folder. data: the `.training` folder whose text is read instead of its own."""
+    """start.json of a `.training` folder. corpus: the folder of text, None for this machine's Python source. data: the
+    `.training` folder whose text is read instead."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     recipe: TrainConfig
+    corpus: Path | None = None
     data: Path | None
     dtype: str
     micro_batch: int | None
@@ -32,10 +34,10 @@ class Start(BaseModel):
         except ValueError as error:
             raise CorruptFile(f"{path} is damaged ({one_line(error)}); start the run again.") from error
 
-    def check_sibling(self, corpus: Path | None) -> None:
+    def check_sibling(self) -> None:
         """BadInput unless the run in `data` has its text ready and this recipe reads it in the same order."""
         assert self.data is not None
-        if corpus is not None:
+        if self.corpus is not None:
             raise BadInput("Expected --corpus or --data, got both; --data brings its own text.")
         missing = [name for name in ("text.json", START) if not (self.data / name).is_file()]
         if missing:
@@ -54,7 +56,8 @@ class Start(BaseModel):
         if not path.is_file():
             raise BadInput(f"Nothing to resume at {work}; leave out --resume.")
         stored = Start.read(path)
-        mine = self if self.data else self.model_copy(update={"data": stored.data})
+        given = {k: getattr(self, k) or getattr(stored, k) for k in ("corpus", "data")}
+        mine = self.model_copy(update=given)
         if stored != mine:
             ours, theirs = (json.loads(s.model_dump_json()) for s in (mine, stored))
             flat = [{**x.pop("recipe"), **x} for x in (ours, theirs)]
@@ -66,5 +69,5 @@ class Start(BaseModel):
         """Write it into `work`, made if need be."""
         work.mkdir(parents=True, exist_ok=True)
         partial = work / (START + ".partial")
-        partial.write_text(self.model_dump_json(indent=1))
+        partial.write_text(self.model_dump_json(indent=1), encoding="utf-8")
         os.replace(partial, work / START)

@@ -40,26 +40,26 @@ class Text(NamedTuple):
     about: dict[str, Any]
 
 
-def prepare_text(work: Path, start: Start, *, corpus: Path | None, say: Callable[[str], None]) -> Text:
+def prepare_text(work: Path, start: Start, *, say: Callable[[str], None]) -> Text:
     """Find text, train the tokenizer, write token files into `work`; or reuse what is already there or in `data`.
 
     Text that is too short is BadInput, and then a folder `work` made here is removed again.
     """
     source, new = start.data or work, not work.exists()
     if not (source / "text.json").is_file():
-        found = text_folder(corpus) if corpus else find_python_source()
+        found = text_folder(start.corpus) if start.corpus else find_python_source()
         parts = found.split(seed=start.recipe.seed)
         say(f"text: {len(found.documents):,} files, {sum(found.packages().values()) / 1e6:.0f} MB")
         try:
             start.note(work)
-            _tokenize(work, start.recipe, found, parts, corpus is not None, say)
+            _tokenize(work, start.recipe, found, parts, start.corpus is not None, say)
         except BadInput:
             if new:
                 shutil.rmtree(work)
             raise
     start.note(work)
     try:
-        about = json.loads((source / "text.json").read_text())
+        about = json.loads((source / "text.json").read_text(encoding="utf-8"))
         return Text(
             TokenFile(path=source / "train.npy", n_tokens=about["train_tokens"]),
             TokenFile(path=source / "val.npy", n_tokens=about["validation_tokens"]),
