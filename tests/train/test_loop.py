@@ -133,7 +133,7 @@ def test_reference_means_are_the_mean_activations_over_the_text(tmp_path: Path, 
         ({}, {"micro_batch": 5}, "1 to 4 sequences"),
         ({}, {"checkpoint_every": 0}, "at least 1"),
         ({}, {"threads": -1}, "at least 1"),
-        ({}, {"corpus": "SHORT"}, "at least 129 training tokens"),
+        ({"n_ctx": 300, "tokens": 10**6}, {"corpus": "SHORT"}, "at least 1,201 training tokens"),
         ({}, {"data": Path("nowhere"), "corpus": None}, "text.json"),
         ({}, {"data": Path("nowhere")}, "got both"),
     ],
@@ -144,7 +144,7 @@ def test_bad_input_is_one_error_and_writes_nothing(
     (tmp_path / "EMPTY").mkdir()
     for name in "ab":
         (tmp_path / "SHORT" / name).mkdir(parents=True)
-        (tmp_path / "SHORT" / name / "text.py").write_text("x = 1\n" * 40)
+        (tmp_path / "SHORT" / name / "text.py").write_text(f"{name} = 1\n" * 40)
     if isinstance(options.get("corpus"), str):
         options = {**options, "corpus": tmp_path / str(options["corpus"])}
     before = sorted(tmp_path.rglob("*"))
