@@ -23,6 +23,7 @@ from gossamer.errors import BadInput
 from gossamer.evidence import load_evidence
 from gossamer.metric import paired_accuracy, task_loss_nats
 from gossamer.registry import check, method
+from gossamer.verify import Trial
 
 
 class _Comparison:
@@ -115,11 +116,12 @@ def _evidence(compare: _Comparison, run: Run) -> None:
     """Every number of evidence.json, if the run was verified."""
     if not (run.folder / EVIDENCE).is_file():
         return
-    heldout = run.model.encode(run.task.heldout)
+    heldout, trials = run.model.encode(run.task.heldout), dict[int, Trial]()
     for stored in load_evidence(run.folder / EVIDENCE):
-        name = stored.claim.split(":")[0]
-        target = run.about.result.target_loss_nats
-        now = check[name](run.model, run.circuit, heldout, target_loss=target, seed=stored.seed)
+        name, seed = stored.claim.split(":")[0], stored.seed
+        if seed not in trials:
+            trials[seed] = Trial(model=run.model, circuit=run.circuit, heldout=heldout, seed=seed)
+        now = check[name](trials[seed], target_loss=run.about.result.target_loss_nats)
         compare.same(f"{name}: verdict", stored.verdict, now.verdict)
         compare.same(f"{name}: nulls", ", ".join(n.name for n in stored.nulls), ", ".join(n.name for n in now.nulls))
         for what, a, b in [(name, stored, now)] + [

@@ -9,10 +9,11 @@ from gossamer.subject import Subject, require_model_of
 from gossamer.task import Task
 from gossamer.verify.necessity import necessity
 from gossamer.verify.sufficiency import accuracy, sufficiency
+from gossamer.verify.trial import Trial
 
 BATTERY = ("sufficiency", "accuracy", "necessity")
 
-__all__ = ["BATTERY", "accuracy", "necessity", "run_checks", "sufficiency"]
+__all__ = ["BATTERY", "Trial", "accuracy", "necessity", "run_checks", "sufficiency"]
 
 
 def run_checks(
@@ -21,5 +22,5 @@ def run_checks(
     """Run checks by name on the task's held-out pairs. A circuit of another model or other means is BadInput."""
     functions = [check[name] for name in checks]
     require_model_of(circuit.record, model)
-    heldout = model.encode(task.heldout)
-    return tuple(f(model, circuit, heldout, target_loss=target_loss, seed=seed) for f in functions)
+    trial = Trial(model=model, circuit=circuit, heldout=model.encode(task.heldout), seed=seed)
+    return tuple(f(trial, target_loss=target_loss) for f in functions)

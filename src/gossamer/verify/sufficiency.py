@@ -7,44 +7,41 @@ route the whole model does not use.
 from __future__ import annotations
 
 from gossamer.ablation import methodology
-from gossamer.circuit import Circuit
 from gossamer.evidence import Evidence
 from gossamer.metric import paired_accuracy, task_loss_nats
 from gossamer.registry import check
-from gossamer.subject import Subject
-from gossamer.task import Encoded
-from gossamer.verify.trial import measure
+from gossamer.verify.trial import Trial
 
 PRESET = "gao-mean"
 
 
 @check("sufficiency")
-def sufficiency(model: Subject, circuit: Circuit, heldout: Encoded, *, target_loss: float, seed: int = 0) -> Evidence:
+def sufficiency(trial: Trial, *, target_loss: float) -> Evidence:
     """Held-out task loss of the circuit alone, against the loss it was cut at.
 
     Passes if the lower end of the interval is at most `target_loss` and no random draw does as well.
     """
-    m = measure(model, circuit, heldout, PRESET, task_loss_nats, seed)
+    m = trial.measure(PRESET, task_loss_nats)
     good = m.interval[0] <= target_loss and m.value < m.random.min()
     return Evidence(
         claim="sufficiency: the circuit alone does the task", value=m.value, unit="nats of task loss",
-        interval=m.interval, n=m.n, nulls=m.nulls, seed=seed, verdict="pass" if good else "fail",
+        interval=m.interval, n=m.n, nulls=m.nulls, seed=trial.seed, verdict="pass" if good else "fail",
         methodology=methodology(PRESET).as_dict(),
         threshold=f"fails if the interval lies above {target_loss:g} nats or any random draw does as well",
     )  # fmt: skip
 
 
 @check("accuracy")
-def accuracy(model: Subject, circuit: Circuit, heldout: Encoded, *, target_loss: float, seed: int = 0) -> Evidence:
+def accuracy(trial: Trial, *, target_loss: float) -> Evidence:
     """Held-out paired accuracy of the circuit alone (both prompts of a pair right; coin 0.25, input-blind 0).
 
     Passes if the lower end of the interval is above a coin's 0.25 and above every random draw.
     """
-    m = measure(model, circuit, heldout, PRESET, paired_accuracy, seed)
+    m = trial.measure(PRESET, paired_accuracy)
     good = m.interval[0] > 0.25 and m.value > m.random.max()
     return Evidence(
         claim="accuracy: the circuit alone answers both prompts of a pair right", value=m.value,
-        unit="share of pairs", interval=m.interval, n=m.n, nulls=m.nulls, seed=seed, verdict="pass" if good else "fail",
-        methodology=methodology(PRESET).as_dict(),
+        unit="share of pairs", interval=m.interval, n=m.n, nulls=m.nulls, seed=trial.seed,
+        verdict="pass" if good else "fail", methodology=methodology(PRESET).as_dict(),
         threshold="fails if the interval reaches a coin's 0.25 or any random draw does as well",
     )  # fmt: skip

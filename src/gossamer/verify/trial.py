@@ -1,8 +1,9 @@
-"""One trial shape for several checks: a number for the circuit, and for matched random, empty and full circuits."""
+"""What a check sees: a circuit on held-out pairs, beside matched random, empty and full circuits, run once each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,15 @@ from gossamer.task import Encoded
 from gossamer.verify.nulls import DRAWS, constant_masks, gaps, matched_random_masks, members
 
 
+class Gaps(NamedTuple):
+    """Logit gaps [draws, rows]: one draw of the circuit, DRAWS random ones, one empty, one full circuit."""
+
+    circuit: Tensor
+    random: Tensor
+    empty: Tensor
+    full: Tensor
+
+
 class Measured(NamedTuple):
     """value with its bootstrap interval over pairs; `random` is one mean per draw; nulls ready for Evidence."""
 
@@ -26,24 +36,37 @@ class Measured(NamedTuple):
     nulls: tuple[Null, ...]
 
 
-def measure(
-    model: Subject, circuit: Circuit, heldout: Encoded, preset: str, score: Callable[[Tensor], Tensor], seed: int
-) -> Measured:
-    """`score` ([.., rows] of logit gaps -> [.., pairs]) under a preset, for the circuit and its three nulls."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trial:
+    """A circuit and the held-out pairs it is tried on. Checks that ablate alike share the runs."""
 
-    def per_pair(masks: dict[str, np.ndarray]) -> np.ndarray:
-        found: np.ndarray = score(gaps(model, circuit, heldout, preset, masks)).cpu().double().numpy()
-        return found
+    model: Subject
+    circuit: Circuit
+    heldout: Encoded
+    seed: int = 0
+    _gaps: dict[str, Gaps] = field(default_factory=dict)
 
-    own = per_pair(members(circuit))[0]
-    random = per_pair(matched_random_masks(circuit, DRAWS, seed)).mean(1)
-    nulls = [
-        Null(
-            name="random circuit of the same size at every location", value=float(random.mean()),
-            interval=quantile_interval(random), n=DRAWS,
-        )
-    ]  # fmt: skip
-    for name, value in (("empty circuit", False), ("full circuit", True)):
-        x = per_pair(constant_masks(circuit, value))[0]
-        nulls.append(Null(name=name, value=float(x.mean()), interval=bootstrap_interval(x, seed), n=len(x)))
-    return Measured(float(own.mean()), bootstrap_interval(own, seed), len(own), random, tuple(nulls))
+    def gaps(self, preset: str) -> Gaps:
+        """The gaps under an ablation preset, calibrated as the circuit is."""
+        if preset not in self._gaps:
+            sets = (
+                members(self.circuit), matched_random_masks(self.circuit, DRAWS, self.seed),
+                constant_masks(self.circuit, False), constant_masks(self.circuit, True),
+            )  # fmt: skip
+            self._gaps[preset] = Gaps(*(gaps(self.model, self.circuit, self.heldout, preset, s) for s in sets))
+        return self._gaps[preset]
+
+    def measure(self, preset: str, score: Callable[[Tensor], Tensor]) -> Measured:
+        """`score` ([.., rows] of logit gaps -> [.., pairs]) for the circuit and its three nulls."""
+        own, random, empty, full = (score(z).cpu().double().numpy() for z in self.gaps(preset))
+        means = random.mean(1)
+        nulls = [
+            Null(
+                name="random circuit of the same size at every location", value=float(means.mean()),
+                interval=quantile_interval(means), n=DRAWS,
+            )
+        ]  # fmt: skip
+        for name, (x,) in (("empty circuit", empty), ("full circuit", full)):
+            nulls.append(Null(name=name, value=float(x.mean()), interval=bootstrap_interval(x, self.seed), n=len(x)))
+        (x,) = own
+        return Measured(float(x.mean()), bootstrap_interval(x, self.seed), len(x), means, tuple(nulls))
