@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from gossamer import commands
 from gossamer.discover import PruneConfig, prune
 from gossamer.metric import paired_accuracy
 from gossamer.models import LoadedModel, from_pretrained
 from gossamer.models.hub import shipped_models
 from gossamer.tasks import load_task
+from gossamer.train.presets import TrainConfig, preset
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +43,26 @@ def test_the_twin_has_the_depth_text_tokenizer_and_loss_of_the_sparse_model(
     assert ours["text"]["train_packages"] == theirs["text"]["train_packages"]
     assert ours["nonzero_weights"] < 0.2 * ours["total_weights"]
     assert theirs["nonzero_weights"] == theirs["total_weights"]
+
+
+def test_the_shipped_models_are_those_of_the_recipes() -> None:
+    for name, recipe in (("tiny", preset("tiny")), ("tiny-dense", preset("tiny", density=1, d_model=36, d_head=12))):
+        assert TrainConfig.model_validate(from_pretrained(name).record["config"]) == recipe
+
+
+def test_the_tasks_it_solves_and_why_not_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ("single_double_quote", "bracket_counting", "enumerate_range", "if_equals")
+    monkeypatch.setattr("gossamer.registry.task", dict.fromkeys(asked))
+    found = {t.name: t for t in commands.tasks(model="tiny").tasks}
+    assert [n for n in asked if found[n].solved] == ["single_double_quote", "if_equals"]
+    assert found["bracket_counting"].problem == "does not know it"
+    assert set(found["bracket_counting"].ood) == {"a bracket in a comment", "long lists"}
+    assert found["enumerate_range"].problem == "the answer ' enumerate' is 4 tokens"
+
+
+def test_readme_counts_the_channels(pair: tuple[LoadedModel, LoadedModel]) -> None:
+    n = pair[0].graph("channel").layout.n_nodes
+    assert f"of {n:,} channels" in Path("README.md").read_text(encoding="utf-8")
 
 
 def test_the_sparse_model_closes_quotes_with_few_edges(pair: tuple[LoadedModel, LoadedModel]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -37,6 +37,7 @@ class Example:
 class Task:
     """Examples in two disjoint splits: circuits are found on `train`, every reported number is on `heldout`.
 
+    ood: further held-out splits by name, each unlike the training pairs in one respect.
     version changes whenever the templates or the words do.
     """
 
@@ -45,6 +46,7 @@ class Task:
     description: str
     train: tuple[Example, ...]
     heldout: tuple[Example, ...]
+    ood: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
 
 
 class Encoded(NamedTuple):

@@ -30,15 +30,24 @@ def tasks(
     r = commands.tasks(model=model)
 
     def text() -> None:
-        scores = [[number(t.paired_accuracy), number(t.ordered_accuracy), number(t.loss_nats)] for t in r.tasks]
-        columns = ["task", "what", "pairs"] + (["paired", "ordered", "loss (nats)"] if r.model else [])
-        rows = [
-            [t.name, t.problem or t.description, f"{t.train_pairs} + {t.heldout_pairs}", *(s if r.model else [])]
-            for t, s in zip(r.tasks, scores, strict=True)
-        ]
-        table(f"Tasks{f' on {r.model}, held-out pairs' if r.model else ''}", columns, rows)
-        if r.model:
-            typer.echo("Chance: paired 0.25 for a coin, 0 for a model blind to the difference; ordered 0.5.")
+        if r.model is None:
+            rows = [[t.name, t.description, f"{t.train_pairs} + {t.heldout_pairs}"] for t in r.tasks]
+            table("Tasks", ["task", "what", "pairs"], rows)
+            return
+        columns = ["task", "n", "paired", "calibrated", "ordered", "loss (nats)", "solved, or why not"]
+        rows = []
+        for t in r.tasks:
+            scores = (t.paired_accuracy, t.calibrated_accuracy, t.ordered_accuracy, t.loss_nats)
+            why = "solved" if t.solved else t.problem
+            rows.append([t.name, str(t.heldout_pairs), *map(number, scores), why])
+            rows += [[f"  {name}", "", "", number(value), "", "", ""] for name, value in t.ood.items()]
+        table(f"Tasks on {r.model}, held-out pairs", columns, rows)
+        solved = sum(t.solved or False for t in r.tasks)
+        typer.echo(
+            f"{solved} of {len(r.tasks)} solved (calibrated paired accuracy of 0.9 or more). Chance: paired 0.25 for a "
+            "coin, 0 for a model blind to the difference; ordered 0.5.\nCalibrated: after one scale and shift of the "
+            "logit gap, fitted on training pairs. Indented: held-out pairs unlike the training pairs."
+        )
 
     emit(r, json, text)
 

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 DEMO_K_COEF = (4e-3, 6e-3)  # half of the default search: the demo finds two circuits in about a minute
 
+SOLVED = 0.9  # calibrated paired accuracy from which a model counts as doing a task
+CALIBRATION_PAIRS = 512
+
 Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
 
@@ -237,13 +240,33 @@ def _task_report(task: Task, model: LoadedModel | None) -> TaskReport:
     }  # fmt: skip
     if model is None:
         return TaskReport.model_validate(about)
+    import torch
+
+    from gossamer.metric import calibrate, fit_calibration, paired_accuracy
+
     try:
         paired, ordered, loss = _scores_of(model, task.heldout)
+        with torch.no_grad():
+            fitted = fit_calibration(model.run(model.encode(task.train[:CALIBRATION_PAIRS])).gap)
+            calibrated = {
+                name: float(paired_accuracy(calibrate(model.run(model.encode(part)).gap, *fitted)).mean())
+                for name, part in {"": task.heldout, **task.ood}.items()
+            }
     except GossamerError as error:
-        return TaskReport.model_validate({**about, "problem": str(error)})
-    return TaskReport.model_validate(
-        {**about, "paired_accuracy": paired, "ordered_accuracy": ordered, "loss_nats": loss}
-    )
+        return TaskReport.model_validate({**about, "solved": False, "problem": _why(error)})
+    own = calibrated.pop("")
+    solved = own >= SOLVED
+    problem = "does not know it" if ordered < SOLVED else "orders pairs, around no one threshold"
+    return TaskReport.model_validate({
+        **about, "paired_accuracy": paired, "ordered_accuracy": ordered, "calibrated_accuracy": own, "loss_nats": loss,
+        "ood": calibrated, "solved": solved, "problem": "" if solved else problem,
+    })  # fmt: skip
+
+
+def _why(error: GossamerError) -> str:
+    """The first problem of pairs that cannot be asked, without the list of the others."""
+    first = str(error).split(": ", 2)[-1].split("; ")[0]
+    return first.split(" after the clean")[0].split(" after the counterfactual")[0]
 
 
 def tasks_check(pairs: str | Path, *, model: str | Path = "tiny") -> PairsReport:

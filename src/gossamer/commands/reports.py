@@ -87,7 +87,11 @@ class ReplayReport(Report):
 
 
 class TaskReport(Report):
-    """A task, and how a model does on its held-out pairs (None without a model)."""
+    """A task, and how a model does on its held-out pairs (None without a model).
+
+    calibrated_accuracy: paired accuracy after one scale and shift of the logit gap, fitted on training pairs; ood: the
+    same on each out-of-distribution split; solved: whether it is at least 0.9; problem: why it is not.
+    """
 
     name: str
     description: str
@@ -95,12 +99,16 @@ class TaskReport(Report):
     heldout_pairs: int
     paired_accuracy: float | None = None
     ordered_accuracy: float | None = None
+    calibrated_accuracy: float | None = None
     loss_nats: float | None = None
+    ood: dict[str, float] = {}
+    solved: bool | None = None
     problem: str = ""
 
 
 class TasksReport(Report):
-    """All tasks. Chance: paired accuracy 0.25 for a coin and 0 for a model blind to the difference; ordered 0.5."""
+    """All tasks. Chance: paired accuracy (calibrated or not) 0.25 for a coin and 0 for a model blind to the difference;
+    ordered 0.5."""
 
     model: str | None
     tasks: tuple[TaskReport, ...]
