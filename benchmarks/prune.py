@@ -63,7 +63,7 @@ def main() -> None:
         for side, times in seconds.items():
             started = time.perf_counter()
             if side == "ours":
-                train_masks(model, model.graph("channel"), train, config)
+                train_masks(model, model.graph("channel"), train, (config,))
             else:
                 straightforward(model, train, config)
             times.append((time.perf_counter() - started) / given.steps)

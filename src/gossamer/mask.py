@@ -15,9 +15,9 @@ from torch import Tensor
 
 class _Heaviside(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tau: Tensor, temperature: float) -> Tensor:
+    def forward(ctx: Any, tau: Tensor, temperature: float | Tensor) -> Tensor:
         ctx.save_for_backward(tau)
-        ctx.temperature = temperature
+        ctx.temperature = temperature.to(tau) if isinstance(temperature, Tensor) else temperature
         return (tau > 0).to(tau.dtype)
 
     @staticmethod
@@ -27,7 +27,7 @@ class _Heaviside(torch.autograd.Function):
         return grad * s * (1 - s) / ctx.temperature, None
 
 
-def heaviside(tau: Tensor, temperature: float = 1.0) -> Tensor:
+def heaviside(tau: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     """1 where tau > 0, else 0; gradient sigmoid'(tau / temperature) / temperature. Shape kept."""
     return _Heaviside.apply(tau, temperature)
 

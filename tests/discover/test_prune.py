@@ -70,18 +70,18 @@ def test_trials_trained_together_equal_trials_trained_alone(planted: LoadedModel
     train = planted.encode(planted_pairs.train)
     graph = planted.graph("channel")
     config = prune_config(**{**QUICK, "steps": 40, "k_coef": (3e-4, 3e-3, 1e-2)})
-    together = train_masks(planted, graph, train, config)
+    together = train_masks(planted, graph, train, [config])
     for i, k in enumerate(config.k_coef):
-        alone = train_masks(planted, graph, train, config.model_copy(update={"k_coef": (k,)}))
+        alone = train_masks(planted, graph, train, [config.model_copy(update={"k_coef": (k,)})])
         assert torch.allclose(together[i], alone[0], atol=1e-4)
 
 
 def test_masks_stay_in_bounds_and_start_on(small: LoadedModel, planted_pairs: Task) -> None:
     train = small.encode(planted_pairs.train)
     graph = small.graph("channel")
-    tau = train_masks(small, graph, train, PruneConfig(steps=60, lr=0.2, k_coef=(0.1,), batch_pairs=8))
+    tau = train_masks(small, graph, train, [PruneConfig(steps=60, lr=0.2, k_coef=(0.1,), batch_pairs=8)])
     assert tau.abs().max() <= 1
-    first = train_masks(small, graph, train, PruneConfig(steps=1, lr=1e-9, k_coef=(0.1,), batch_pairs=8))
+    first = train_masks(small, graph, train, [PruneConfig(steps=1, lr=1e-9, k_coef=(0.1,), batch_pairs=8)])
     assert (first > 0).all()
 
 
@@ -114,7 +114,7 @@ def test_the_penalty_is_on_the_scale_of_the_halved_loss(planted: LoadedModel) ->
     m = torch.ones(graph.layout.n_nodes, requires_grad=True)
     masks = {k: m[graph.layout.starts[k] : graph.layout.starts[k] + w] for k, w in graph.layout.locations}
     (task_loss_nats(planted.run(train, masks=masks).gap).mean() + 0.01 * m.sum()).backward()
-    tau = train_masks(planted, graph, train, config)[0]
+    tau = train_masks(planted, graph, train, [config])[0]
     # Adam's first step moves each tau by lr against the sign of its gradient.
     moved = torch.sign(0.1 - tau)
     assert torch.equal(moved[m.grad.abs() > 1e-7], torch.sign(m.grad[m.grad.abs() > 1e-7]))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gossamer import __version__
-from gossamer.cli import demo, discover, means, replay, show, tasks, train, verify
+from gossamer.cli import demo, discover, means, replay, show, sweep, tasks, train, verify
 from gossamer.errors import GossamerError, one_line
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("means")(means.means)
 app.add_typer(discover.app, name="discover")
+app.add_typer(sweep.app, name="sweep")
 app.command("verify")(verify.verify)
 app.command("show")(show.show)
 app.command("replay")(replay.replay)

@@ -5,9 +5,8 @@ They compose the verbs and write run folders. `gossamer discover prune MODEL TAS
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from gossamer.commands.reports import (
     PruneReport,
     ReplayReport,
     ShowReport,
+    SweepReport,
     TaskReport,
     TasksReport,
     TrainReport,
@@ -39,7 +39,7 @@ CALIBRATION_PAIRS = 512
 Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
 
-__all__ = ["demo", "means", "prune", "replay", "show", "tasks", "tasks_check", "train", "verify"]
+__all__ = ["demo", "means", "prune", "replay", "show", "sweep_prune", "tasks", "tasks_check", "train", "verify"]
 
 
 def _silent(line: str) -> None:
@@ -102,12 +102,11 @@ def prune(
 
     `search` changes fields of gossamer.discover.PruneConfig (target_loss, k_coef, steps, seed, calibrate, tied, ...).
     """
-    from gossamer.commands.run_folder import CIRCUIT, RECORD, SCORES, RunRecord, RunResult, new_folder, next_free
-    from gossamer.commands.run_folder import write_json as write
+    from gossamer.commands.run_folder import next_free, write_run
     from gossamer.discover import prune as method
     from gossamer.discover import prune_config
     from gossamer.models import from_pretrained
-    from gossamer.tasks import is_pairs_file, load_task
+    from gossamer.tasks import load_task
 
     started = time.perf_counter()
     config = prune_config(**search)
@@ -118,28 +117,33 @@ def prune(
     full = _scores_of(loaded, found_task.heldout)
     say(f"{loaded.name} answers {full[0]:.1%} of held-out pairs right; searching {len(config.k_coef)} masks")
     pruned = method(loaded, found_task, config, progress=progress)
+    write_run(folder, pruned, loaded.source, str(task), task_seed, accuracy_full=full[0], loss_full=full[2])
     c = pruned.circuit
-    result = RunResult(
-        reached=pruned.reached, target_loss_nats=config.target_loss, loss_train_nats=pruned.loss_train,
-        loss_heldout_nats=pruned.loss_heldout, loss_full_nats=full[2], accuracy_circuit=pruned.accuracy_heldout,
-        accuracy_full=full[0], nodes=c.n_nodes, edges=c.n_edges, curve=pruned.curve,
-        trials=tuple(t._asdict() for t in pruned.trials),
-    )  # fmt: skip
-    source = Path(task).name if is_pairs_file(str(task)) else str(task)
-    about = RunRecord(
-        record=c.record, result=result, model_source=loaded.source, task_source=source, task_seed=task_seed
-    )
-    with new_folder(folder) as work:
-        pruned.scores.save(work / SCORES)
-        c.save(work / CIRCUIT)
-        if is_pairs_file(str(task)):
-            shutil.copyfile(task, work / source)
-        write(about, work / RECORD)
     return PruneReport(
         run=str(folder), model=loaded.name, task=found_task.name, reached=pruned.reached,
         target_loss=config.target_loss, nodes=c.n_nodes, edges=c.n_edges, loss_train=pruned.loss_train,
         loss_heldout=pruned.loss_heldout, loss_full=full[2], accuracy_circuit=pruned.accuracy_heldout,
-        accuracy_full=full[0], trials=result.trials, seconds=time.perf_counter() - started,
+        accuracy_full=full[0], trials=tuple(t._asdict() for t in pruned.trials), seconds=time.perf_counter() - started,
+    )  # fmt: skip
+
+
+def sweep_prune(
+    model: str | Path, tasks: Sequence[str | Path], *, out: str | Path = "runs/sweep", trials: int = 64,
+    batch: int = 8, seeds: int = 1, target_losses: Sequence[float] = (0.05, 0.1, 0.15, 0.3, 0.5),
+    storage: str | None = None, device: str = "cpu", progress: Steps | None = None, say: Say = _silent, **base: Any,
+) -> SweepReport:  # fmt: skip
+    """Search the pruning options of each task with each seed; the folder `out` keeps the best circuit per target loss.
+
+    Run again with the same `out`, it goes on where it stopped; more `trials` are then added. Each circuit is a run
+    folder OUT/TASK-seedN-lossX, ready for verify and show. storage: a database URL that several machines share;
+    default: a journal in `out`. `base` fixes fields of gossamer.discover.PruneConfig that are not searched (steps,
+    batch_pairs, tied, calibrate).
+    """
+    from gossamer.commands.sweeps import run_sweep
+
+    return run_sweep(
+        model, tasks, out=Path(out), trials=trials, batch=batch, seeds=seeds, target_losses=tuple(target_losses),
+        storage=storage, device=device, progress=progress, say=say, base=base,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from gossamer.evidence import Evidence
 
@@ -84,6 +84,32 @@ class ReplayReport(Report):
     agrees: bool
     compared: int
     differences: tuple[Difference, ...]
+
+
+class SweepRow(Report):
+    """The best circuit of a task, seed and target so far. run: its folder, None if another machine holds it."""
+
+    task: str
+    seed: int
+    target_loss: float
+    reached: bool
+    nodes: int
+    edges: int
+    loss_train: float
+    loss_heldout: float | None
+    config: dict[str, JsonValue]
+    run: str | None
+
+
+class SweepReport(Report):
+    """All that a sweep has found; losses in nats. The same is in OUT/sweep.json."""
+
+    out: str
+    model: str
+    trials: int
+    validation_loss_nats: float | None
+    best: tuple[SweepRow, ...]
+    seconds: float
 
 
 class TaskReport(Report):

@@ -18,8 +18,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from gossamer.circuit import Circuit
+from gossamer.discover import Pruned
 from gossamer.errors import BadInput, CorruptFile, one_line, require_new
 from gossamer.models import LoadedModel, checked_device, from_pretrained
+from gossamer.models.files import put_in_place
 from gossamer.record import Record
 from gossamer.scores import Scores
 from gossamer.task import Task
@@ -83,15 +85,16 @@ def next_free(folder: Path) -> Path:
 
 
 @contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
+def new_folder(out: Path, replace: bool = False) -> Iterator[Path]:
     """A temporary folder beside `out` that becomes `out` when the block ends without an error."""
-    require_new(out)
+    if not replace:
+        require_new(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         yield work
         work.chmod(0o755)
-        os.replace(work, out)
+        put_in_place(work, out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -103,6 +106,30 @@ def write_json(content: BaseModel | dict[str, Any], path: Path) -> Path:
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
     return path
+
+
+def write_run(
+    out: Path, found: Pruned, model_source: str, task: str, task_seed: int, *, accuracy_full: float, loss_full: float,
+    replace: bool = False,
+) -> None:  # fmt: skip
+    """The run folder of a circuit: scores, circuit, Record, and a copy of the user's pairs if the task is a file."""
+    c = found.circuit
+    result = RunResult(
+        reached=found.reached, target_loss_nats=c.record.config["target_loss"], loss_train_nats=found.loss_train,
+        loss_heldout_nats=found.loss_heldout, loss_full_nats=loss_full, accuracy_circuit=found.accuracy_heldout,
+        accuracy_full=accuracy_full, nodes=c.n_nodes, edges=c.n_edges, curve=found.curve,
+        trials=tuple(t._asdict() for t in found.trials),
+    )  # fmt: skip
+    source = Path(task).name if is_pairs_file(task) else task
+    about = RunRecord(
+        record=c.record, result=result, model_source=model_source, task_source=source, task_seed=task_seed
+    )
+    with new_folder(out, replace) as work:
+        found.scores.save(work / SCORES)
+        c.save(work / CIRCUIT)
+        if is_pairs_file(task):
+            shutil.copyfile(task, work / source)
+        write_json(about, work / RECORD)
 
 
 def read_record(folder: Path) -> RunRecord:

@@ -9,7 +9,7 @@ When it lies: a mask learned against full complement ablation can solve a task i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
@@ -118,14 +118,10 @@ def prune(
     config = config or PruneConfig()
     graph = model.graph("channel")
     train, heldout = model.encode(task.train), model.encode(task.heldout)
-    tau = train_masks(model, graph, train, config, progress)
+    tau = train_masks(model, graph, train, (config,), progress)
     owner = owners(graph, config.tied)
-    weights = model.edge_weights(graph)
     sample = train.pairs(0, EVALUATION_PAIRS)
-    cuts = [
-        _cut(model, graph, ranking(owner, t), int((t[np.unique(owner)] > 0).sum()), sample, config)
-        for t in tau.double().numpy()
-    ]  # fmt: skip
+    cuts = [cut_at(model, graph, mask_ranking(owner, t), sample, config) for t in tau]
     trials = tuple(
         Trial(k, c.reached, c.points[-1].nodes, c.points[-1].edges, c.points[-1].loss_nats, int((t[owner] > 0).sum()))
         for k, c, t in zip(config.k_coef, cuts, tau, strict=True)
@@ -134,22 +130,31 @@ def prune(
         range(len(trials)), key=lambda i: (not trials[i].reached, trials[i].edges, trials[i].nodes)
         if trials[i].reached else (True, trials[i].loss_nats, trials[i].nodes),
     )  # fmt: skip
-    found = cuts[best]
+    return pruned(model, task, config, tau[best], cuts[best], sample, heldout, trials, config.k_coef[best])
+
+
+def pruned(
+    model: Subject, task: Task, config: PruneConfig, tau: Tensor, cut: Cut, sample: Encoded, heldout: Encoded,
+    trials: tuple[Trial, ...], k_coef: float,
+) -> Pruned:  # fmt: skip
+    """The circuit of a cut through one mask parameter tau [n_nodes], with its Record and its held-out numbers."""
+    graph = model.graph("channel")
     model_hash, means_hash = model.hashes()
     record = Record.now(
         method="prune", config=config.model_dump(mode="json"), seed=config.seed, model=model.name,
         model_sha256=model_hash, means_sha256=means_hash, task=task.name, task_version=task.version,
-        details={"methodology": METHODOLOGY, "best_k_coef": config.k_coef[best], "reached": found.reached},
+        details={"methodology": METHODOLOGY, "best_k_coef": k_coef, "reached": cut.reached},
     )  # fmt: skip
     circuit = Circuit.from_nodes(
-        graph, weights, found.nodes, record=record, calibration=found.calibration, tied=config.tied
+        graph, model.edge_weights(graph), cut.nodes, record=record, calibration=cut.calibration, tied=config.tied
     )
+    values = tau.double().numpy()[owners(graph, config.tied)]
     return Pruned(
-        scores=Scores(layout=graph.layout, values=tau[best].double().numpy()[owner], record=record), circuit=circuit,
-        reached=found.reached, loss_train=float(circuit_loss(model, circuit, sample).mean()),
+        scores=Scores(layout=graph.layout, values=values, record=record), circuit=circuit,
+        reached=cut.reached, loss_train=float(circuit_loss(model, circuit, sample).mean()),
         loss_heldout=float(circuit_loss(model, circuit, heldout).mean()),
         accuracy_heldout=float(paired_accuracy(circuit_gap(model, circuit, heldout)).mean()),
-        curve=tuple(sorted(set(found.points))), trials=trials,
+        curve=tuple(sorted(set(cut.points))), trials=trials,
     )  # fmt: skip
 
 
@@ -222,6 +227,19 @@ def _batches(n_pairs: int, size: int, seed: int) -> Iterator[int]:
         yield from rng.permutation(starts).tolist()
 
 
+class MaskRanking(NamedTuple):
+    """A mask's units, best first, and how many of them it keeps itself."""
+
+    ranked: Ranking
+    kept: int
+
+
+def mask_ranking(owner: np.ndarray, tau: Tensor) -> MaskRanking:
+    """The ranking of one trained mask parameter [n_nodes]."""
+    values = tau.double().numpy()
+    return MaskRanking(ranking(owner, values), int((values[np.unique(owner)] > 0).sum()))
+
+
 def _learning_rate(step: int, config: PruneConfig) -> float:
     """Linear warm-up, then linear decay to 0 (the paper's text says no warm-up, its table lists one)."""
     p = (step + 1) / config.steps
@@ -236,73 +254,95 @@ def split_masks(graph: Graph, m: Tensor) -> dict[str, Tensor]:
 
 
 def train_masks(
-    model: Subject, graph: Graph, train: Encoded, config: PruneConfig,
+    model: Subject, graph: Graph, train: Encoded, configs: Sequence[PruneConfig],
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Tensor:  # fmt: skip
-    """tau [trials, n_nodes] after training: one row per value of k_coef. Every row starts from the same noise."""
-    generator = torch.Generator().manual_seed(config.seed)
-    start = config.init_noise_bias + config.init_noise_scale * torch.randn(graph.layout.n_nodes, generator=generator)
-    taus = [start.clamp(-1, 1).requires_grad_() for _ in config.k_coef]
-    owner = torch.from_numpy(owners(graph, config.tied))
-    penalty = torch.tensor(config.k_coef)
-    optimizer = torch.optim.AdamW(
-        taus, lr=config.lr, betas=(0.9, config.beta2), weight_decay=config.weight_decay, foreach=True
-    )
-    starts = _batches(train.n_pairs, config.batch_pairs, config.seed)
-    for step in range(config.steps):
+    """tau [trials, n_nodes] after training all trials in one batched pass: a row per value of k_coef of each config.
+
+    A row starts from the noise of its config's seed. The configs share steps, batch_pairs and tied, and see the
+    batches of the first one's seed.
+    """
+    each = [c for c in configs for _ in c.k_coef]
+    first = each[0]
+    shared = ("steps", "batch_pairs", "tied")
+    if any(getattr(c, k) != getattr(first, k) for c in each for k in shared):
+        raise BadInput(f"Expected trials of one {', '.join(shared)} in a pass, got several; train them apart.")
+    taus = []
+    for c in each:
+        noise = torch.randn(graph.layout.n_nodes, generator=torch.Generator().manual_seed(c.seed))
+        taus.append((c.init_noise_bias + c.init_noise_scale * noise).clamp(-1, 1).requires_grad_())
+    owner = torch.from_numpy(owners(graph, first.tied))
+    penalty = torch.tensor([k for c in configs for k in c.k_coef])
+    temperature = torch.tensor([[c.temperature] for c in each])
+    groups = [
+        {"params": [tau], "betas": (0.9, c.beta2), "weight_decay": c.weight_decay}
+        for tau, c in zip(taus, each, strict=True)
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=first.lr, foreach=True)
+    starts = _batches(train.n_pairs, first.batch_pairs, first.seed)
+    for step in range(first.steps):
         begin = next(starts)
-        batch = train.pairs(begin, begin + config.batch_pairs)
-        m = heaviside(torch.stack(taus), config.temperature)[:, owner]
+        batch = train.pairs(begin, begin + first.batch_pairs)
+        m = heaviside(torch.stack(taus), temperature)[:, owner]
         gap = model.run(batch, masks=split_masks(graph, m)).gap
         loss = task_loss_nats(gap.unflatten(0, (len(taus), -1))).mean(-1)
         (loss.sum() + (penalty.to(m) * m.sum(-1)).sum().to(loss.device)).backward()
         with torch.no_grad():
-            for tau in taus:
-                torch.nn.utils.clip_grad_norm_(tau, config.grad_clip)
-            optimizer.param_groups[0]["lr"] = _learning_rate(step, config)
+            for tau, group, c in zip(taus, optimizer.param_groups, each, strict=True):
+                torch.nn.utils.clip_grad_norm_(tau, c.grad_clip)
+                group["lr"] = _learning_rate(step, c)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             torch._foreach_clamp_min_(taus, -1.0)
             torch._foreach_clamp_max_(taus, 1.0)
-        if progress and (step % 20 == 19 or step + 1 == config.steps):
-            progress(step + 1, config.steps, float(loss.detach().mean()))
+        if progress and (step % 20 == 19 or step + 1 == first.steps):
+            progress(step + 1, first.steps, float(loss.detach().mean()))
     return torch.stack([t.detach() for t in taus])
 
 
+Seen = dict[int, tuple[float, Calibration | None]]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Cut:
+class Cut:
+    """The nodes of a cut, whether it meets the target, its calibration, and the sizes that were tried."""
+
     nodes: np.ndarray
     reached: bool
     calibration: Calibration | None
     points: tuple[CurvePoint, ...]
 
 
-def _cut(model: Subject, graph: Graph, ranked: Ranking, start: int, sample: Encoded, config: PruneConfig) -> _Cut:
-    """Fewest units of the ranking whose loss meets the target, by bisection from `start` units (the mask itself).
+def cut_at(
+    model: Subject, graph: Graph, mask: MaskRanking, sample: Encoded, config: PruneConfig, seen: Seen | None = None
+) -> Cut:
+    """Fewest units of the ranking whose loss meets the target, by bisection from the size of the mask itself.
 
     As the paper, it takes the loss to fall with size; where it does not, the cut is a size that meets the target next
     to one that does not. When even all nodes miss the target, the best size seen. The cut is the last of `points`.
+    seen: losses by size that cuts of the same ranking at other targets share; then no sizes are tried for the curve.
     """
-    seen: dict[int, tuple[float, Calibration | None]] = {}
+    ranked, around = mask.ranked, (0.25, 0.5, 0.75, 0.9, 1.1, 1.25, 1.5, 2.0, 4.0) if seen is None else ()
+    seen = {} if seen is None else seen
 
     def meets(size: int) -> bool:
         if size not in seen:
             seen[size] = loss_at(model, graph, ranked.nodes(size), sample, config.calibrate)
         return seen[size][0] <= config.target_loss
 
-    low, high, most = 0, max(1, start), len(ranked.order)
+    low, high, most = 0, max(1, mask.kept), len(ranked.order)
     while not meets(high) and high < most:  # grow until the target is met
         low, high = high, min(most, 2 * high)
     reached = meets(high)
     while reached and high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if meets(middle) else (middle, high)
-    for size in (high * np.array([0.25, 0.5, 0.75, 0.9, 1.1, 1.25, 1.5, 2.0, 4.0])).astype(int) if reached else ():
-        meets(min(int(size), most))  # the curve around the cut
+    for factor in around if reached else ():
+        meets(min(int(high * factor), most))  # the curve around the cut
     size = high if reached else min(seen, key=lambda s: (seen[s][0], s))
     points = [_point(graph, ranked.nodes(s), seen[s][0]) for s in sorted(seen) if s != size]
     nodes = ranked.nodes(size)
-    return _Cut(
+    return Cut(
         nodes=nodes, reached=reached, calibration=seen[size][1], points=(*points, _point(graph, nodes, seen[size][0]))
     )  # fmt: skip
 

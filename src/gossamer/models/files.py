@@ -138,13 +138,13 @@ def save_model(
             write_safetensors(tensors, work / "reference.safetensors", meta)
         (work / "record.json").write_text(json.dumps(dict(record), indent=1), encoding="utf-8")
         os.chmod(work, 0o755)
-        _put_in_place(work, folder)
+        put_in_place(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder
 
 
-def _put_in_place(new: Path, folder: Path) -> None:
+def put_in_place(new: Path, folder: Path) -> None:
     """Rename `new` to `folder`. A folder that was there is set aside first and deleted last: a kill loses neither."""
     if not folder.exists():
         os.replace(new, folder)

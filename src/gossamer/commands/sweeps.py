@@ -1,0 +1,125 @@
+"""`gossamer sweep prune`: a search per task and seed, its best circuits as run folders."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gossamer.commands.reports import SweepReport, SweepRow
+from gossamer.commands.run_folder import RECORD, read_record, write_json, write_run
+from gossamer.discover import Pruned, prune_config
+from gossamer.discover.sweep import Size, SweepConfig, Swept, open_storage, sweep
+from gossamer.errors import BadInput, CorruptFile, require_new
+from gossamer.metric import paired_accuracy, task_loss_nats
+from gossamer.models import LoadedModel, from_pretrained
+from gossamer.task import Task
+from gossamer.tasks import load_task
+
+START, REPORT, JOURNAL = "start.json", "sweep.json", "journal.log"
+
+
+def run_sweep(
+    model: str | Path, tasks: Sequence[str | Path], *, out: Path, trials: int, batch: int, seeds: int,
+    target_losses: tuple[float, ...], storage: str | None, device: str, base: dict[str, Any],
+    progress: Callable[[int, int, float], None] | None, say: Callable[[str], None],
+) -> SweepReport:  # fmt: skip
+    """See gossamer.commands.sweep_prune."""
+    started = time.perf_counter()
+    if not tasks or min(trials, batch, seeds) < 1 or not target_losses or min(target_losses) <= 0:
+        raise BadInput(
+            "Expected at least one task, trial, seed and mask per pass and target losses above 0, got "
+            f"{len(tasks)} tasks, {trials} trials, {seeds} seeds, {batch} per pass, targets {list(target_losses)}."
+        )
+    fixed = prune_config(**base)
+    found = [(str(name), load_task(str(name))) for name in tasks]
+    loaded = from_pretrained(model, device)
+    for _, task in found:
+        loaded.encode(task.train)  # every pair of every task is checked before the first search
+    start = {
+        "model": loaded.hashes(), "base": fixed.model_dump(mode="json"), "target_losses": target_losses,
+        "tasks": [[t.name, t.version] for _, t in found],
+    }  # fmt: skip
+    _open(out, json.loads(json.dumps(start)))
+    database = open_storage(storage or str(out / JOURNAL))
+    rows: list[SweepRow] = []
+    done = 0
+    for source, task in found:
+        accuracy, loss = _whole(loaded, task)
+        for seed in range(seeds):
+            config = SweepConfig(
+                trials=trials, batch=batch, target_losses=target_losses,
+                base=fixed.model_copy(update={"seed": fixed.seed + seed}),
+            )  # fmt: skip
+            say(f"{task.name}, seed {config.base.seed}: {trials} masks, {batch} per pass")
+
+            def keep(size: Size, pruned: Pruned) -> None:
+                folder = _folder(out, task, config.base.seed, size.target_loss)  # noqa: B023
+                write_run(
+                    folder, pruned, loaded.source, source, 0, accuracy_full=accuracy, loss_full=loss,  # noqa: B023
+                    replace=True,
+                )  # fmt: skip
+
+            worker = f"{socket.gethostname()}:{out.resolve()}"
+            swept = sweep(loaded, task, config, database, worker=worker, keep=keep, progress=progress)
+            done += swept.finished
+            rows += _rows(swept, out, task, config.base.seed)
+            report = SweepReport(
+                out=str(out), model=loaded.name, trials=done, best=tuple(rows), seconds=time.perf_counter() - started,
+                validation_loss_nats=loaded.record.get("details", {}).get("validation_loss_nats"),
+            )  # fmt: skip
+            write_json(report, out / REPORT)
+    return report
+
+
+def _open(out: Path, start: dict[str, Any]) -> None:
+    """Make `out`, or check that what is there is a sweep with the same start."""
+    if not out.exists():
+        require_new(out)
+        out.mkdir(parents=True)
+        write_json(start, out / START)
+        return
+    try:
+        stored = json.loads((out / START).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInput(f"{out} exists and is no sweep (it has no {START}); choose another --out.") from error
+    except ValueError as error:
+        raise CorruptFile(f"{out / START} is damaged; remove {out} and start the sweep again.") from error
+    differ = [k for k in start if k != "tasks" and stored.get(k) != start[k]]
+    if differ:
+        raise BadInput(f"{out} was started with another {', another '.join(differ)}; choose another --out.")
+
+
+@torch.no_grad()
+def _whole(model: LoadedModel, task: Task) -> tuple[float, float]:
+    """Paired accuracy and task loss of the whole model on the held-out pairs."""
+    z = model.run(model.encode(task.heldout)).gap
+    return float(paired_accuracy(z).mean()), float(task_loss_nats(z).mean())
+
+
+def _folder(out: Path, task: Task, seed: int, target_loss: float) -> Path:
+    return out / f"{task.name}-seed{seed}-loss{target_loss:g}"
+
+
+def _rows(swept: Swept, out: Path, task: Task, seed: int) -> list[SweepRow]:
+    rows = []
+    for size, config in swept.best:
+        folder = _folder(out, task, seed, size.target_loss)
+        result = read_record(folder).result if (folder / RECORD).is_file() else None
+        here = result is not None and (result.nodes, result.edges) == (size.nodes, size.edges)
+        rows.append(
+            SweepRow(
+                task=task.name,
+                seed=seed,
+                **size.model_dump(),
+                config=config.model_dump(mode="json"),
+                loss_heldout=result.loss_heldout_nats if result is not None and here else None,
+                run=str(folder) if here else None,
+            )
+        )
+    return rows
