@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -41,11 +42,15 @@ def prune(
 
     base = fields(PruneConfig, set_)
     more = {"target_losses": target_loss} if target_loss else {}
-    with steps("learning masks") as progress:
-        r = commands.sweep_prune(
-            model, tasks, out=out, trials=trials, batch=batch, seeds=seeds, storage=storage, device=device,
-            progress=progress, say=say, **more, **base,
-        )  # fmt: skip
+    try:
+        with steps("learning masks") as progress:
+            r = commands.sweep_prune(
+                model, tasks, out=out, trials=trials, batch=batch, seeds=seeds, storage=storage, device=device,
+                progress=progress, say=say, **more, **base,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        say(f"\nStopped; finished trials are in {out}: run the same command to go on.")
+        sys.exit(130)
 
     def text() -> None:
         rows = [
