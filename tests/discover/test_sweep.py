@@ -11,6 +11,7 @@ import torch
 from toys import PLANTED_NODES, planted_model, planted_task
 
 from gossamer import commands
+from gossamer.commands.reports import SweepReport
 from gossamer.discover import PruneConfig, Pruned
 from gossamer.discover.prune import train_masks
 from gossamer.discover.sweep import Size, SweepConfig, open_storage, sweep
@@ -75,8 +76,9 @@ def test_an_interrupted_sweep_goes_on_and_ends_where_an_uninterrupted_one_does(
         if step > 3 * BASE.steps:  # in the second batch
             raise Killed
 
+    storage = open_storage(str(tmp_path / "a"))
     with pytest.raises(Killed):
-        sweep(planted, planted_pairs, CONFIG, open_storage(str(tmp_path / "a")), progress=kill)
+        sweep(planted, planted_pairs, CONFIG, storage, progress=kill)
     before = finished(tmp_path / "a", planted, planted_pairs)
     assert len(before) == 3
     swept = sweep(planted, planted_pairs, CONFIG, open_storage(str(tmp_path / "a")))
@@ -98,10 +100,10 @@ def test_the_command_writes_runs_that_replay_and_a_second_call_goes_on(tmp_path:
     ]  # fmt: skip
     (tmp_path / "sides.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
-    def go(trials: int, **more: object) -> object:
+    def go(trials: int, target_losses: tuple[float, ...] = (0.3,), **more: object) -> SweepReport:
         return commands.sweep_prune(
             tmp_path / "m", [tmp_path / "sides.jsonl"], out=tmp_path / "s", trials=trials, batch=2, seeds=2,
-            steps=120, batch_pairs=16, **{"target_losses": (0.3,), **more},  # type: ignore[arg-type]
+            steps=120, batch_pairs=16, target_losses=target_losses, **more,
         )  # fmt: skip
 
     first = go(2)
@@ -118,6 +120,8 @@ def test_the_command_writes_runs_that_replay_and_a_second_call_goes_on(tmp_path:
     assert all(b.edges <= a.edges for a, b in zip(first.best, second.best, strict=True))
     with pytest.raises(BadInput, match="another target_losses"):
         go(4, target_losses=(0.1,))
+    with pytest.raises(BadInput, match="not search, got lr"):
+        go(4, lr=0.1)
 
 
 def test_without_optuna_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")]
 
 
+ModelName = Annotated[str, typer.Argument(help="A shipped model (tiny), a model folder, or a Hub name.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or mps.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Any other field of the recipe; repeatable.")
 ]

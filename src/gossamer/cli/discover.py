@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gossamer.cli.console import Json, Set, emit, fields, say, steps, table
+from gossamer.cli.console import Device, Json, ModelName, Set, emit, fields, say, steps, table
 
 app = typer.Typer(no_args_is_help=True, help="Find the circuit of a task.")
 
@@ -19,7 +19,7 @@ def _group() -> None:
 
 @app.command("prune")
 def prune(
-    model: Annotated[str, typer.Argument(help="A shipped model (tiny), a model folder, or a Hub name.")],
+    model: ModelName,
     task: Annotated[str, typer.Argument(help="A task (see gossamer tasks), or a .jsonl or .csv file of pairs.")],
     out: Annotated[Path | None, typer.Option(help="Run folder to write; default runs/TASK-MODEL.")] = None,
     target_loss: Annotated[float | None, typer.Option(help="Task loss the circuit must reach, in nats (0.15).")] = None,
@@ -34,7 +34,7 @@ def prune(
     seed: Annotated[int | None, typer.Option(help="Seed of the masks and of the batches.")] = None,
     task_seed: Annotated[int, typer.Option(help="Seed of the task's pairs.")] = 0,
     set_: Set = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Learn a mask over all nodes and cut it at the target loss (Gao et al. 2025)."""

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from gossamer.cli.console import Json, emit, say
+from gossamer.cli.console import Device, Json, emit, say
 
 
 def means(
     model: Annotated[str, typer.Argument(help="A model folder (ours or the authors' layout) or a Hub name.")],
     out: Annotated[Path, typer.Option(help="Model folder to write, in our layout.")],
     corpus: Annotated[Path | None, typer.Option(help="Folder of text like the model's pretraining text.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Give a model the reference means of a text, so that it can be pruned; default text: Python source found here."""

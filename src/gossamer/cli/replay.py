@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gossamer.cli.console import Json, emit, say, steps, table
+from gossamer.cli.console import Device, Json, emit, say, steps, table
 
 
 def replay(
@@ -16,7 +16,7 @@ def replay(
     model: Annotated[str | None, typer.Option(help="Where the model is now; default: where the run found it.")] = None,
     tolerance: Annotated[float, typer.Option(help="Largest difference that still agrees.")] = 1e-4,
     search: Annotated[bool, typer.Option("--search", help="Repeat the whole search from the Record too.")] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Derive a run's numbers again and say where they differ; exit code 1 if any does."""

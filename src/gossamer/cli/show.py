@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from gossamer.cli.console import Json, emit, say
+from gossamer.cli.console import Device, Json, emit, say
 
 
 def show(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     model: Annotated[str | None, typer.Option(help="Where the model is now; default: where the run found it.")] = None,
     twin: Annotated[Path | None, typer.Option(help="Run folder of the dense twin's circuit, to compare.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Write a self-contained page about a run: the circuit, what its nodes fire on, the trial, the Record."""

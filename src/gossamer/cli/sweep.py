@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gossamer.cli.console import Json, Set, emit, fields, number, say, steps, table
+from gossamer.cli.console import Device, Json, ModelName, Set, emit, fields, number, say, steps, table
 
 app = typer.Typer(no_args_is_help=True, help="Search a method's options and keep the best circuits.")
 
@@ -20,7 +20,7 @@ def _group() -> None:
 
 @app.command("prune")
 def prune(
-    model: Annotated[str, typer.Argument(help="A shipped model (tiny), a model folder, or a Hub name.")],
+    model: ModelName,
     tasks: Annotated[list[str], typer.Argument(help="Tasks (see gossamer tasks), or .jsonl or .csv files of pairs.")],
     out: Annotated[Path, typer.Option(help="Folder of the sweep; run again with the same one to go on.")] = Path(
         "runs/sweep"
@@ -33,7 +33,7 @@ def prune(
     ] = None,
     storage: Annotated[str | None, typer.Option(help="Database URL to share; default: a journal in OUT.")] = None,
     set_: Set = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Search the pruning options; the best circuit of every target loss becomes a run folder in OUT."""

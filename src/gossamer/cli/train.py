@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gossamer.cli.console import Json, Set, emit, fields, say
+from gossamer.cli.console import Device, Json, Set, emit, fields, say
 
 if TYPE_CHECKING:
     from gossamer.train.loop import Progress
@@ -35,7 +35,7 @@ def train(
     min_alive: Annotated[int | None, typer.Option(help="Weights every neuron keeps at least.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, text order and splits.")] = None,
     set_: Set = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    device: Device = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16 (autocast).")] = "float32",
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: all.")] = None,
     micro_batch: Annotated[

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from gossamer.cli.console import Json, emit, say, trial
+from gossamer.cli.console import Device, Json, emit, say, trial
 
 
 def verify(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     model: Annotated[str | None, typer.Option(help="Where the model is now; default: where the run found it.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    device: Device = "cpu",
     seed: Annotated[int, typer.Option(help="Seed of the random circuits.")] = 0,
     json: Json = False,
 ) -> None:

@@ -24,7 +24,7 @@ from gossamer.commands.reports import (
     TrainReport,
     VerifyReport,
 )
-from gossamer.errors import BadInput, GossamerError, require_new
+from gossamer.errors import BadInput, require_new
 
 if TYPE_CHECKING:
     from gossamer.models import LoadedModel
@@ -247,30 +247,27 @@ def _task_report(task: Task, model: LoadedModel | None) -> TaskReport:
     import torch
 
     from gossamer.metric import calibrate, fit_calibration, paired_accuracy
+    from gossamer.task import check_pair
 
-    try:
-        paired, ordered, loss = _scores_of(model, task.heldout)
-        with torch.no_grad():
-            fitted = fit_calibration(model.run(model.encode(task.train[:CALIBRATION_PAIRS])).gap)
-            calibrated = {
-                name: float(paired_accuracy(calibrate(model.run(model.encode(part)).gap, *fitted)).mean())
-                for name, part in {"": task.heldout, **task.ood}.items()
-            }
-    except GossamerError as error:
-        return TaskReport.model_validate({**about, "solved": False, "problem": _why(error)})
-    own = calibrated.pop("")
+    asked = {"train": task.train[:CALIBRATION_PAIRS], "heldout": task.heldout, **task.ood}
+    for e in (e for part in asked.values() for e in part):
+        problems = check_pair(e, model.tokenizer, model.model.config.n_ctx, model.bos).problems
+        if problems:
+            return TaskReport.model_validate({**about, "solved": False, "problem": problems[0]})
+    paired, ordered, loss = _scores_of(model, task.heldout)
+    with torch.no_grad():
+        fitted = fit_calibration(model.run(model.encode(asked.pop("train"))).gap)
+        calibrated = {
+            name: float(paired_accuracy(calibrate(model.run(model.encode(part)).gap, *fitted)).mean())
+            for name, part in asked.items()
+        }
+    own = calibrated.pop("heldout")
     solved = own >= SOLVED
     problem = "does not know it" if ordered < SOLVED else "orders pairs, around no one threshold"
     return TaskReport.model_validate({
         **about, "paired_accuracy": paired, "ordered_accuracy": ordered, "calibrated_accuracy": own, "loss_nats": loss,
         "ood": calibrated, "solved": solved, "problem": "" if solved else problem,
     })  # fmt: skip
-
-
-def _why(error: GossamerError) -> str:
-    """The first problem of pairs that cannot be asked, without the list of the others."""
-    first = str(error).split(": ", 2)[-1].split("; ")[0]
-    return first.split(" after the clean")[0].split(" after the counterfactual")[0]
 
 
 def tasks_check(pairs: str | Path, *, model: str | Path = "tiny") -> PairsReport:

@@ -14,7 +14,7 @@ import torch
 from gossamer.commands.reports import SweepReport, SweepRow
 from gossamer.commands.run_folder import RECORD, read_record, write_json, write_run
 from gossamer.discover import Pruned, prune_config
-from gossamer.discover.sweep import Size, SweepConfig, Swept, open_storage, sweep
+from gossamer.discover.sweep import SPACE, Size, SweepConfig, Swept, open_storage, sweep
 from gossamer.errors import BadInput, CorruptFile, require_new
 from gossamer.metric import paired_accuracy, task_loss_nats
 from gossamer.models import LoadedModel, from_pretrained
@@ -36,45 +36,53 @@ def run_sweep(
             "Expected at least one task, trial, seed and mask per pass and target losses above 0, got "
             f"{len(tasks)} tasks, {trials} trials, {seeds} seeds, {batch} per pass, targets {list(target_losses)}."
         )
+    searched = sorted(k for k in base if k in (*SPACE, "beta2", "target_loss"))
+    if searched:
+        raise BadInput(f"Expected fields that a sweep does not search, got {', '.join(searched)}; leave them out.")
     fixed = prune_config(**base)
     found = [(str(name), load_task(str(name))) for name in tasks]
     loaded = from_pretrained(model, device)
     for _, task in found:
         loaded.encode(task.train)  # every pair of every task is checked before the first search
-    start = {
-        "model": loaded.hashes(), "base": fixed.model_dump(mode="json"), "target_losses": target_losses,
-        "tasks": [[t.name, t.version] for _, t in found],
-    }  # fmt: skip
+    database = open_storage(storage) if storage else None
+    start = {"model": loaded.hashes(), "base": fixed.model_dump(mode="json"), "target_losses": target_losses}
     _open(out, json.loads(json.dumps(start)))
-    database = open_storage(storage or str(out / JOURNAL))
+    database = database or open_storage(str(out / JOURNAL))
     rows: list[SweepRow] = []
     done = 0
     for source, task in found:
-        accuracy, loss = _whole(loaded, task)
-        for seed in range(seeds):
+        whole = _whole(loaded, task)
+        for seed in range(fixed.seed, fixed.seed + seeds):
             config = SweepConfig(
-                trials=trials, batch=batch, target_losses=target_losses,
-                base=fixed.model_copy(update={"seed": fixed.seed + seed}),
+                trials=trials, batch=batch, target_losses=target_losses, base=fixed.model_copy(update={"seed": seed})
+            )
+            say(f"{task.name}, seed {seed}: {trials} masks, {batch} per pass")
+            swept = sweep(
+                loaded, task, config, database, worker=f"{socket.gethostname()}:{out.resolve()}",
+                keep=_keeper(out, loaded, source, task, seed, whole), progress=progress,
             )  # fmt: skip
-            say(f"{task.name}, seed {config.base.seed}: {trials} masks, {batch} per pass")
-
-            def keep(size: Size, pruned: Pruned) -> None:
-                folder = _folder(out, task, config.base.seed, size.target_loss)  # noqa: B023
-                write_run(
-                    folder, pruned, loaded.source, source, 0, accuracy_full=accuracy, loss_full=loss,  # noqa: B023
-                    replace=True,
-                )  # fmt: skip
-
-            worker = f"{socket.gethostname()}:{out.resolve()}"
-            swept = sweep(loaded, task, config, database, worker=worker, keep=keep, progress=progress)
             done += swept.finished
-            rows += _rows(swept, out, task, config.base.seed)
+            rows += _rows(swept, out, task, seed)
             report = SweepReport(
                 out=str(out), model=loaded.name, trials=done, best=tuple(rows), seconds=time.perf_counter() - started,
                 validation_loss_nats=loaded.record.get("details", {}).get("validation_loss_nats"),
             )  # fmt: skip
             write_json(report, out / REPORT)
     return report
+
+
+def _keeper(
+    out: Path, model: LoadedModel, source: str, task: Task, seed: int, whole: tuple[float, float]
+) -> Callable[[Size, Pruned], None]:
+    """What writes the best circuit of a target as its run folder."""
+
+    def keep(size: Size, found: Pruned) -> None:
+        folder = _folder(out, task, seed, size.target_loss)
+        write_run(
+            folder, found, model.source, source, 0, accuracy_full=whole[0], loss_full=whole[1], replace=True
+        )  # fmt: skip
+
+    return keep
 
 
 def _open(out: Path, start: dict[str, Any]) -> None:
@@ -90,7 +98,7 @@ def _open(out: Path, start: dict[str, Any]) -> None:
         raise BadInput(f"{out} exists and is no sweep (it has no {START}); choose another --out.") from error
     except ValueError as error:
         raise CorruptFile(f"{out / START} is damaged; remove {out} and start the sweep again.") from error
-    differ = [k for k in start if k != "tasks" and stored.get(k) != start[k]]
+    differ = [k for k in start if stored.get(k) != start[k]]
     if differ:
         raise BadInput(f"{out} was started with another {', another '.join(differ)}; choose another --out.")
 

@@ -122,15 +122,18 @@ def prune(
     owner = owners(graph, config.tied)
     sample = train.pairs(0, EVALUATION_PAIRS)
     cuts = [cut_at(model, graph, mask_ranking(owner, t), sample, config) for t in tau]
-    trials = tuple(
-        Trial(k, c.reached, c.points[-1].nodes, c.points[-1].edges, c.points[-1].loss_nats, int((t[owner] > 0).sum()))
-        for k, c, t in zip(config.k_coef, cuts, tau, strict=True)
-    )
+    trials = tuple(trial_of(k, c, t[owner]) for k, c, t in zip(config.k_coef, cuts, tau, strict=True))
     best = min(
         range(len(trials)), key=lambda i: (not trials[i].reached, trials[i].edges, trials[i].nodes)
         if trials[i].reached else (True, trials[i].loss_nats, trials[i].nodes),
     )  # fmt: skip
     return pruned(model, task, config, tau[best], cuts[best], sample, heldout, trials, config.k_coef[best])
+
+
+def trial_of(k_coef: float, cut: Cut, tau: Tensor) -> Trial:
+    """What a mask parameter [n_nodes] trained with a node penalty came to."""
+    last = cut.points[-1]
+    return Trial(k_coef, cut.reached, last.nodes, last.edges, last.loss_nats, int((tau > 0).sum()))
 
 
 def pruned(

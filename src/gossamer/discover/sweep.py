@@ -10,6 +10,7 @@ model: compare two models only after the same number of trials, and read the hel
 
 from __future__ import annotations
 
+import hashlib
 import math
 import zlib
 from collections.abc import Callable, Sequence
@@ -21,18 +22,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gossamer.discover.prune import (
     EVALUATION_PAIRS,
-    Cut,
     PruneConfig,
     Pruned,
     Seen,
-    Trial,
     cut_at,
     mask_ranking,
     owners,
     pruned,
     train_masks,
+    trial_of,
 )
-from gossamer.errors import BadInput
+from gossamer.errors import BadInput, one_line
 from gossamer.subject import Subject
 from gossamer.task import Task
 
@@ -90,16 +90,18 @@ def open_storage(where: str) -> BaseStorage:
     Errors: BadInput without optuna, or for a URL that cannot be opened.
     """
     try:
+        from optuna.exceptions import OptunaError
         from optuna.storages import JournalStorage, RDBStorage
         from optuna.storages.journal import JournalFileBackend
+        from sqlalchemy.exc import SQLAlchemyError
     except ImportError as error:
         raise BadInput("A sweep needs optuna: pip install 'gossamer-interp[sweep]'.") from error
     if "://" not in where:
         return JournalStorage(JournalFileBackend(where))
     try:
         return RDBStorage(where)
-    except Exception as error:  # each database driver has its own errors
-        raise BadInput(f"Cannot open the storage {where} ({type(error).__name__}: {error}).") from error
+    except (ImportError, OptunaError, SQLAlchemyError) as error:
+        raise BadInput(f"Cannot open the storage {where} ({type(error).__name__}: {one_line(error)}).") from error
 
 
 def _suggested(trial: Any, base: PruneConfig) -> PruneConfig:
@@ -134,53 +136,68 @@ def sweep(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     graph = model.graph("channel")
-    name = f"{task.name} {task.version} | {':'.join(h[:16] for h in model.hashes())} | {config.base.seed}"
-    study = optuna.create_study(study_name=name, storage=storage, load_if_exists=True)
+    study = optuna.create_study(study_name=_study_name(model, task, config), storage=storage, load_if_exists=True)
+    again = 0
     for stale in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         if stale.user_attrs.get("worker") == worker:
             study.tell(stale.number, state=optuna.trial.TrialState.FAIL)
             if set(stale.params) == set(SPACE):
-                study.enqueue_trial(stale.params)  # the same batch again
+                study.enqueue_trial(stale.params)
+                again += 1
     if not study.get_trials(deepcopy=False):
         for given in _first(config.base):
             study.enqueue_trial(given)
     train, heldout = model.encode(task.train), model.encode(task.heldout)
     sample, owner = train.pairs(0, EVALUATION_PAIRS), owners(graph, config.base.tied)
-    steps = config.base.steps
     while (left := config.trials - len(done := _complete(study))) > 0:
         seed = config.base.seed + len(done) + zlib.crc32(worker.encode())
         study.sampler = optuna.samplers.TPESampler(seed=seed % 2**32, multivariate=True, constant_liar=True)
-        asked = [study.ask() for _ in range(min(config.batch, left))]
+        asked = [study.ask() for _ in range(min(again or config.batch, left))]
+        again = 0
         for trial in asked:
             trial.set_user_attr("worker", worker)
         configs = [_suggested(trial, config.base) for trial in asked]
-
-        def passed(step: int, total: int, loss: float, before: int = len(done)) -> None:
-            if progress:
-                progress(before * steps + step * len(asked), config.trials * steps, loss)  # noqa: B023
-
-        tau = train_masks(model, graph, train, configs, passed)
+        tau = train_masks(model, graph, train, configs, _of_all(progress, config, len(done), len(asked)))
+        best = {target: found[0].key for target in config.target_losses if (found := _best(done, target))}
         for trial, own, t in zip(asked, configs, tau, strict=True):
             seen: Seen = {}
-            sizes, done = [], _complete(study)
+            sizes = []
             for target in sorted(config.target_losses, reverse=True):
                 at = own.model_copy(update={"target_loss": target})
                 cut = cut_at(model, graph, mask_ranking(owner, t), sample, at, seen)
-                size = _size(target, cut)
-                best = _best(done, target)
-                if best is None or size.key < best[0].key:
-                    trials = (Trial(own.k_coef[0], cut.reached, size.nodes, size.edges, size.loss_train, size.nodes),)
-                    keep(size, pruned(model, task, at, t, cut, sample, heldout, trials, own.k_coef[0]))
+                made = trial_of(own.k_coef[0], cut, t[owner])
+                size = Size(
+                    target_loss=target, reached=cut.reached, nodes=made.nodes, edges=made.edges,
+                    loss_train=made.loss_nats,
+                )  # fmt: skip
+                if target not in best or size.key < best[target]:
+                    best[target] = size.key
+                    keep(size, pruned(model, task, at, t, cut, sample, heldout, (made,), own.k_coef[0]))
                 sizes.append(size)
             trial.set_user_attr("config", own.model_dump(mode="json"))
             trial.set_user_attr("sizes", [s.model_dump() for s in sizes])
-            study.tell(trial, _value(sizes, len(graph.src)))
+        for trial in asked:  # together, so that a batch is done or not
+            study.tell(trial, _value([Size.model_validate(s) for s in trial.user_attrs["sizes"]], len(graph.src)))
     return _swept(study, config)
 
 
-def _size(target: float, cut: Cut) -> Size:
-    last = cut.points[-1]
-    return Size(target_loss=target, reached=cut.reached, nodes=last.nodes, edges=last.edges, loss_train=last.loss_nats)
+def _study_name(model: Subject, task: Task, config: SweepConfig) -> str:
+    """The question a study answers: trials of another base or other targets are not comparable."""
+    asked = config.model_dump_json(include={"target_losses", "base"})
+    parts = (task.name, task.version, *model.hashes(), hashlib.sha256(asked.encode()).hexdigest())
+    return " ".join(p[:48] if p == task.name else p[:16] for p in parts)
+
+
+def _of_all(
+    progress: Callable[[int, int, float], None] | None, config: SweepConfig, done: int, masks: int
+) -> Callable[[int, int, float], None]:
+    """Progress of a pass as that of the whole sweep, in steps of single masks."""
+
+    def passed(step: int, total: int, loss: float) -> None:
+        if progress:
+            progress(done * total + step * masks, config.trials * total, loss)
+
+    return passed
 
 
 def _value(sizes: Sequence[Size], all_edges: int) -> float:

@@ -21,7 +21,7 @@ class Start(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     recipe: TrainConfig
-    corpus: Path | None = None
+    corpus: Path | None
     data: Path | None
     dtype: str
     micro_batch: int | None
