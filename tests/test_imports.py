@@ -17,8 +17,8 @@ LEVELS = [
     {"circuit"},
     {"scores", "evidence"},
     {"subject", "registry"},
-    {"corpora", "models", "tasks"},
-    {"train", "discover", "verify", "explain", "show"},
+    {"corpora", "models", "tasks", "formats"},
+    {"train", "discover", "verify", "compare", "explain", "show"},
     {"commands"},
     {"cli"},
 ]
