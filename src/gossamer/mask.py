@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class _Heaviside(torch.autograd.Function):
@@ -32,6 +33,24 @@ def heaviside(tau: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     return _Heaviside.apply(tau, temperature)
 
 
+class _Replace(torch.autograd.Function):
+    """m x + (1 - m) value, x [trials, rows, pos, channels], m [trials, channels], value [channels]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, m: Tensor, value: Tensor) -> Tensor:
+        ctx.save_for_backward(x, m, value)
+        return torch.addcmul(((1 - m) * value)[:, None, None], m[:, None, None], x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, m, value = ctx.saved_tensors
+        grad_m = None
+        if ctx.needs_input_grad[1]:
+            grad_m = (grad * x).sum((1, 2)).addcmul_(grad.sum((1, 2)), value, value=-1)
+        return grad * m[:, None, None] if ctx.needs_input_grad[0] else None, grad_m, None
+
+
 def apply_masks(masks: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Callable[[str, Tensor], Tensor]:
     """An edit for a model's forward: x -> m x + (1 - m) value at every location that has a mask.
 
@@ -39,18 +58,14 @@ def apply_masks(masks: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Ca
     [channels], or anything that broadcasts against the activation [batch, pos, channels]. A mask of ones returns x
     bit for bit.
     """
-    shifts = {k: (1 - m) * values[k] if values[k].ndim == 1 else None for k, m in masks.items()}
 
     def edit(location: str, x: Tensor) -> Tensor:
         m = masks.get(location)
         if m is None:
             return x
-        shift = shifts[location]
-        if shift is None:
-            return m * x + (1 - m) * values[location]
-        if m.ndim == 1:
-            return torch.addcmul(shift, m, x)
-        by_trial = x.unflatten(0, (m.shape[0], -1))
-        return torch.addcmul(shift[:, None, None], m[:, None, None], by_trial).flatten(0, 1)
+        value, per_trial = values[location], m if m.ndim == 2 else m[None]
+        if value.ndim > 1:
+            return m * x + (1 - m) * value
+        return _Replace.apply(x.unflatten(0, (len(per_trial), -1)), per_trial, value).flatten(0, 1)
 
     return edit

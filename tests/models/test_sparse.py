@@ -19,7 +19,8 @@ from gossamer.mask import apply_masks
 from gossamer.models import LoadedModel, from_pretrained
 from gossamer.models.files import load_model, save_model
 from gossamer.models.kernels import abs_topk, attention, gelu_topk, linear_cross_entropy, rms_topk
-from gossamer.models.loaded import BUCKET_PAIRS
+from gossamer.models.loaded import PAIRS_AT_ONCE
+from gossamer.models.prefixes import Prefixes
 from gossamer.models.sparse import SparseConfig, SparseTransformer
 from gossamer.record import Record
 
@@ -191,32 +192,30 @@ def test_batch_size_and_padding_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("trials", [1, 3])
-def test_pairs_run_by_length_give_the_numbers_of_pairs_run_as_they_come(
-    trials: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_pairs_run_in_parts_give_the_numbers_of_one_run(trials: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = double_model()
     generator = torch.Generator().manual_seed(0)
     masks = {k: (torch.rand(trials, w, generator=generator) > 0.3).double() for k, w in model.model.config.locations()}
-    batch = model.encode(planted_task(2 * BUCKET_PAIRS + 9).train)
+    batch = model.encode(planted_task(2 * PAIRS_AT_ONCE + 9).train)
     padded = batch._replace(tokens=F.pad(batch.tokens, (0, 3), value=7))
     with torch.enable_grad():
         whole = model.run(batch, masks=masks).gap
         for i in range(0, batch.n_pairs, 30):
             alone = model.run(batch.pairs(i, i + 1), masks=masks).gap.view(trials, 2)
             assert torch.allclose(alone, whole.view(trials, -1, 2)[:, i], atol=1e-12)
-    sizes, hidden = [], type(model.model).hidden
+    sizes, hidden = [], SparseTransformer.hidden_at_ends
 
-    def counted(self: SparseTransformer, tokens: Tensor, *rest: object) -> Tensor:
-        sizes.append(len(tokens) // trials // 2)
-        return hidden(self, tokens, *rest)  # type: ignore[arg-type]
+    def counted(self: SparseTransformer, prefixes: Prefixes, *rest: Any) -> Tensor:
+        sizes.append(len(prefixes.ends) // 2)
+        return hidden(self, prefixes, *rest)
 
-    monkeypatch.setattr(type(model.model), "hidden", counted)
+    monkeypatch.setattr(SparseTransformer, "hidden_at_ends", counted)
     with torch.no_grad():
-        by_length, by_length_padded = model.run(batch, masks=masks).gap, model.run(padded, masks=masks).gap
-    assert sizes == 2 * [BUCKET_PAIRS, BUCKET_PAIRS, 9]
+        parts, parts_padded = model.run(batch, masks=masks).gap, model.run(padded, masks=masks).gap
+    assert sizes == 2 * [PAIRS_AT_ONCE, PAIRS_AT_ONCE, 9]
     assert len(set(batch.last.tolist())) > 2
-    assert torch.allclose(by_length, whole, atol=1e-12)
-    assert torch.allclose(by_length_padded, whole, atol=1e-12)
+    assert torch.allclose(parts, whole, atol=1e-12)
+    assert torch.allclose(parts_padded, whole, atol=1e-12)
 
 
 def test_a_trial_axis_equals_separate_runs(small: LoadedModel) -> None:

@@ -18,11 +18,12 @@ from gossamer.corpora.tokenizer import END_OF_TEXT
 from gossamer.errors import BadInput, Unsupported
 from gossamer.graph import Graph, Layout
 from gossamer.mask import apply_masks
+from gossamer.models.prefixes import Prefixes
 from gossamer.models.sparse import SparseTransformer
 from gossamer.subject import Outcome
 from gossamer.task import Encoded, Example, encode
 
-BUCKET_PAIRS = 64
+PAIRS_AT_ONCE = 256  # a run without gradients needs memory for so many pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,21 +158,6 @@ class LoadedModel:
             raise BadInput(f"Expected the graph of {self.name} itself; take it from model.graph('channel').")
         return self._channel_graph[1]
 
-    def _run_by_length(
-        self, batch: Encoded, ablation: Ablation | None, masks: Mapping[str, Tensor] | None, value: str
-    ) -> Tensor:
-        """The gap of `run`, pairs of like length together: less padding, less memory, the same numbers."""
-        longest = batch.last.view(-1, 2).amax(1)
-        order = longest.argsort(stable=True)
-        pieces = []
-        for pairs in order.split(BUCKET_PAIRS):
-            rows = torch.stack([2 * pairs, 2 * pairs + 1], dim=1).flatten()
-            part = Encoded(*(t[rows] for t in batch)).pairs(0, len(pairs))
-            pieces.append(self.run(part, ablation=ablation, masks=masks, value=value).gap.view(-1, len(rows)))
-        rows = torch.stack([2 * order, 2 * order + 1], dim=1).flatten().to(self.device)
-        together = torch.cat(pieces, dim=1)
-        return torch.empty_like(together).index_copy_(1, rows, together).flatten()
-
     def _check_run(
         self, ablation: Ablation | None, masks: Mapping[str, Tensor] | None, value: str, reads: Sequence[str]
     ) -> None:
@@ -202,8 +188,10 @@ class LoadedModel:
         all positions, which costs the final layer's full width; without them only the last position is computed.
         """
         self._check_run(ablation, masks, value, reads)
-        if not reads and not torch.is_grad_enabled() and batch.n_pairs >= 2 * BUCKET_PAIRS:
-            return Outcome(self._run_by_length(batch, ablation, masks, value), {})
+        if not reads and not torch.is_grad_enabled() and batch.n_pairs > PAIRS_AT_ONCE:
+            parts = [batch.pairs(i, i + PAIRS_AT_ONCE) for i in range(0, batch.n_pairs, PAIRS_AT_ONCE)]
+            gaps = [self.run(b, ablation=ablation, masks=masks, value=value).gap.view(-1, len(b.last)) for b in parts]
+            return Outcome(torch.cat(gaps, dim=1).flatten(), {})
         tokens, last = batch.tokens.to(self.device), batch.last.to(self.device)
         weight = self.model.lm_head.weight
         direction = weight[batch.answer] - weight[batch.wrong]
@@ -227,12 +215,10 @@ class LoadedModel:
                 found[location] = x
             return x
 
-        if trials > 1:
-            tokens, last = tokens.repeat(trials, 1), last.repeat(trials)
         if reads:
-            rows = torch.arange(len(tokens), device=self.device)
-            hidden = self.model.hidden(tokens, edit)[rows, last]
+            repeated, rows = tokens.repeat(trials, 1), torch.arange(trials * len(tokens), device=self.device)
+            hidden = self.model.hidden(repeated, edit)[rows, last.repeat(trials)].unflatten(0, (trials, -1))
         else:
-            hidden = self.model.hidden(tokens, edit if change else None, last)[:, 0]
-        gap = (hidden.unflatten(0, (trials, -1)) * direction).sum(-1) + bias
+            hidden = self.model.hidden_at_ends(Prefixes.of(tokens, last), edit if change else None, trials)
+        gap = (hidden * direction).sum(-1) + bias
         return Outcome(gap.flatten(), found)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gossamer.errors import Unsupported
 from gossamer.models.kernels import abs_topk, attention, gelu_topk, linear_cross_entropy, rms_topk
+from gossamer.models.prefixes import Prefixes
 
 Edit = Callable[[str, Tensor], Tensor]
 Place = Literal["attn_in", "attn_q", "attn_k", "attn_v", "attn_out", "mlp_in", "mlp_neuron", "mlp_out"]
@@ -136,10 +137,15 @@ class Block(nn.Module):
             a = abs_topk(torch.cat([norm(x), pos_norm(pos).expand(*x.shape[:-1], -1)], dim=-1), k)
         return edit(f"{self.index}.{sub}.act_in", a)
 
-    def forward(self, x: Tensor, pos: Tensor | None, edit: Edit | None, last: Tensor | None) -> Tensor:
-        """x: [batch, pos, d_model]. With `last` ([batch] positions) only those rows are carried on: [batch, 1, d]."""
+    def forward(
+        self, x: Tensor, pos: Tensor | None, edit: Edit | None, last: Tensor | None, prefixes: Prefixes | None
+    ) -> Tensor:
+        """x: [batch, pos, d_model]; with `prefixes`, [trials, prefixes, d_model].
+
+        With `last` ([rows] positions, or prefixes) only those rows are carried on: [batch, 1, d] or [trials, rows, d].
+        """
         change = edit or _unedited
-        x, pos = self._attention(x, pos, change, edit is None, last)
+        x, pos = self._attention(x, pos, change, edit is None, last, prefixes)
         c = self.config
         a = self._read("mlp", x, pos, change)
         h = F.linear(a, self.mlp.c_fc.weight, self.mlp.c_fc.bias)
@@ -150,34 +156,48 @@ class Block(nn.Module):
         return x + change(f"{self.index}.mlp.resid_delta", abs_topk(d, c.kept("mlp_out"), inplace=True))
 
     def _attention(
-        self, x: Tensor, pos: Tensor | None, change: Edit, plain: bool, last: Tensor | None
+        self, x: Tensor, pos: Tensor | None, change: Edit, plain: bool, last: Tensor | None, prefixes: Prefixes | None
     ) -> tuple[Tensor, Tensor | None]:
         c, i, attn = self.config, self.index, self.attn
         a = self._read("attn", x, pos, change)
         together = len({c.kept("attn_q"), c.kept("attn_k"), c.kept("attn_v")}) == 1
-        rows = torch.arange(x.shape[0], device=x.device)
+
+        def at_last(t: Tensor) -> Tensor:
+            if prefixes is not None:
+                return t[:, last]
+            return t[torch.arange(t.shape[0], device=t.device), last, None]
+
         if together and last is None:
             joint = F.linear(a, attn.c_attn.weight, attn.c_attn.bias)
             q, k, v = abs_topk(joint, c.kept("attn_q"), groups=3, inplace=True).chunk(3, dim=-1)
         else:
             weights = attn.c_attn.weight.chunk(3)
             biases = attn.c_attn.bias.chunk(3) if c.bias else (None, None, None)
-            reads = (a if last is None else a[rows, last, None], a, a)
+            reads = (a if last is None else at_last(a), a, a)
             q, k, v = (
                 abs_topk(F.linear(r, w, b), c.kept(place), inplace=True)  # type: ignore[arg-type]
                 for r, w, b, place in zip(reads, weights, biases, ("attn_q", "attn_k", "attn_v"), strict=True)
             )
         if not plain:
             q, k, v = (change(f"{i}.attn.{name}", t) for name, t in (("q", q), ("k", k), ("v", v)))
+        end, trials = last, len(x)
+        if prefixes is not None:
+            if last is None:
+                q = prefixes.spread(q)
+            else:
+                q, end = q.flatten(0, 1)[:, None], prefixes.depth[last].repeat(trials)
+            k, v = prefixes.spread(k), prefixes.spread(v)
         q, k, v = (t.unflatten(-1, (c.n_head, c.d_head)).transpose(1, 2) for t in (q, k, v))
         sink = attn.sink_logit
-        y = attention(q, k, v, sink) if last is None else _attention_at(q, k, v, sink, last)
+        y = attention(q, k, v, sink) if end is None else _attention_at(q, k, v, sink, end)
         y = y.transpose(1, 2).flatten(2)
+        if prefixes is not None:
+            y = prefixes.gather(y, trials) if last is None else y.unflatten(0, (trials, -1))[:, :, 0]
         d = F.linear(y, attn.c_proj.weight, attn.c_proj.bias)
         d = change(f"{i}.attn.resid_delta", abs_topk(d, c.kept("attn_out"), inplace=True))
         if last is not None:
-            x = x[rows, last, None]
-            pos = None if pos is None else pos[0, last, None]
+            x = at_last(x)
+            pos = None if pos is None else pos[:, last] if prefixes is not None else pos[0, last, None]
         return x + d, pos
 
 
@@ -233,14 +253,28 @@ class SparseTransformer(nn.Module):
 
         With `last`, the final layer's queries and MLP are computed at those positions alone: same numbers, less work.
         """
-        x = self.wte(tokens)
+        where = torch.arange(tokens.shape[1], device=tokens.device)[None]
+        return self._through(self.wte(tokens), where, edit, last, None)
+
+    def hidden_at_ends(self, prefixes: Prefixes, edit: Edit | None = None, trials: int = 1) -> Tensor:
+        """Normalised final residual at each row's last token: [trials, rows, d_model].
+
+        Every prefix that rows share is computed once; `edit` sees [trials, prefixes, channels], and in the last layer,
+        from the queries on, [trials, rows, channels].
+        """
+        x = self.wte(prefixes.tokens).expand(trials, -1, -1)
+        return self._through(x, prefixes.depth[None], edit, prefixes.ends, prefixes)
+
+    def _through(
+        self, x: Tensor, where: Tensor, edit: Edit | None, last: Tensor | None, prefixes: Prefixes | None
+    ) -> Tensor:
         pos: Tensor | None = None
         if self.config.position != "none":
-            pos = self.wpe.weight[None, : tokens.shape[1]]
+            pos = self.wpe(where)
             if self.config.position == "additive":
                 x, pos = x + pos, None
         for block in self.blocks:
-            x = block(x, pos, edit, last if block.index == self.config.n_layer - 1 else None)
+            x = block(x, pos, edit, last if block.index == self.config.n_layer - 1 else None, prefixes)
         return self.ln_f(edit("final_resid", x) if edit else x)
 
     def forward(self, tokens: Tensor, edit: Edit | None = None, last: Tensor | None = None) -> Tensor:
