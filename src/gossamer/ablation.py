@@ -59,7 +59,13 @@ def methodology(name: str) -> Methodology:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ablation:
-    """A methodology applied to a set of nodes: `keep` is 1 where a node keeps its own value, per location."""
+    """A methodology applied to a circuit: `keep` is 1 where a node keeps its own value, per location.
+
+    edges (granularity edge): the circuit's (source, destination, matrix) numbers, [3, n]. With set `complement` every
+    other edge between kept nodes is ablated, with set `circuit` these are: the destination reads the source's
+    replacement value in place of its own.
+    """
 
     methodology: Methodology
     keep: dict[str, np.ndarray]
+    edges: np.ndarray | None = None

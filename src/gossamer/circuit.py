@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -34,7 +35,8 @@ class Calibration:
 class Circuit:
     """Kept nodes (sorted node numbers) of a layout, and the edges between them.
 
-    edges: src, dst (node numbers), weight (the matrix entry) and matrix (index into `matrices`). Set operations need
+    edges: src, dst (node numbers), weight (the matrix entry) and matrix (index into `matrices`). granularity: `node`
+    when every non-zero weight between two kept nodes is an edge, `edge` when some of them are cut. Set operations need
     equal layouts; they keep nodes and cut or drop edges accordingly, and drop the calibration.
     """
 
@@ -48,6 +50,7 @@ class Circuit:
     record: Record
     calibration: Calibration | None = None
     tied: bool = False
+    granularity: Literal["node", "edge"] = "node"
 
     @classmethod
     def from_nodes(
@@ -63,6 +66,11 @@ class Circuit:
             layout=graph.layout, nodes=kept, src=graph.src[inside], dst=graph.dst[inside], weight=weights[inside],
             matrix=graph.matrix[inside], matrices=graph.matrices, record=record, calibration=calibration, tied=tied,
         )  # fmt: skip
+
+    def only(self, kept: np.ndarray) -> Circuit:
+        """The same nodes with these of its edges (bool [edges] or indices), at granularity `edge`."""
+        edges = {k: getattr(self, k)[kept] for k in ("src", "dst", "weight", "matrix")}
+        return replace(self, **edges, granularity="edge")
 
     @property
     def n_nodes(self) -> int:
@@ -83,9 +91,16 @@ class Circuit:
         return self.layout.split(flags)
 
     def as_ablation(self, preset: str) -> Ablation:
-        """The one place that defines ablating a circuit or its complement."""
-        method = methodology(preset)
+        """The one place that defines ablating a circuit or its complement.
+
+        A circuit with cut edges is its edges: its complement are the other nodes and the edges that were cut, and to
+        ablate the circuit is to ablate its edges and no node.
+        """
+        method = replace(methodology(preset), granularity=self.granularity)
         inside = self.kept_by_location()
+        if self.granularity == "edge":
+            keep = {k: v | (method.set == "circuit") for k, v in inside.items()}
+            return Ablation(methodology=method, keep=keep, edges=np.stack([self.src, self.dst, self.matrix]))
         keep = inside if method.set == "complement" else {k: ~v for k, v in inside.items()}
         return Ablation(methodology=method, keep=keep)
 
@@ -104,9 +119,11 @@ class Circuit:
         _, first = np.unique(table, axis=1, return_index=True)
         inside = first[np.isin(table[0, first], nodes) & np.isin(table[1, first], nodes)]
         record = self.record.model_copy(update={"method": "set-operation", "config": {}})
+        grains = {p.granularity for p in parts}
         return Circuit(
             layout=self.layout, nodes=nodes, src=table[0, inside], dst=table[1, inside], weight=weight[inside],
             matrix=table[2, inside], matrices=self.matrices, record=record, tied=self.tied,
+            granularity="edge" if "edge" in grains and other is not None else "node",
         )  # fmt: skip
 
     def __and__(self, other: Circuit) -> Circuit:
@@ -127,6 +144,7 @@ class Circuit:
             "format_version": FORMAT_VERSION, "kind": "gossamer-circuit", "grain": self.layout.grain,
             "locations": json.dumps(self.layout.locations), "matrices": json.dumps(self.matrices),
             "record": self.record.model_dump_json(), "tied": json.dumps(self.tied),
+            "granularity": self.granularity,
             "calibration": json.dumps(self.calibration and [self.calibration.scale, self.calibration.shift]),
         }  # fmt: skip
         return save_arrays(arrays, meta, path)
@@ -136,12 +154,12 @@ class Circuit:
         """The inverse of save; a damaged file or one of another kind is CorruptFile."""
         arrays, meta = load_arrays(path, "gossamer-circuit")
         try:
-            fit = json.loads(meta["calibration"])
+            fit, granularity = json.loads(meta["calibration"]), meta.get("granularity", "node")
             found = cls(
                 layout=layout_of(meta), **{k: arrays[k] for k in ("nodes", "src", "dst", "weight", "matrix")},
                 matrices=tuple(json.loads(meta["matrices"])), record=Record.model_validate_json(meta["record"]),
                 calibration=Calibration(scale=float(fit[0]), shift=float(fit[1])) if fit else None,
-                tied=json.loads(meta["tied"]),
+                tied=json.loads(meta["tied"]), granularity=granularity,  # type: ignore[arg-type]
             )  # fmt: skip
         except (LookupError, TypeError, ValueError) as error:
             raise CorruptFile(f"{path} is not a whole circuit file ({one_line(error)}); make it again.") from error
@@ -162,6 +180,8 @@ class Circuit:
             return f"has nodes {nodes[0]} to {nodes[-1]}, its layout has 0 to {self.layout.n_nodes - 1}"
         if not np.isin(np.concatenate([self.src, self.dst]), nodes).all():
             return "has edges whose ends are not among its nodes"
+        if self.granularity not in ("node", "edge"):
+            return f"has granularity {self.granularity!r}, expected node or edge"
         if ((self.matrix < 0) | (self.matrix >= len(self.matrices))).any():
             return f"has edges of matrices that are not among its {len(self.matrices)}"
         return ""

@@ -24,6 +24,17 @@ class Outcome(NamedTuple):
     reads: dict[str, Tensor]
 
 
+class EdgeMasks(NamedTuple):
+    """Edges of a channel graph, each with how much of the source's own value its destination reads.
+
+    edges: (source, destination, matrix) numbers, [3, n]; keep: [n], 1 the source's value, 0 its replacement. An edge
+    that is not listed is kept.
+    """
+
+    edges: np.ndarray
+    keep: Tensor
+
+
 class Subject(Protocol):
     """A model with its tokenizer and its reference means."""
 
@@ -44,10 +55,11 @@ class Subject(Protocol):
 
     def run(
         self, batch: Encoded, *, ablation: Ablation | None = None, masks: Mapping[str, Tensor] | None = None,
-        value: str = "mean", reads: Sequence[str] = (),
+        edges: EdgeMasks | None = None, value: str = "mean", reads: Sequence[str] = (),
     ) -> Outcome:  # fmt: skip
         """Forward pass at each prompt's last token, under an ablation or under masks ([channels] or
-        [trials, channels], gradients flow into them; `value` says what masked nodes become: mean or zero)."""
+        [trials, channels]) and edge masks; gradients flow into both. `value` says what masked nodes become, and what
+        is read over masked edges: mean or zero."""
 
 
 def require_model_of(record: Record, model: Subject) -> None:

@@ -8,7 +8,7 @@ import torch
 from toys import PLANTED_NODES, planted_task, random_model
 
 from gossamer.discover import PruneConfig, prune, prune_config
-from gossamer.discover.prune import _batches, circuit_loss, train_masks
+from gossamer.discover.prune import batches, circuit_loss, train_masks
 from gossamer.errors import BadInput
 from gossamer.metric import LN2, task_loss_nats
 from gossamer.models import LoadedModel
@@ -122,7 +122,7 @@ def test_the_penalty_is_on_the_scale_of_the_halved_loss(planted: LoadedModel) ->
 
 @pytest.mark.parametrize(("pairs", "size"), [(40, 32), (63, 32), (7, 32), (64, 32)])
 def test_every_pair_is_trained_on(pairs: int, size: int) -> None:
-    starts = _batches(pairs, size, seed=0)
+    starts = batches(pairs, size, seed=0)
     seen = {i for _ in range(-(-pairs // size)) for begin in [next(starts)] for i in range(begin, begin + size)}
     assert set(range(pairs)) <= seen
 

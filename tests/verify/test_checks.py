@@ -14,7 +14,7 @@ from gossamer.models import LoadedModel
 from gossamer.record import Record
 from gossamer.task import Task
 from gossamer.verify import BATTERY, run_checks
-from gossamer.verify.nulls import gaps, matched_random_masks, members
+from gossamer.verify.nulls import gaps, random_circuits
 
 
 def test_the_planted_circuit_passes_every_check(planted: LoadedModel, planted_pairs: Task) -> None:
@@ -63,12 +63,28 @@ def test_random_circuits_match_size_at_every_location(small: LoadedModel) -> Non
     circuit = Circuit.from_nodes(
         graph, small.edge_weights(graph), nodes, record=Record.now(method="t", config={}, seed=0)
     )
-    masks = matched_random_masks(circuit, 20, seed=1)
+    drawn = random_circuits(circuit, graph, 20, seed=1)
     for name, inside in circuit.kept_by_location().items():
-        assert (masks[name].sum(1) == inside.sum()).all()
-    assert len({m.tobytes() for m in masks["0.mlp.post_act"]}) > 1
-    again = matched_random_masks(circuit, 20, seed=1)
-    assert all((masks[k] == again[k]).all() for k in masks)
+        assert all(d.kept_by_location()[name].sum() == inside.sum() for d in drawn)
+    assert len({d.nodes.tobytes() for d in drawn}) == 20
+    again = random_circuits(circuit, graph, 20, seed=1)
+    assert all((a.nodes == b.nodes).all() for a, b in zip(drawn, again, strict=True))
+
+
+def test_random_circuits_of_edges_match_the_matrices(small: LoadedModel) -> None:
+    graph = small.graph("channel")
+    whole = Circuit.from_nodes(
+        graph, small.edge_weights(graph), range(0, 200, 2), record=Record.now(method="t", config={}, seed=0)
+    )
+    circuit = whole.only(np.arange(0, whole.n_edges, 2))
+    edges = {tuple(e) for e in np.stack([graph.src, graph.dst, graph.matrix], axis=1).tolist()}
+    for drawn in random_circuits(circuit, graph, 5, seed=1):
+        assert drawn.granularity == "edge"
+        assert (np.bincount(drawn.matrix, minlength=12) == np.bincount(circuit.matrix, minlength=12)).all()
+        assert {tuple(e) for e in np.stack([drawn.src, drawn.dst, drawn.matrix], axis=1).tolist()} <= edges
+        assert np.isin(np.concatenate([drawn.src, drawn.dst]), drawn.nodes).all()
+        for name, inside in circuit.kept_by_location().items():
+            assert drawn.kept_by_location()[name].sum() >= inside.sum()
 
 
 def test_the_engine_and_the_ablation_agree(small: LoadedModel, planted_pairs: Task) -> None:
@@ -79,7 +95,7 @@ def test_the_engine_and_the_ablation_agree(small: LoadedModel, planted_pairs: Ta
     heldout = small.encode(planted_pairs.heldout)
     for preset in ("gao-mean", "gao-mean-circuit", "zero-complement", "zero-circuit"):
         direct = small.run(heldout, ablation=circuit.as_ablation(preset)).gap
-        assert (gaps(small, circuit, heldout, preset, members(circuit))[0] == direct).all()
+        assert (gaps(small, circuit, heldout, preset, [circuit])[0] == direct).all()
 
 
 def test_a_circuit_of_another_model_is_refused(planted: LoadedModel, planted_pairs: Task) -> None:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gossamer.cli.console import Device, Json, ModelName, Set, emit, fields, say, steps, table
 
+if TYPE_CHECKING:
+    from gossamer.commands.reports import PruneReport
+
 app = typer.Typer(no_args_is_help=True, help="Find the circuit of a task.")
+
+TaskName = Annotated[str, typer.Argument(help="A task (see gossamer tasks), or a .jsonl or .csv file of pairs.")]
+TargetLoss = Annotated[float | None, typer.Option(help="Task loss the circuit must reach, in nats (0.15).")]
+Penalties = Annotated[list[float] | None, typer.Option(help="Node penalty; repeat it to search several at once.")]
+TaskSeed = Annotated[int, typer.Option(help="Seed of the task's pairs.")]
 
 
 @app.callback()
@@ -20,19 +28,17 @@ def _group() -> None:
 @app.command("prune")
 def prune(
     model: ModelName,
-    task: Annotated[str, typer.Argument(help="A task (see gossamer tasks), or a .jsonl or .csv file of pairs.")],
+    task: TaskName,
     out: Annotated[Path | None, typer.Option(help="Run folder to write; default runs/TASK-MODEL.")] = None,
-    target_loss: Annotated[float | None, typer.Option(help="Task loss the circuit must reach, in nats (0.15).")] = None,
-    k_coef: Annotated[
-        list[float] | None, typer.Option(help="Node penalty; repeat it to search several at once.")
-    ] = None,
+    target_loss: TargetLoss = None,
+    k_coef: Penalties = None,
     steps_: Annotated[int | None, typer.Option("--steps", help="Steps of mask training.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate of the masks.")] = None,
     batch_pairs: Annotated[int | None, typer.Option(help="Pairs per step.")] = None,
     calibrate: Annotated[bool, typer.Option("--calibrate", help="Fit scale and shift of the circuit's logit.")] = False,
     tied: Annotated[bool, typer.Option("--tied", help="One mask for a query channel and its key channel.")] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of the masks and of the batches.")] = None,
-    task_seed: Annotated[int, typer.Option(help="Seed of the task's pairs.")] = 0,
+    task_seed: TaskSeed = 0,
     set_: Set = None,
     device: Device = "cpu",
     json: Json = False,
@@ -49,11 +55,49 @@ def prune(
         r = commands.prune(
             model, task, out=out, device=device, task_seed=task_seed, progress=progress, say=say, **search,
         )  # fmt: skip
+    _emit(r, json)
 
+
+@app.command("prune-edges")
+def prune_edges(
+    model: ModelName,
+    task: TaskName,
+    out: Annotated[Path | None, typer.Option(help="Run folder to write; default runs/TASK-MODEL-edges.")] = None,
+    target_loss: TargetLoss = None,
+    k_coef: Penalties = None,
+    edge_coef: Annotated[
+        list[float] | None, typer.Option(help="Edge penalty; repeat it to search several, one after the other.")
+    ] = None,
+    start: Annotated[
+        list[float] | None, typer.Option(help="Size of a start, in node circuits of the target loss; repeatable.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the masks and of the batches.")] = None,
+    task_seed: TaskSeed = 0,
+    set_: Set = None,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Prune nodes, then learn a mask over the edges between them and cut it at the target loss."""
+    from gossamer import commands
+    from gossamer.discover import EdgePruneConfig
+
+    search = fields(
+        EdgePruneConfig, set_, target_loss=target_loss, k_coef=k_coef or None, edge_coef=edge_coef or None,
+        start=start or None, seed=seed,
+    )  # fmt: skip
+    with steps("learning masks") as progress:
+        r = commands.prune_edges(
+            model, task, out=out, device=device, task_seed=task_seed, progress=progress, say=say, **search,
+        )  # fmt: skip
+    _emit(r, json)
+
+
+def _emit(r: PruneReport, json: bool) -> None:
     def text() -> None:
         rows = [
             [
                 f"{t['k_coef']:g}",
+                f"{t['start_nodes']} nodes, {t['start_edges']} edges" if "start_nodes" in t else "all",
                 "yes" if t["reached"] else "no",
                 str(t["nodes"]),
                 str(t["edges"]),
@@ -61,9 +105,12 @@ def prune(
             ]
             for t in r.trials
         ]
-        table("Masks tried (training split)", ["node penalty", "reached", "nodes", "edges", "task loss (nats)"], rows)
+        table(
+            "Masks tried (training split)", ["penalty", "start", "reached", "nodes", "edges", "task loss (nats)"], rows
+        )
         if r.reached:
-            typer.echo(f"{r.nodes} nodes and {r.edges} edges do {r.task}: held-out loss {r.loss_heldout:.3f} nats,")
+            of = "" if r.edges_of_nodes is None else f" (the node circuit: {r.edges_of_nodes})"
+            typer.echo(f"{r.nodes} nodes and {r.edges} edges{of} do {r.task}: held-out loss {r.loss_heldout:.3f} nats,")
         else:
             typer.echo(
                 f"NOT REACHED: no circuit has a loss of {r.target_loss:g} nats; the best found has {r.nodes} nodes, "

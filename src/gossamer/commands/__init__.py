@@ -27,6 +27,7 @@ from gossamer.commands.reports import (
 from gossamer.errors import BadInput, require_new
 
 if TYPE_CHECKING:
+    from gossamer.discover import PruneConfig
     from gossamer.models import LoadedModel
     from gossamer.task import Example, Task
     from gossamer.train.loop import Progress
@@ -39,7 +40,19 @@ CALIBRATION_PAIRS = 512
 Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
 
-__all__ = ["demo", "means", "prune", "replay", "show", "sweep_prune", "tasks", "tasks_check", "train", "verify"]
+__all__ = [
+    "demo",
+    "means",
+    "prune",
+    "prune_edges",
+    "replay",
+    "show",
+    "sweep_prune",
+    "tasks",
+    "tasks_check",
+    "train",
+    "verify",
+]
 
 
 def _silent(line: str) -> None:
@@ -102,21 +115,45 @@ def prune(
 
     `search` changes fields of gossamer.discover.PruneConfig (target_loss, k_coef, steps, seed, calibrate, tied, ...).
     """
-    from gossamer.commands.run_folder import next_free, write_run
-    from gossamer.discover import prune as method
     from gossamer.discover import prune_config
+
+    return _discover("prune", model, task, prune_config(**search), out, device, task_seed, progress, say)
+
+
+def prune_edges(
+    model: str | Path, task: str | Path, *, out: str | Path | None = None, device: str = "cpu", task_seed: int = 0,
+    progress: Steps | None = None, say: Say = _silent, **search: Any,
+) -> PruneReport:  # fmt: skip
+    """As `prune`, then the edges of the circuit (default folder: runs/TASK-MODEL-edges, numbered if taken).
+
+    `search` changes fields of gossamer.discover.EdgePruneConfig: those of `prune` and edge_coef, start, edge_steps,
+    edge_lr.
+    """
+    from gossamer.discover import edge_prune_config
+
+    return _discover("prune-edges", model, task, edge_prune_config(**search), out, device, task_seed, progress, say)
+
+
+def _discover(
+    name: str, model: str | Path, task: str | Path, config: PruneConfig, out: str | Path | None, device: str,
+    task_seed: int, progress: Steps | None, say: Say,
+) -> PruneReport:  # fmt: skip
+    from gossamer.commands.run_folder import next_free, write_run
     from gossamer.models import from_pretrained
+    from gossamer.registry import method
     from gossamer.tasks import load_task
 
     started = time.perf_counter()
-    config = prune_config(**search)
     found_task = load_task(str(task), task_seed)
     loaded = from_pretrained(model, device)
-    folder = Path(out) if out else next_free(Path("runs") / f"{found_task.name}-{loaded.name.replace('/', '-')}")
+    suffix = name.removeprefix("prune")
+    folder = Path(out) if out else next_free(
+        Path("runs") / f"{found_task.name}-{loaded.name.replace('/', '-')}{suffix}"
+    )  # fmt: skip
     require_new(folder)
     full = _scores_of(loaded, found_task.heldout)
     say(f"{loaded.name} answers {full[0]:.1%} of held-out pairs right; searching {len(config.k_coef)} masks")
-    pruned = method(loaded, found_task, config, progress=progress)
+    pruned = method[name](loaded, found_task, config, progress=progress)
     write_run(folder, pruned, loaded.source, str(task), task_seed, accuracy_full=full[0], loss_full=full[2])
     c = pruned.circuit
     return PruneReport(
@@ -124,6 +161,7 @@ def prune(
         target_loss=config.target_loss, nodes=c.n_nodes, edges=c.n_edges, loss_train=pruned.loss_train,
         loss_heldout=pruned.loss_heldout, loss_full=full[2], accuracy_circuit=pruned.accuracy_heldout,
         accuracy_full=full[0], trials=tuple(t._asdict() for t in pruned.trials), seconds=time.perf_counter() - started,
+        edges_of_nodes=c.record.details.get("edges_of_node_circuit"),
     )  # fmt: skip
 
 

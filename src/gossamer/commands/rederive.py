@@ -19,6 +19,7 @@ from gossamer.discover.prune import (
     owners,
     ranking,
 )
+from gossamer.discover.prune_edges import EdgePruneConfig
 from gossamer.errors import BadInput
 from gossamer.evidence import load_evidence
 from gossamer.metric import paired_accuracy, task_loss_nats
@@ -59,37 +60,38 @@ def differences(
     _losses(compare, run)
     _evidence(compare, run)
     if search:
-        found = method[record.method](model, run.task, PruneConfig(**record.config), progress=progress)
+        kind = EdgePruneConfig if record.method == "prune-edges" else PruneConfig
+        found = method[record.method](model, run.task, kind(**record.config), progress=progress)
         compare.same("largest change of a score", 0.0, float(np.abs(found.scores.values - run.scores.values).max()))
         compare.same("nodes found otherwise", 0, int(np.setxor1d(found.circuit.nodes, circuit.nodes).size))
-        for stored, now in zip(result.trials, found.trials, strict=True):
-            compare.same(f"trial of node penalty {now.k_coef:g}: edges", stored["edges"], now.edges)
-            compare.same(f"trial of node penalty {now.k_coef:g}: loss", stored["loss_nats"], now.loss_nats)
+        compare.same("edges found otherwise", 0, len(_edges(found.circuit).keys() ^ _edges(circuit).keys()))
+        for number, (stored, now) in enumerate(zip(result.trials, found.trials, strict=True), 1):
+            compare.same(f"trial {number}: edges", stored["edges"], now.edges)
+            compare.same(f"trial {number}: loss", stored["loss_nats"], now.loss_nats)
     return compare.compared, compare.found
 
 
 def _cut(compare: _Comparison, run: Run) -> None:
-    """The circuit is the cut through the scores, and its edges are the model's."""
+    """The circuit is the cut through the scores (node granularity), and its edges are the model's."""
     circuit, result, graph = run.circuit, run.about.result, run.model.graph("channel")
     again = Circuit.from_nodes(graph, run.model.edge_weights(graph), circuit.nodes, record=circuit.record)
-    ranked = ranking(owners(graph, circuit.tied), run.scores.values)
-    cut = ranked.nodes(ranked.units(circuit.n_nodes))
+    ours, theirs = _edges(circuit), _edges(again)
     compare.same("nodes", result.nodes, circuit.n_nodes)
-    compare.same("nodes that are not the top of the scores", 0, int(np.setdiff1d(circuit.nodes, cut).size))
-    compare.same("edges", result.edges, again.n_edges)
-    ours, theirs = (
-        {tuple(e) for e in zip(c.src.tolist(), c.dst.tolist(), c.matrix.tolist(), strict=True)}
-        for c in (circuit, again)
-    )
-    compare.same("edges that are not weights of the model", 0, len(ours ^ theirs))
-    if ours == theirs:
-        change = np.abs(_by_end(again) - _by_end(circuit)).max(initial=0)
-        compare.same("largest change of an edge weight", 0.0, float(change))
+    compare.same("edges that are not weights of the model", 0, len(ours.keys() - theirs.keys()))
+    if circuit.granularity == "node":
+        ranked = ranking(owners(graph, circuit.tied), run.scores.values)
+        cut = ranked.nodes(ranked.units(circuit.n_nodes))
+        compare.same("nodes that are not the top of the scores", 0, int(np.setdiff1d(circuit.nodes, cut).size))
+        compare.same("weights of the model that are not edges", 0, len(theirs.keys() - ours.keys()))
+    compare.same("edges", result.edges, len(ours.keys() & theirs.keys()))
+    change = max((abs(ours[e] - theirs[e]) for e in ours.keys() & theirs.keys()), default=0.0)
+    compare.same("largest change of an edge weight", 0.0, change)
 
 
-def _by_end(circuit: Circuit) -> np.ndarray:
-    """Edge weights in the order of their ends and matrices."""
-    return circuit.weight[np.lexsort((circuit.matrix, circuit.dst, circuit.src))]
+def _edges(circuit: Circuit) -> dict[tuple[int, int, int], float]:
+    """Weight by (source, destination, matrix)."""
+    ends = zip(circuit.src.tolist(), circuit.dst.tolist(), circuit.matrix.tolist(), strict=True)
+    return dict(zip(ends, circuit.weight.tolist(), strict=True))
 
 
 def _losses(compare: _Comparison, run: Run) -> None:

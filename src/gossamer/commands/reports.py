@@ -49,6 +49,7 @@ class PruneReport(Report):
     accuracy_full: float
     trials: tuple[dict[str, float | int | bool], ...]
     seconds: float
+    edges_of_nodes: int | None = None  # prune-edges: of the node circuit it started from
 
 
 class VerifyReport(Report):

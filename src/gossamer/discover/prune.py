@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -63,8 +63,16 @@ class PruneConfig(BaseModel):
 
 def prune_config(**changes: Any) -> PruneConfig:
     """The default search with fields changed; a value out of range is BadInput."""
+    return options(PruneConfig, changes)
+
+
+C = TypeVar("C", bound=PruneConfig)
+
+
+def options(kind: type[C], changes: dict[str, Any]) -> C:
+    """A search's options, defaults where None is given; a value out of range is BadInput."""
     try:
-        return PruneConfig.model_validate({k: v for k, v in changes.items() if v is not None})
+        return kind.model_validate({k: v for k, v in changes.items() if v is not None})
     except ValidationError as error:
         raise BadInput(f"The pruning options do not hold together: {one_line(error)}.") from error
 
@@ -102,7 +110,7 @@ class Pruned:
     loss_heldout: float
     accuracy_heldout: float
     curve: tuple[CurvePoint, ...]
-    trials: tuple[Trial, ...]
+    trials: tuple[NamedTuple, ...]
 
 
 @method("prune")
@@ -222,7 +230,7 @@ def loss_at(
     return float(task_loss_nats(calibrate(z, fit.scale, fit.shift)).mean()), fit
 
 
-def _batches(n_pairs: int, size: int, seed: int) -> Iterator[int]:
+def batches(n_pairs: int, size: int, seed: int) -> Iterator[int]:
     """Starts of batches (the last may be short), epoch after epoch in another order, the same for every trial."""
     rng = np.random.default_rng(seed)
     starts = np.arange(0, n_pairs, size)
@@ -243,11 +251,10 @@ def mask_ranking(owner: np.ndarray, tau: Tensor) -> MaskRanking:
     return MaskRanking(ranking(owner, values), int((values[np.unique(owner)] > 0).sum()))
 
 
-def _learning_rate(step: int, config: PruneConfig) -> float:
+def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
     """Linear warm-up, then linear decay to 0 (the paper's text says no warm-up, its table lists one)."""
-    p = (step + 1) / config.steps
-    w = config.warmup_fraction
-    return config.lr * (p / w if p < w else max(0.0, (1 - p) / (1 - w) + 1 / config.steps))
+    p = (step + 1) / steps
+    return peak * (p / warmup if p < warmup else max(0.0, (1 - p) / (1 - warmup) + 1 / steps))
 
 
 def split_masks(graph: Graph, m: Tensor) -> dict[str, Tensor]:
@@ -282,7 +289,7 @@ def train_masks(
         for tau, c in zip(taus, each, strict=True)
     ]
     optimizer = torch.optim.AdamW(groups, lr=first.lr, foreach=True)
-    starts = _batches(train.n_pairs, first.batch_pairs, first.seed)
+    starts = batches(train.n_pairs, first.batch_pairs, first.seed)
     for step in range(first.steps):
         begin = next(starts)
         batch = train.pairs(begin, begin + first.batch_pairs)
@@ -293,7 +300,7 @@ def train_masks(
         with torch.no_grad():
             for tau, group, c in zip(taus, optimizer.param_groups, each, strict=True):
                 torch.nn.utils.clip_grad_norm_(tau, c.grad_clip)
-                group["lr"] = _learning_rate(step, c)
+                group["lr"] = learning_rate(step, c.steps, c.lr, c.warmup_fraction)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             torch._foreach_clamp_min_(taus, -1.0)

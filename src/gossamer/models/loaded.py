@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from gossamer.ablation import Ablation
 from gossamer.corpora.tokenizer import END_OF_TEXT
@@ -20,7 +21,7 @@ from gossamer.graph import Graph, Layout
 from gossamer.mask import apply_masks
 from gossamer.models.prefixes import Prefixes
 from gossamer.models.sparse import SparseTransformer
-from gossamer.subject import Outcome
+from gossamer.subject import EdgeMasks, Outcome
 from gossamer.task import Encoded, Example, encode
 
 PAIRS_AT_ONCE = 256  # a run without gradients needs memory for so many pairs
@@ -63,6 +64,24 @@ def model_sha256(model: SparseTransformer) -> str:
     own = hashlib.sha256(model.config.model_dump_json().encode())
     own.update(tensors_sha256(weights_of(model)).encode())
     return own.hexdigest()
+
+
+class _Method(nn.Module):
+    """A method of a model as a module, which is what torch can call with other parameters."""
+
+    def __init__(self, model: SparseTransformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, method: str, *args: Any) -> Tensor:
+        return getattr(self.model, method)(*args)
+
+
+def _call(model: SparseTransformer, changed: Mapping[str, Tensor], method: str, *args: Any) -> Tensor:
+    """A method of the model with some of its parameters changed."""
+    if not changed:
+        return getattr(model, method)(*args)
+    return functional_call(_Method(model), {f"model.{k}": v for k, v in changed.items()}, (method, *args))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,11 +177,52 @@ class LoadedModel:
             raise BadInput(f"Expected the graph of {self.name} itself; take it from model.graph('channel').")
         return self._channel_graph[1]
 
+    def _edge_masks(self, ablation: Ablation) -> EdgeMasks | None:
+        """An ablation of granularity edge as masks over the edges it ablates."""
+        if ablation.edges is None:
+            return None
+        listed = ablation.edges
+        if ablation.methodology.set == "complement":
+            graph = self.graph()
+            inside = graph.between(np.flatnonzero(np.concatenate([ablation.keep[k] for k, _ in self.layout.locations])))
+            between = np.stack([graph.src[inside], graph.dst[inside], graph.matrix[inside]])
+            sizes = (self.layout.n_nodes, self.layout.n_nodes, len(graph.matrices))
+            kept = np.isin(*(np.ravel_multi_index(tuple(e.astype(np.int64)), sizes) for e in (between, listed)))
+            listed = between[:, ~kept]
+        return EdgeMasks(listed, torch.zeros(listed.shape[1], dtype=self.model.lm_head.weight.dtype))
+
+    def _weights_under(self, edges: EdgeMasks, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Parameters of the matrices with masked edges: the masked share of a weight moves, times the source's
+        replacement, into the bias of its destination."""
+        if not self.model.config.bias:
+            raise Unsupported(
+                "ablated edges in a model without biases", "what a cut edge is replaced by goes into the bias", "nodes"
+            )
+        changed = dict[str, Tensor]()
+        keep = edges.keep.to(self.model.lm_head.weight)
+        for number in np.unique(edges.edges[2]).tolist():
+            name, source, destination, _ = self._matrices()[number]
+            mine = np.flatnonzero(edges.edges[2] == number)
+            rows, columns = (
+                torch.from_numpy(edges.edges[end, mine] - self.layout.starts[at]).to(self.device)
+                for end, at in ((1, destination), (0, source))
+            )
+            module, _, part = f"h.{name}".partition(".c_attn.")
+            if part:
+                module, rows = f"{module}.c_attn", rows + "qkv".index(part) * self.model.config.d_attn
+            weight, bias = (changed.get(f"{module}.{p}", self.model.get_parameter(f"{module}.{p}"))
+                            for p in ("weight", "bias"))  # fmt: skip
+            moved = (1 - keep[mine]) * weight.detach()[rows, columns]
+            changed[f"{module}.weight"] = weight.index_put((rows, columns), -moved, accumulate=True)
+            changed[f"{module}.bias"] = bias.index_add(0, rows, moved * means[source][columns])
+        return changed
+
     def _check_run(
-        self, ablation: Ablation | None, masks: Mapping[str, Tensor] | None, value: str, reads: Sequence[str]
-    ) -> None:
+        self, ablation: Ablation | None, masks: Mapping[str, Tensor] | None, edges: EdgeMasks | None, value: str,
+        reads: Sequence[str],
+    ) -> None:  # fmt: skip
         """BadInput for what `run` cannot do as asked."""
-        if ablation is not None and masks:
+        if ablation is not None and (masks or edges):
             raise BadInput("Expected an ablation or masks, got both.")
         if value not in ("mean", "zero"):
             raise BadInput(f"Expected value mean or zero, got {value!r}.")
@@ -180,17 +240,18 @@ class LoadedModel:
 
     def run(
         self, batch: Encoded, *, ablation: Ablation | None = None, masks: Mapping[str, Tensor] | None = None,
-        value: str = "mean", reads: Sequence[str] = (),
+        edges: EdgeMasks | None = None, value: str = "mean", reads: Sequence[str] = (),
     ) -> Outcome:  # fmt: skip
         """Logit gap of every row at its last token, and the activations asked for.
 
         masks with a trial axis [trials, channels] repeat the batch once per trial: gap is [trials * rows]. Reads keep
         all positions, which costs the final layer's full width; without them only the last position is computed.
         """
-        self._check_run(ablation, masks, value, reads)
+        self._check_run(ablation, masks, edges, value, reads)
         if not reads and not torch.is_grad_enabled() and batch.n_pairs > PAIRS_AT_ONCE:
             parts = [batch.pairs(i, i + PAIRS_AT_ONCE) for i in range(0, batch.n_pairs, PAIRS_AT_ONCE)]
-            gaps = [self.run(b, ablation=ablation, masks=masks, value=value).gap.view(-1, len(b.last)) for b in parts]
+            gaps = [self.run(b, ablation=ablation, masks=masks, edges=edges, value=value).gap for b in parts]
+            gaps = [g.view(-1, len(b.last)) for g, b in zip(gaps, parts, strict=True)]
             return Outcome(torch.cat(gaps, dim=1).flatten(), {})
         tokens, last = batch.tokens.to(self.device), batch.last.to(self.device)
         weight = self.model.lm_head.weight
@@ -202,6 +263,7 @@ class LoadedModel:
         if ablation is not None:
             value = ablation.methodology.value
             masks = {k: torch.from_numpy(v).to(weight) for k, v in ablation.keep.items()}
+            edges = self._edge_masks(ablation)
         trials = 1
         if masks:
             masks = {k: m.to(self.device) for k, m in masks.items()}
@@ -215,10 +277,13 @@ class LoadedModel:
                 found[location] = x
             return x
 
+        changed = self._weights_under(edges, self.means(value)) if edges is not None else {}
         if reads:
             repeated, rows = tokens.repeat(trials, 1), torch.arange(trials * len(tokens), device=self.device)
-            hidden = self.model.hidden(repeated, edit)[rows, last.repeat(trials)].unflatten(0, (trials, -1))
+            hidden = _call(self.model, changed, "hidden", repeated, edit)[rows, last.repeat(trials)]
+            hidden = hidden.unflatten(0, (trials, -1))
         else:
-            hidden = self.model.hidden_at_ends(Prefixes.of(tokens, last), edit if change else None, trials)
+            prefixes = Prefixes.of(tokens, last)
+            hidden = _call(self.model, changed, "hidden_at_ends", prefixes, edit if change else None, trials)
         gap = (hidden * direction).sum(-1) + bias
         return Outcome(gap.flatten(), found)

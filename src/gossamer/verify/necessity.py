@@ -6,7 +6,6 @@ nodes makes anything look necessary, hence the random sets of equal size.
 
 from __future__ import annotations
 
-from gossamer.ablation import methodology
 from gossamer.evidence import Evidence
 from gossamer.metric import LN2, task_loss_nats
 from gossamer.registry import check
@@ -28,6 +27,6 @@ def necessity(trial: Trial, *, target_loss: float) -> Evidence:
     return Evidence(
         claim="necessity: without the circuit the model cannot do the task", value=m.value, unit="nats of task loss",
         interval=m.interval, n=m.n, nulls=m.nulls, seed=trial.seed, verdict="pass" if good else "fail",
-        methodology=methodology(PRESET).as_dict(),
+        methodology=trial.circuit.as_ablation(PRESET).methodology.as_dict(),
         threshold="fails if the interval reaches down to ln 2 = 0.693 nats, or random sets of the same size reach it",
     )  # fmt: skip

@@ -1,6 +1,9 @@
-"""Random circuits that match a circuit's size at every location: what a circuit that is not one would score."""
+"""Random circuits that match a circuit's size: what a circuit that is not one would score."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -8,52 +11,63 @@ from torch import Tensor
 
 from gossamer.ablation import methodology
 from gossamer.circuit import Circuit
+from gossamer.graph import Graph
 from gossamer.metric import calibrate
 from gossamer.subject import Subject
 from gossamer.task import Encoded
 
 DRAWS = 20
+SAME_NODES = "random circuit of the same size at every location"
+SAME_EDGES = "random circuit with as many edges of every matrix"
 
 
-def matched_random_masks(circuit: Circuit, draws: int, seed: int) -> dict[str, np.ndarray]:
-    """Boolean [draws, channels] per location: as many nodes as the circuit keeps there, drawn from all channels.
+def random_circuits(circuit: Circuit, graph: Graph, draws: int, seed: int) -> list[Circuit]:
+    """Circuits of the same size, drawn from the whole graph; a draw may hit parts of the circuit.
 
-    A draw may hit nodes of the circuit. A tied circuit's draws keep their query and key channels tied.
+    Granularity node: as many nodes at every location (edges are not listed: they do not matter). Granularity edge: as
+    many edges of every matrix, their ends, and at every location at least as many nodes. A tied circuit's draws keep
+    their query and key channels tied.
     """
     rng = np.random.default_rng(seed)
-    found: dict[str, np.ndarray] = {}
+    return [_random(circuit, graph, rng) for _ in range(draws)]
+
+
+def _random(circuit: Circuit, graph: Graph, rng: np.random.Generator) -> Circuit:
+    edges = np.empty(0, dtype=np.int64)
+    if circuit.granularity == "edge":
+        wanted = np.bincount(circuit.matrix, minlength=len(graph.matrices))
+        edges = np.concatenate([
+            rng.choice(np.flatnonzero(graph.matrix == number), n, replace=False) for number, n in enumerate(wanted)
+        ])  # fmt: skip
+    kept = np.zeros(graph.layout.n_nodes, dtype=bool)
+    kept[graph.src[edges]] = kept[graph.dst[edges]] = True
     for name, inside in circuit.kept_by_location().items():
+        here = graph.layout.split(kept)[name]
         if circuit.tied and name.endswith(".attn.k"):
-            found[name] = found[name[:-1] + "q"]
+            here |= graph.layout.split(kept)[name[:-1] + "q"]
             continue
-        rank = rng.random((draws, len(inside))).argsort(axis=1).argsort(axis=1)
-        found[name] = rank < int(inside.sum())
-    return found
+        free = np.flatnonzero(~here)
+        more = int(inside.sum()) - int(here.sum())
+        here[rng.permutation(free)[: max(0, more)]] = True
+    return replace(
+        circuit, nodes=np.flatnonzero(kept), src=graph.src[edges], dst=graph.dst[edges], matrix=graph.matrix[edges],
+        weight=np.zeros(len(edges), dtype=circuit.weight.dtype),
+    )  # fmt: skip
+
+
+def whole_or_nothing(circuit: Circuit, every: bool) -> Circuit:
+    """The full circuit (`every` node) or the empty one, at granularity node."""
+    nodes = np.arange(circuit.layout.n_nodes if every else 0)
+    return replace(circuit.only(np.empty(0, dtype=np.int64)), nodes=nodes, granularity="node")
 
 
 @torch.no_grad()
-def gaps(model: Subject, circuit: Circuit, batch: Encoded, preset: str, masks: dict[str, np.ndarray]) -> Tensor:
-    """Logit gap [draws, rows] with each drawn set in the circuit's place; calibrated exactly as the circuit is.
-
-    masks: boolean [draws, channels] per location, True for members of the set; the preset says whether the set or its
-    complement is ablated.
-    """
-    method = methodology(preset)
+def gaps(model: Subject, circuit: Circuit, batch: Encoded, preset: str, circuits: Sequence[Circuit]) -> Tensor:
+    """Logit gap [draws, rows] with each of the circuits in the circuit's place; calibrated exactly as it is."""
     found = []
-    for draw in range(len(next(iter(masks.values())))):
-        keep = {k: torch.from_numpy(m[draw] == (method.set == "complement")).float() for k, m in masks.items()}
-        z = model.run(batch, masks=keep, value=method.value).gap
-        if circuit.calibration and method.set == "complement":
+    for drawn in circuits:
+        z = model.run(batch, ablation=drawn.as_ablation(preset)).gap
+        if circuit.calibration and methodology(preset).set == "complement":
             z = calibrate(z, circuit.calibration.scale, circuit.calibration.shift)
         found.append(z)
     return torch.stack(found)
-
-
-def members(circuit: Circuit) -> dict[str, np.ndarray]:
-    """The circuit itself as one draw."""
-    return {k: v[None] for k, v in circuit.kept_by_location().items()}
-
-
-def constant_masks(circuit: Circuit, value: bool) -> dict[str, np.ndarray]:
-    """The full (True) or the empty (False) circuit as one draw."""
-    return {k: np.full((1, len(v)), value) for k, v in circuit.kept_by_location().items()}

@@ -6,7 +6,6 @@ route the whole model does not use.
 
 from __future__ import annotations
 
-from gossamer.ablation import methodology
 from gossamer.evidence import Evidence
 from gossamer.metric import paired_accuracy, task_loss_nats
 from gossamer.registry import check
@@ -26,7 +25,7 @@ def sufficiency(trial: Trial, *, target_loss: float) -> Evidence:
     return Evidence(
         claim="sufficiency: the circuit alone does the task", value=m.value, unit="nats of task loss",
         interval=m.interval, n=m.n, nulls=m.nulls, seed=trial.seed, verdict="pass" if good else "fail",
-        methodology=methodology(PRESET).as_dict(),
+        methodology=trial.circuit.as_ablation(PRESET).methodology.as_dict(),
         threshold=f"fails if the interval lies above {target_loss:g} nats or any random draw does as well",
     )  # fmt: skip
 
@@ -42,6 +41,6 @@ def accuracy(trial: Trial, *, target_loss: float) -> Evidence:
     return Evidence(
         claim="accuracy: the circuit alone answers both prompts of a pair right", value=m.value,
         unit="share of pairs", interval=m.interval, n=m.n, nulls=m.nulls, seed=trial.seed,
-        verdict="pass" if good else "fail", methodology=methodology(PRESET).as_dict(),
+        verdict="pass" if good else "fail", methodology=trial.circuit.as_ablation(PRESET).methodology.as_dict(),
         threshold="fails if the interval reaches a coin's 0.25 or any random draw does as well",
     )  # fmt: skip

@@ -14,7 +14,7 @@ from gossamer.evidence import Null
 from gossamer.statistics import bootstrap_interval, quantile_interval
 from gossamer.subject import Subject
 from gossamer.task import Encoded
-from gossamer.verify.nulls import DRAWS, constant_masks, gaps, matched_random_masks, members
+from gossamer.verify.nulls import DRAWS, SAME_EDGES, SAME_NODES, gaps, random_circuits, whole_or_nothing
 
 
 class Gaps(NamedTuple):
@@ -49,9 +49,10 @@ class Trial:
     def gaps(self, preset: str) -> Gaps:
         """The gaps under an ablation preset, calibrated as the circuit is."""
         if preset not in self._gaps:
+            graph = self.model.graph(self.circuit.layout.grain)
             sets = (
-                members(self.circuit), matched_random_masks(self.circuit, DRAWS, self.seed),
-                constant_masks(self.circuit, False), constant_masks(self.circuit, True),
+                [self.circuit], random_circuits(self.circuit, graph, DRAWS, self.seed),
+                [whole_or_nothing(self.circuit, False)], [whole_or_nothing(self.circuit, True)],
             )  # fmt: skip
             self._gaps[preset] = Gaps(*(gaps(self.model, self.circuit, self.heldout, preset, s) for s in sets))
         return self._gaps[preset]
@@ -62,7 +63,7 @@ class Trial:
         means = random.mean(1)
         nulls = [
             Null(
-                name="random circuit of the same size at every location", value=float(means.mean()),
+                name=SAME_EDGES if self.circuit.granularity == "edge" else SAME_NODES, value=float(means.mean()),
                 interval=quantile_interval(means), n=DRAWS,
             )
         ]  # fmt: skip
