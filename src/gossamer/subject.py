@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gossamer.ablation import Ablation
@@ -44,10 +44,11 @@ class Subject(Protocol):
 
     def run(
         self, batch: Encoded, *, ablation: Ablation | None = None, masks: Mapping[str, Tensor] | None = None,
-        value: str = "mean", reads: Sequence[str] = (),
+        value: str = "mean", reads: Sequence[str] = (), then: Callable[[str, Tensor], Tensor] | None = None,
     ) -> Outcome:  # fmt: skip
         """Forward pass at each prompt's last token, under an ablation or under masks ([channels] or
-        [trials, channels], gradients flow into them; `value` says what masked nodes become: mean or zero)."""
+        [trials, channels], gradients flow into them; `value` says what masked nodes become: mean or zero), and then
+        under a further edit (location, activation [..., channels]) -> activation that treats every position alike."""
 
 
 def require_model_of(record: Record, model: Subject) -> None:
