@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,14 @@ def test_the_reader_gives_the_circuit_that_was_built_into_the_file(tmp_path: Pat
     assert in_order(Circuit.load(tmp_path / "c.safetensors")) == in_order(circuit)
 
 
-@pytest.fixture
-def content(small: LoadedModel) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def built(small: LoadedModel) -> dict[str, Any]:
     return viz_content(small, random_circuit(small), random_pairs())
+
+
+@pytest.fixture
+def content(built: dict[str, Any]) -> dict[str, Any]:
+    return copy.deepcopy(built)
 
 
 def read(content: Any, folder: Path) -> VizData:
@@ -170,7 +176,7 @@ WRONG: list[tuple[Callable[[dict[str, Any]], None], type, str]] = [
     (importances(layer_interv_losses={"5.mlp": 1.0}), CorruptFile, r"5\.mlp"),
     (importances(pair_data=[[torch.ones(1, 1), [0], [0], ("0.attn.q", "0.attn.v")]]), Unsupported, "no weight matrix"),
     (importances(pair_data=[[torch.ones(2, 1), [0], [0], ("0.mlp.act_in", "0.mlp.post_act")]]), CorruptFile, "ends"),
-    (importances(pair_data=[[torch.ones(1, 1), [99], [0], ("0.mlp.act_in", "0.mlp.post_act")]]), CorruptFile, "channel"),
+    (importances(pair_data=[[torch.ones(1, 1), [99], [0], ("0.mlp.act_in", "0.mlp.post_act")]]), CorruptFile, "to 15"),
     (importances(pair_data=[1, 2]), CorruptFile, "pair_data"),
     (importances(task_samples=(torch.ones(3, 4, dtype=torch.int64), {})), CorruptFile, "even number of prompts"),
     (importances(task_samples=(torch.full((2, 4), 99), {})), CorruptFile, "tokens of 0 to 15"),

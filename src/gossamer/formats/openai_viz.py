@@ -66,7 +66,7 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VizData:
-    """What a `viz_data.pt` holds; losses in nats on the scale of task_loss_nats. None or empty where the file is silent.
+    """What a `viz_data.pt` holds; losses in nats on the scale of task_loss_nats. None or empty: not in the file.
 
     kept: sorted channel numbers per location of the layout. node_losses: per location, the circuit's loss with that
     kept node ablated as well, in the order of `kept`; layer_losses: the same for a whole `0.attn` or `0.mlp`. deltas:
@@ -136,8 +136,8 @@ class VizData:
             if model.layout != self.layout:
                 raise BadInput(
                     f"Expected a model with {self.layout.n_nodes} nodes, {self.config.n_layer} layers of width "
-                    f"{self.config.d_model}, as the file says, got {model.name} with {model.layout.n_nodes} nodes; give "
-                    "the model that the circuit was found in."
+                    f"{self.config.d_model}, as the file says, got {model.name} with {model.layout.n_nodes} nodes; "
+                    "give the model that the circuit was found in."
                 )
             weights, means = model.hashes()
             record = Record.now(
