@@ -88,7 +88,9 @@ def two_sides(n: int = 48, seed: int = 0) -> tuple[LoadedModel, Task]:
     model = planted_model(decoys=False).model
     model.wte.weight.data[:, 3] = -1.0
     model.wte.weight.data[0, 3] = 1.0
-    model.blocks[0].attn.c_proj.bias.data[6] = 36.0  # half-way between the means of 4 tokens with and without left
+    attn = model.blocks[0].attn
+    attn.c_attn.bias.data[2 * model.config.d_attn + 5] = 40.0  # value channel 5 is 24 or 56: another cut than its reads
+    attn.c_proj.bias.data[6] = -84.0  # half-way between what 4 tokens with and without left write
     rng = random.Random(seed)
 
     def example() -> Example:
