@@ -245,8 +245,8 @@ def binarise(
     """Each node of a circuit as a two-valued variable, trained on the training pairs and measured on held-out ones.
 
     Controls beside every number: the circuit as it is, all nodes at their means (the empty circuit), the start without
-    training, and every node with the two values of another, at random (20 draws). Passes like `verify` does: the interval
-    reaches the target loss and no random draw does as well. Errors: BadInput for an empty circuit.
+    training, and every node with the two values of another, at random (20 draws). Passes like `verify` does: the
+    interval reaches the target loss and no random draw does as well. Errors: BadInput for an empty circuit.
     """
     config = config or BinariseConfig()
     if not circuit.n_nodes:
