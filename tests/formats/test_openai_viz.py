@@ -150,6 +150,14 @@ def test_no_connections_falls_back_on_the_deltas(content: dict[str, Any], tmp_pa
     assert in_order(read(content, tmp_path).circuit()) == in_order(both)
 
 
+def test_lists_per_process_are_joined(content: dict[str, Any], tmp_path: Path) -> None:
+    joined = read(content, tmp_path)
+    tables = content["importances"]["pair_data"]
+    content["importances"]["pair_data"] = [tables[:3], tables[3:]]
+    apart = read(content, tmp_path)
+    assert [(c.source, c.destination) for c in apart.deltas] == [(c.source, c.destination) for c in joined.deltas]
+
+
 def importances(**changes: Any) -> Callable[[dict[str, Any]], None]:
     return lambda c: c["importances"].update(changes)
 

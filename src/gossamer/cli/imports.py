@@ -63,6 +63,10 @@ def openai_viz(
                 f"connections shown that are no weights of the model: {r.shown_not_weights}; weights between kept "
                 f"nodes that are not shown: {r.weights_not_shown}"
             )
+        if d and d.node_loss_difference is not None:
+            typer.echo(
+                f"losses with one node ablated as well: {d.node_loss_difference:.3g} nats from stored on average"
+            )
         for name, largest in r.activation_differences.items():
             typer.echo(f"largest difference of the stored activations from the {name}'s: {largest:.3g}")
         if r.model:

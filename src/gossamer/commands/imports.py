@@ -107,7 +107,10 @@ def _means_of(model: LoadedModel | None) -> str | None:
         return None
     about = model.record.get("details")
     text = about.get("text") if isinstance(about, Mapping) else None
-    return f"{model.reference.n_tokens:,} tokens of {text or 'the text named in record.json of ' + model.name}"
+    text = text.get("corpus") if isinstance(text, Mapping) else text
+    return (
+        f"{model.reference.n_tokens:,} tokens of {text or 'a text that the record of ' + model.name + ' does not name'}"
+    )
 
 
 @torch.no_grad()

@@ -324,6 +324,8 @@ class _Reader:
     def pairs(self, given: Any, scale: float = 1.0) -> tuple[Connection, ...]:
         known = {(s, d) for _, s, d in self.config.matrices()}
         found = []
+        if len(given) and isinstance(given[0][0], list | tuple) and len(given[0][0]) == 4:
+            given = [entry for rank in given for entry in rank]  # one version wrote a list per process
         for values, src, dst, (source, destination) in given:
             if (self.location(source), self.location(destination)) not in known:
                 raise Unsupported(
