@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from toys import PLANTED_NODES, planted_model, planted_task, with_means
 from verify_helpers import circuit_of
 
 from gossamer import BadInput, Example, LoadedModel, Task
+from gossamer.circuit import Calibration
 from gossamer.explain import BinariseConfig, Binarised, binarise, binarise_config
 from gossamer.explain.binarise import gaps, psi, starts, two_valued
-from gossamer.metric import paired_accuracy, task_loss_nats
+from gossamer.metric import calibrate, paired_accuracy, task_loss_nats
 
 FAST = BinariseConfig(steps=60, batch_pairs=16)
 FLOATS = st.floats(-50, 50, width=32)
@@ -61,6 +63,14 @@ def test_binarisation_at_t_1_leaves_the_run_as_it_is_bit_for_bit(small: LoadedMo
     assert not torch.equal(edited[1], as_it_is[1])
     reads = small.run(batch, masks=masks, reads=("1.mlp.post_act",), then=two_valued(circuit, low, high, t)).reads
     assert set(reads["1.mlp.post_act"].unflatten(0, (2, -1))[1, ..., ::2].unique().tolist()) <= {-1.0, 1.0}
+
+
+def test_a_calibrated_circuit_stays_calibrated(binary: tuple[LoadedModel, Task]) -> None:
+    model, task = binary
+    circuit = replace(circuit_of(model, PLANTED_NODES), calibration=Calibration(scale=2.0, shift=0.5))
+    batch, low = model.encode(task.heldout), torch.zeros(1, 4)
+    plain = model.run(batch, ablation=circuit.as_ablation("gao-mean")).gap
+    assert torch.equal(gaps(model, circuit, batch, low, low, torch.ones(1, 4))[0], calibrate(plain, 2.0, 0.5))
 
 
 def test_a_run_with_an_edit_is_the_same_read_or_not_and_in_parts(small: LoadedModel) -> None:
