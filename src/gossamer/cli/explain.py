@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gossamer.cli.console import Device, Json, emit, number, say, steps, table
+
+if TYPE_CHECKING:
+    from gossamer.evidence import Evidence, Null
 
 app = typer.Typer(no_args_is_help=True, help="Describe the parts of a circuit.")
 
@@ -44,13 +47,15 @@ def binarise(
         ]
         columns = ["node", "low", "cut", "high", "loss, it alone binarised", "loss, it alone at its mean"]
         table(f"{len(r.nodes)} two-valued variables (held-out task loss in nats)", columns, rows)
-        rows = []
-        for e in r.evidence:
-            interval = f" [{e.interval[0]:.3f}, {e.interval[1]:.3f}]" if e.interval else ""
-            shown = [number(e.value) + interval, *(number(n.value) for n in e.nulls)]
-            rows.append([e.claim.split(",")[1].split(":")[0].strip(), *shown, e.verdict])
-        columns = ["", "binarised", *(n.name for n in r.evidence[0].nulls), "verdict"]
-        table("All nodes at once, on held-out pairs", columns, rows)
+        loss, accuracy = r.evidence
+
+        def cell(x: Evidence | Null) -> str:
+            return number(x.value) + (f" [{x.interval[0]:.3f}, {x.interval[1]:.3f}]" if x.interval else "")
+
+        rows = [["every node two-valued", cell(loss), cell(accuracy)]]
+        rows += [[a.name, cell(a), cell(b)] for a, b in zip(loss.nulls, accuracy.nulls, strict=True)]
+        rows += [["verdict", loss.verdict, accuracy.verdict]]
+        table("All nodes at once, on held-out pairs", ["", "task loss (nats)", "pairs right"], rows)
         typer.echo(
             f"loss {r.loss_before:.3f} -> {r.loss_after:.3f} nats, pairs right {r.accuracy_before:.1%} -> "
             f"{r.accuracy_after:.1%}\nwritten: {Path(r.run) / 'binarised.json'}"
