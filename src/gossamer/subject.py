@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gossamer.ablation import Ablation
@@ -56,10 +56,12 @@ class Subject(Protocol):
     def run(
         self, batch: Encoded, *, ablation: Ablation | None = None, masks: Mapping[str, Tensor] | None = None,
         edges: EdgeMasks | None = None, value: str = "mean", reads: Sequence[str] = (),
+        then: Callable[[str, Tensor], Tensor] | None = None,
     ) -> Outcome:  # fmt: skip
         """Forward pass at each prompt's last token, under an ablation or under masks ([channels] or
         [trials, channels]) and edge masks; gradients flow into both. `value` says what masked nodes become, and what
-        is read over masked edges: mean or zero."""
+        is read over masked edges: mean or zero. `then` is a further edit (location, activation [..., channels]) ->
+        activation that treats every position alike."""
 
 
 def require_model_of(record: Record, model: Subject) -> None:

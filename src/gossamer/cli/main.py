@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gossamer import __version__
-from gossamer.cli import demo, discover, means, replay, show, sweep, tasks, train, verify
+from gossamer.cli import demo, discover, explain, imports, means, replay, show, sweep, tasks, train, verify
 from gossamer.errors import GossamerError, one_line
 
 app = typer.Typer(
@@ -40,8 +40,10 @@ app.command("means")(means.means)
 app.add_typer(discover.app, name="discover")
 app.add_typer(sweep.app, name="sweep")
 app.command("verify")(verify.verify)
+app.add_typer(explain.app, name="explain")
 app.command("show")(show.show)
 app.command("replay")(replay.replay)
+app.add_typer(imports.app, name="import")
 app.add_typer(tasks.app, name="tasks")
 
 

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gossamer.commands.reports import (
+    BinariseReport,
+    BinaryNodeReport,
     DemoReport,
+    ImportReport,
     MeansReport,
     PairCheck,
     PairsReport,
@@ -41,18 +44,9 @@ Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
 
 __all__ = [
-    "demo",
-    "means",
-    "prune",
-    "prune_edges",
-    "replay",
-    "show",
-    "sweep_prune",
-    "tasks",
-    "tasks_check",
-    "train",
-    "verify",
-]
+    "binarise", "demo", "import_openai_viz", "means", "prune", "prune_edges", "replay", "show", "sweep_prune", "tasks",
+    "tasks_check", "train", "verify",
+]  # fmt: skip
 
 
 def _silent(line: str) -> None:
@@ -259,6 +253,57 @@ def replay(
     say(f"deriving the numbers of {run} again")
     compared, found = differences(r, tolerance, search, progress)
     return ReplayReport(run=str(run), agrees=not found, compared=compared, differences=tuple(found))
+
+
+def binarise(
+    run: str | Path, *, model: str | None = None, device: str = "cpu", progress: Steps | None = None,
+    say: Say = _silent, **options: Any,
+) -> BinariseReport:  # fmt: skip
+    """Every node of a run's circuit as a two-valued variable; writes binarised.json into the run folder.
+
+    `options` changes fields of gossamer.explain.BinariseConfig (steps, lr, batch_pairs, seed).
+    """
+    from gossamer.commands.run_folder import BINARISED, read_run, write_json
+    from gossamer.explain import binarise as method
+    from gossamer.explain import binarise_config
+    from gossamer.subject import require_model_of
+
+    started = time.perf_counter()
+    config = binarise_config(**options)
+    r = read_run(Path(run), model, device)
+    require_model_of(r.circuit.record, r.model)
+    say(f"two values for each of {r.circuit.n_nodes} nodes, trained on {len(r.task.train)} pairs")
+    target = r.about.result.target_loss_nats
+    found = method(r.model, r.task, r.circuit, target_loss=target, config=config, progress=progress)
+    loss, accuracy = found.evidence
+    report = BinariseReport(
+        run=str(run), model=r.model.name, task=r.task.name, config=config.model_dump(mode="json"),
+        loss_before=found.loss_before, loss_after=loss.value or 0.0, accuracy_before=found.accuracy_before,
+        accuracy_after=accuracy.value or 0.0, evidence=found.evidence,
+        nodes=tuple(BinaryNodeReport(**{**n._asdict(), "site": str(n.site)}) for n in found.nodes),
+        seconds=time.perf_counter() - started,
+    )  # fmt: skip
+    write_json(report, r.folder / BINARISED)
+    return report
+
+
+def import_openai_viz(
+    file: str | Path, *, out: str | Path, model: str | Path | None = None, task: str | Path | None = None,
+    answers: Sequence[str] = (), target_loss: float = 0.15, device: str = "cpu", say: Say = _silent,
+) -> ImportReport:  # fmt: skip
+    """A released circuit of the authors (`viz_data.pt`) as the folder `out`.
+
+    With the model, its reference means and a question, `out` is a run folder for verify, show and replay, and the
+    stored losses (halved) stand beside those derived again. The question is the file's own prompts with `answers`, the
+    right answer of their first half and that of their second, or a `task` or file of pairs. Without one of these, `out`
+    has the circuit and import.json, which says what is missing. target_loss: what verify tries the circuit against.
+    """
+    from gossamer.commands.imports import import_viz
+
+    return import_viz(
+        Path(file), Path(out), model=str(model) if model else None, task=str(task) if task else None, answers=answers,
+        target_loss=target_loss, device=device, say=say,
+    )  # fmt: skip
 
 
 def tasks(*, model: str | Path | None = None) -> TasksReport:

@@ -113,6 +113,78 @@ class SweepReport(Report):
     seconds: float
 
 
+class Derived(Report):
+    """Losses of an imported circuit derived again, in nats; None without reference means. node_loss_difference: mean
+    absolute difference from the stored losses with one kept node ablated as well."""
+
+    prompts: str
+    pairs: int
+    loss: float
+    accuracy: float
+    circuit_loss: float | None = None
+    circuit_accuracy: float | None = None
+    node_loss_difference: float | None = None
+
+
+class ImportReport(Report):
+    """A released circuit read. Stored losses are halved; None: not in the file, or not compared without the model.
+
+    edges: non-zero weights between kept nodes, or without the model the connections shown in the file;
+    shown_not_weights, weights_not_shown: where those two differ. activation_differences: largest difference of the
+    file's activations from the whole model's and from the circuit's. run: whether `out` is a run folder; missing: what
+    could not be made, and what it needs. prompts_changed: prompts that are other tokens once read as text.
+    """
+
+    out: str
+    file: str
+    model: str | None
+    means: str | None
+    nodes: int
+    total_nodes: int
+    edges: int
+    nodes_by_location: dict[str, int]
+    edges_by_matrix: dict[str, int]
+    biases: int
+    shown_not_weights: int | None
+    weights_not_shown: int | None
+    stored_loss: float | None
+    stored_circuit_loss: float | None
+    activation_differences: dict[str, float]
+    derived: Derived | None = None
+    prompts_changed: int = 0
+    run: bool = False
+    missing: tuple[str, ...] = ()
+
+
+class BinaryNodeReport(Report):
+    """A node as a two-valued variable: low below cut, else high. Held-out task losses in nats with only this node
+    binarised, and with only this node at its mean."""
+
+    site: str
+    low: float
+    high: float
+    cut: float
+    loss_alone: float
+    loss_constant: float
+
+
+class BinariseReport(Report):
+    """A circuit with every node two-valued, on held-out pairs; the same is in RUN/binarised.json."""
+
+    format_version: int = 1
+    run: str
+    model: str
+    task: str
+    config: dict[str, JsonValue]
+    loss_before: float
+    loss_after: float
+    accuracy_before: float
+    accuracy_after: float
+    evidence: tuple[Evidence, ...]
+    nodes: tuple[BinaryNodeReport, ...]
+    seconds: float
+
+
 class TaskReport(Report):
     """A task, and how a model does on its held-out pairs (None without a model).
 

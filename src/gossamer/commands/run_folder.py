@@ -27,8 +27,9 @@ from gossamer.scores import Scores
 from gossamer.task import Task
 from gossamer.tasks import is_pairs_file, load_task
 
-RECORD, SCORES, CIRCUIT, EVIDENCE, BUNDLE, PAGE = (
+RECORD, SCORES, CIRCUIT, EVIDENCE, BUNDLE, PAGE, BINARISED = (
     "record.json", "scores.safetensors", "circuit.safetensors", "evidence.json", "bundle.json", "page.html",
+    "binarised.json",
 )  # fmt: skip
 
 

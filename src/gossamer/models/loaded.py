@@ -20,7 +20,7 @@ from gossamer.errors import BadInput, Unsupported
 from gossamer.graph import Graph, Layout
 from gossamer.mask import apply_masks
 from gossamer.models.prefixes import Prefixes
-from gossamer.models.sparse import SparseTransformer
+from gossamer.models.sparse import Edit, SparseTransformer
 from gossamer.subject import EdgeMasks, Outcome
 from gossamer.task import Encoded, Example, encode
 
@@ -138,15 +138,11 @@ class LoadedModel:
 
     def _matrices(self) -> list[tuple[str, str, str, Tensor]]:
         """(name, source location, destination location, weight [destination, source]) of every counted matrix."""
-        found: list[tuple[str, str, str, Tensor]] = []
-        for i, block in enumerate(self.model.blocks):
+        weights: list[Tensor] = []
+        for block in self.model.blocks:
             attn, mlp = block.attn, block.mlp
-            for part, w in zip("qkv", attn.c_attn.weight.detach().chunk(3), strict=True):
-                found.append((f"{i}.attn.c_attn.{part}", f"{i}.attn.act_in", f"{i}.attn.{part}", w))
-            found.append((f"{i}.attn.c_proj", f"{i}.attn.v", f"{i}.attn.resid_delta", attn.c_proj.weight))
-            found.append((f"{i}.mlp.c_fc", f"{i}.mlp.act_in", f"{i}.mlp.post_act", mlp.c_fc.weight))
-            found.append((f"{i}.mlp.c_proj", f"{i}.mlp.post_act", f"{i}.mlp.resid_delta", mlp.c_proj.weight))
-        return found
+            weights += [*attn.c_attn.weight.detach().chunk(3), attn.c_proj.weight, mlp.c_fc.weight, mlp.c_proj.weight]
+        return [(*names, w) for names, w in zip(self.model.config.matrices(), weights, strict=True)]
 
     @cached_property
     def _channel_graph(self) -> tuple[Graph, np.ndarray]:
@@ -240,9 +236,12 @@ class LoadedModel:
 
     def run(
         self, batch: Encoded, *, ablation: Ablation | None = None, masks: Mapping[str, Tensor] | None = None,
-        edges: EdgeMasks | None = None, value: str = "mean", reads: Sequence[str] = (),
+        edges: EdgeMasks | None = None, value: str = "mean", reads: Sequence[str] = (), then: Edit | None = None,
     ) -> Outcome:  # fmt: skip
         """Logit gap of every row at its last token, and the activations asked for.
+
+        then: a further edit (location, activation) -> activation after ablation or masks, before reads; it must treat
+        every position alike, as prompts share the positions of their common beginning.
 
         masks with a trial axis [trials, channels] repeat the batch once per trial: gap is [trials * rows]. Reads keep
         all positions, which costs the final layer's full width; without them only the last position is computed.
@@ -250,7 +249,7 @@ class LoadedModel:
         self._check_run(ablation, masks, edges, value, reads)
         if not reads and not torch.is_grad_enabled() and batch.n_pairs > PAIRS_AT_ONCE:
             parts = [batch.pairs(i, i + PAIRS_AT_ONCE) for i in range(0, batch.n_pairs, PAIRS_AT_ONCE)]
-            gaps = [self.run(b, ablation=ablation, masks=masks, edges=edges, value=value).gap for b in parts]
+            gaps = [self.run(b, ablation=ablation, masks=masks, edges=edges, value=value, then=then).gap for b in parts]
             gaps = [g.view(-1, len(b.last)) for g, b in zip(gaps, parts, strict=True)]
             return Outcome(torch.cat(gaps, dim=1).flatten(), {})
         tokens, last = batch.tokens.to(self.device), batch.last.to(self.device)
@@ -273,6 +272,7 @@ class LoadedModel:
 
         def edit(location: str, x: Tensor) -> Tensor:
             x = x if change is None else change(location, x)
+            x = x if then is None else then(location, x)
             if location in reads:
                 found[location] = x
             return x
@@ -284,6 +284,7 @@ class LoadedModel:
             hidden = hidden.unflatten(0, (trials, -1))
         else:
             prefixes = Prefixes.of(tokens, last)
-            hidden = _call(self.model, changed, "hidden_at_ends", prefixes, edit if change else None, trials)
+            wanted = edit if change or then else None
+            hidden = _call(self.model, changed, "hidden_at_ends", prefixes, wanted, trials)
         gap = (hidden * direction).sum(-1) + bias
         return Outcome(gap.flatten(), found)

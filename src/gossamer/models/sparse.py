@@ -81,6 +81,16 @@ class SparseConfig(BaseModel):
             found += [(f"{i}.mlp.post_act", self.d_mlp), (f"{i}.mlp.resid_delta", self.d_model)]
         return (*found, ("final_resid", self.d_model))
 
+    def matrices(self) -> tuple[tuple[str, str, str], ...]:
+        """(name, source location, destination location) of every weight matrix whose entries count as edges."""
+        found: list[tuple[str, str, str]] = []
+        for i in range(self.n_layer):
+            found += [(f"{i}.attn.c_attn.{part}", f"{i}.attn.act_in", f"{i}.attn.{part}") for part in "qkv"]
+            found += [(f"{i}.attn.c_proj", f"{i}.attn.v", f"{i}.attn.resid_delta")]
+            found += [(f"{i}.mlp.c_fc", f"{i}.mlp.act_in", f"{i}.mlp.post_act")]
+            found += [(f"{i}.mlp.c_proj", f"{i}.mlp.post_act", f"{i}.mlp.resid_delta")]
+        return tuple(found)
+
 
 class Norm(nn.Module):
     """RMSNorm with a learnable gain; eps is the dtype's machine epsilon, as in the authors' code."""
