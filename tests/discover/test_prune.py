@@ -8,7 +8,7 @@ import torch
 from toys import PLANTED_NODES, planted_task, random_model
 
 from gossamer.discover import PruneConfig, prune, prune_config
-from gossamer.discover.prune import batches, circuit_loss, train_masks
+from gossamer.discover.prune import Adam, batches, circuit_loss, train_masks
 from gossamer.errors import BadInput
 from gossamer.metric import LN2, task_loss_nats
 from gossamer.models import LoadedModel
@@ -138,3 +138,28 @@ def test_scores_rank_all_nodes_once(planted: LoadedModel, planted_pairs: Task) -
 def test_options_out_of_range_are_refused(changes: dict[str, object]) -> None:
     with pytest.raises(BadInput, match=next(iter(changes))):
         prune_config(**changes)
+
+
+def test_the_optimizer_is_adamw_with_a_row_of_options_each() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = (0.3 * torch.randn(3, 40, generator=generator)).clamp(-0.9, 0.9)
+    options = {"beta2": [0.9, 0.95, 0.99], "weight_decay": [0.0, 0.1, 0.5], "grad_clip": [1e9, 1.0, 0.1]}
+    ours = start.clone().requires_grad_()
+    adam = Adam(ours, **{k: torch.tensor(v)[:, None] for k, v in options.items()})
+    rows = [r.clone().requires_grad_() for r in start]
+    theirs = [
+        torch.optim.AdamW([r], betas=(0.9, b), weight_decay=w)
+        for r, b, w in zip(rows, options["beta2"], options["weight_decay"], strict=True)
+    ]
+    for step in range(30):
+        grad = torch.randn(3, 40, generator=generator)
+        lr = 1e-2 / (1 + step)
+        ours.grad = grad.clone()
+        adam.step(torch.full((3, 1), lr))
+        for i, (row, optimizer) in enumerate(zip(rows, theirs, strict=True)):
+            row.grad = grad[i].clone()
+            torch.nn.utils.clip_grad_norm_(row, options["grad_clip"][i])
+            optimizer.param_groups[0]["lr"] = lr
+            optimizer.step()
+    assert torch.allclose(ours.detach(), torch.stack([r.detach() for r in rows]), atol=1e-6)
+    assert not torch.allclose(ours.detach(), start, atol=1e-3)

@@ -31,6 +31,7 @@ from gossamer.task import Encoded, Task
 
 METHODOLOGY = "gao-mean"
 EVALUATION_PAIRS = 512
+AROUND = (0.25, 0.5, 0.75, 0.9, 1.1, 1.25, 1.5, 2.0, 4.0)  # sizes of the curve, as multiples of the cut
 
 
 class PruneConfig(BaseModel):
@@ -44,9 +45,9 @@ class PruneConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    k_coef: tuple[Annotated[float, Field(ge=0)], ...] = Field(default=(1e-3, 2e-3, 4e-3, 6e-3), min_length=1)
+    k_coef: tuple[Annotated[float, Field(ge=0)], ...] = Field(default=(2e-3, 4e-3, 6e-3), min_length=1)
     steps: int = Field(default=400, gt=0)
-    batch_pairs: int = Field(default=32, gt=0)
+    batch_pairs: int = Field(default=8, gt=0)
     lr: float = Field(default=1e-2, gt=0)
     init_noise_scale: float = Field(default=1e-2, ge=0)
     init_noise_bias: float = Field(default=1e-1, gt=0, le=1)
@@ -129,13 +130,15 @@ def prune(
     tau = train_masks(model, graph, train, (config,), progress)
     owner = owners(graph, config.tied)
     sample = train.pairs(0, EVALUATION_PAIRS)
-    cuts = [cut_at(model, graph, mask_ranking(owner, t), sample, config) for t in tau]
+    seen: list[Seen] = [{} for _ in tau]
+    cuts = [cut_at(model, graph, mask_ranking(owner, t), sample, config, s) for t, s in zip(tau, seen, strict=True)]
     trials = tuple(trial_of(k, c, t[owner]) for k, c, t in zip(config.k_coef, cuts, tau, strict=True))
     best = min(
         range(len(trials)), key=lambda i: (not trials[i].reached, trials[i].edges, trials[i].nodes)
         if trials[i].reached else (True, trials[i].loss_nats, trials[i].nodes),
     )  # fmt: skip
-    return pruned(model, task, config, tau[best], cuts[best], sample, heldout, trials, config.k_coef[best])
+    cut = cut_at(model, graph, mask_ranking(owner, tau[best]), sample, config, seen[best], AROUND)
+    return pruned(model, task, config, tau[best], cut, sample, heldout, trials, config.k_coef[best])
 
 
 def trial_of(k_coef: float, cut: Cut, tau: Tensor) -> Trial:
@@ -277,37 +280,50 @@ def train_masks(
     shared = ("steps", "batch_pairs", "tied")
     if any(getattr(c, k) != getattr(first, k) for c in each for k in shared):
         raise BadInput(f"Expected trials of one {', '.join(shared)} in a pass, got several; train them apart.")
-    taus = []
-    for c in each:
-        noise = torch.randn(graph.layout.n_nodes, generator=torch.Generator().manual_seed(c.seed))
-        taus.append((c.init_noise_bias + c.init_noise_scale * noise).clamp(-1, 1).requires_grad_())
+    n = graph.layout.n_nodes
+    noise = torch.stack([torch.randn(n, generator=torch.Generator().manual_seed(c.seed)) for c in each])
+    column = {k: torch.tensor([[getattr(c, k)] for c in each]) for k in _OF_A_ROW}
+    tau = (column["init_noise_bias"] + column["init_noise_scale"] * noise).clamp_(-1, 1).requires_grad_()
     owner = torch.from_numpy(owners(graph, first.tied))
     penalty = torch.tensor([k for c in configs for k in c.k_coef])
-    temperature = torch.tensor([[c.temperature] for c in each])
-    groups = [
-        {"params": [tau], "betas": (0.9, c.beta2), "weight_decay": c.weight_decay}
-        for tau, c in zip(taus, each, strict=True)
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=first.lr, foreach=True)
+    adam = Adam(tau, column["beta2"], column["weight_decay"], column["grad_clip"])
     starts = batches(train.n_pairs, first.batch_pairs, first.seed)
     for step in range(first.steps):
         begin = next(starts)
         batch = train.pairs(begin, begin + first.batch_pairs)
-        m = heaviside(torch.stack(taus), temperature)[:, owner]
+        m = heaviside(tau, column["temperature"])[:, owner]
         gap = model.run(batch, masks=split_masks(graph, m)).gap
-        loss = task_loss_nats(gap.unflatten(0, (len(taus), -1))).mean(-1)
+        loss = task_loss_nats(gap.unflatten(0, (len(tau), -1))).mean(-1)
         (loss.sum() + (penalty.to(m) * m.sum(-1)).sum().to(loss.device)).backward()
-        with torch.no_grad():
-            for tau, group, c in zip(taus, optimizer.param_groups, each, strict=True):
-                torch.nn.utils.clip_grad_norm_(tau, c.grad_clip)
-                group["lr"] = learning_rate(step, c.steps, c.lr, c.warmup_fraction)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            torch._foreach_clamp_min_(taus, -1.0)
-            torch._foreach_clamp_max_(taus, 1.0)
+        adam.step(torch.tensor([[learning_rate(step, c.steps, c.lr, c.warmup_fraction)] for c in each]))
         if progress and (step % 20 == 19 or step + 1 == first.steps):
             progress(step + 1, first.steps, float(loss.detach().mean()))
-    return torch.stack([t.detach() for t in taus])
+    return tau.detach()
+
+
+_OF_A_ROW = ("init_noise_bias", "init_noise_scale", "temperature", "beta2", "weight_decay", "grad_clip")
+
+
+class Adam:
+    """AdamW over mask parameters [rows, n], each row clipped to its own gradient norm, with options of its own
+    ([rows, 1]); the parameters stay in [-1, 1]. (torch's needs an optimizer per row, and two seconds to import.)"""
+
+    def __init__(self, tau: Tensor, beta2: Tensor, weight_decay: Tensor, grad_clip: Tensor) -> None:
+        self.tau, self.beta2, self.weight_decay, self.grad_clip = tau, beta2, weight_decay, grad_clip
+        self.first, self.second, self.steps = torch.zeros_like(tau), torch.zeros_like(tau), 0
+
+    @torch.no_grad()
+    def step(self, lr: Tensor) -> None:
+        """One step at learning rates [rows, 1]; the gradient is used up."""
+        grad, tau = self.tau.grad, self.tau
+        assert grad is not None
+        grad.mul_((self.grad_clip / (grad.norm(dim=1, keepdim=True) + 1e-6)).clamp_(max=1))
+        self.steps += 1
+        self.first.lerp_(grad, 0.1)
+        self.second.mul_(self.beta2).addcmul_(grad * (1 - self.beta2), grad)
+        scale = (self.second / (1 - self.beta2**self.steps)).sqrt_().add_(1e-8)
+        tau.mul_(1 - lr * self.weight_decay).sub_(lr * self.first / (1 - 0.9**self.steps) / scale).clamp_(-1, 1)
+        tau.grad = None
 
 
 Seen = dict[int, tuple[float, Calibration | None]]
@@ -324,16 +340,17 @@ class Cut:
 
 
 def cut_at(
-    model: Subject, graph: Graph, mask: MaskRanking, sample: Encoded, config: PruneConfig, seen: Seen | None = None
-) -> Cut:
+    model: Subject, graph: Graph, mask: MaskRanking, sample: Encoded, config: PruneConfig, seen: Seen,
+    around: Sequence[float] = (),
+) -> Cut:  # fmt: skip
     """Fewest units of the ranking whose loss meets the target, by bisection from the size of the mask itself.
 
     As the paper, it takes the loss to fall with size; where it does not, the cut is a size that meets the target next
     to one that does not. When even all nodes miss the target, the best size seen. The cut is the last of `points`.
-    seen: losses by size that cuts of the same ranking at other targets share; then no sizes are tried for the curve.
+    seen: losses by size, which cuts of the same ranking at other targets share. around: further sizes to try for the
+    curve, as multiples of the cut.
     """
-    ranked, around = mask.ranked, (0.25, 0.5, 0.75, 0.9, 1.1, 1.25, 1.5, 2.0, 4.0) if seen is None else ()
-    seen = {} if seen is None else seen
+    ranked = mask.ranked
 
     def meets(size: int) -> bool:
         if size not in seen:

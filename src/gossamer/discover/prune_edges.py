@@ -24,6 +24,7 @@ from gossamer.circuit import Calibration, Circuit
 from gossamer.discover.prune import (
     EVALUATION_PAIRS,
     METHODOLOGY,
+    Adam,
     PruneConfig,
     Pruned,
     batches,
@@ -134,14 +135,15 @@ def _train(
     generator = torch.Generator().manual_seed(config.seed)
     n, graph = start.n_nodes, model.graph("channel")
     noise = torch.randn(n + start.n_edges, generator=generator)
-    tau = (config.init_noise_bias + config.init_noise_scale * noise).clamp(-1, 1).requires_grad_()
-    optimizer = torch.optim.AdamW([tau], betas=(0.9, config.beta2), weight_decay=config.weight_decay)
+    tau = (config.init_noise_bias + config.init_noise_scale * noise).clamp_(-1, 1)[None].requires_grad_()
+    own = {k: torch.tensor([[getattr(config, k)]]) for k in ("beta2", "weight_decay", "grad_clip")}
+    adam = Adam(tau, **own)
     edges = np.stack([start.src, start.dst, start.matrix])
     nodes = torch.from_numpy(start.nodes)
     starts = batches(train.n_pairs, config.batch_pairs, config.seed)
     for step in range(config.edge_steps):
         begin = next(starts)
-        m = heaviside(tau, config.temperature)
+        m = heaviside(tau, config.temperature)[0]
         every = torch.zeros(graph.layout.n_nodes).index_put((nodes,), m[:n])
         gap = model.run(
             train.pairs(begin, begin + config.batch_pairs), masks=split_masks(graph, every),
@@ -149,15 +151,10 @@ def _train(
         ).gap  # fmt: skip
         loss = task_loss_nats(gap).mean()
         (loss + (coef * m.sum()).to(loss.device)).backward()
-        torch.nn.utils.clip_grad_norm_(tau, config.grad_clip)
-        optimizer.param_groups[0]["lr"] = learning_rate(step, config.edge_steps, config.edge_lr, config.warmup_fraction)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            tau.clamp_(-1, 1)
+        adam.step(torch.tensor([[learning_rate(step, config.edge_steps, config.edge_lr, config.warmup_fraction)]]))
         if progress and (step % 20 == 19 or step + 1 == config.edge_steps):
             progress(step + 1, config.edge_steps, float(loss.detach()))
-    values = tau.detach().double().numpy()
+    values = tau[0].detach().double().numpy()
     return values[:n], values[n:]
 
 
