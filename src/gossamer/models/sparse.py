@@ -139,7 +139,11 @@ class Block(nn.Module):
     def forward(self, x: Tensor, pos: Tensor | None, edit: Edit | None, last: Tensor | None) -> Tensor:
         """x: [batch, pos, d_model]. With `last` ([batch] positions) only those rows are carried on: [batch, 1, d]."""
         change = edit or _unedited
-        x, pos = self._attention(x, pos, change, edit is None, last)
+        x, pos = self.attention(x, pos, change, edit is None, last)
+        return self.feed_forward(x, pos, change)
+
+    def feed_forward(self, x: Tensor, pos: Tensor | None, change: Edit = _unedited) -> Tensor:
+        """The MLP's half of `forward`: the residual before it to the residual after it."""
         c = self.config
         a = self._read("mlp", x, pos, change)
         h = F.linear(a, self.mlp.c_fc.weight, self.mlp.c_fc.bias)
@@ -149,9 +153,10 @@ class Block(nn.Module):
         d = F.linear(h, self.mlp.c_proj.weight, self.mlp.c_proj.bias)
         return x + change(f"{self.index}.mlp.resid_delta", abs_topk(d, c.kept("mlp_out"), inplace=True))
 
-    def _attention(
-        self, x: Tensor, pos: Tensor | None, change: Edit, plain: bool, last: Tensor | None
+    def attention(
+        self, x: Tensor, pos: Tensor | None, change: Edit = _unedited, plain: bool = True, last: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
+        """The attention's half of `forward`: (residual after it, positional channels), at `last` only if given."""
         c, i, attn = self.config, self.index, self.attn
         a = self._read("attn", x, pos, change)
         together = len({c.kept("attn_q"), c.kept("attn_k"), c.kept("attn_v")}) == 1
@@ -233,23 +238,52 @@ class SparseTransformer(nn.Module):
 
         With `last`, the final layer's queries and MLP are computed at those positions alone: same numbers, less work.
         """
-        x = self.wte(tokens)
-        pos: Tensor | None = None
-        if self.config.position != "none":
-            pos = self.wpe.weight[None, : tokens.shape[1]]
-            if self.config.position == "additive":
-                x, pos = x + pos, None
+        x, pos = self.embed(tokens), self._read_only(tokens.shape[1])
         for block in self.blocks:
             x = block(x, pos, edit, last if block.index == self.config.n_layer - 1 else None)
         return self.ln_f(edit("final_resid", x) if edit else x)
 
+    def embed(self, tokens: Tensor) -> Tensor:
+        """The residual at site 0, [batch, pos, d_model]: embeddings, with additive positions where the model has them."""
+        x: Tensor = self.wte(tokens)
+        return x + self.wpe.weight[None, : tokens.shape[1]] if self.config.position == "additive" else x
+
+    def _read_only(self, length: int) -> Tensor | None:
+        """The read-only positional channels of the first `length` positions, where the model has them."""
+        return self.wpe.weight[None, :length] if self.config.position == "channels" else None
+
+    @property
+    def n_sites(self) -> int:
+        """Sublayer inputs: site 2i is the residual before layer i's attention, 2i + 1 the one before its MLP."""
+        return 2 * self.config.n_layer
+
+    def sublayer(self, x: Tensor, site: int) -> Tensor:
+        """From the residual before sublayer `site` to the one after it, both [batch, pos, d_model]."""
+        block, pos = self.blocks[site // 2], self._read_only(x.shape[1])
+        return block.feed_forward(x, pos) if site % 2 else block.attention(x, pos)[0]
+
+    def residuals(self, tokens: Tensor) -> list[Tensor]:
+        """The residual before every sublayer and, last, after all of them: n_sites + 1 of [batch, pos, d_model]."""
+        found = [self.embed(tokens)]
+        for site in range(self.n_sites):
+            found.append(self.sublayer(found[-1], site))
+        return found
+
+    def tail(self, x: Tensor, site: int) -> Tensor:
+        """Normalised final residual of a run that starts with x as the residual at `site`; see `unembed`."""
+        for later in range(site, self.n_sites):
+            x = self.sublayer(x, later)
+        return cast(Tensor, self.ln_f(x))
+
+    def unembed(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """Logits of the normalised final residual; tokens [batch, pos] of the same positions, for the bigram table."""
+        logits: Tensor = self.lm_head(hidden) + self.final_logits_bias
+        return logits if self.bigram_table is None else logits + self.bigram_table[tokens]
+
     def forward(self, tokens: Tensor, edit: Edit | None = None, last: Tensor | None = None) -> Tensor:
         """Logits [batch, pos, vocab] of tokens [batch, pos]; [batch, 1, vocab] with `last`. See `hidden`."""
-        logits = self.lm_head(self.hidden(tokens, edit, last)) + self.final_logits_bias
-        if self.bigram_table is not None:
-            seen = tokens if last is None else tokens.gather(1, last[:, None])
-            logits = logits + self.bigram_table[seen]
-        return logits
+        seen = tokens if last is None else tokens.gather(1, last[:, None])
+        return self.unembed(self.hidden(tokens, edit, last), seen)
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Mean next-token cross-entropy in nats; tokens, targets: [batch, pos]. Never holds all logits.
