@@ -323,4 +323,4 @@ def linear_kl(
     same three of one other model, [n, d'], taken as given; tokens: [n]. Memory: two chunks of logits.
     """
     with torch.autocast(h.device.type, enabled=False):
-        return _LinearKL.apply(h, weight, bigram, teacher, tokens, torch.is_grad_enabled())  # type: ignore[no-any-return]
+        return _LinearKL.apply(h, weight, bigram, teacher, tokens, torch.is_grad_enabled())

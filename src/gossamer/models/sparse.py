@@ -244,7 +244,7 @@ class SparseTransformer(nn.Module):
         return self.ln_f(edit("final_resid", x) if edit else x)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """The residual at site 0, [batch, pos, d_model]: embeddings, with additive positions where the model has them."""
+        """The residual at site 0, [batch, pos, d_model]: embeddings, plus additive positions if it has them."""
         x: Tensor = self.wte(tokens)
         return x + self.wpe.weight[None, : tokens.shape[1]] if self.config.position == "additive" else x
 
