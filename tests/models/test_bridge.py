@@ -1,4 +1,4 @@
-"""Laws of a bridge: a model bridged to itself is itself, a planted linear pair is bridged exactly, files are checked."""
+"""Laws of a bridge: a model bridged to itself is itself, a planted linear pair is bridged exactly, files checked."""
 
 from __future__ import annotations
 

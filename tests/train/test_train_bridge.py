@@ -25,7 +25,12 @@ RECIPE = {
     "embed_density": 0.5, "tokens": 4 * 32 * 30, "min_alive": 2,
 }  # fmt: skip
 BRIDGE = {
-    "tokens": 4 * 32 * 25, "batch_size": 4, "kl_sequences": 2, "encoder_fraction": 0.5, "min_alive": 2, "lr": 5e-3
+    "tokens": 4 * 32 * 25,
+    "batch_size": 4,
+    "kl_sequences": 2,
+    "encoder_fraction": 0.5,
+    "min_alive": 2,
+    "lr": 5e-3,
 }
 
 

@@ -111,35 +111,35 @@ def perturb(
     bridge: Folder,
     task: Annotated[str, typer.Argument(help="A task (see gossamer tasks), or a .jsonl or .csv file of pairs.")],
     node: Annotated[
-        str | None, typer.Option(help="A read of the sparse model, e.g. 1.attn.act_in:37; default: its strongest.")
+        list[str] | None, typer.Option(help="A read of the sparse model, e.g. 1.attn.act_in:37; repeatable.")
     ] = None,
-    directions: Annotated[int, typer.Option(help="Random directions of the same norm to compare with.")] = 32,
+    strongest: Annotated[
+        int, typer.Option(help="Without --node: so many reads that move the sparse model's own answer most.")
+    ] = 1,
+    rotations: Annotated[int, typer.Option(help="Random rotations of the same change to compare with.")] = 32,
     dense: Dense = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random directions and of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random rotations and of the bootstrap.")] = 0,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Push the dense model along one sparse node: its answers over strengths 0 to 1."""
+    """Push the dense model along nodes of the sparse one: its answers over strengths 0 to 1."""
     from gossamer import commands
 
     with steps("pushing") as progress:
         r = commands.bridge_perturb(
-            bridge, task, node=node, directions=directions, dense=dense, seed=seed, device=device, progress=progress,
-            say=say,
+            bridge, task, nodes=node or (), strongest=strongest, rotations=rotations, dense=dense, seed=seed,
+            device=device, progress=progress, say=say,
         )  # fmt: skip
 
     def text() -> None:
         rows = [
-            [
-                f"{p.strength:g}", _with(p.probability, p.interval), number(p.gap, 2),
-                _with(p.random, p.random_interval),
-            ]
+            [f"{p.strength:g}", number(p.probability), _with(p.gap, p.interval), _with(p.random, p.random_interval)]
             for p in r.curve
-        ]  # fmt: skip
-        columns = ["strength", "probability of the other answer", "logit gap, nats", "random direction, same norm"]
-        table(f"{r.task}: the dense model pushed along {r.node}", columns, rows)
+        ]
+        columns = ["strength", "probability of the other answer", "logit gap, nats", "gap, random rotations"]
+        table(f"{r.task}: the dense model pushed along {', '.join(r.nodes)}", columns, rows)
         e = r.evidence
-        typer.echo(f"{e.verdict}: moved by {number(e.value)}; {e.threshold}.\n{e.note}")
+        typer.echo(f"{e.verdict}: moved by {_with(e.value or 0, e.interval or (0, 0))} nats; {e.threshold}.\n{e.note}")
         for null in e.nulls:
             typer.echo(f"  {null.name}: {number(null.value)}")
 

@@ -189,20 +189,20 @@ def bridge_report(
 
 
 def bridge_perturb(
-    bridge: str | Path, task: str | Path, *, node: str | None = None, directions: int = 32,
+    bridge: str | Path, task: str | Path, *, nodes: Sequence[str] = (), strongest: int = 1, rotations: int = 32,
     dense: str | Path | None = None, device: str = "cpu", seed: int = 0, progress: Steps | None = None,
     say: Say = _silent,
 ) -> PerturbReport:  # fmt: skip
-    """Push the dense model along a node of the sparse one: its answers on held-out pairs over strengths 0 to 1.
+    """Push the dense model along nodes of the sparse one: its answers on held-out pairs over strengths 0 to 1.
 
-    node: a read such as 1.attn.act_in:37; default: the read that moves the sparse model's own answer most, on training
-    pairs. directions: random directions of the same norm to compare with.
+    nodes: channels of one read, such as 1.attn.act_in:37; without any, the `strongest` so many that move the sparse
+    model's own answer most, on training pairs. rotations: random rotations of the same change to compare with.
     """
     from gossamer.commands.bridges import run_perturb
 
     return run_perturb(
-        Path(bridge), str(task), node=node, directions=directions, dense=dense, device=device, seed=seed,
-        progress=progress, say=say,
+        Path(bridge), str(task), nodes=nodes, strongest=strongest, rotations=rotations, dense=dense, device=device,
+        seed=seed, progress=progress, say=say,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from gossamer.commands.reports import (
     CurvePoint,
     PerturbReport,
 )
-from gossamer.compare import perturbation, residual_errors, strongest_node, switch_kl
+from gossamer.compare import perturbation, residual_errors, strongest_nodes, switch_kl
 from gossamer.errors import BadInput
 from gossamer.models import LoadedModel, from_pretrained
 from gossamer.models.bridge import SPARSE, WEIGHTS, BridgedPair, least_squares, load_bridge
@@ -97,19 +97,18 @@ def run_report(
 
 
 def run_perturb(
-    folder: Path, task: str, *, node: str | None, directions: int, dense: str | Path | None, device: str, seed: int,
-    progress: Steps | None, say: Say,
+    folder: Path, task: str, *, nodes: Sequence[str], strongest: int, rotations: int, dense: str | Path | None,
+    device: str, seed: int, progress: Steps | None, say: Say,
 ) -> PerturbReport:  # fmt: skip
     """See gossamer.commands.bridge_perturb."""
-    site = Site.parse(node) if node else None
+    sites = tuple(Site.parse(node) for node in nodes)
     found_task = load_task(task)
     pair = load_bridge(folder, dense=dense, device=device)
-    chosen = None
-    if site is None:
-        site, chosen = strongest_node(pair, found_task)
-        say(f"{site}: of the sparse model's reads the one that moves its own answer most, by {chosen:.2f} nats")
-    found = perturbation(pair, site, found_task, directions=directions, seed=seed, progress=progress)
+    if not sites:
+        sites = strongest_nodes(pair, found_task, strongest)
+        say(f"the sparse model's reads that move its own answer most: {', '.join(map(str, sites))}")
+    found = perturbation(pair, sites, found_task, rotations=rotations, seed=seed, progress=progress)
     return PerturbReport(
-        bridge=str(folder), node=str(site), chosen=chosen, task=found_task.name, evidence=found.evidence,
-        curve=tuple(CurvePoint(**p._asdict()) for p in found.curve),
+        bridge=str(folder), nodes=tuple(map(str, sites)), chosen=not nodes, task=found_task.name,
+        evidence=found.evidence, curve=tuple(CurvePoint(**p._asdict()) for p in found.curve),
     )  # fmt: skip

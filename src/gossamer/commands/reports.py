@@ -161,24 +161,24 @@ class BridgeReport(Report):
 
 
 class CurvePoint(Report):
-    """One strength of a perturbation: probability of the counterfactual answer with its interval over pairs, logit gap
-    towards it in nats, and the mean and central 95% of random directions of the same norm."""
+    """One strength of a perturbation: logit gap towards the counterfactual answer in nats with its interval over pairs,
+    probability of that answer, and the mean gap and central 95% of random rotations of the same change."""
 
     strength: float
-    probability: float
-    interval: tuple[float, float]
     gap: float
+    interval: tuple[float, float]
+    probability: float
     random: float
     random_interval: tuple[float, float]
 
 
 class PerturbReport(Report):
-    """A dense model pushed along a sparse node. chosen: how far the node, when it was picked automatically, moves the
-    sparse model's own logit gap (nats, training pairs); None for a node that was given."""
+    """A dense model pushed along sparse nodes. chosen: whether the nodes were picked for moving the sparse model's own
+    answer most."""
 
     bridge: str
-    node: str
-    chosen: float | None
+    nodes: tuple[str, ...]
+    chosen: bool
     task: str
     curve: tuple[CurvePoint, ...]
     evidence: Evidence

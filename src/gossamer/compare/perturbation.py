@@ -13,9 +13,11 @@ The decoder has learned the scale between the two residual streams, the reads af
 mean RMS takes it out again. In a model bridged to itself by identities the formula replaces the node by its value on
 the other prompt, exactly.
 
+Several nodes of one read add up their changes: a small model spreads over many channels what a big one has in one.
+
 When it lies: a mean RMS stands for one per token; the change is added whether or not the dense model could ever have
-such a read; and any direction that happens to hold the dense model's own feature moves its answer, which is why random
-directions of the same norm stand beside the curve.
+such a read; and any direction that happens to hold the dense model's own feature moves its answer. So the same change
+turned by random rotations stands beside the curve, and what the dense model's own read of the other prompt does.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gossamer.errors import BadInput
@@ -37,32 +40,32 @@ from gossamer.statistics import bootstrap_interval, quantile_interval
 from gossamer.task import Encoded, Example, Task
 
 STRENGTHS = tuple(i / 10 for i in range(11))
-DIRECTIONS = 32
+ROTATIONS = 32
 PAIRS = 128
 METHODOLOGY = {
     "granularity": "node", "component": "channel", "positions": "all", "direction": "presented, each prompt of a pair",
-    "value": "presented read + strength * (counterfactual - presented activation of the sparse node), through the "
-    "bridge's decoder", "set": "one sparse node", "reference": "the pair's other prompt",
+    "value": "presented read + strength * (counterfactual - presented activation of the sparse nodes), through the "
+    "bridge's decoder", "set": "sparse nodes of one read", "reference": "the pair's other prompt",
 }  # fmt: skip
 
 
 class Point(NamedTuple):
-    """One strength. probability: of the counterfactual answer, of the two candidates, mean over both prompts of every
-    pair, with its bootstrap interval over pairs; gap: counterfactual minus presented answer's logit; random: the mean
-    over random directions of that probability, with the central 95% of the directions."""
+    """One strength. gap: counterfactual minus presented answer's logit, mean over both prompts of every pair, with its
+    bootstrap interval over pairs; probability: of the counterfactual answer, of the two candidates, likewise a mean;
+    random: the mean gap over random rotations of the change, with the central 95% of the rotations."""
 
     strength: float
-    probability: float
-    interval: tuple[float, float]
     gap: float
+    interval: tuple[float, float]
+    probability: float
     random: float
     random_interval: tuple[float, float]
 
 
 class Perturbation(NamedTuple):
-    """A node's curve over strengths, and its Evidence."""
+    """The curve of some nodes over strengths, and its Evidence."""
 
-    node: Site
+    nodes: tuple[Site, ...]
     curve: tuple[Point, ...]
     evidence: Evidence
 
@@ -83,16 +86,17 @@ def _aligned(model: LoadedModel, examples: Sequence[Example], most: int) -> tupl
     return Encoded(*(t[rows] for t in batch)).pairs(0, len(pairs)), int((~same[: int(pairs[-1]) + 1]).sum())
 
 
-def _site_of(node: Site, model: SparseTransformer) -> int:
-    """The sublayer that reads a node; BadInput for a node that is no residual channel read by one."""
-    location, _, name = node.location.partition(".")
-    known = name in ("attn.act_in", "mlp.act_in") and int(location) < model.config.n_layer
-    if not known or node.index is None or node.index >= model.config.d_model:
+def _site_of(nodes: Sequence[Site], model: SparseTransformer) -> int:
+    """The sublayer that reads the nodes; BadInput for none, for nodes of several reads, for what is no read."""
+    reads, width = [n for n, _ in model.config.locations() if n.endswith(".act_in")], model.config.d_model
+    if not nodes or len({n.location for n in nodes}) > 1 or len(set(nodes)) < len(nodes):
+        raise BadInput(f"Expected different nodes of one read, got {', '.join(map(str, nodes)) or 'none'}.")
+    if nodes[0].location not in reads or any(n.index is None or n.index >= width for n in nodes):
         raise BadInput(
-            f"Expected a read of the sparse model, I.attn.act_in:C or I.mlp.act_in:C with a layer I below "
-            f"{model.config.n_layer} and a channel C below {model.config.d_model}, got {node}."
+            f"Expected channels 0 to {width - 1} of a read of the sparse model ({', '.join(reads)}), got "
+            f"{', '.join(map(str, nodes))}."
         )
-    return 2 * int(location) + (name == "mlp.act_in")
+    return reads.index(nodes[0].location)
 
 
 def _norm(model: SparseTransformer, site: int) -> Norm:
@@ -118,129 +122,149 @@ def _gap(model: SparseTransformer, batch: Encoded, edit: Edit | None) -> Tensor:
     return (logits.gather(1, wrong) - logits.gather(1, right))[:, 0]
 
 
-def _add(location: str, delta: Tensor, direction: Tensor, strength: float) -> Edit:
+def _add(location: str, change: Tensor) -> Edit:
+    """An edit that adds `change` [rows, pos, d_model] to a read; read-only positional channels stay."""
+
     def edit(name: str, x: Tensor) -> Tensor:
-        if name != location:
-            return x
-        change = strength * delta[..., None] * direction
-        return torch.cat([x[..., : len(direction)] + change, x[..., len(direction) :]], dim=-1)
+        return x + F.pad(change, (0, x.shape[-1] - change.shape[-1])) if name == location else x
 
     return edit
 
 
-def direction_of(pair: BridgedPair, node: Site, batch: Encoded) -> Tensor:
-    """[d_dense]: what one unit of the sparse node's activation adds to the dense model's read (module docstring)."""
+def _replace(location: str, channels: Sequence[int] | slice) -> Edit:
+    """An edit that gives channels of a read their value on the pair's other prompt."""
+
+    def edit(name: str, x: Tensor) -> Tensor:
+        if name != location:
+            return x
+        x = x.clone()
+        x[..., channels] = _swap(x[..., channels])
+        return x
+
+    return edit
+
+
+def directions_of(pair: BridgedPair, nodes: Sequence[Site], batch: Encoded) -> Tensor:
+    """[nodes, d_dense]: what a unit of each node's activation adds to the dense model's read (module docstring)."""
     sparse, dense = pair.sparse.model, pair.dense.model
-    site = _site_of(node, sparse)
-    own = float(_norm(sparse, site).weight[node.index])
-    if own == 0:
-        raise BadInput(f"The norm before {node} has gain 0: the node is always 0; choose another node.")
+    site, channels = _site_of(nodes, sparse), [n.index or 0 for n in nodes]
+    own = _norm(sparse, site).weight[channels]
+    if bool((own == 0).any()):
+        raise BadInput("Expected nodes that can be active, the norm before one of these has gain 0 there.")
     ratio = _mean_rms(sparse, batch, site) / _mean_rms(dense, batch, site)
     _, decoder = pair.bridge.maps(site)
-    return _norm(dense, site).weight * decoder.weight[:, node.index] * (ratio / own)
+    return _norm(dense, site).weight * decoder.weight[:, channels].T * (ratio / own)[:, None]
+
+
+def _rotations(width: int, n: int, seed: int) -> list[Tensor]:
+    """Random orthogonal matrices, uniform, float64."""
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(n):
+        q, r = torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64))
+        found.append(q * r.diagonal().sign())
+    return found
 
 
 @torch.no_grad()
 def perturbation(
-    pair: BridgedPair, node: Site, task: Task, *, strengths: Sequence[float] = STRENGTHS, directions: int = DIRECTIONS,
-    seed: int = 0, progress: Callable[[int, int, float], None] | None = None,
+    pair: BridgedPair, nodes: Sequence[Site], task: Task, *, strengths: Sequence[float] = STRENGTHS,
+    rotations: int = ROTATIONS, seed: int = 0, progress: Callable[[int, int, float], None] | None = None,
 ) -> Perturbation:  # fmt: skip
-    """The dense model's answers on held-out pairs as it is pushed along a sparse node, each prompt of a pair presented.
+    """The dense model's answers on held-out pairs as it is pushed along sparse nodes, each prompt of a pair presented.
 
-    strengths: 0 to 1, rising, from 0 (the dense model as it is) to 1. The random directions have the norm of the
-    node's, so the change has the same norm at every token of every prompt. Passes if the probability of the
-    counterfactual answer rises with every strength and no random direction moves it as far.
+    nodes: channels of one read of the sparse model. strengths: 0 to 1, rising, from 0 (the dense model as it is) to 1.
+    A random rotation turns the change of every token alike, so that it keeps its norm at every token; for one node
+    that is a random direction. Passes if the logit gap towards the counterfactual answer rises with every strength and
+    no rotation moves it as far.
 
-    Errors: BadInput for a node that is no read, strengths that do not rise from 0 to 1, pairs of unequal lengths only.
+    Errors: BadInput for nodes that are no reads or of several, strengths that do not rise from 0 to 1, a task whose
+    pairs all have unequal lengths.
     """
     s = np.asarray(strengths, dtype=np.float64)
-    if len(s) < 2 or s[0] != 0 or s[-1] != 1 or not (np.diff(s) > 0).all() or directions < 2 or seed < 0:
+    if len(s) < 2 or s[0] != 0 or s[-1] != 1 or not (np.diff(s) > 0).all() or rotations < 2 or seed < 0:
         raise BadInput(
-            f"Expected strengths that rise from 0 to 1, at least two random directions and a seed of at least 0, got "
-            f"{list(strengths)}, {directions} and {seed}."
+            f"Expected strengths that rise from 0 to 1, at least two random rotations and a seed of at least 0, got "
+            f"{list(strengths)}, {rotations} and {seed}."
         )
-    _site_of(node, pair.sparse.model)
+    _site_of(nodes, pair.sparse.model)
+    location = nodes[0].location
     batch, unequal = _aligned(pair.dense, task.heldout, PAIRS)
-    own = pair.sparse.run(batch, reads=(node.location,)).reads[node.location][..., node.index]
-    delta, wanted = _swap(own) - own, direction_of(pair, node, batch)
-    drawn = torch.randn(directions, len(wanted), generator=torch.Generator().manual_seed(seed)).to(wanted)
-    drawn *= wanted.norm() / drawn.norm(dim=-1, keepdim=True)
-    total, done = len(s) * (directions + 1), 0
-    gaps = np.zeros((directions + 1, len(s), len(own)))
-    for i, direction in enumerate((wanted, *drawn)):
+    own = pair.sparse.run(batch, reads=(location,)).reads[location][..., [n.index for n in nodes]]
+    change = (_swap(own) - own) @ directions_of(pair, nodes, batch)
+    turned = (change @ q.to(change) for q in _rotations(change.shape[-1], rotations, seed))
+    gaps = np.zeros((rotations + 1, len(s), len(own)))
+    for i, each in enumerate((change, *turned)):
         for j, strength in enumerate(strengths):
-            edit = _add(node.location, delta, direction, strength)
-            gaps[i, j] = _gap(pair.dense.model, batch, edit).double().cpu().numpy()
-            done += 1
+            gaps[i, j] = _gap(pair.dense.model, batch, _add(location, strength * each)).double().cpu().numpy()
         if progress:
-            progress(done, total, float(gaps[i].mean()))
-    by_pair = (1 / (1 + np.exp(-gaps))).reshape(directions + 1, len(s), -1, 2).mean(-1)
-    means = by_pair.mean(-1)
+            progress(i + 1, rotations + 1, float(gaps[i].mean()))
+    by_pair = _by_pair(gaps)
+    means, probability = by_pair.mean(-1), (1 / (1 + np.exp(-gaps[0]))).mean(-1)
     curve = tuple(
         Point(
-            float(strength), float(means[0, j]), bootstrap_interval(by_pair[0, j], seed), float(gaps[0, j].mean()),
+            float(strength), float(means[0, j]), bootstrap_interval(by_pair[0, j], seed), float(probability[j]),
             float(means[1:, j].mean()), quantile_interval(means[1:, j]),
         )
         for j, strength in enumerate(s)
     )  # fmt: skip
-    return Perturbation(node, curve, _evidence(pair, node, batch, by_pair, unequal, seed))
+    return Perturbation(tuple(nodes), curve, _evidence(pair, nodes, batch, by_pair, unequal, seed))
+
+
+def _by_pair(gaps: np.ndarray) -> np.ndarray:
+    """Mean over the two prompts of a pair: [..., rows] to [..., pairs]."""
+    return gaps.reshape(*gaps.shape[:-1], -1, 2).mean(-1)
 
 
 def _evidence(
-    pair: BridgedPair, node: Site, batch: Encoded, by_pair: np.ndarray, unequal: int, seed: int
-) -> Evidence:  # fmt: skip
-    means = by_pair.mean(-1)
+    pair: BridgedPair, nodes: Sequence[Site], batch: Encoded, by_pair: np.ndarray, unequal: int, seed: int
+) -> Evidence:
+    means, location = by_pair.mean(-1), nodes[0].location
     moved, random = by_pair[0, -1] - by_pair[0, 0], means[1:, -1] - means[1:, 0]
     rising = (np.diff(means, axis=1) > 0).all(1)
-    inside = (1 / (1 + np.exp(-_replaced(pair.sparse, node, batch)))).reshape(-1, 2).mean(-1)
-    before = (1 / (1 + np.exp(-_gap(pair.sparse.model, batch, None).double().cpu().numpy()))).reshape(-1, 2).mean(-1)
-    whole = 1 - 2 * by_pair[0, 0]  # the other prompt itself: its right answer is the counterfactual one
-    good = bool(rising[0]) and moved.mean() > random.max() and bootstrap_interval(moved, seed)[0] > 0
+    interval = bootstrap_interval(moved, seed)
+    good = bool(rising[0]) and moved.mean() > random.max() and interval[0] > 0
+
+    def null(name: str, model: SparseTransformer, channels: Sequence[int] | slice) -> Null:
+        gaps = (_gap(model, batch, edit).double().cpu().numpy() for edit in (_replace(location, channels), None))
+        after, before = map(_by_pair, gaps)
+        by = after - before
+        return Null(name=name, value=float(by.mean()), interval=bootstrap_interval(by, seed), n=len(by))
+
+    other = -2 * by_pair[0, 0]  # the other prompt presented: the gap has the opposite sign there
     nulls = (
-        Null(name="random direction of the same norm at every token", value=float(random.mean()),
+        Null(name="random rotation of the same change, mean", value=float(random.mean()),
              interval=quantile_interval(random), n=len(random)),
-        Null(name="the random direction that moves it most", value=float(random.max()), n=1),
-        Null(name="the other prompt itself", value=float(whole.mean()), interval=bootstrap_interval(whole, seed),
-             n=len(whole)),
-        Null(name="the node replaced in the sparse model", value=float((inside - before).mean()),
-             interval=bootstrap_interval(inside - before, seed), n=len(whole)),
+        Null(name="random rotation that moves it most", value=float(random.max()), n=1),
+        null("dense model's whole read taken from the other prompt", pair.dense.model, slice(None)),
+        null("the same nodes replaced in the sparse model", pair.sparse.model, [n.index or 0 for n in nodes]),
+        Null(name="the other prompt itself", value=float(other.mean()), interval=bootstrap_interval(other, seed),
+             n=len(other)),
     )  # fmt: skip
     left_out = f" {unequal} pairs of unequal lengths left out." if unequal else ""
     return Evidence(
-        claim=f"perturbation: {pair.dense.name} pushed along {node} of {pair.sparse.name} answers as on the other "
-        "prompt", value=float(moved.mean()), unit="probability of the counterfactual answer, strength 1 minus 0",
-        interval=bootstrap_interval(moved, seed), n=len(moved), nulls=nulls, seed=seed,
+        claim=f"perturbation: {pair.dense.name} pushed along {', '.join(map(str, nodes))} of {pair.sparse.name} moves "
+        "towards the answer of the other prompt", value=float(moved.mean()),
+        unit="nats of logit gap, strength 1 minus 0", interval=interval, n=len(moved), nulls=nulls, seed=seed,
         verdict="pass" if good else "fail", methodology=METHODOLOGY,
-        threshold="fails if a step of strength does not raise the probability, if any random direction moves it as "
-        "far, or if the interval reaches 0",
-        note=f"rises at every step: {'yes' if rising[0] else 'no'}; of {len(random)} random directions "
+        threshold="fails if a step of strength does not raise the gap, if any random rotation moves it as far, or if "
+        "the interval reaches 0",
+        note=f"rises at every step: {'yes' if rising[0] else 'no'}; of {len(random)} random rotations "
         f"{int(rising[1:].sum())} rise at every step.{left_out}",
     )  # fmt: skip
 
 
-@torch.no_grad()
-def _replaced(model: LoadedModel, node: Site, batch: Encoded) -> np.ndarray:
-    """The gap of `_gap` per row with a node of the model itself at its value on the pair's other prompt."""
+def strongest_nodes(pair: BridgedPair, task: Task, n: int = 1, *, pairs: int = 32, tried: int = 16) -> tuple[Site, ...]:
+    """The n reads of one sublayer of the sparse model that, set to their value on the other prompt, each by itself
+    moves its own answer most. On training pairs; the dense model has no say.
 
-    def edit(name: str, x: Tensor) -> Tensor:
-        if name != node.location:
-            return x
-        x = x.clone()
-        x[..., node.index] = _swap(x[..., node.index])
-        return x
-
-    found: np.ndarray = _gap(model.model, batch, edit).double().cpu().numpy()
-    return found
-
-
-def strongest_node(pair: BridgedPair, task: Task, *, pairs: int = 32, tried: int = 16) -> tuple[Site, float]:
-    """The read of the sparse model that, set to its value on the other prompt, moves its own answer most.
-
-    Returns it with the mean move of the logit gap in nats. On training pairs; among the `tried` reads with the
-    largest first-order estimate, each is then replaced in earnest. The dense model has no say.
+    Reads are ranked by a first-order estimate, and the best `tried` of all sublayers (then the best 2n of the winner's)
+    by replacing them in earnest. Errors: BadInput for a number of nodes the sublayer does not have.
     """
     batch, _ = _aligned(pair.sparse, task.train, pairs)
     model, leaves, values = pair.sparse.model, dict[str, Tensor](), dict[str, Tensor]()
+    if not 1 <= n <= model.config.d_model:
+        raise BadInput(f"Expected 1 to {model.config.d_model} nodes, got {n}.")
 
     def edit(name: str, x: Tensor) -> Tensor:
         if not name.endswith(".act_in"):
@@ -249,15 +273,21 @@ def strongest_node(pair: BridgedPair, task: Task, *, pairs: int = 32, tried: int
         return x + leaves[name]
 
     with torch.enable_grad():
-        before = _gap(model, batch, edit)
-        before.sum().backward()
-    found: list[tuple[float, Site]] = []
+        _gap(model, batch, edit).sum().backward()
+    estimates: list[tuple[float, Site]] = []
     for name, leaf in leaves.items():
         assert leaf.grad is not None
-        estimate = ((_swap(values[name]) - values[name]) * leaf.grad).sum((0, 1))
-        found += [(float(e), Site(name, i)) for i, e in enumerate(estimate[: model.config.d_model].tolist())]
-    best = sorted(found, key=lambda f: -f[0])[:tried]
-    base = before.detach().double().cpu().numpy()
-    moves = [(float((_replaced(pair.sparse, node, batch) - base).mean()), node) for _, node in best]
-    move, node = max(moves, key=lambda m: m[0])
-    return node, move
+        each = ((_swap(values[name]) - values[name]) * leaf.grad).sum((0, 1))
+        estimates += [(e, Site(name, i)) for i, e in enumerate(each[: model.config.d_model].tolist())]
+    estimates.sort(key=lambda e: -e[0])
+
+    @torch.no_grad()
+    def by_replacing(nodes: Sequence[Site]) -> list[Site]:
+        moves = [float(_gap(model, batch, _replace(s.location, [s.index or 0])).mean()) for s in nodes]
+        return [s for _, s in sorted(zip(moves, nodes, strict=True), key=lambda m: -m[0])]
+
+    best = by_replacing([s for _, s in estimates[:tried]])[0]
+    if n == 1:
+        return (best,)
+    near = [s for _, s in estimates if s.location == best.location]
+    return tuple(by_replacing(near[: 2 * n])[:n])
