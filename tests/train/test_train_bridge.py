@@ -129,8 +129,8 @@ def losses_terms() -> tuple[str, ...]:
 def test_a_model_bridged_to_itself_has_no_loss_but_its_own(sparse: LoadedModel) -> None:
     s = doubled(sparse, False)
     found = losses(identity_bridge(16, 4).double(), s, s, a_batch(), config())
-    assert [float(x) for x in found[2:]] == pytest.approx([0] * 4, abs=1e-12)
-    assert float(found.total) == pytest.approx(float(found.ce))
+    assert [x.item() for x in found[2:]] == pytest.approx([0] * 4, abs=1e-12)
+    assert found.total.item() == pytest.approx(found.ce.item())
 
 
 def test_a_trained_bridge_is_better_and_the_sparse_model_keeps_its_sparsity(
