@@ -211,6 +211,7 @@ def test_a_corpus_is_read_in_the_sparse_models_tokens(
         ({"resume": True}, "Nothing to resume"),
         ({"dense": "itself, one layer less"}, "equal depth"),
         ({"sparse": "other tokenizer"}, "share a tokenizer"),
+        ({"sparse": "from nowhere"}, "came from no file"),
     ],
 )
 def test_bad_input_is_one_error_and_writes_nothing(
@@ -220,7 +221,9 @@ def test_bad_input_is_one_error_and_writes_nothing(
 
     if "dense" in changes:
         changes = {"dense": random_model(n_layer=1)}
-    if "sparse" in changes:
+    if changes.get("sparse") == "from nowhere":
+        changes = {"sparse": replace(sparse, source="")}
+    elif "sparse" in changes:
         changes = {"sparse": replace(sparse, tokenizer=random_model().tokenizer)}
     given = {"sparse": sparse, "dense": dense, "config": config(), "data": data, **changes}
     with pytest.raises(BadInput, match=says):

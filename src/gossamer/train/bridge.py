@@ -81,11 +81,11 @@ class BridgeConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    tokens: int = Field(default=4_000_000, gt=0)
+    tokens: int = Field(default=3_000_000, gt=0)
     batch_size: int = Field(default=16, gt=0)
     kl_sequences: int = Field(default=4, gt=0)
     encoder_fraction: float = Field(default=0.25, gt=0, le=1)
-    ce_coef: _Coefficient = 1.0
+    ce_coef: _Coefficient = 4.0
     nmse_to_sparse_coef: _Coefficient = 1.0
     nmse_to_dense_coef: _Coefficient = 1.0
     kl_to_sparse_coef: _Coefficient = 1.0
@@ -225,6 +225,11 @@ def train_bridge(
     """
     require_new(out)
     require_pair(sparse, dense)
+    unnamed = [m.name for m in (sparse, dense) if not m.source]
+    if unnamed:
+        raise BadInput(
+            f"Expected models that can be found again, {' and '.join(unnamed)} came from no file; save and load first."
+        )
     device = checked_device(str(sparse.device))
     work = out.with_name(out.name + ".training")
     if work.exists() and not resume:
