@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,8 +16,9 @@ from gossamer import commands
 from gossamer.errors import BadInput
 from gossamer.models import LoadedModel, from_pretrained
 from gossamer.models.bridge import Bridge, BridgeShape, identity_bridge, load_bridge
-from gossamer.train.bridge import BridgeConfig, bridge_config, losses, train_bridge
+from gossamer.train.bridge import BridgeConfig, bridge_config, bridge_text, losses, train_bridge
 from gossamer.train.loop import train
+from gossamer.train.measure import validation_loss
 from gossamer.train.presets import preset
 from gossamer.train.projection import kept_as_is
 
@@ -44,8 +46,12 @@ def data(tmp_path_factory: pytest.TempPathFactory, text_folder: Path) -> Path:
     folder = tmp_path_factory.mktemp("pair")
     train(folder / "sparse", preset("tiny", **RECIPE), corpus=text_folder, threads=2)
     recipe = preset("tiny", **{**RECIPE, "density": 1, "embed_density": 1, "d_model": 8})
-    train(folder / "dense", recipe, data=folder / "sparse.training", threads=2)
-    return folder / "sparse.training"
+    data = folder / "sparse.training"
+    train(folder / "dense", recipe, data=data, threads=2)
+    few, about = np.load(data / "val.npy")[: 32 * 128 + 1], json.loads((data / "text.json").read_text())
+    np.save(data / "val.npy", few)  # every finished bridge is measured on it
+    (data / "text.json").write_text(json.dumps({**about, "validation_tokens": len(few)}))
+    return data
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +134,7 @@ def losses_terms() -> tuple[str, ...]:
 
 def test_a_model_bridged_to_itself_has_no_loss_but_its_own(sparse: LoadedModel) -> None:
     s = doubled(sparse, False)
-    found = losses(identity_bridge(16, 4).double(), s, s, a_batch(), config())
+    found = losses(identity_bridge(16, 4).double(), s, s, a_batch(), config(ce_coef=1))
     assert [x.item() for x in found[2:]] == pytest.approx([0] * 4, abs=1e-12)
     assert found.total.item() == pytest.approx(found.ce.item())
 
@@ -156,7 +162,9 @@ def test_a_trained_bridge_is_better_and_the_sparse_model_keeps_its_sparsity(
 
     report = commands.bridge_report(tmp_path / "b")
     assert len(report.sites) == 4
-    assert report.loss_before == pytest.approx(sparse.record["details"]["validation_loss_nats"])
+    val = bridge_text(data, sparse).val
+    assert report.loss_before == pytest.approx(validation_loss(sparse.model, val, 32))
+    assert report.loss_after == pytest.approx(validation_loss(pair.sparse.model, val, 32))
     for site in report.sites:
         assert site.kl_to_dense < site.ablated_dense
     assert commands.bridge_report(tmp_path / "b") == report
@@ -170,11 +178,18 @@ def test_frozen_only_the_bridge_learns(tmp_path: Path, data: Path, sparse: Loade
     assert last["kl_to_dense"] < first["kl_to_dense"]
 
 
+@pytest.fixture(scope="module")
+def whole(data: Path, sparse: LoadedModel, dense: LoadedModel) -> Path:
+    """The bridge folder of a run in one go."""
+    out = data.parent / "whole"
+    assert train_bridge(out, sparse, dense, config(), data=data, threads=1) is not None
+    return out
+
+
 @pytest.mark.parametrize("stop", [3, 10, 17])
 def test_stopped_anywhere_and_resumed_ends_with_the_same_bits(
-    tmp_path: Path, data: Path, sparse: LoadedModel, dense: LoadedModel, stop: int
+    tmp_path: Path, data: Path, sparse: LoadedModel, dense: LoadedModel, whole: Path, stop: int
 ) -> None:
-    whole = train_bridge(tmp_path / "whole", sparse, dense, config(), data=data, threads=1)
     part = tmp_path / "part"
     assert train_bridge(part, sparse, dense, config(), data=data, threads=1, stop_after=stop) is None
     assert not part.exists()
@@ -182,12 +197,12 @@ def test_stopped_anywhere_and_resumed_ends_with_the_same_bits(
     with open(tmp_path / "part.training" / "metrics.jsonl", "a") as f:
         f.write('{"step": 99}\n')
     resumed = train_bridge(part, sparse, dense, config(), data=data, threads=1, resume=True)
-    assert whole is not None
     assert resumed is not None
-    assert whole.sparse.hashes() == resumed.sparse.hashes()
-    for a, b in zip(whole.bridge.parameters(), resumed.bridge.parameters(), strict=True):
+    once = load_bridge(whole)
+    assert once.sparse.hashes() == resumed.sparse.hashes()
+    for a, b in zip(once.bridge.parameters(), resumed.bridge.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert (tmp_path / "whole" / "metrics.jsonl").read_text() == (part / "metrics.jsonl").read_text()
+    assert (whole / "metrics.jsonl").read_text() == (part / "metrics.jsonl").read_text()
     with pytest.raises(BadInput, match="exists"):
         train_bridge(part, sparse, dense, config(), data=data)
 
@@ -195,11 +210,12 @@ def test_stopped_anywhere_and_resumed_ends_with_the_same_bits(
 def test_a_corpus_is_read_in_the_sparse_models_tokens(
     tmp_path: Path, text_folder: Path, sparse: LoadedModel, dense: LoadedModel
 ) -> None:
-    pair = train_bridge(tmp_path / "b", sparse, dense, config(), corpus=text_folder, threads=1)
-    assert pair is not None
-    assert (tmp_path / "b.training" / "train.npy").is_file()
-    assert pair.record["details"]["text"]["corpus"] == str(text_folder.resolve())
-    load_bridge(tmp_path / "b")
+    out = tmp_path / "b"
+    assert train_bridge(out, sparse, dense, config(), corpus=text_folder, threads=1, stop_after=1) is None
+    text = bridge_text(tmp_path / "b.training", sparse)
+    assert text.about["corpus"] == str(text_folder.resolve())
+    shown = sparse.tokenizer.decode(text.train.windows(np.arange(1), 32)[0].tolist())
+    assert any(shown[:40] in p.read_text() for p in text_folder.rglob("*.py"))
 
 
 @pytest.mark.parametrize(
