@@ -30,16 +30,18 @@ _HOMES = {
     "push_to_hub": "gossamer.models.hub",
     "read_run": "gossamer.commands.run_folder",
 }
-_FOLDERS = ("commands", "corpora", "discover", "explain", "formats", "models", "show", "tasks", "train", "verify")
+_FOLDERS = (
+    "commands", "compare", "corpora", "discover", "explain", "formats", "models", "show", "tasks", "train", "verify",
+)  # fmt: skip
 
 __all__ = [
     "BadInput", "Circuit", "CorruptFile", "Evidence", "Example", "GossamerError", "LoadedModel", "Null", "Record",
-    "Scores", "Site", "Subject", "Task", "Unsupported", "__version__", "commands", "discover", "explain",
+    "Scores", "Site", "Subject", "Task", "Unsupported", "__version__", "commands", "compare", "discover", "explain",
     "formats", "from_pretrained", "load_task", "models", "push_to_hub", "read_run", "show", "tasks", "train", "verify",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
-    from gossamer import commands, discover, explain, formats, models, show, tasks, train, verify
+    from gossamer import commands, compare, discover, explain, formats, models, show, tasks, train, verify
     from gossamer.circuit import Circuit
     from gossamer.commands.run_folder import read_run
     from gossamer.errors import BadInput, CorruptFile, GossamerError, Unsupported

@@ -17,7 +17,8 @@ from gossamer.models.files import save_model
 VERBS = (
     ["--help"], ["demo", "--help"], ["train", "--help"], ["discover", "--help"], ["discover", "prune", "--help"],
     ["means", "--help"], ["verify", "--help"], ["show", "--help"], ["replay", "--help"], ["tasks", "--help"],
-    ["tasks", "check", "--help"],
+    ["tasks", "check", "--help"], ["bridge", "train", "--help"], ["bridge", "report", "--help"],
+    ["bridge", "perturb", "--help"],
 )  # fmt: skip
 
 

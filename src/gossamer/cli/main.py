@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gossamer import __version__
-from gossamer.cli import demo, discover, explain, imports, means, replay, show, sweep, tasks, train, verify
+from gossamer.cli import bridge, demo, discover, explain, imports, means, replay, show, sweep, tasks, train, verify
 from gossamer.errors import GossamerError, one_line
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ app.command("train")(train.train)
 app.command("means")(means.means)
 app.add_typer(discover.app, name="discover")
 app.add_typer(sweep.app, name="sweep")
+app.add_typer(bridge.app, name="bridge")
 app.command("verify")(verify.verify)
 app.add_typer(explain.app, name="explain")
 app.command("show")(show.show)

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 from gossamer.commands.reports import (
     BinariseReport,
     BinaryNodeReport,
+    BridgeReport,
+    BridgeTrainReport,
     DemoReport,
     ImportReport,
     MeansReport,
     PairCheck,
     PairsReport,
+    PerturbReport,
     PruneReport,
     ReplayReport,
     ShowReport,
@@ -44,8 +47,8 @@ Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
 
 __all__ = [
-    "binarise", "demo", "import_openai_viz", "means", "prune", "prune_edges", "replay", "show", "sweep_prune", "tasks",
-    "tasks_check", "train", "verify",
+    "binarise", "bridge_perturb", "bridge_report", "bridge_train", "demo", "import_openai_viz", "means", "prune",
+    "prune_edges", "replay", "show", "sweep_prune", "tasks", "tasks_check", "train", "verify",
 ]  # fmt: skip
 
 
@@ -176,6 +179,59 @@ def sweep_prune(
     return run_sweep(
         model, tasks, out=Path(out), trials=trials, batch=batch, seeds=seeds, target_losses=tuple(target_losses),
         storage=storage, device=device, progress=progress, say=say, base=base,
+    )  # fmt: skip
+
+
+def bridge_train(
+    sparse: str | Path, dense: str | Path, out: str | Path, *, corpus: str | Path | None = None,
+    data: str | Path | None = None, device: str = "cpu", threads: int | None = None, resume: bool = False,
+    checkpoint_every: int = 100, progress: Steps | None = None, say: Say = _silent, **recipe: Any,
+) -> BridgeTrainReport:  # fmt: skip
+    """Train a bridge between two models of equal depth, and the sparse one with it: the bridge folder `out`.
+
+    The sparse model it ends with is the model folder OUT/sparse, ready for prune. `recipe` changes fields of
+    gossamer.train.bridge.BridgeConfig; see gossamer.train.bridge.train_bridge for the rest and for the errors.
+    """
+    from gossamer.commands.bridges import run_train
+
+    return run_train(
+        sparse, dense, out=Path(out), corpus=Path(corpus) if corpus else None, data=Path(data) if data else None,
+        device=device, threads=threads, resume=resume, checkpoint_every=checkpoint_every, progress=progress, say=say,
+        fields=recipe,
+    )  # fmt: skip
+
+
+def bridge_report(
+    bridge: str | Path, *, dense: str | Path | None = None, sparse: str | Path | None = None,
+    data: str | Path | None = None, device: str = "cpu", say: Say = _silent,
+) -> BridgeReport:  # fmt: skip
+    """A bridge on validation text: per site its errors beside least squares, its switches beside mean ablation.
+
+    dense, sparse (as it was before) and data (a `.training` folder) say where those are now; default: where the
+    training found them.
+    """
+    from gossamer.commands.bridges import run_report
+
+    return run_report(
+        Path(bridge), dense=dense, sparse=sparse, data=Path(data) if data else None, device=device, say=say
+    )
+
+
+def bridge_perturb(
+    bridge: str | Path, task: str | Path, *, nodes: Sequence[str] = (), strongest: int = 1, rotations: int = 32,
+    dense: str | Path | None = None, device: str = "cpu", seed: int = 0, progress: Steps | None = None,
+    say: Say = _silent,
+) -> PerturbReport:  # fmt: skip
+    """Push the dense model along nodes of the sparse one: its answers on held-out pairs over strengths 0 to 1.
+
+    nodes: channels of one read, such as 1.attn.act_in:37; without any, the `strongest` so many that move the sparse
+    model's own answer most, on training pairs. rotations: random rotations of the same change to compare with.
+    """
+    from gossamer.commands.bridges import run_perturb
+
+    return run_perturb(
+        Path(bridge), str(task), nodes=nodes, strongest=strongest, rotations=rotations, dense=dense, device=device,
+        seed=seed, progress=progress, say=say,
     )  # fmt: skip
 
 

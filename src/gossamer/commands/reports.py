@@ -185,6 +185,78 @@ class BinariseReport(Report):
     seconds: float
 
 
+class BridgeTrainReport(Report):
+    """A trained bridge. sparse_model: the folder of the sparse model trained with it; *_loss: validation loss in nats
+    of the sparse model before and after, and of the dense one; bytes: of the bridge's weights."""
+
+    bridge: str
+    sparse_model: str
+    loss_before: float
+    loss_after: float
+    loss_dense: float
+    steps: int
+    seconds: float
+    bytes: int
+
+
+class BridgeSite(Report):
+    """One sublayer input. nmse_*: the bridge's error over variance about the token mean; least_squares_*: that of the
+    least-squares map between the two models as they were before; kl_*: KL(dense || single switch there) in nats per
+    token; ablated_*: the same with the site's residual replaced by its token mean in the model that goes on."""
+
+    site: int
+    before: str
+    nmse_to_sparse: float
+    nmse_to_dense: float
+    least_squares_to_sparse: float
+    least_squares_to_dense: float
+    kl_to_sparse: float
+    kl_to_dense: float
+    ablated_sparse: float
+    ablated_dense: float
+
+
+class BridgeReport(Report):
+    """A bridge on validation text, site by site. kl_models: KL(dense || sparse) without a switch, in nats per token;
+    tokens: validation tokens of the NMSE, kl_tokens: those of the KL."""
+
+    bridge: str
+    sparse: str
+    dense: str
+    k: int
+    tokens: int
+    kl_tokens: int
+    kl_models: float
+    loss_before: float
+    loss_after: float
+    loss_dense: float
+    sites: tuple[BridgeSite, ...]
+
+
+class CurvePoint(Report):
+    """One strength of a perturbation: logit gap towards the counterfactual answer in nats with its interval over pairs,
+    probability of that answer, and the mean gap and central 95% of random rotations of the same change."""
+
+    strength: float
+    gap: float
+    interval: tuple[float, float]
+    probability: float
+    random: float
+    random_interval: tuple[float, float]
+
+
+class PerturbReport(Report):
+    """A dense model pushed along sparse nodes. chosen: whether the nodes were picked for moving the sparse model's own
+    answer most."""
+
+    bridge: str
+    nodes: tuple[str, ...]
+    chosen: bool
+    task: str
+    curve: tuple[CurvePoint, ...]
+    evidence: Evidence
+
+
 class TaskReport(Report):
     """A task, and how a model does on its held-out pairs (None without a model).
 

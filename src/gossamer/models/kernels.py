@@ -263,3 +263,64 @@ def linear_cross_entropy(h: Tensor, weight: Tensor, tokens: Tensor, targets: Ten
     with torch.autocast(h.device.type, enabled=False):
         trained = torch.is_grad_enabled()
         return _LinearCrossEntropy.apply(h.to(weight.dtype), weight, bigram, tokens, targets, trained)
+
+
+class _LinearKL(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, h: Tensor, weight: Tensor, bigram: Tensor | None, teacher: tuple[Tensor, Tensor, Tensor | None],
+        tokens: Tensor, trained: bool,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        (students, n, _), (teacher_h, teacher_weight, teacher_bigram) = h.shape, teacher
+        grad_h = torch.empty_like(h)
+        grad_w = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        grad_bigram = torch.zeros_like(bigram) if bigram is not None and ctx.needs_input_grad[2] else None
+        each = torch.zeros(students, dtype=torch.float64 if h.device.type == "cpu" else torch.float32, device=h.device)
+        for start in range(0, n, LOSS_CHUNK_TOKENS):
+            chunk = slice(start, min(start + LOSS_CHUNK_TOKENS, n))
+            target = torch.mm(teacher_h[chunk], teacher_weight.T)
+            if teacher_bigram is not None:
+                target += teacher_bigram[tokens[chunk]]
+            target -= target.logsumexp(-1, keepdim=True)
+            p = target.exp()
+            negative_entropy = target.mul_(p).sum()
+            logits = torch.empty_like(p)
+            for student in range(students):
+                rows = h[student, chunk]
+                torch.mm(rows, weight.T, out=logits)
+                if bigram is not None:
+                    logits += bigram[tokens[chunk]]
+                logits -= logits.amax(-1, keepdim=True)
+                cross = torch.dot(logits.flatten(), p.flatten())
+                partition = logits.exp_().sum(-1, keepdim=True)
+                each[student] += negative_entropy - cross + partition.log().sum()
+                if not trained:
+                    continue
+                logits.div_(partition).sub_(p).div_(n)
+                torch.mm(logits, weight, out=grad_h[student, chunk])
+                if grad_w is not None:
+                    grad_w.addmm_(logits.T, rows)
+                if grad_bigram is not None:
+                    grad_bigram.index_add_(0, tokens[chunk], logits)
+        ctx.save_for_backward(grad_h, grad_w, grad_bigram)
+        each = (each / n).to(h.dtype)
+        ctx.mark_non_differentiable(each)
+        return each.sum(), each
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        grads = (None if g is None else g.mul_(grad) for g in ctx.saved_tensors)
+        return *grads, None, None, None
+
+
+def linear_kl(
+    h: Tensor, weight: Tensor, bigram: Tensor | None, teacher: tuple[Tensor, Tensor, Tensor | None], tokens: Tensor
+) -> tuple[Tensor, Tensor]:
+    """KL(teacher || student) in nats, mean over tokens: its sum over several students, and each one's (no gradient).
+
+    h: [students, n, d], each student's final residual, all read by `weight` [vocab, d] and `bigram`; teacher: the
+    same three of one other model, [n, d'], taken as given; tokens: [n]. Memory: two chunks of logits.
+    """
+    with torch.autocast(h.device.type, enabled=False):
+        return _LinearKL.apply(h, weight, bigram, teacher, tokens, torch.is_grad_enabled())

@@ -155,7 +155,11 @@ class Block(nn.Module):
         With `last` ([rows] positions, or prefixes) only those rows are carried on: [batch, 1, d] or [trials, rows, d].
         """
         change = edit or _unedited
-        x, pos = self._attention(x, pos, change, edit is None, last, prefixes)
+        x, pos = self.attention(x, pos, change, edit is None, last, prefixes)
+        return self.feed_forward(x, pos, change)
+
+    def feed_forward(self, x: Tensor, pos: Tensor | None, change: Edit = _unedited) -> Tensor:
+        """The MLP's half of `forward`: the residual before it to the residual after it."""
         c = self.config
         a = self._read("mlp", x, pos, change)
         h = F.linear(a, self.mlp.c_fc.weight, self.mlp.c_fc.bias)
@@ -165,9 +169,16 @@ class Block(nn.Module):
         d = F.linear(h, self.mlp.c_proj.weight, self.mlp.c_proj.bias)
         return x + change(f"{self.index}.mlp.resid_delta", abs_topk(d, c.kept("mlp_out"), inplace=True))
 
-    def _attention(
-        self, x: Tensor, pos: Tensor | None, change: Edit, plain: bool, last: Tensor | None, prefixes: Prefixes | None
+    def attention(
+        self,
+        x: Tensor,
+        pos: Tensor | None,
+        change: Edit = _unedited,
+        plain: bool = True,
+        last: Tensor | None = None,
+        prefixes: Prefixes | None = None,
     ) -> tuple[Tensor, Tensor | None]:
+        """The attention's half of `forward`: (residual after it, positional channels), at `last` only if given."""
         c, i, attn = self.config, self.index, self.attn
         a = self._read("attn", x, pos, change)
         together = len({c.kept("attn_q"), c.kept("attn_k"), c.kept("attn_v")}) == 1
@@ -264,7 +275,7 @@ class SparseTransformer(nn.Module):
         With `last`, the final layer's queries and MLP are computed at those positions alone: same numbers, less work.
         """
         where = torch.arange(tokens.shape[1], device=tokens.device)[None]
-        return self._through(self.wte(tokens), where, edit, last, None)
+        return self._through(tokens, where, edit, last)
 
     def hidden_at_ends(self, prefixes: Prefixes, edit: Edit | None = None, trials: int = 1) -> Tensor:
         """Normalised final residual at each row's last token: [trials, rows, d_model].
@@ -272,28 +283,63 @@ class SparseTransformer(nn.Module):
         Every prefix that rows share is computed once; `edit` sees [trials, prefixes, channels], and in the last layer,
         from the queries on, [trials, rows, channels].
         """
-        x = self.wte(prefixes.tokens).expand(trials, -1, -1)
-        return self._through(x, prefixes.depth[None], edit, prefixes.ends, prefixes)
+        tokens = prefixes.tokens.expand(trials, -1)
+        return self._through(tokens, prefixes.depth[None], edit, prefixes.ends, prefixes)
 
     def _through(
-        self, x: Tensor, where: Tensor, edit: Edit | None, last: Tensor | None, prefixes: Prefixes | None
+        self, tokens: Tensor, where: Tensor, edit: Edit | None, last: Tensor | None, prefixes: Prefixes | None = None
     ) -> Tensor:
-        pos: Tensor | None = None
-        if self.config.position != "none":
-            pos = self.wpe(where)
-            if self.config.position == "additive":
-                x, pos = x + pos, None
+        x, pos = self.embed(tokens, where), self._read_only(where)
         for block in self.blocks:
             x = block(x, pos, edit, last if block.index == self.config.n_layer - 1 else None, prefixes)
         return self.ln_f(edit("final_resid", x) if edit else x)
 
+    def embed(self, tokens: Tensor, where: Tensor | None = None) -> Tensor:
+        """The residual at site 0, [batch, pos, d_model]: embeddings, plus additive positions if it has them.
+
+        where: position of each token, [1, pos]; default: in order.
+        """
+        x: Tensor = self.wte(tokens)
+        if self.config.position != "additive":
+            return x
+        return x + (self.wpe.weight[None, : tokens.shape[1]] if where is None else self.wpe(where))
+
+    def _read_only(self, where: Tensor) -> Tensor | None:
+        """The read-only positional channels at positions `where` [1, pos], in a model that has them."""
+        return self.wpe(where) if self.config.position == "channels" else None
+
+    @property
+    def n_sites(self) -> int:
+        """Sublayer inputs: site 2i is the residual before layer i's attention, 2i + 1 the one before its MLP."""
+        return 2 * self.config.n_layer
+
+    def sublayer(self, x: Tensor, site: int) -> Tensor:
+        """From the residual before sublayer `site` to the one after it, both [batch, pos, d_model]."""
+        block, pos = self.blocks[site // 2], self._read_only(torch.arange(x.shape[1], device=x.device)[None])
+        return block.feed_forward(x, pos) if site % 2 else block.attention(x, pos)[0]
+
+    def residuals(self, tokens: Tensor) -> list[Tensor]:
+        """The residual before every sublayer and, last, after all of them: n_sites + 1 of [batch, pos, d_model]."""
+        found = [self.embed(tokens)]
+        for site in range(self.n_sites):
+            found.append(self.sublayer(found[-1], site))
+        return found
+
+    def tail(self, x: Tensor, site: int) -> Tensor:
+        """Normalised final residual of a run that starts with x as the residual at `site`; see `unembed`."""
+        for later in range(site, self.n_sites):
+            x = self.sublayer(x, later)
+        return cast(Tensor, self.ln_f(x))
+
+    def unembed(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """Logits of the normalised final residual; tokens [batch, pos] of the same positions, for the bigram table."""
+        logits: Tensor = self.lm_head(hidden) + self.final_logits_bias
+        return logits if self.bigram_table is None else logits + self.bigram_table[tokens]
+
     def forward(self, tokens: Tensor, edit: Edit | None = None, last: Tensor | None = None) -> Tensor:
         """Logits [batch, pos, vocab] of tokens [batch, pos]; [batch, 1, vocab] with `last`. See `hidden`."""
-        logits = self.lm_head(self.hidden(tokens, edit, last)) + self.final_logits_bias
-        if self.bigram_table is not None:
-            seen = tokens if last is None else tokens.gather(1, last[:, None])
-            logits = logits + self.bigram_table[seen]
-        return logits
+        seen = tokens if last is None else tokens.gather(1, last[:, None])
+        return self.unembed(self.hidden(tokens, edit, last), seen)
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Mean next-token cross-entropy in nats; tokens, targets: [batch, pos]. Never holds all logits.

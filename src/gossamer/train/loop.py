@@ -29,6 +29,7 @@ from gossamer.record import Record
 from gossamer.train.estimate import estimate
 from gossamer.train.learner import DTYPES, Learner, shapes
 from gossamer.train.measure import reference_means, validation_loss
+from gossamer.train.optimizer import adam_state, restore_adam
 from gossamer.train.presets import TrainConfig
 from gossamer.train.projection import targets
 from gossamer.train.start import Start
@@ -160,9 +161,8 @@ class _Run:
     def save(self) -> None:
         """One file with everything needed to go on, renamed into place."""
         tensors = {f"model.{k}": v.detach().cpu() for k, v in self.learner.model.state_dict().items()}
-        for name, p in self.learner.optimizer.parameters.items():
-            for key, value in self.learner.optimizer.adam.state[p].items():
-                tensors[f"adam.{key}.{name}"] = value.detach().cpu().reshape(value.shape)
+        moments = adam_state(self.learner.optimizer.adam, self.learner.optimizer.parameters)
+        tensors |= {f"adam.{k}": v for k, v in moments.items()}
         meta = {
             "step": str(self.step), "metrics_bytes": str(self.metrics.stat().st_size if self.metrics.exists() else 0),
             "seconds": str(self.seconds),
@@ -173,12 +173,8 @@ class _Run:
     def _restore(self) -> None:
         tensors, meta = read_safetensors(self.work / "checkpoint.safetensors")
         self.learner.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-        for name, p in self.learner.optimizer.parameters.items():
-            if f"adam.step.{name}" not in tensors:  # float16 may overflow until the first checkpoint
-                continue
-            state = self.learner.optimizer.adam.state[p]
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                state[key] = tensors[f"adam.{key}.{name}"].to(p.device)
+        moments = {k[5:]: v for k, v in tensors.items() if k.startswith("adam.")}
+        restore_adam(self.learner.optimizer.adam, self.learner.optimizer.parameters, moments)
         self.step, self.seconds = int(meta["step"]), float(meta["seconds"])
         self.losses = json.loads(meta["losses"])
         self.learner.scaler.load_state_dict(json.loads(meta["scaler"]))

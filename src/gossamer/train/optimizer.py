@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gossamer.train.presets import TrainConfig
-from gossamer.train.projection import project_, targets
+from gossamer.train.projection import Target, project_, targets
 from gossamer.train.schedule import density_at
 
 RMS_FLOOR = 1e-5
@@ -26,11 +27,33 @@ def normalise_gradients(model: nn.Module, clip_only: bool) -> float:
     return rms
 
 
-class SparseAdam:
-    """Adam with dense gradients and moments, then the L0 projection, then decoupled decay (lambda * lr) of matrices."""
+def adam_state(adam: torch.optim.Adam, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """The moments and step counts of an optimiser as tensors `KEY.PARAMETER`, for a checkpoint."""
+    return {
+        f"{key}.{name}": value.detach().cpu().reshape(value.shape)
+        for name, p in parameters.items() for key, value in adam.state[p].items()
+    }  # fmt: skip
 
-    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
-        self.model, self.config, self.targets = model, config, targets(model, config)
+
+def restore_adam(
+    adam: torch.optim.Adam, parameters: Mapping[str, nn.Parameter], stored: Mapping[str, Tensor]
+) -> None:  # fmt: skip
+    """The inverse of `adam_state`; a parameter that has no stored state keeps none."""
+    for name, p in parameters.items():
+        if f"step.{name}" in stored:  # float16 may overflow until the first checkpoint
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                adam.state[p][key] = stored[f"{key}.{name}"].to(p.device)
+
+
+class SparseAdam:
+    """Adam with dense gradients and moments, then the L0 projection, then decoupled decay (lambda * lr) of matrices.
+
+    kept: what to project to, instead of the targets of the recipe (see projection.kept_as_is).
+    """
+
+    def __init__(self, model: nn.Module, config: TrainConfig, kept: tuple[Target, ...] | None = None) -> None:
+        self.model, self.config = model, config
+        self.targets = targets(model, config) if kept is None else kept
         self.parameters = dict(model.named_parameters())
         self.adam = torch.optim.Adam(
             self.parameters.values(), lr=0.0, betas=config.betas, eps=config.eps, fused=True

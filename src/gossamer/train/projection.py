@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -73,6 +73,28 @@ def targets(model: nn.Module, config: TrainConfig) -> tuple[Target, ...]:
             f"Expected a density that leaves room for {min_alive} weights per neuron, got {density:g} ({lines}); use "
             f"--density of at least {least:.4g} or a smaller --min-alive."
         )
+    return tuple(found)
+
+
+def kept_as_is(model: nn.Module, min_alive: int) -> tuple[Target, ...]:
+    """Targets that hold a trained model at the sparsity it has: k is each parameter's number of non-zero values.
+
+    Covers the parameters that `targets` covers and that have a zero. min_alive: as in the model's recipe; a matrix
+    too sparse for it is held without a minimum.
+    """
+    found: list[Target] = []
+    for name, p in model.named_parameters():
+        if not name.endswith((".weight", "bias")) or ".ln_" in f".{name}":
+            continue
+        nonzero = int(p.count_nonzero())
+        if not 0 < nonzero < p.numel():
+            continue
+        dim = 1 if name.endswith(("c_attn.weight", "c_fc.weight")) else 0 if name.endswith("c_proj.weight") else None
+        target = Target(
+            name=name, shape=tuple(p.shape), density=nonzero / p.numel(), alive_dim=dim if min_alive else None,
+            min_alive=min_alive,
+        )  # fmt: skip
+        found.append(target if target.forced <= nonzero else replace(target, alive_dim=None))
     return tuple(found)
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from gossamer.corpora.python_source import (
@@ -24,7 +25,6 @@ from gossamer.corpora.python_source import (
 from gossamer.corpora.tokenizer import save_tokenizer, train_tokenizer
 from gossamer.corpora.tokens import EXCERPT_WINDOWS, TokenFile, frozen_excerpt, tokenize_corpus
 from gossamer.errors import BadInput, CorruptFile, one_line
-from gossamer.train.presets import TrainConfig
 from gossamer.train.start import Start
 
 VAL_TOKENS = 200_000
@@ -45,19 +45,34 @@ def prepare_text(work: Path, start: Start, *, say: Callable[[str], None]) -> Tex
 
     Text that is too short is BadInput, and then a folder `work` made here is removed again.
     """
-    source, new = start.data or work, not work.exists()
+    source, new, config = start.data or work, not work.exists(), start.recipe
     if not (source / "text.json").is_file():
-        found = text_folder(start.corpus) if start.corpus else find_python_source()
-        parts = found.split(seed=start.recipe.seed)
-        say(f"text: {len(found.documents):,} files, {sum(found.packages().values()) / 1e6:.0f} MB")
+        found, parts = find_text(start.corpus, config.seed, say)
         try:
             start.note(work)
-            _tokenize(work, start.recipe, found, parts, start.corpus is not None, say)
+            tokenizer = train_tokenizer(parts[0], config.vocab_size, config.seed)
+            tokenize_text(
+                work, tokenizer, found, parts, tokens=config.tokens, n_ctx=config.n_ctx, batch_size=config.batch_size,
+                seed=config.seed, own=start.corpus is not None, say=say,
+            )  # fmt: skip
         except BadInput:
             if new:
                 shutil.rmtree(work)
             raise
     start.note(work)
+    return read_text(source)
+
+
+def find_text(corpus: Path | None, seed: int, say: Callable[[str], None]) -> tuple[Corpus, tuple[Corpus, Corpus]]:
+    """The text of a folder, or this machine's Python source: all of it, and its training and validation parts."""
+    found = text_folder(corpus) if corpus else find_python_source()
+    parts = found.split(seed=seed)
+    say(f"text: {len(found.documents):,} files, {sum(found.packages().values()) / 1e6:.0f} MB")
+    return found, parts
+
+
+def read_text(source: Path) -> Text:
+    """The token files that `tokenize_text` wrote into a folder; damaged ones are CorruptFile."""
     try:
         about = json.loads((source / "text.json").read_text(encoding="utf-8"))
         return Text(
@@ -69,12 +84,12 @@ def prepare_text(work: Path, start: Start, *, say: Callable[[str], None]) -> Tex
         raise CorruptFile(f"The text in {source} is damaged ({one_line(error)}); start the run again.") from error
 
 
-def _tokenize(
-    work: Path, config: TrainConfig, found: Corpus, parts: tuple[Corpus, Corpus], own: bool, say: Callable[[str], None]
-) -> None:
+def tokenize_text(
+    work: Path, tokenizer: Tokenizer, found: Corpus, parts: tuple[Corpus, Corpus], *, tokens: int, n_ctx: int,
+    batch_size: int, seed: int, own: bool, say: Callable[[str], None],
+) -> None:  # fmt: skip
     """Tokenizer, token files and excerpt of a corpus (`own`: the user's), and text.json last of all."""
     train_part, val_part = parts
-    tokenizer = train_tokenizer(train_part, config.vocab_size, config.seed)
     save_tokenizer(tokenizer, work)
     said = time.perf_counter()
 
@@ -84,16 +99,16 @@ def _tokenize(
             said = time.perf_counter()
             say(f"tokens: {done / 1e6:.1f} of at most {total / 1e6:.1f} million")
 
-    train_file = tokenize_corpus(train_part, tokenizer, work / "train.npy", config.tokens, config.seed, progress)
-    val_file = tokenize_corpus(val_part, tokenizer, work / "val.npy", VAL_TOKENS, config.seed)
-    for name, file, least in (("training", train_file, config.batch_size), ("validation", val_file, 1)):
-        if file.n_windows(config.n_ctx) < least:
+    train_file = tokenize_corpus(train_part, tokenizer, work / "train.npy", tokens, seed, progress)
+    val_file = tokenize_corpus(val_part, tokenizer, work / "val.npy", VAL_TOKENS, seed)
+    for name, file, least in (("training", train_file, batch_size), ("validation", val_file, 1)):
+        if file.n_windows(n_ctx) < least:
             raise BadInput(
-                f"Expected at least {least * config.n_ctx + 1:,} {name} tokens, {found.name} has {file.n_tokens:,}; "
+                f"Expected at least {least * n_ctx + 1:,} {name} tokens, {found.name} has {file.n_tokens:,}; "
                 "add text, or lower --n-ctx or --batch-size."
             )
     shown = standard_library() if own else train_part.only(STANDARD_LIBRARY)
-    excerpt = frozen_excerpt(shown, tokenizer, EXCERPT_WINDOWS, config.n_ctx, config.seed)
+    excerpt = frozen_excerpt(shown, tokenizer, EXCERPT_WINDOWS, n_ctx, seed)
     np.save(work / "excerpt.npy", excerpt.numpy())
     about = {
         "corpus": found.name, "files": len(found.documents), "skipped": found.skipped,
