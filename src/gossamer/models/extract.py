@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,12 +31,10 @@ from gossamer.models.standalone import (
     Write,
     strongest,
 )
-from gossamer.record import Record
 from gossamer.subject import require_model_of
 from gossamer.task import Encoded
 
 PRESETS = ("gao-mean", "zero-complement")
-METHOD = "standalone"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,12 +91,12 @@ def extract(
     wanted = tuple(dict.fromkeys(range(vocab) if answers is None else map(int, answers)))
     if not wanted or not all(0 <= a < vocab for a in wanted):
         raise BadInput(f"Expected answers as token ids of 0 to {vocab - 1}, got {list(wanted[:8]) or 'none'}.")
-    builder = _Builder(model, circuit, preset, wanted, None)
+    frozen = None
     if mode == "frozen":
         if prompts is None:
             raise BadInput("Frozen mode is fitted to prompts, got none; give the task's training pairs.")
-        frozen = freeze(model, circuit, preset, prompts, builder.narrowing_layer())
-        builder = _Builder(model, circuit, preset, wanted, frozen)
+        frozen = freeze(model, circuit, preset, prompts, narrowing_layer(model, circuit, preset))
+    builder = _Builder(model, circuit, preset, wanted, frozen)
     layers, readout = builder.layers, builder.readout
     parts = {"layers": [p.outline() for p in layers], "readout": readout.outline()}
     fit = circuit.calibration
@@ -152,7 +151,7 @@ def freeze(model: LoadedModel, circuit: Circuit, preset: str, prompts: Encoded, 
             size = value[chosen].abs()
             least = size.masked_fill(size == 0, torch.inf).amin(-1)
             least = torch.where((size != 0).sum(-1) < k, 0, least)
-            threshold[location] = float(least.double().median())
+            threshold[location] = _between(least.double())
         if name.endswith("act_in"):
             inverse[location] = float((state["x"].square().mean(-1) + eps).rsqrt()[chosen].double().mean())
         elif name.endswith("resid_delta"):
@@ -172,6 +171,14 @@ def freeze(model: LoadedModel, circuit: Circuit, preset: str, prompts: Encoded, 
 
     net.hidden(tokens, look)
     return Frozen(threshold=threshold, inverse=inverse, share=share)
+
+
+def _between(sizes: Tensor) -> float:
+    """The median of sizes [n], moved half-way to the next larger one: no size is equal to it, so rounding cannot
+    decide who survives."""
+    middle = float(sizes.median())
+    above = sizes[sizes > middle * (1 + 1e-6)]
+    return (middle + float(above.min())) / 2 if len(above) else middle * (1 - 1e-6)
 
 
 class _Builder:
@@ -470,6 +477,18 @@ class _Builder:
             tensors["bias"] = tensors["bias"] * inverse
         numbers = {"width": self.c.d_model, "eps": self.eps, "square": square, "inverse": inverse}
         return Readout(numbers, tensors)
+
+
+def narrowing_layer(model: LoadedModel, circuit: Circuit, preset: str) -> int | None:
+    """The last layer whose attention looks back in this circuit; after its keys and values only the last position
+    counts. None: the circuit depends on the last token alone."""
+    return _Builder(model, circuit, preset, (0,), None).narrowing_layer()
+
+
+def linear_of(layer: torch.nn.Linear) -> tuple[np.ndarray, np.ndarray]:
+    """Weight and bias (zeros where there is none) as float64 arrays."""
+    found = _weights(layer)
+    return found.weight.numpy(), found.bias.numpy()
 
 
 class _Linear(NamedTuple):

@@ -387,16 +387,16 @@ class StandaloneCircuit(nn.Module):
 
         Errors: BadInput for answers that it has no logits of, or prompts longer than the model reads.
         """
-        unknown = sorted({int(t) for t in torch.cat([batch.answer, batch.wrong])} - set(self.config.answers))
-        if unknown:
+        columns = self.column_of[torch.stack([batch.answer, batch.wrong], dim=1)]
+        if bool((columns < 0).any()):
+            asked = torch.cat([batch.answer, batch.wrong]).unique().tolist()
             raise BadInput(
                 f"Expected answers among the tokens {list(self.config.answers[:8])} that it was exported with, got "
-                f"{unknown[:8]}; export it with those answers."
+                f"{asked[:8]}; export it with those answers."
             )
         if batch.tokens.shape[1] > self.config.n_ctx:
             raise BadInput(f"Expected prompts of at most {self.config.n_ctx} tokens, got {batch.tokens.shape[1]}.")
-        logits = self(batch.tokens, batch.last)
-        right, wrong = (logits.gather(1, self.column_of[t][:, None])[:, 0] for t in (batch.answer, batch.wrong))
+        right, wrong = self(batch.tokens, batch.last).gather(1, columns).unbind(1)
         z = right - wrong
         return z if self.config.calibration is None else calibrate(z, *self.config.calibration)
 
