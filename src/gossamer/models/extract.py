@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from gossamer.models.standalone import (
 from gossamer.subject import require_model_of
 from gossamer.task import Encoded
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "none": torch.Tensor.clone}
 PRESETS = ("gao-mean", "zero-complement")
 
 
@@ -125,7 +126,8 @@ def freeze(model: LoadedModel, circuit: Circuit, preset: str, prompts: Encoded, 
     final, real = at == last[:, None], at <= last[:, None]
     places: dict[str, Place] = {
         "attn.act_in": "attn_in", "attn.q": "attn_q", "attn.k": "attn_k", "attn.v": "attn_v",
-        "attn.resid_delta": "attn_out", "mlp.act_in": "mlp_in", "mlp.post_act": "mlp_neuron", "mlp.resid_delta": "mlp_out",
+        "attn.resid_delta": "attn_out", "mlp.act_in": "mlp_in", "mlp.post_act": "mlp_neuron",
+        "mlp.resid_delta": "mlp_out",
     }  # fmt: skip
     threshold: dict[str, float] = {}
     inverse: dict[str, float] = {}
@@ -249,7 +251,7 @@ class _Builder:
         self.level = self.level + shift
         if part is None:
             if self.layers:
-                self.layers[-1].write.shift += shift[self.varying]
+                cast(Write, self.layers[-1].part("write")).shift += shift[self.varying]
             else:
                 self.start = self.start + shift[self.varying]
             return
@@ -269,7 +271,7 @@ class _Builder:
         self, location: str, weight: Tensor, bias: Tensor, rows: Tensor, k: int, activation: str = "none"
     ) -> tuple[Contest | None, Tensor, Tensor]:
         """Kept `rows` of weight [all rows, sources] @ sources + bias. None: they are constants; rows in their order."""
-        act: Callable[[Tensor], Tensor] = {"gelu": F.gelu, "relu": F.relu, "none": lambda h: h}[activation]
+        act = ACTIVATIONS[activation]
         wide = len(weight)
         threshold = self.frozen.threshold.get(location) if self.frozen else None
         alone = self.frozen is not None or k >= wide

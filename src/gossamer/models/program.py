@@ -6,6 +6,7 @@ Numbers are those of the model, printed as short as its dtype allows. When it li
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -26,14 +27,14 @@ def keep(x, least):
     """What a fixed threshold leaves of x."""
     return x if abs(x) >= least else 0.0
 '''
-_GELU = '''
+_GELU = """
 def gelu(x):
     return 0.5 * x * (1 + math.erf(x / math.sqrt(2)))
-'''
-_RELU = '''
+"""
+_RELU = """
 def relu(x):
     return max(x, 0.0)
-'''
+"""
 _ATTENTION = '''
 def attention(scores, sink):
     """Weights of the keys; a sink takes its part and gives nothing."""
@@ -48,12 +49,12 @@ def logit_gap(tokens, answer={first}, wrong={second}):
     found = logits(tokens)
     return found[answer] - found[wrong]
 '''
-_MAIN = '''
+_MAIN = """
 if __name__ == "__main__":
     import sys
 
     print(logits([int(t) for t in sys.argv[1:]]))
-'''
+"""
 
 
 @torch.no_grad()
@@ -94,6 +95,7 @@ class _Writer:
         self.lists: set[str] = set()
         self.lines: list[str] = []
         self.tables: dict[str, np.ndarray] = {}
+        self.constants: dict[str, float] = {}
         self.level = np.zeros(self.c.d_model)
         self.writes: dict[int, list[str]] = {}
         self.embedding = self.net.wte.weight.detach().cpu().double().numpy()
@@ -153,18 +155,22 @@ class _Writer:
 
     def kept(self, location: str, expression: str) -> str:
         least = self.frozen.threshold.get(location)
-        return expression if least is None else f"keep({expression}, {least!r})"
+        if least is None:
+            return expression
+        name = "LEAST_" + location.replace(".", "_").upper()
+        self.constants[name] = least
+        return f"keep({expression}, {name})"
 
     def line(self, name: str, expression: str, comment: str, everywhere: bool) -> None:
         if everywhere:
             self.lists.add(name)
             expression = f"[{expression} for t in positions]"
         text = f"    {name} = {expression}"
-        if len(text) + len(comment) + 4 > WIDTH:
-            self.lines.append(f"    # {comment}")
-            self.lines.append(text)
-        else:
+        if len(text) + len(comment) + 4 <= WIDTH:
             self.lines.append(f"{text}  # {comment}")
+            return
+        wrapped = textwrap.wrap(expression, WIDTH - 8, break_long_words=False, break_on_hyphens=False)
+        self.lines += [f"    {name} = (  # {comment}", *(f"        {piece}" for piece in wrapped), "    )"]
 
     def residual(self, channel: int, everywhere: bool) -> list[tuple[float | None, str]]:
         """Terms of a residual channel here, without its constant."""
@@ -176,9 +182,11 @@ class _Writer:
         everywhere = self.everywhere(i, f"{sub}.act_in")
         for c in np.flatnonzero(self.used[location]).tolist():
             factor = float(gain[c].double()) * self.frozen.inverse[location]
-            x = self.sum(self.residual(c, everywhere), float(self.level[c]), everywhere)
+            terms = [(None, t) for _, t in self.residual(c, everywhere) if t]
+            x = self.sum(terms, float(self.level[c]), everywhere)
+            x = f"({x})" if len(terms) + bool(self.level[c]) > 1 else x
             names[c] = f"{sub}{i}_in_{c}"
-            self.line(names[c], self.kept(location, f"{self.number(factor)} * ({x})"), f"{location}:{c}", everywhere)
+            self.line(names[c], self.kept(location, f"{self.number(factor)} * {x}"), f"{location}:{c}", everywhere)
         return names
 
     def nodes(
@@ -238,15 +246,12 @@ class _Writer:
             names = self.nodes(location, f"attn{i}_out", out, bias, mixed)
         self.wrote(location, names)
 
-    def head(
-        self, i: int, h: int, q: Mapping[int, str], k: Mapping[int, str], v: Mapping[int, str]
-    ) -> dict[int, str]:
+    def head(self, i: int, h: int, q: Mapping[int, str], k: Mapping[int, str], v: Mapping[int, str]) -> dict[int, str]:
         """The attention of one head and what it makes of its value channels."""
         everywhere = self.everywhere(i, "attn.q")
         own = range(h * self.c.d_head, (h + 1) * self.c.d_head)
         rest_q, rest_k = self.rest[f"{i}.attn.q"], self.rest[f"{i}.attn.k"]
         scale = self.c.d_head**-0.5
-        # a node that is kept but not used in the scores of a live head does not exist: q and k hold all kept ones
         constant = sum(float(rest_q[c] * rest_k[c]) for c in own) * scale
         seen = "t + 1" if everywhere else "n"
         terms = []
@@ -298,7 +303,8 @@ class _Writer:
             self.lines.append(f"        {answer}: {whole},  # {self.word(answer)}")
         self.lines.append("    }")
         body = "\n".join(self.lines)
-        helpers = [_HELPERS] if "keep(" in body else []
+        helpers = ["\n".join(f"{name} = {least!r}" for name, least in self.constants.items())] if self.constants else []
+        helpers += [_HELPERS] if "keep(" in body else []
         helpers += [_GELU] if "gelu(" in body else []
         helpers += [_RELU] if "relu(" in body else []
         helpers += [_ATTENTION] if "attention(" in body else []
@@ -323,11 +329,11 @@ class _Writer:
         about = f"{self.circuit.n_nodes} nodes and {self.circuit.n_edges} edges of {self.model.name}"
         lines = [
             f'"""The circuit of {record.task or "a task"}: {about}, as a program.', "",
-            f"Everything outside it is a constant ({self.preset}). Thresholds and norms are fixed at what they are on the",
-            "task's training prompts: on other text they are wrong. Nodes that the answers do not depend on are left out.",
+            f"Everything outside it is a constant ({self.preset}). Thresholds and norms are fixed at what they are",
+            "on the task's training prompts: on other text they are wrong. Nodes without effect are left out.",
             f"Tokens start with {self.model.bos}." if self.model.bos is not None else "",
             f"The circuit's calibration, not applied here: {fit.scale!r} * gap + {fit.shift!r}." if fit else "",
-            f"Weights {record.model_sha256[:12]}, reference means {record.means_sha256[:12]}." if record.model_sha256 else "",
+            f"Weights {record.model_sha256[:12]}, means {record.means_sha256[:12]}." if record.model_sha256 else "",
         ]  # fmt: skip
         return "\n".join(line for n, line in enumerate(lines) if line or n == 1) + '\n"""\n\nimport math\n'
 

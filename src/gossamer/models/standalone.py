@@ -11,12 +11,12 @@ is not kept is a constant after its AbsTopK, which leaves these questions, in th
    sizes are known per token. Of these the ranks before s = max(0, k - |K| - 1) always survive and those from k on
    never do, so a channel is among the k largest of all exactly when fewer than k - s of K's sizes and of the ranks s
    to k are larger than it. One row of at most |K| + 1 numbers per token stands for all channels outside K.
-4. *AbsTopK of q, k, v, neurons and writes.* A row that is not kept still varies with kept inputs and competes before its
-   mean replaces it. Rows without a weight from a kept input are constants: they compete as in 3, with one list for
+4. *AbsTopK of q, k, v, neurons and writes.* A row that is not kept still varies with kept inputs and competes before
+   its mean replaces it. Rows without a weight from a kept input are constants: they compete as in 3, with one list for
    all tokens. Rows with one are computed, kept or not.
-5. *Attention.* Scores are q.k over the channels kept in q or in k, plus a constant. The constant matters where there is a
-   sink; so does a value channel that is not kept: its mean is weighed by the share of attention that the sink leaves,
-   one number per head and query. A head without kept keys attends evenly: a running mean instead of scores.
+5. *Attention.* Scores are q.k over the channels kept in q or in k, plus a constant. The constant matters where there
+   is a sink; so does a value channel that is not kept: its mean is weighed by the share of attention that the sink
+   leaves, one number per head and query. A head without kept keys attends evenly: a running mean instead of scores.
 6. *Positions.* After the last attention that has kept keys or values everything is computed at the last token alone.
 7. *Tables.* Up to the first attention all of this is a function of the token and computed once, when it is built.
 
