@@ -17,7 +17,7 @@ from gossamer.models.files import save_model
 VERBS = (
     ["--help"], ["demo", "--help"], ["train", "--help"], ["discover", "--help"], ["discover", "prune", "--help"],
     ["means", "--help"], ["verify", "--help"], ["show", "--help"], ["replay", "--help"], ["tasks", "--help"],
-    ["tasks", "check", "--help"],
+    ["tasks", "check", "--help"], ["export", "--help"],
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gossamer import __version__
-from gossamer.cli import demo, discover, means, replay, show, sweep, tasks, train, verify
+from gossamer.cli import demo, discover, export, means, replay, show, sweep, tasks, train, verify
 from gossamer.errors import GossamerError, one_line
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ app.add_typer(sweep.app, name="sweep")
 app.command("verify")(verify.verify)
 app.command("show")(show.show)
 app.command("replay")(replay.replay)
+app.command("export")(export.export)
 app.add_typer(tasks.app, name="tasks")
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gossamer.commands.reports import (
     DemoReport,
+    ExportReport,
     MeansReport,
     PairCheck,
     PairsReport,
@@ -39,7 +40,19 @@ CALIBRATION_PAIRS = 512
 Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
 
-__all__ = ["demo", "means", "prune", "replay", "show", "sweep_prune", "tasks", "tasks_check", "train", "verify"]
+__all__ = [
+    "demo",
+    "export",
+    "means",
+    "prune",
+    "replay",
+    "show",
+    "sweep_prune",
+    "tasks",
+    "tasks_check",
+    "train",
+    "verify",
+]
 
 
 def _silent(line: str) -> None:
@@ -221,6 +234,33 @@ def replay(
     say(f"deriving the numbers of {run} again")
     compared, found = differences(r, tolerance, search, progress)
     return ReplayReport(run=str(run), agrees=not found, compared=compared, differences=tuple(found))
+
+
+def export(
+    what: str | Path, *, to: str = "torch", out: str | Path, mode: str | None = None, model: str | None = None,
+    ablation: str = "gao-mean", all_tokens: bool = False, device: str = "cpu", say: Say = _silent,
+) -> ExportReport:  # fmt: skip
+    """A run's circuit as a program of its own, or a whole model for transformers, at the new path `out`.
+
+    to: torch (safetensors, read by gossamer.models.standalone.load_standalone), onnx or python of a run folder;
+    huggingface of a model. mode: exact (default) or frozen; python is always frozen. all_tokens: logits of the whole
+    vocabulary, not only of the task's answers. See gossamer.models.standalone for what the modes are.
+    """
+    from gossamer.commands.exports import export_model, export_run
+
+    if to == "huggingface":
+        return export_model(what, Path(out), mode, model, ablation, all_tokens, device, say)
+    return export_run(
+        Path(what),
+        to,
+        Path(out),
+        mode=mode,
+        model=model,
+        ablation=ablation,
+        all_tokens=all_tokens,
+        device=device,
+        say=say,
+    )
 
 
 def tasks(*, model: str | Path | None = None) -> TasksReport:

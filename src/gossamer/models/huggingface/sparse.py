@@ -1,8 +1,8 @@
 """The weight-sparse transformer as a transformers model: same numbers, standard folder, `generate` included.
 
-A batch may be padded on either side, by its attention_mask: rows are computed as if they started at their first token, so
-padding changes no number at a real position (logits at padding mean nothing). There is no key-value cache: every new
-token reads the whole text again.
+A batch may be padded on either side, by its attention_mask: rows are computed as if they started at their first token,
+so padding changes no number at a real position (logits at padding mean nothing). There is no key-value cache: every
+new token reads the whole text again.
 """
 
 from __future__ import annotations
@@ -140,12 +140,12 @@ def export_huggingface(model: LoadedModel, out: Path) -> Path:
     Temporary name, then rename. Errors: BadInput if `out` exists.
     """
     require_new(out)
-    sparse = model.model.config.model_dump(exclude={"model_type"})
-    text = {"bos_token_id": model.bos, "eos_token_id": model.bos, "pad_token_id": model.bos}
-    wrapped = GossamerForCausalLM(GossamerConfig(**sparse, **text))
+    fields: dict[str, Any] = model.model.config.model_dump(exclude={"model_type"})
+    fields |= dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), model.bos)
+    wrapped = GossamerForCausalLM(GossamerConfig(**fields))
     wrapped.model.load_state_dict(model.model.state_dict(), strict=False)
     wrapped.model.final_logits_bias.copy_(model.model.final_logits_bias)
-    wrapped.to(model.model.lm_head.weight.dtype)
+    wrapped.model.to(model.model.lm_head.weight.dtype)
     wrapped.generation_config.use_cache = False
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
