@@ -1,4 +1,4 @@
-"""`gossamer export` end to end: what it writes works by itself, what it reports is measured, what it cannot it refuses."""
+"""`gossamer export` end to end: what it writes works by itself, what it reports is measured, the rest is refused."""
 
 from __future__ import annotations
 

@@ -49,13 +49,14 @@ def test_the_file_is_frozen_mode(seed: int, preset: str, monkeypatch: pytest.Mon
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-9)
 
 
-def test_a_float32_model_is_printed_short() -> None:
+def test_a_float32_model_is_printed_short(monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_model()
-    circuit, batch = random_circuit(model, 0.15), prompts(model)
+    monkeypatch.setattr(program_file, "MOST_EDGES", 10**9)
+    circuit, batch = random_circuit(model, 0.5), prompts(model)
     source = program(model, circuit, batch, [2, 3])
     frozen = extract(model, circuit, "frozen", prompts=batch).double()
     torch.testing.assert_close(gaps(source, batch), frozen.gap(batch), atol=1e-5, rtol=1e-5)
-    weights = re.findall(r"(\d+\.\d+) \* attn1_in_", source)
+    weights = re.findall(r"(\d+\.\d+) \* (?:attn|mlp)\d_", source)
     assert weights
     assert all(len(w.replace(".", "").strip("0")) <= 9 for w in weights)
 
