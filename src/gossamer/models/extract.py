@@ -255,9 +255,8 @@ class _Builder:
             else:
                 self.start = self.start + shift[self.varying]
             return
-        place = torch.full((self.c.d_model,), len(channels))
-        place[channels] = torch.arange(len(channels))
-        part.add_module("write", Write({}, {"place": place[self.varying], "shift": shift[self.varying]}))
+        place = _pick(self.varying, channels)
+        part.add_module("write", Write({}, {"place": place, "shift": shift[self.varying]}))
         every = torch.arange(self.c.vocab_size)[None]
         if isinstance(part, Neurons) and not self.layers:
             self.start = part(self.start[None], every)[0]
@@ -307,7 +306,7 @@ class _Builder:
         table = (self.embedding + self.level) * gain
         inside = torch.isin(channels, self.varying)
         own = table[:, channels[~inside]]
-        tensors = {"gain": gain[self.varying], "take": torch.searchsorted(self.varying, channels[inside])}
+        tensors = {"take": _pick(channels[inside], self.varying) * gain[self.varying]}
         numbers: dict[str, object] = {"width": self.c.d_model, "eps": self.eps, "rank": 0, "own": 0}
         if self.frozen is not None:
             numbers |= {"inverse": self.frozen.inverse[location], "threshold": self.frozen.threshold.get(location)}
@@ -315,6 +314,7 @@ class _Builder:
             square = (self.embedding + self.level)[:, self.still].square().sum(-1, keepdim=True)
             rivals = square[:, :0]
             if k < self.c.d_model:
+                tensors["gain"] = gain[self.varying]
                 rivals, numbers["rank"] = strongest(table[:, self.still].abs(), k, len(self.varying))
             own = torch.cat([square, rivals, own], dim=-1)
             numbers |= {"own": 1 + rivals.shape[-1], "inverse": None, "threshold": None}
@@ -412,7 +412,11 @@ class _Builder:
             return Sources(None, need, constants)
         if not any(parts[p] for p in "qkv"):
             parts["read"] = None
-        return Sources(Attention({"narrows": False, "scale": c.d_head**-0.5}, tensors, parts), need, constants)
+        return Sources(
+            Attention({"narrows": False, "scale": c.d_head**-0.5, "heads": len(scored)}, tensors, parts),
+            need,
+            constants,
+        )
 
     def _scores(
         self, order: Mapping[str, Tensor], still: Mapping[str, Tensor], head: Tensor, scored: Tensor, even: Tensor,
@@ -431,7 +435,7 @@ class _Builder:
         if len(scored):
             both = [q[(head[q] == h) & torch.isin(q, k)] for h in scored]
             if max(map(len, both)):
-                tensors["q_pick"], tensors["k_pick"] = _pick(both, q), _pick(both, k)
+                tensors["q_pick"], tensors["k_pick"] = _pick(_padded(both), q), _pick(_padded(both), k)
             tensors["k_alone"] = own(scored, k, still["q"][k] * scale)
             if sink is not None:
                 tensors["sink"] = sink[scored]
@@ -439,10 +443,9 @@ class _Builder:
                 if len(q):
                     tensors["q_alone"] = own(scored, q, still["k"][q] * scale)
             values = [v[head[v] == h] for h in scored]
-            if wide := max(map(len, values)):
-                tensors["v_pick"] = _pick(values, v)
-                take = [n * wide + j for n, found in enumerate(values) for j in range(len(found))]
-                tensors["y_take"] = torch.tensor(take)
+            if max(map(len, values)):
+                tensors["v_pick"] = _pick(_padded(values), v)
+                tensors["y_take"] = _pick(torch.cat(values), _padded(values))
                 ys += values
         if len(even) and sink is not None:
             tensors["even_none"] = own(even, torch.arange(len(head)), constant).sum(-1) - sink[even]
@@ -450,7 +453,7 @@ class _Builder:
                 tensors["even_q"] = own(even, q, still["k"][q] * scale)
         at = torch.isin(head[v], even).nonzero()[:, 0]
         if len(at):
-            tensors["even_v"], tensors["even_head"] = at, torch.searchsorted(even, head[v[at]])
+            tensors["even_v"], tensors["even_head"] = _pick(v[at], v), torch.searchsorted(even, head[v[at]])
             ys.append(v[at])
         return tensors, torch.cat(ys) if ys else v[:0]
 
@@ -467,7 +470,7 @@ class _Builder:
             "extra": net.final_logits_bias.detach().cpu().double()[list(answers)],
         }  # fmt: skip
         if inside.any():
-            tensors["take"] = torch.searchsorted(self.varying, channels[: int(inside.sum())])
+            tensors["take"] = _pick(channels[: int(inside.sum())], self.varying)
         if not inside.all():
             tensors["table"] = (self.embedding + self.level)[:, channels[int(inside.sum()) :]]
         if net.bigram_table is not None:
@@ -518,10 +521,12 @@ def _at_rest(mean: Tensor, varying: Tensor) -> Tensor:
     return rest
 
 
-def _pick(groups: Sequence[Tensor], order: Tensor) -> Tensor:
-    """Where the channels of each group stand in `order`, [groups, most], padded with the place after the last."""
-    where = {int(channel): n for n, channel in enumerate(order)}
-    picked = torch.full((len(groups), max(map(len, groups))), len(order))
-    for n, group in enumerate(groups):
-        picked[n, : len(group)] = torch.tensor([where[int(channel)] for channel in group], dtype=torch.int64)
-    return picked
+def _padded(groups: Sequence[Tensor]) -> Tensor:
+    """Groups of channels one after the other, each filled up to the largest with -1."""
+    most = max(map(len, groups))
+    return torch.cat([F.pad(group, (0, most - len(group)), value=-1) for group in groups])
+
+
+def _pick(wanted: Tensor, order: Tensor) -> Tensor:
+    """[wanted, order]: 1 where a wanted channel is the one in the order; a row of zeros for -1 and what is missing."""
+    return ((wanted[:, None] == order) & (wanted[:, None] >= 0)).double()

@@ -34,7 +34,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -48,7 +47,6 @@ from gossamer.task import Encoded
 
 FORMAT_VERSION = "1"
 KIND = "gossamer-standalone"
-FEW = 8
 
 Mode = Literal["exact", "frozen"]
 Numbers = dict[str, Any]
@@ -56,14 +54,13 @@ Numbers = dict[str, Any]
 
 def _survive(values: Tensor, candidates: Tensor, rank: int) -> Tensor:
     """Which of `values` [..., n] are among the `rank` largest of `candidates` [..., m]; sizes, not negative; bool."""
-    if values.shape[-1] <= FEW:
-        above = [(candidates > values[..., i, None]).sum(-1) < rank for i in range(values.shape[-1])]
-        return torch.stack(above, dim=-1)
     if torch.compiler.is_exporting() or values.device.type != "cpu":
         threshold = candidates.topk(rank, dim=-1, sorted=False).values.amin(-1, keepdim=True)
-    else:
-        m = candidates.shape[-1]
-        threshold = torch.from_numpy(np.partition(candidates.numpy(), m - rank, axis=-1)[..., m - rank, None])
+    else:  # numpy's partition takes a third of the time
+        place = candidates.shape[-1] - rank
+        sizes = candidates.detach().numpy()
+        sizes.partition(place, axis=-1)
+        threshold = torch.from_numpy(sizes[..., place, None])
     return values >= threshold
 
 
@@ -132,7 +129,8 @@ class Contest(Part):
 class Read(Part):
     """Kept channels of a normalised read of the residual stream: x over K [..., |K|] and tokens -> [..., channels].
 
-    table: per token the sum of squares outside K, the rivals' sizes, and the kept channels outside K (with gain).
+    take: [kept channels in K, |K|] picks them and applies the gain; table: per token the sum of squares outside K, the
+    rivals' sizes, and the kept channels outside K (with gain).
     """
 
     table: Tensor
@@ -141,8 +139,7 @@ class Read(Part):
 
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
         n = self.numbers
-        y = x * self.gain
-        parts = [y[..., self.take]]
+        parts = [F.linear(x, self.take)]
         row = F.embedding(tokens, self.table) if self.has("table") else None
         if row is not None:
             parts.append(row[..., n["own"] :])
@@ -153,20 +150,19 @@ class Read(Part):
         assert row is not None
         inverse = ((row[..., :1] + x.square().sum(-1, keepdim=True)) / n["width"] + n["eps"]).rsqrt()
         if n["rank"]:
-            sizes = torch.cat([y.abs(), row[..., 1 : n["own"]]], dim=-1)
+            sizes = torch.cat([(x * self.gain).abs(), row[..., 1 : n["own"]]], dim=-1)
             values = torch.where(_survive(values.abs(), sizes, n["rank"]), values, 0)
         return values * inverse
 
 
 class Write(Part):
-    """Adds a sublayer's kept channels and constants to x over K."""
+    """Adds a sublayer's kept channels (place: [|K|, channels]) and constants (shift) to x over K."""
 
     place: Tensor
     shift: Tensor
 
     def forward(self, x: Tensor, delta: Tensor) -> Tensor:
-        padded = torch.cat([delta, torch.zeros_like(delta[..., :1])], dim=-1)
-        return x + padded[..., self.place] + self.shift
+        return x + F.linear(delta, self.place, self.shift)
 
 
 class Neurons(Part):
@@ -184,9 +180,9 @@ class Neurons(Part):
 class Attention(Part):
     """An attention sublayer: queries, keys, values of kept channels -> its kept writes, before they are added.
 
-    Heads with kept keys have scores: pairs of channels kept on both sides (q_pick, k_pick: [heads, pairs], padded with
-    the zero after the last channel), keys against constant queries (k_alone), queries against constant keys (q_alone,
-    q_none). The other heads attend evenly (even_*). Shares are what the sink leaves.
+    Heads with kept keys have scores: channels kept on both sides (q_pick, k_pick), keys against constant queries
+    (k_alone), queries against constant keys (q_alone, q_none). The other heads attend evenly (even_*). Shares are what
+    the sink leaves. A `pick` is a matrix of ones and zeros: for vectors this short it beats indexing.
     """
 
     q_pick: Tensor
@@ -245,8 +241,8 @@ class Attention(Part):
         if self.has("k_alone"):
             p = self._weights(q, cast(Tensor, k), tokens, last)
             if self.has("y_take"):
-                y = p @ _picked(cast(Tensor, v), self.v_pick).permute(0, 2, 1, 3)
-                found.append(y.permute(0, 2, 1, 3).flatten(2)[..., self.y_take])
+                y = p @ self._picked(cast(Tensor, v), self.v_pick).permute(0, 2, 1, 3)
+                found.append(F.linear(y.permute(0, 2, 1, 3).flatten(2), self.y_take))
             if self.has("share_take"):
                 shares.append(p.sum(-1).transpose(1, 2)[..., self.share_take])
         if self.has("even_none"):
@@ -256,7 +252,7 @@ class Attention(Part):
             if self.has("even_share"):
                 shares.append(share[..., self.even_share])
         if self.has("even_v"):
-            y = cast(Tensor, v)[..., self.even_v]
+            y = F.linear(cast(Tensor, v), self.even_v)
             if last is None:
                 y = y.cumsum(1)
             else:
@@ -266,11 +262,15 @@ class Attention(Part):
             found.append(y * share[..., self.even_head] if self.has("even_none") else y)
         return self.part("out")(torch.cat(found + shares, dim=-1))
 
+    def _picked(self, x: Tensor, pick: Tensor) -> Tensor:
+        """x [batch, pos, channels] -> [batch, pos, head, as many channels as the fullest head has]."""
+        return F.linear(x, pick).unflatten(-1, (self.numbers["heads"], -1))
+
     def _weights(self, q: Tensor | None, k: Tensor, tokens: Tensor, last: Tensor | None) -> Tensor:
         """Attention probabilities [batch, head, query, key] of the heads with kept keys, the sink's left out."""
         score = F.linear(k, self.k_alone).transpose(1, 2)[:, :, None]
         if q is not None and self.has("q_pick"):
-            both = _picked(q, self.q_pick).transpose(1, 2) @ _picked(k, self.k_pick).permute(0, 2, 3, 1)
+            both = self._picked(q, self.q_pick).transpose(1, 2) @ self._picked(k, self.k_pick).permute(0, 2, 3, 1)
             score = score + self.numbers["scale"] * both
         keys = torch.arange(tokens.shape[1], device=tokens.device)
         hidden = keys > (keys[:, None] if last is None else last[:, None, None, None])
@@ -287,12 +287,6 @@ class Attention(Part):
         return torch.cat([score, sink], dim=-1).softmax(-1)[..., :-1]
 
 
-def _picked(x: Tensor, index: Tensor) -> Tensor:
-    """x [batch, pos, channels] -> [batch, pos, *index]; the index after the last channel gives zero."""
-    padded = torch.cat([x, torch.zeros_like(x[..., :1])], dim=-1)
-    return padded[..., index.flatten()].unflatten(-1, index.shape)
-
-
 class Readout(Part):
     """Logits of the answers: the final norm over kept channels and constants, then the rows asked for."""
 
@@ -305,7 +299,7 @@ class Readout(Part):
 
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
         n = self.numbers
-        parts = [x[..., self.take]] if self.has("take") else []
+        parts = [F.linear(x, self.take)] if self.has("take") else []
         if self.has("table"):
             parts.append(F.embedding(tokens, self.table))
         if not parts:
