@@ -1,7 +1,7 @@
 """A circuit as a program against the ablated model it stands for: time per example, errors, size.
 
     python benchmarks/standalone.py [--model tiny] [--task single_double_quote] [--run RUN] [--nodes SHARE]
-        [--batch 256] [--repeats 15] [--threads 2] [--onnx] [--json]
+        [--batch 256] [--repeats 31] [--threads 1] [--onnx] [--json]
 
 The opponent is LoadedModel.run under the circuit's ablation (gao-mean), which computes two logits at the last position.
 Both get the same prompts of the held-out split and give the same logit gap. The circuit is that of a run, or found
@@ -63,8 +63,8 @@ def main() -> None:
     parser.add_argument("--run", help="a run folder: its model, task and circuit")
     parser.add_argument("--nodes", type=float, help="a random circuit that keeps this share of all nodes")
     parser.add_argument("--batch", type=int, default=256, help="prompts")
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=31)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--onnx", action="store_true", help="also write ONNX graphs and run them")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
