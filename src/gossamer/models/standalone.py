@@ -398,8 +398,9 @@ class StandaloneCircuit(nn.Module):
         """Numbers it stores, tables and indices included."""
         return sum(b.numel() for b in self.state_dict().values())
 
-    def save(self, path: Path) -> Path:
+    def save(self, path: str | Path) -> Path:
         """One safetensors file, the configuration in its metadata; temporary name, then rename."""
+        path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         meta = {"format_version": FORMAT_VERSION, "kind": KIND, "config": self.config.model_dump_json()}
         write_safetensors(self.state_dict(), path, meta)
