@@ -18,7 +18,7 @@ VERBS = (
     ["--help"], ["demo", "--help"], ["train", "--help"], ["discover", "--help"], ["discover", "prune", "--help"],
     ["means", "--help"], ["verify", "--help"], ["show", "--help"], ["replay", "--help"], ["tasks", "--help"],
     ["tasks", "check", "--help"], ["bridge", "train", "--help"], ["bridge", "report", "--help"],
-    ["bridge", "perturb", "--help"],
+    ["bridge", "perturb", "--help"], ["export", "--help"],
 )  # fmt: skip
 
 

@@ -8,10 +8,11 @@ import torch
 from toys import PLANTED_NODES, planted_task, random_model
 
 from gossamer.discover import PruneConfig, prune, prune_config
-from gossamer.discover.prune import Adam, batches, circuit_loss, train_masks
+from gossamer.discover.prune import Adam, _losses, _worst_half, batches, circuit_loss, train_masks
 from gossamer.errors import BadInput
 from gossamer.metric import LN2, task_loss_nats
 from gossamer.models import LoadedModel
+from gossamer.site import Site
 from gossamer.task import Task
 
 QUICK = {"steps": 150, "lr": 3e-2, "batch_pairs": 16, "k_coef": (1e-3, 1e-2)}
@@ -163,3 +164,36 @@ def test_the_optimizer_is_adamw_with_a_row_of_options_each() -> None:
             optimizer.step()
     assert torch.allclose(ours.detach(), torch.stack([r.detach() for r in rows]), atol=1e-6)
     assert not torch.allclose(ours.detach(), start, atol=1e-3)
+
+
+@pytest.mark.parametrize("ablated", ["random", "adversarial"])
+def test_the_planted_circuit_is_found_when_only_some_of_the_complement_is_ablated(
+    planted: LoadedModel, planted_pairs: Task, ablated: str
+) -> None:
+    found = prune(planted, planted_pairs, prune_config(**QUICK, ablated=ablated))
+    assert found.reached
+    assert tuple(map(str, found.circuit.sites)) == PLANTED_NODES
+    again = prune(planted, planted_pairs, prune_config(**QUICK, ablated=ablated))
+    assert (found.scores.values == again.scores.values).all()
+
+
+def test_an_adversary_finds_the_half_that_hurts(planted: LoadedModel, planted_pairs: Task) -> None:
+    """With the mechanism outside the mask, sparing it helps the task: the adversary ablates it, chance only half."""
+    graph, batch = planted.graph("channel"), planted.encode(planted_pairs.train)
+    m = torch.zeros(1, graph.layout.n_nodes)
+    rate = torch.randn(1, graph.layout.n_nodes, generator=torch.Generator().manual_seed(0))
+    mechanism = [graph.layout.number(Site.parse(s)) for s in PLANTED_NODES]
+    rate[0, mechanism] = 0.5  # spared at first
+    worst = _worst_half(planted, graph, batch, m, rate, torch.arange(graph.layout.n_nodes))
+    before, after = (_losses(planted, graph, batch, (r > 0).float()) for r in (rate, worst))
+    assert float(before) < 0.3
+    assert float(after) >= LN2 - 1e-3
+
+
+def test_masks_of_one_pass_are_trained_against_one_ablation(planted: LoadedModel, planted_pairs: Task) -> None:
+    train, graph = planted.encode(planted_pairs.train), planted.graph("channel")
+    config = prune_config(**{**QUICK, "steps": 30})
+    other = config.model_copy(update={"ablated": "random"})
+    assert not torch.equal(train_masks(planted, graph, train, [config]), train_masks(planted, graph, train, [other]))
+    with pytest.raises(BadInput, match="ablated"):
+        train_masks(planted, graph, train, [config, other])

@@ -9,7 +9,21 @@ from typing import Annotated, Any
 import typer
 
 from gossamer import __version__
-from gossamer.cli import bridge, demo, discover, explain, imports, means, replay, show, sweep, tasks, train, verify
+from gossamer.cli import (
+    bridge,
+    demo,
+    discover,
+    explain,
+    export,
+    imports,
+    means,
+    replay,
+    show,
+    sweep,
+    tasks,
+    train,
+    verify,
+)
 from gossamer.errors import GossamerError, one_line
 
 app = typer.Typer(
@@ -45,6 +59,7 @@ app.add_typer(explain.app, name="explain")
 app.command("show")(show.show)
 app.command("replay")(replay.replay)
 app.add_typer(imports.app, name="import")
+app.command("export")(export.export)
 app.add_typer(tasks.app, name="tasks")
 
 

@@ -16,6 +16,7 @@ from gossamer.commands.reports import (
     BridgeReport,
     BridgeTrainReport,
     DemoReport,
+    ExportReport,
     ImportReport,
     MeansReport,
     PairCheck,
@@ -47,8 +48,8 @@ Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
 
 __all__ = [
-    "binarise", "bridge_perturb", "bridge_report", "bridge_train", "demo", "import_openai_viz", "means", "prune",
-    "prune_edges", "replay", "show", "sweep_prune", "tasks", "tasks_check", "train", "verify",
+    "binarise", "bridge_perturb", "bridge_report", "bridge_train", "demo", "export", "import_openai_viz", "means",
+    "prune", "prune_edges", "replay", "show", "sweep_prune", "tasks", "tasks_check", "train", "verify",
 ]  # fmt: skip
 
 
@@ -360,6 +361,33 @@ def import_openai_viz(
         Path(file), Path(out), model=str(model) if model else None, task=str(task) if task else None, answers=answers,
         target_loss=target_loss, device=device, say=say,
     )  # fmt: skip
+
+
+def export(
+    what: str | Path, *, to: str = "torch", out: str | Path, mode: str | None = None, model: str | None = None,
+    ablation: str = "gao-mean", all_tokens: bool = False, device: str = "cpu", say: Say = _silent,
+) -> ExportReport:  # fmt: skip
+    """A run's circuit as a program of its own, or a whole model for transformers, at the new path `out`.
+
+    to: torch (safetensors, read by gossamer.models.standalone.load_standalone), onnx or python of a run folder;
+    huggingface of a model. mode: exact (default) or frozen; python is always frozen. all_tokens: logits of the whole
+    vocabulary, not only of the task's answers. See gossamer.models.standalone for what the modes are.
+    """
+    from gossamer.commands.exports import export_model, export_run
+
+    if to == "huggingface":
+        return export_model(what, Path(out), mode, model, ablation, all_tokens, device, say)
+    return export_run(
+        Path(what),
+        to,
+        Path(out),
+        mode=mode,
+        model=model,
+        ablation=ablation,
+        all_tokens=all_tokens,
+        device=device,
+        say=say,
+    )
 
 
 def tasks(*, model: str | Path | None = None) -> TasksReport:

@@ -87,6 +87,34 @@ class ReplayReport(Report):
     differences: tuple[Difference, ...]
 
 
+class ExportReport(Report):
+    """A circuit or a model for use elsewhere.
+
+    mode: exact or frozen; None for a whole model. numbers: stored, tables and indices included; error_*: difference of
+    the logit gap from the ablated model's on the held-out pairs; accuracy, loss: of the export beside the ablated
+    model's (ablated_*), loss in nats; runtime_error: largest difference of logits between onnxruntime and torch.
+    """
+
+    out: str
+    to: str
+    mode: str | None
+    model: str
+    task: str | None
+    nodes: int | None
+    edges: int | None
+    numbers: int | None
+    model_numbers: int
+    ablation: str | None
+    n_pairs: int | None
+    error_mean: float | None
+    error_max: float | None
+    accuracy: float | None
+    ablated_accuracy: float | None
+    loss: float | None
+    ablated_loss: float | None
+    runtime_error: float | None
+
+
 class SweepRow(Report):
     """The best circuit of a task, seed and target so far. run: its folder, None if another machine holds it."""
 

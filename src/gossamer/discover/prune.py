@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -40,7 +40,9 @@ class PruneConfig(BaseModel):
     k_coef: penalty per kept node, on the scale of task_loss_nats (half the sum of the two cross-entropies). The other
     defaults are the paper's search centres, except lr and steps (docs/decisions/0003-penalty-scale.md).
     batch_pairs: pairs per step, so twice as many sequences. calibrate: fit a scale and a shift of the circuit's
-    binary logit before each loss is taken. tied: one mask for a query channel and its key channel.
+    binary logit before each loss is taken. tied: one mask for a query channel and its key channel. ablated: what of the
+    complement is ablated while masks train: all of it (the paper), a random half, or the half that a few steps of
+    gradient ascent on the loss choose; one choice per mask and batch. The cut is always taken with all of it ablated.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -59,6 +61,7 @@ class PruneConfig(BaseModel):
     target_loss: float = Field(default=0.15, gt=0)
     calibrate: bool = False
     tied: bool = False
+    ablated: Literal["all", "random", "adversarial"] = "all"
     seed: int = Field(default=0, ge=0)
 
 
@@ -272,12 +275,12 @@ def train_masks(
 ) -> Tensor:  # fmt: skip
     """tau [trials, n_nodes] after training all trials in one batched pass: a row per value of k_coef of each config.
 
-    A row starts from the noise of its config's seed. The configs share steps, batch_pairs and tied, and see the
-    batches of the first one's seed.
+    A row starts from the noise of its config's seed. The configs share steps, batch_pairs, tied and ablated, and
+    see the batches of the first one's seed.
     """
     each = [c for c in configs for _ in c.k_coef]
     first = each[0]
-    shared = ("steps", "batch_pairs", "tied")
+    shared = ("steps", "batch_pairs", "tied", "ablated")
     if any(getattr(c, k) != getattr(first, k) for c in each for k in shared):
         raise BadInput(f"Expected trials of one {', '.join(shared)} in a pass, got several; train them apart.")
     n = graph.layout.n_nodes
@@ -288,17 +291,45 @@ def train_masks(
     penalty = torch.tensor([k for c in configs for k in c.k_coef])
     adam = Adam(tau, column["beta2"], column["weight_decay"], column["grad_clip"])
     starts = batches(train.n_pairs, first.batch_pairs, first.seed)
+    generator = torch.Generator().manual_seed(first.seed + 1)
     for step in range(first.steps):
         begin = next(starts)
         batch = train.pairs(begin, begin + first.batch_pairs)
         m = heaviside(tau, column["temperature"])[:, owner]
-        gap = model.run(batch, masks=split_masks(graph, m)).gap
-        loss = task_loss_nats(gap.unflatten(0, (len(tau), -1))).mean(-1)
+        inside = m
+        if first.ablated != "all":
+            rate = torch.randn(tau.shape, generator=generator)
+            if first.ablated == "adversarial":
+                rate = _worst_half(model, graph, batch, m.detach(), rate, owner)
+            inside = m + (1 - m) * (rate[:, owner] > 0)
+        loss = _losses(model, graph, batch, inside)
         (loss.sum() + (penalty.to(m) * m.sum(-1)).sum().to(loss.device)).backward()
         adam.step(torch.tensor([[learning_rate(step, c.steps, c.lr, c.warmup_fraction)] for c in each]))
         if progress and (step % 20 == 19 or step + 1 == first.steps):
             progress(step + 1, first.steps, float(loss.detach().mean()))
     return tau.detach()
+
+
+def _losses(model: Subject, graph: Graph, batch: Encoded, m: Tensor) -> Tensor:
+    """Mean task_loss_nats per row of masks [rows, n_nodes]."""
+    gap = model.run(batch, masks=split_masks(graph, m)).gap
+    return task_loss_nats(gap.unflatten(0, (len(m), -1))).mean(-1)
+
+
+def _worst_half(
+    model: Subject, graph: Graph, batch: Encoded, m: Tensor, rate: Tensor, owner: Tensor, steps: int = 3
+) -> Tensor:
+    """Logits [rows, n_nodes] of which nodes outside the masks are spared (> 0), moved to raise the task loss.
+
+    They start as given (standard normal: half of the nodes) and go a unit up or down in each step, by the sign of the
+    gradient through the step function's slope.
+    """
+    for _ in range(steps):
+        rate = rate.detach().requires_grad_()
+        spared = heaviside(rate)[:, owner]
+        (grad,) = torch.autograd.grad(_losses(model, graph, batch, m + (1 - m) * spared).sum(), rate)
+        rate = rate + grad.sign()
+    return rate.detach()
 
 
 _OF_A_ROW = ("init_noise_bias", "init_noise_scale", "temperature", "beta2", "weight_decay", "grad_clip")

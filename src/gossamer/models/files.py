@@ -183,6 +183,11 @@ def _config_of(folder: Path) -> SparseConfig:
     kind, ours = given.get("model_type", MODEL_TYPE), MODEL_TYPE
     if kind != ours:
         raise Unsupported(f"the model_type {kind!r} of {path}", f"only {ours} is built", "a model of `gossamer train`")
+    if "architectures" in given:
+        raise Unsupported(
+            f"the Hugging Face folder {folder}", "it has neither reference means nor sparse weights",
+            "the model folder that `gossamer export` made it from, or transformers.AutoModelForCausalLM",
+        )  # fmt: skip
     try:
         return SparseConfig.model_validate(given)
     except ValidationError as error:

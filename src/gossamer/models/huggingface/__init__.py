@@ -1,0 +1,23 @@
+"""Weight-sparse transformers for Hugging Face transformers. Importing this registers them with its Auto classes:
+
+    import gossamer.models.huggingface
+    model = transformers.AutoModelForCausalLM.from_pretrained("a/folder/of/gossamer-export")
+
+transformers has no entry points: a process that does not import this does not know the model type.
+"""
+
+from __future__ import annotations
+
+from gossamer.errors import BadInput
+
+try:
+    import transformers
+except ImportError as error:
+    raise BadInput("Hugging Face folders need transformers: pip install 'gossamer-interp[hf]'.") from error
+
+from gossamer.models.huggingface.sparse import GossamerConfig, GossamerForCausalLM, export_huggingface
+
+__all__ = ["GossamerConfig", "GossamerForCausalLM", "export_huggingface"]
+
+transformers.AutoConfig.register(GossamerConfig.model_type, GossamerConfig, exist_ok=True)
+transformers.AutoModelForCausalLM.register(GossamerConfig, GossamerForCausalLM, exist_ok=True)

@@ -1,0 +1,432 @@
+"""A circuit as a program of its own: a small torch module (or ONNX graph) that needs no Gossamer model to run.
+
+`exact` computes the logits of the ablated model, and only what they depend on. Under node ablation every channel that
+is not kept is a constant after its AbsTopK, which leaves these questions, in the order of the forward pass.
+
+1. *Residual stream.* The embedding is not a node, so every channel of x = embedding + writes depends on the token. But
+   a channel that no needed kept `resid_delta` node writes is a function of the token alone: embedding plus constants.
+   Call the others K (`varying`); only x over K is carried, [batch, pos, |K|].
+2. *RMSNorm* needs sum x^2 over all channels: a number per token for those outside K, plus the sum over K.
+3. *AbsTopK after the norm.* Dividing by the RMS changes no order, so channels compete with |gain x|. Outside K these
+   sizes are known per token. Of these the ranks before s = max(0, k - |K| - 1) always survive and those from k on
+   never do, so a channel is among the k largest of all exactly when fewer than k - s of K's sizes and of the ranks s
+   to k are larger than it. One row of at most |K| + 1 numbers per token stands for all channels outside K.
+4. *AbsTopK of q, k, v, neurons and writes.* A row that is not kept still varies with kept inputs and competes before
+   its mean replaces it. Rows without a weight from a kept input are constants: they compete as in 3, with one list for
+   all tokens. Rows with one are computed, kept or not.
+5. *Attention.* Scores are q.k over the channels kept in q or in k, plus a constant. The constant matters where there
+   is a sink; so does a value channel that is not kept: its mean is weighed by the share of attention that the sink
+   leaves, one number per head and query. A head without kept keys attends evenly: a running mean instead of scores.
+6. *Positions.* After the last attention that has kept keys or values everything is computed at the last token alone.
+7. *Tables.* Up to the first attention all of this is a function of the token and computed once, when it is built.
+
+`frozen` runs the kept nodes alone: each AbsTopK is a fixed threshold (the median over training prompts under the same
+ablation), each RMSNorm a fixed factor (the mean of 1/RMS), each sink's share at heads' means its average.
+
+When it lies: two channels of exactly equal size at an AbsTopK's edge both survive here, while the model keeps one of
+them. `exact` is the ablated model, not the model; what the ablation hides, it hides. `frozen` was fitted to a task's
+prompts; on other text its thresholds and norms are wrong, and it does not notice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+from gossamer.errors import BadInput, CorruptFile, one_line
+from gossamer.metric import calibrate
+from gossamer.models.files import read_safetensors, write_safetensors
+from gossamer.record import Record
+from gossamer.task import Encoded
+
+FORMAT_VERSION = "1"
+KIND = "gossamer-standalone"
+
+Mode = Literal["exact", "frozen"]
+Numbers = dict[str, Any]
+
+
+def _survive(values: Tensor, candidates: Tensor, rank: int) -> Tensor:
+    """Which of `values` [..., n] are among the `rank` largest of `candidates` [..., m]; sizes, not negative; bool."""
+    if torch.compiler.is_exporting() or values.device.type != "cpu":
+        threshold = candidates.topk(rank, dim=-1, sorted=False).values.amin(-1, keepdim=True)
+    else:  # numpy's partition takes a third of the time
+        place = candidates.shape[-1] - rank
+        sizes = candidates.detach().numpy()
+        sizes.partition(place, axis=-1)
+        threshold = torch.from_numpy(sizes[..., place, None])
+    return values >= threshold
+
+
+def strongest(fixed: Tensor, k: int, varying: int) -> tuple[Tensor, int]:
+    """The part of fixed sizes [..., n] that decides who is among the k largest together with `varying` others, and
+    the rank it decides at (see 3 in the module's docstring)."""
+    start = max(0, k - varying - 1)
+    return fixed.sort(dim=-1, descending=True).values[..., start:k], k - start
+
+
+class Part(nn.Module):
+    """A piece with its tensors as buffers and its constants as plain numbers, so that it can be stored as both."""
+
+    def __init__(
+        self, numbers: Numbers, tensors: Mapping[str, Tensor], parts: Mapping[str, Part | None] | None = None
+    ) -> None:
+        super().__init__()
+        self.numbers = dict(numbers)
+        for name, t in tensors.items():
+            self.register_buffer(name, t)
+        for name, p in (parts or {}).items():
+            if p is not None:
+                self.add_module(name, p)
+
+    def has(self, name: str) -> bool:
+        return name in self._buffers or name in self._modules
+
+    def part(self, name: str) -> Part:
+        return cast(Part, self._modules[name])
+
+    def outline(self) -> dict[str, Any]:
+        """What, beside the tensors, makes this piece again."""
+        parts = {k: cast(Part, p).outline() for k, p in self._modules.items()}
+        return {"kind": type(self).__name__, "numbers": self.numbers, "parts": parts}
+
+
+class Contest(Part):
+    """Kept rows of a linear map, after its activation and AbsTopK among all rows: [..., sources] -> [..., rows].
+
+    weight, bias: rows that vary, the `kept` ones first; fixed: kept rows that are constant; rivals: sizes of the other
+    constant rows, as far as they matter; rank 0: no AbsTopK; threshold: a fixed one in its place.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    fixed: Tensor
+    rivals: Tensor
+
+    def forward(self, sources: Tensor) -> Tensor:
+        n = self.numbers
+        h = F.linear(sources, self.weight, self.bias)
+        h = F.gelu(h) if n["activation"] == "gelu" else F.relu(h) if n["activation"] == "relu" else h
+        values = h[..., : n["kept"]]
+        if self.has("fixed"):
+            values = torch.cat([values, self.fixed.expand(*h.shape[:-1], -1)], dim=-1)
+        if n["threshold"] is not None:
+            return torch.where(values.abs() >= n["threshold"], values, 0)
+        if not n["rank"]:
+            return values
+        sizes = h.abs()
+        if self.has("rivals"):
+            sizes = torch.cat([sizes, self.rivals.expand(*h.shape[:-1], -1)], dim=-1)
+        return torch.where(_survive(values.abs(), sizes, n["rank"]), values, 0)
+
+
+class Read(Part):
+    """Kept channels of a normalised read of the residual stream: x over K [..., |K|] and tokens -> [..., channels].
+
+    take: [kept channels in K, |K|] picks them and applies the gain; table: per token the sum of squares outside K, the
+    rivals' sizes, and the kept channels outside K (with gain).
+    """
+
+    table: Tensor
+    gain: Tensor
+    take: Tensor
+
+    def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
+        n = self.numbers
+        parts = [F.linear(x, self.take)]
+        row = F.embedding(tokens, self.table) if self.has("table") else None
+        if row is not None:
+            parts.append(row[..., n["own"] :])
+        values = torch.cat(parts, dim=-1)
+        if n["inverse"] is not None:
+            values = values * n["inverse"]
+            return values if n["threshold"] is None else torch.where(values.abs() >= n["threshold"], values, 0)
+        assert row is not None
+        inverse = ((row[..., :1] + x.square().sum(-1, keepdim=True)) / n["width"] + n["eps"]).rsqrt()
+        if n["rank"]:
+            sizes = torch.cat([(x * self.gain).abs(), row[..., 1 : n["own"]]], dim=-1)
+            values = torch.where(_survive(values.abs(), sizes, n["rank"]), values, 0)
+        return values * inverse
+
+
+class Write(Part):
+    """Adds a sublayer's kept channels (place: [|K|, channels]) and constants (shift) to x over K."""
+
+    place: Tensor
+    shift: Tensor
+
+    def forward(self, x: Tensor, delta: Tensor) -> Tensor:
+        return x + F.linear(delta, self.place, self.shift)
+
+
+class Neurons(Part):
+    """An MLP: x over K, tokens -> its kept writes."""
+
+    read: Read
+    up: Contest
+    down: Contest
+    write: Write
+
+    def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
+        return self.write(x, self.down(self.up(self.read(x, tokens))))
+
+
+class Attention(Part):
+    """An attention sublayer: queries, keys, values of kept channels -> its kept writes, before they are added.
+
+    Heads with kept keys have scores: channels kept on both sides (q_pick, k_pick), keys against constant queries
+    (k_alone), queries against constant keys (q_alone, q_none). The other heads attend evenly (even_*). Shares are what
+    the sink leaves. A `pick` is a matrix of ones and zeros: for vectors this short it beats indexing.
+    """
+
+    q_pick: Tensor
+    k_pick: Tensor
+    v_pick: Tensor
+    y_take: Tensor
+    k_alone: Tensor
+    q_alone: Tensor
+    q_none: Tensor
+    sink: Tensor
+    share_take: Tensor
+    even_v: Tensor
+    even_head: Tensor
+    even_q: Tensor
+    even_none: Tensor
+    even_share: Tensor
+    q_table: Tensor
+    kv_table: Tensor
+    write: Write
+
+    def tabulate(self, x: Tensor, tokens: Tensor) -> Attention:
+        """The same with queries, keys and values looked up by token; x, tokens: [1, vocab, ...], every token once."""
+        a = self.part("read")(x, tokens) if self.has("read") else None
+        found = {p: self.part(p)(a) for p in "qkv" if self.has(p)}
+        tensors = {k: v for k, v in self._buffers.items() if v is not None}
+        if "q" in found:
+            tensors["q_table"] = found["q"][0].contiguous()
+        if both := [found[p][0] for p in "kv" if p in found]:
+            tensors["kv_table"] = torch.cat(both, dim=-1)
+        numbers = self.numbers | {"n_keys": found["k"].shape[-1] if "k" in found else 0}
+        return Attention(numbers, tensors, {"out": self.part("out"), "write": self.write})
+
+    def looks_back(self) -> bool:
+        """Whether a query depends on tokens before its own."""
+        return any(map(self.has, ("k", "v", "kv_table")))
+
+    def _qkv(self, x: Tensor | None, tokens: Tensor, last: Tensor | None) -> tuple[Tensor | None, ...]:
+        rows = torch.arange(tokens.shape[0], device=tokens.device)
+        if x is None:
+            at = tokens if last is None else tokens.gather(1, last[:, None])
+            q = F.embedding(at, self.q_table) if self.has("q_table") else None
+            if not self.has("kv_table"):
+                return q, None, None
+            kv = F.embedding(tokens, self.kv_table)
+            return q, kv[..., : self.numbers["n_keys"]], kv[..., self.numbers["n_keys"] :]
+        if not self.has("read"):
+            return None, None, None
+        a = self.part("read")(x, tokens)
+        k, v = (self.part(p)(a) if self.has(p) else None for p in "kv")
+        return self.part("q")(a if last is None else a[rows, last, None]) if self.has("q") else None, k, v
+
+    def forward(self, x: Tensor | None, tokens: Tensor, count: Tensor, last: Tensor | None) -> Tensor:
+        """count: [batch or 1, pos], keys that each query sees. With `last` [batch] only those queries are computed."""
+        q, k, v = self._qkv(x, tokens, last)
+        found, shares = [], []
+        if self.has("k_alone"):
+            p = self._weights(q, cast(Tensor, k), tokens, last)
+            if self.has("y_take"):
+                y = p @ self._picked(cast(Tensor, v), self.v_pick).permute(0, 2, 1, 3)
+                found.append(F.linear(y.permute(0, 2, 1, 3).flatten(2), self.y_take))
+            if self.has("share_take"):
+                shares.append(p.sum(-1).transpose(1, 2)[..., self.share_take])
+        if self.has("even_none"):
+            share = self.even_none if q is None or not self.has("even_q") else F.linear(q, self.even_q, self.even_none)
+            share = (share + count[..., None].to(self.even_none).log()).sigmoid()
+            share = share.expand(tokens.shape[0], -1, -1)
+            if self.has("even_share"):
+                shares.append(share[..., self.even_share])
+        if self.has("even_v"):
+            y = F.linear(cast(Tensor, v), self.even_v)
+            if last is None:
+                y = y.cumsum(1)
+            else:
+                seen = torch.arange(tokens.shape[1], device=tokens.device)[None] <= last[:, None]
+                y = (y * seen[..., None]).sum(1, keepdim=True)
+            y = y / count[..., None]
+            found.append(y * share[..., self.even_head] if self.has("even_none") else y)
+        return self.part("out")(torch.cat(found + shares, dim=-1))
+
+    def _picked(self, x: Tensor, pick: Tensor) -> Tensor:
+        """x [batch, pos, channels] -> [batch, pos, head, as many channels as the fullest head has]."""
+        return F.linear(x, pick).unflatten(-1, (self.numbers["heads"], -1))
+
+    def _weights(self, q: Tensor | None, k: Tensor, tokens: Tensor, last: Tensor | None) -> Tensor:
+        """Attention probabilities [batch, head, query, key] of the heads with kept keys, the sink's left out."""
+        score = F.linear(k, self.k_alone).transpose(1, 2)[:, :, None]
+        if q is not None and self.has("q_pick"):
+            both = self._picked(q, self.q_pick).transpose(1, 2) @ self._picked(k, self.k_pick).permute(0, 2, 3, 1)
+            score = score + self.numbers["scale"] * both
+        keys = torch.arange(tokens.shape[1], device=tokens.device)
+        hidden = keys > (keys[:, None] if last is None else last[:, None, None, None])
+        score = score.masked_fill(hidden, -torch.inf)
+        if not self.has("sink"):
+            return score.softmax(-1)
+        # the sink's logit relative to what a query gets from constant keys, rather than that added to every score
+        sink = self.sink - self.q_none
+        if q is not None and self.has("q_alone"):
+            sink = (sink - F.linear(q, self.q_alone)).transpose(1, 2)[..., None]
+        else:
+            sink = sink[None, :, None, None]
+        sink = sink.expand(*score.shape[:-1], 1)
+        return torch.cat([score, sink], dim=-1).softmax(-1)[..., :-1]
+
+
+class Readout(Part):
+    """Logits of the answers: the final norm over kept channels and constants, then the rows asked for."""
+
+    table: Tensor
+    take: Tensor
+    weight: Tensor
+    bias: Tensor
+    extra: Tensor
+    bigram: Tensor
+
+    def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
+        n = self.numbers
+        parts = [F.linear(x, self.take)] if self.has("take") else []
+        if self.has("table"):
+            parts.append(F.embedding(tokens, self.table))
+        if not parts:
+            logits = torch.zeros_like(tokens, dtype=self.bias.dtype)[..., None] + self.bias
+        else:
+            values = torch.cat(parts, dim=-1)
+            inverse = n["inverse"]
+            if inverse is None:
+                square = values.square().sum(-1, keepdim=True) + n["square"]
+                inverse = (square / n["width"] + n["eps"]).rsqrt()
+            logits = F.linear(values, self.weight, self.bias) * inverse
+        logits = logits + self.extra
+        return logits + F.embedding(tokens, self.bigram) if self.has("bigram") else logits
+
+
+KINDS: dict[str, type[Part]] = {c.__name__: c for c in (Contest, Read, Write, Neurons, Attention, Readout)}
+
+
+class StandaloneConfig(BaseModel):
+    """What a standalone circuit is and where it comes from. answers: the token ids of its logits, in order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Mode
+    ablation: str
+    answers: tuple[int, ...] = Field(min_length=1)
+    vocab_size: int
+    n_ctx: int
+    everywhere: bool
+    nodes: int
+    edges: int
+    calibration: tuple[float, float] | None
+    record: Record
+    outline: dict[str, Any]
+
+
+class StandaloneCircuit(nn.Module):
+    """A circuit that runs by itself. `forward(tokens, last)` -> logits of `config.answers`, [batch, answers]."""
+
+    def __init__(
+        self, config: StandaloneConfig, start: Tensor | None, layers: Sequence[Part], readout: Readout
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.start: Tensor | None
+        self.register_buffer("start", start)
+        self.layers = nn.ModuleList(layers)
+        self.readout = readout
+        lookup = torch.full((config.vocab_size,), -1)
+        lookup[list(config.answers)] = torch.arange(len(config.answers))
+        self.column_of: Tensor
+        self.register_buffer("column_of", lookup, persistent=False)
+
+    def forward(self, tokens: Tensor, last: Tensor) -> Tensor:
+        """tokens: int64 [batch, pos], right-padded with any tokens; last: [batch], each row's last position."""
+        if not self.config.everywhere:
+            tokens, count = tokens.gather(1, last[:, None]), last[:, None] + 1
+        else:
+            count = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)[None]
+        rows = torch.arange(tokens.shape[0], device=tokens.device)
+        x: Tensor | None = None
+        for layer in self.layers:
+            if not isinstance(layer, Attention):
+                x = layer(x, tokens)
+                continue
+            at = last if layer.numbers["narrows"] else None
+            delta = layer(x, tokens, count if at is None else last[:, None] + 1, at)
+            if at is not None:
+                tokens, count = tokens.gather(1, last[:, None]), last[:, None] + 1
+                x = None if x is None else x[rows, last, None]
+            x = layer.write(F.embedding(tokens, cast(Tensor, self.start)) if x is None else x, delta)
+        if x is None:
+            x = tokens[..., None] if self.start is None else F.embedding(tokens, self.start)
+        return cast(Tensor, self.readout(x, tokens))[:, 0]
+
+    @torch.no_grad()
+    def gap(self, batch: Encoded) -> Tensor:
+        """Right minus wrong answer's logit per row, [rows]; calibrated if the circuit is.
+
+        Errors: BadInput for answers that it has no logits of, or prompts longer than the model reads.
+        """
+        columns = self.column_of[torch.stack([batch.answer, batch.wrong], dim=1)]
+        if bool((columns < 0).any()):
+            asked = torch.cat([batch.answer, batch.wrong]).unique().tolist()
+            raise BadInput(
+                f"Expected answers among the tokens {list(self.config.answers[:8])} that it was exported with, got "
+                f"{asked[:8]}; export it with those answers."
+            )
+        if batch.tokens.shape[1] > self.config.n_ctx:
+            raise BadInput(f"Expected prompts of at most {self.config.n_ctx} tokens, got {batch.tokens.shape[1]}.")
+        right, wrong = self(batch.tokens, batch.last).gather(1, columns).unbind(1)
+        z = right - wrong
+        return z if self.config.calibration is None else calibrate(z, *self.config.calibration)
+
+    def n_numbers(self) -> int:
+        """Numbers it stores, tables and indices included."""
+        return sum(b.numel() for b in self.state_dict().values())
+
+    def save(self, path: str | Path) -> Path:
+        """One safetensors file, the configuration in its metadata; temporary name, then rename."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        meta = {"format_version": FORMAT_VERSION, "kind": KIND, "config": self.config.model_dump_json()}
+        write_safetensors(self.state_dict(), path, meta)
+        return path
+
+
+def load_standalone(path: str | Path) -> StandaloneCircuit:
+    """The inverse of `StandaloneCircuit.save`: nothing is executed from the file. Errors: BadInput, CorruptFile."""
+    path = Path(path)
+    tensors, meta = read_safetensors(path)
+    if meta.get("kind") != KIND or meta.get("format_version") != FORMAT_VERSION:
+        raise CorruptFile(
+            f"{path} is {meta.get('kind', 'of unknown kind')} version {meta.get('format_version')}, expected {KIND} "
+            f"version {FORMAT_VERSION}; `gossamer export RUN --to torch` makes one."
+        )
+    try:
+        config = StandaloneConfig.model_validate_json(meta["config"])
+        layers = [_made(o, tensors, f"layers.{i}.") for i, o in enumerate(config.outline["layers"])]
+        readout = cast(Readout, _made(config.outline["readout"], tensors, "readout."))
+        made = StandaloneCircuit(config, tensors.get("start"), layers, readout)
+    except (LookupError, TypeError, ValueError, ValidationError) as error:
+        raise CorruptFile(f"{path} is not a whole standalone circuit ({one_line(error)}); export it again.") from error
+    return made.eval()
+
+
+def _made(outline: Mapping[str, Any], tensors: Mapping[str, Tensor], prefix: str) -> Part:
+    own = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+    parts = {name: _made(o, own, f"{name}.") for name, o in outline["parts"].items()}
+    return KINDS[outline["kind"]](outline["numbers"], {k: t for k, t in own.items() if "." not in k}, parts)
