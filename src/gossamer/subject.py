@@ -53,6 +53,9 @@ class Subject(Protocol):
     def edge_weights(self, graph: Graph) -> np.ndarray:
         """One weight per edge of `graph`."""
 
+    def cut_edges(self, ablation: Ablation) -> EdgeMasks | None:
+        """What an ablation of granularity edge cuts, as masks of zeros; None at granularity node."""
+
     def run(
         self, batch: Encoded, *, ablation: Ablation | None = None, masks: Mapping[str, Tensor] | None = None,
         edges: EdgeMasks | None = None, value: str = "mean", reads: Sequence[str] = (),

@@ -12,7 +12,7 @@ from toys import planted_model
 
 from gossamer import BadInput, Example, LoadedModel, Task
 from gossamer.discover import edge_prune_config, prune_edges
-from gossamer.discover.prune_edges import thin
+from gossamer.discover.prune_edges import thin, weakest_first
 
 QUICK = {"k_coef": (3e-3,), "steps": 100, "batch_pairs": 16, "edge_coef": (3e-3,), "edge_steps": 80, "start": (1.0,)}
 
@@ -82,3 +82,15 @@ def test_options_out_of_range_are_refused() -> None:
         edge_prune_config(start=(0.5,))
     with pytest.raises(BadInput, match="edge_coef"):
         edge_prune_config(edge_coef=(-1.0,))
+
+
+def test_weakest_first_leaves_out_what_costs_least() -> None:
+    worth = np.array([5.0, 1.0, 3.0, 2.0, 4.0])
+
+    def loss(left: np.ndarray) -> float:
+        return float(worth.sum() - worth[left].sum())
+
+    left = weakest_first(np.arange(5), loss, lambda rest: loss(rest) <= 6.5)
+    assert set(left.tolist()) == {0, 4}  # 1, 2 and 3 cost 6 together; the next would cost 10
+    assert len(weakest_first(np.arange(5), loss, lambda rest: True)) == 0
+    assert len(weakest_first(np.arange(5), loss, lambda rest: False)) == 5

@@ -31,7 +31,7 @@ from gossamer.commands.reports import (
     TrainReport,
     VerifyReport,
 )
-from gossamer.errors import BadInput, require_new
+from gossamer.errors import BadInput, Unsupported, require_new
 
 if TYPE_CHECKING:
     from gossamer.discover import PruneConfig
@@ -329,6 +329,8 @@ def binarise(
     config = binarise_config(**options)
     r = read_run(Path(run), model, device)
     require_model_of(r.circuit.record, r.model)
+    if r.circuit.granularity == "edge":
+        raise Unsupported("binarising a circuit with cut edges", "it is not built", "the circuit of `prune`")
     say(f"two values for each of {r.circuit.n_nodes} nodes, trained on {len(r.task.train)} pairs")
     target = r.about.result.target_loss_nats
     found = method(r.model, r.task, r.circuit, target_loss=target, config=config, progress=progress)

@@ -44,7 +44,8 @@ from gossamer.registry import method
 from gossamer.subject import EdgeMasks, Subject
 from gossamer.task import Encoded, Task
 
-FEW_PAIRS = 64
+FEW_PAIRS = 128
+ONE_BY_ONE = 64  # so many edges are left out one by one, weakest first
 
 
 class EdgePruneConfig(PruneConfig):
@@ -56,8 +57,8 @@ class EdgePruneConfig(PruneConfig):
 
     edge_coef: tuple[Annotated[float, Field(ge=0)], ...] = Field(default=(4e-3, 8e-3), min_length=1)
     start: tuple[Annotated[float, Field(ge=1)], ...] = Field(default=(1.0, 2.0), min_length=1)
-    edge_steps: int = Field(default=150, gt=0)
-    edge_lr: float = Field(default=2e-2, gt=0)
+    edge_steps: int = Field(default=200, gt=0)
+    edge_lr: float = Field(default=1e-2, gt=0)
 
 
 def edge_prune_config(**changes: Any) -> EdgePruneConfig:
@@ -184,7 +185,14 @@ def _cut(
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if meets(alive, order[:middle]) else (middle, high)
-    edges = thin(order[:high][::-1], lambda left: meets(alive, left))
+    edges = order[: max(high, int((tau_edges[order] > 0).sum()))]
+    if len(edges) > ONE_BY_ONE:
+        edges = thin(order[:high][::-1], lambda left: meets(alive, left), smallest=len(order) // ONE_BY_ONE + 1)
+    if len(edges) <= 2 * ONE_BY_ONE:
+        few = sample.pairs(0, FEW_PAIRS)
+        edges = weakest_first(edges, lambda left: tried(alive, left, few)[1], lambda left: meets(alive, left))
+    else:
+        edges = thin(edges[::-1], lambda left: meets(alive, left))
     nodes = np.flatnonzero(alive)
     nodes = thin(
         nodes[np.argsort(tau_nodes[nodes], kind="stable")],
@@ -205,9 +213,9 @@ def _fit(model: Subject, circuit: Circuit, sample: Encoded) -> Calibration:
     return Calibration(**dict(zip(("scale", "shift"), fit_calibration(z), strict=True)))
 
 
-def thin(items: np.ndarray, holds: Callable[[np.ndarray], bool]) -> np.ndarray:
-    """Leave out, from the front, what can be left out while the rest `holds`: halves first, at last single items."""
-    size = max(1, len(items) // 2)
+def thin(items: np.ndarray, holds: Callable[[np.ndarray], bool], smallest: int = 1) -> np.ndarray:
+    """Leave out, from the front, what can be left out while the rest `holds`: halves first, then down to `smallest`."""
+    size = max(smallest, len(items) // 2)
     while True:
         at = 0
         while at < len(items):
@@ -216,6 +224,25 @@ def thin(items: np.ndarray, holds: Callable[[np.ndarray], bool]) -> np.ndarray:
                 items = rest
             else:
                 at += size
-        if size == 1:
+        if size <= smallest:
             return items
         size //= 2
+
+
+def weakest_first(
+    items: np.ndarray, loss: Callable[[np.ndarray], float], holds: Callable[[np.ndarray], bool]
+) -> np.ndarray:
+    """Leave out one item after the other, each time the one without which the loss is smallest, while the rest `holds`.
+
+    When that one cannot be left out, the next two are tried before it ends.
+    """
+    while len(items):
+        losses = [loss(np.delete(items, i)) for i in range(len(items))]
+        for i in np.argsort(losses, kind="stable")[:3]:
+            rest = np.delete(items, i)
+            if holds(rest):
+                items = rest
+                break
+        else:
+            return items
+    return items

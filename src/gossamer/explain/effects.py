@@ -23,9 +23,11 @@ def node_effects(model: Subject, circuit: Circuit, batch: Encoded) -> np.ndarray
     own = np.zeros(circuit.layout.n_nodes, dtype=np.float32)
     own[circuit.nodes] = 1
 
+    edges = model.cut_edges(circuit.as_ablation("gao-mean"))
+
     def losses(masks: np.ndarray) -> np.ndarray:
         split = {k: torch.from_numpy(v) for k, v in circuit.layout.split(masks).items()}
-        z = model.run(batch, masks=split).gap.unflatten(0, (len(masks), -1))
+        z = model.run(batch, masks=split, edges=edges).gap.unflatten(0, (len(masks), -1))
         if circuit.calibration:
             z = calibrate(z, circuit.calibration.scale, circuit.calibration.shift)
         found: np.ndarray = task_loss_nats(z).mean(-1).cpu().double().numpy()

@@ -71,6 +71,10 @@ def require_exportable(model: LoadedModel, circuit: Circuit, preset: str) -> Non
             f"a standalone circuit of a model with {model.model.config.position} positions",
             "its tables are per token, not per token and position", "a model without positions, as `tiny`",
         )  # fmt: skip
+    if circuit.granularity == "edge":
+        raise Unsupported(
+            "a standalone circuit with cut edges", "its matrices are those of the model", "the circuit of `prune`"
+        )
     if circuit.layout != model.layout:
         raise BadInput(f"Expected a circuit of the nodes of {model.name}, got one of another layout.")
     require_model_of(circuit.record, model)

@@ -173,8 +173,8 @@ class LoadedModel:
             raise BadInput(f"Expected the graph of {self.name} itself; take it from model.graph('channel').")
         return self._channel_graph[1]
 
-    def _edge_masks(self, ablation: Ablation) -> EdgeMasks | None:
-        """An ablation of granularity edge as masks over the edges it ablates."""
+    def cut_edges(self, ablation: Ablation) -> EdgeMasks | None:
+        """What an ablation of granularity edge cuts; None at granularity node."""
         if ablation.edges is None:
             return None
         listed = ablation.edges
@@ -262,7 +262,7 @@ class LoadedModel:
         if ablation is not None:
             value = ablation.methodology.value
             masks = {k: torch.from_numpy(v).to(weight) for k, v in ablation.keep.items()}
-            edges = self._edge_masks(ablation)
+            edges = self.cut_edges(ablation)
         trials = 1
         if masks:
             masks = {k: m.to(self.device) for k, m in masks.items()}
