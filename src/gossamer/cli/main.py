@@ -9,7 +9,21 @@ from typing import Annotated, Any
 import typer
 
 from gossamer import __version__
-from gossamer.cli import bridge, demo, discover, explain, imports, means, replay, show, sweep, tasks, train, verify
+from gossamer.cli import (
+    bridge,
+    demo,
+    discover,
+    explain,
+    figure,
+    imports,
+    means,
+    replay,
+    show,
+    sweep,
+    tasks,
+    train,
+    verify,
+)
 from gossamer.errors import GossamerError, one_line
 
 app = typer.Typer(
@@ -40,6 +54,7 @@ app.command("means")(means.means)
 app.add_typer(discover.app, name="discover")
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(bridge.app, name="bridge")
+app.add_typer(figure.app, name="figure")
 app.command("verify")(verify.verify)
 app.add_typer(explain.app, name="explain")
 app.command("show")(show.show)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from gossamer.evidence import Evidence
+from gossamer.show.figures import Kind, Level
 
 
 class Report(BaseModel):
@@ -255,6 +256,22 @@ class PerturbReport(Report):
     task: str
     curve: tuple[CurvePoint, ...]
     evidence: Evidence
+
+
+class FigureReport(Report):
+    """A figure: its data, its pictures, and its one-line finding. levels: what stands in it at each target loss."""
+
+    kind: Kind
+    data: str
+    png: str
+    svg: str
+    finding: str
+    warnings: tuple[str, ...]
+    models: tuple[str, ...]
+    trials: int
+    seeds: int
+    levels: tuple[Level, ...]
+    seconds: float
 
 
 class TaskReport(Report):
