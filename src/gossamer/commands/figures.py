@@ -167,9 +167,12 @@ def _models(kind: Kind, asked: Request) -> list[LoadedModel]:
     models = [from_pretrained(m, asked.device) for m in asked.models]
     first: dict[str, str | Path] = {}
     for given, model in zip(asked.models, models, strict=True):
-        twin = first.setdefault(model.hashes()[0], given)
-        if twin is not given:
-            raise BadInput(f"Expected different models, {twin} and {given} have the same weights; give each once.")
+        own = model.hashes()[0]
+        if own in first:
+            raise BadInput(
+                f"Expected different models, {first[own]} and {given} have the same weights; give one."
+            )
+        first[own] = given
         if model.tokenizer.to_str() != models[0].tokenizer.to_str():
             raise BadInput(
                 f"Expected models of one tokenizer, {asked.models[0]} and {given} have different ones, so neither "
