@@ -27,7 +27,7 @@ def searched(label: str, edges: dict[tuple[str, int, float], int | None], loss: 
     found = tuple(
         FoundSize(
             task=t, seed=s, target_loss=at, reached=n is not None, nodes=3, edges=99 if n is None else n,
-            loss_train=at, loss_heldout=at, random_losses=() if n is None else (0.7, 0.9),
+            loss_train=at, loss_heldout=at + s, random_losses=() if n is None else (0.7, 0.9),
         )
         for (t, s, at), n in edges.items()
     )  # fmt: skip
@@ -53,6 +53,7 @@ def test_a_task_counts_only_where_both_models_reach_it_with_every_seed() -> None
     assert found.ratio == pytest.approx(8.0)
     # one task: seeds alone are drawn, so a's mean is sqrt(2*2), sqrt(2*8) or sqrt(8*8)
     assert found.interval == (pytest.approx(4.0), pytest.approx(16.0))
+    assert found.heldout == (pytest.approx(0.6), pytest.approx(0.6))  # 0.1 and 1.1, of x alone
     assert found.random == ((pytest.approx(0.8), 0.7, 0.9), (pytest.approx(0.8), 0.7, 0.9))
 
 
@@ -71,7 +72,7 @@ def test_targets_that_no_task_reaches_are_said_and_have_no_number() -> None:
     b = searched("b", {("x", 0, 0.1): 9, ("x", 0, 0.3): 9})
     none, some = (level([a, b], ("x",), at) for at in (0.1, 0.3))
     assert none.tasks == ()
-    assert none.edges == none.band == none.random == (None, None)
+    assert none.edges == none.band == none.heldout == none.random == (None, None)
     assert none.ratio is None
     assert some.interval is None  # one task, one seed: nothing to draw from
     said = pair_finding([a, b], [none, some], 0.1, 1)

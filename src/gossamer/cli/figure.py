@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gossamer.cli.console import Device, Json, ModelName, Set, emit, fields, say, steps, table
+from gossamer.cli.console import Device, Json, ModelName, Set, emit, fields, number, say, steps, table
 
 if TYPE_CHECKING:
     from gossamer.commands.reports import FigureReport
@@ -126,9 +126,17 @@ def _text(r: FigureReport) -> None:
         lowest = min((x[1] for x in level.random if x), default=None)
         ratio = "-" if level.ratio is None else f"{level.ratio:.1f}"
         ratio += f" [{level.interval[0]:.1f}, {level.interval[1]:.1f}]" if level.interval else ""
+        held = " / ".join(number(x) for x in level.heldout)
         null = "-" if lowest is None else f"{lowest:.3f}"
-        rows.append([f"{level.target_loss:g}", str(len(level.tasks)), *edges, *([ratio] if pair else []), null])
-    columns = ["target", "tasks", *(f"edges, {m}" for m in r.models), *(["ratio"] if pair else []), "random, lowest"]
+        rows.append([f"{level.target_loss:g}", str(len(level.tasks)), *edges, *([ratio] if pair else []), held, null])
+    columns = [
+        "target",
+        "tasks",
+        *(f"edges, {m}" for m in r.models),
+        *(["ratio"] if pair else []),
+        "held out",
+        "random, lowest",
+    ]
     table(f"{r.kind}: {r.trials} trials per model, task and seed, {r.seeds} seed(s)", columns, rows)
     for warning in r.warnings:
         typer.echo(f"Note: {warning}")

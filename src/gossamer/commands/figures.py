@@ -169,9 +169,7 @@ def _models(kind: Kind, asked: Request) -> list[LoadedModel]:
     for given, model in zip(asked.models, models, strict=True):
         own = model.hashes()[0]
         if own in first:
-            raise BadInput(
-                f"Expected different models, {first[own]} and {given} have the same weights; give one."
-            )
+            raise BadInput(f"Expected different models, {first[own]} and {given} have the same weights; give one.")
         first[own] = given
         if model.tokenizer.to_str() != models[0].tokenizer.to_str():
             raise BadInput(
@@ -275,18 +273,23 @@ def level(models: Sequence[SearchedModel], tasks: Sequence[str], target: float) 
     counted = tuple(t for t in tasks if not any(t in m for m in missed))
     nothing = (None,) * len(models)
     if not counted:
-        return Level(target_loss=target, tasks=(), missed=missed, edges=nothing, band=nothing, random=nothing)
+        return Level(
+            target_loss=target, tasks=(), missed=missed, edges=nothing, band=nothing, heldout=nothing, random=nothing
+        )  # fmt: skip
     seeds = sorted({f.seed for f in at[0]})
+    inside = [[f for f in found if f.task in counted] for found in at]
     sizes = []
-    for found in at:
+    for found in inside:
         by = {(f.task, f.seed): max(f.edges, 1) for f in found}
         sizes.append(np.array([[by[t, s] for s in seeds] for t in counted], dtype=float))
+    losses = [_spread([f.loss_heldout for f in found if f.loss_heldout is not None]) for found in inside]
     by_seed = [[geometric_mean(x[:, n]) for n in range(len(seeds))] for x in sizes]
     ratio, interval = ratio_of_geometric_means(sizes[1], sizes[0]) if len(models) == 2 else (None, None)
     return Level(
         target_loss=target, tasks=counted, missed=missed, edges=tuple(geometric_mean(x) for x in sizes),
         band=tuple((min(each), max(each)) for each in by_seed),
-        random=tuple(_spread([x for f in found if f.task in counted for x in f.random_losses]) for found in at),
+        heldout=tuple(spread and spread[0] for spread in losses),
+        random=tuple(_spread([x for f in found for x in f.random_losses]) for found in inside),
         ratio=ratio, interval=interval,
     )  # fmt: skip
 

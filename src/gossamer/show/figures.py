@@ -70,9 +70,10 @@ class SearchedModel(_Part):
 class Level(_Part):
     """What all models come to at one target, over the tasks that every model reaches there with every seed.
 
-    missed: per model the tasks that it does not reach. edges (geometric means), band (lowest and highest over seeds)
-    and random (mean, lowest, highest held-out loss of random circuits of the same size): one per model, None without
-    a task that counts. ratio: edges of the second model over the first, of a pair only, with its interval.
+    missed: per model the tasks that it does not reach. edges (geometric means), band (lowest and highest over seeds),
+    heldout (mean held-out task loss of the circuits) and random (mean, lowest, highest held-out loss of random circuits
+    of the same size): one per model, None without a task that counts. ratio: edges of the second model over the first,
+    of a pair only, with its interval.
     """
 
     target_loss: float
@@ -80,6 +81,7 @@ class Level(_Part):
     missed: tuple[tuple[str, ...], ...]
     edges: tuple[float | None, ...]
     band: tuple[tuple[float, float] | None, ...]
+    heldout: tuple[float | None, ...]
     random: tuple[Spread | None, ...]
     ratio: float | None = None
     interval: tuple[float, float] | None = None
@@ -168,26 +170,14 @@ def _at_targets(axes: Any, targets: Sequence[float]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _spread_out(wanted: Sequence[float], gap: float) -> list[float]:
-    """Heights for labels, in order, at least `gap` apart and as near to the wanted ones as that leaves them."""
-    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    placed = [0.0] * len(wanted)
-    for n, i in enumerate(order):
-        placed[i] = wanted[i] if n == 0 else max(wanted[i], placed[order[n - 1]] + gap)
-    return placed
-
-
-def _count(n: int, word: str) -> str:
-    return f"{n} {word}{'' if n == 1 else 's'}"
-
-
 def _size_for_loss(curves: Curves, figure: Any) -> None:
-    """Above: edges at each target. Below: random circuits of those sizes, whose loss must stay far from the target."""
-    figure.set_size_inches(WIDTH_INCHES, 3.6)
-    top, low = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.15))
+    """Edges at each target; the losses of the whole models; and random circuits of the same sizes, whose loss must
+    stay far from the target."""
+    figure.set_size_inches(WIDTH_INCHES, 3.8)
+    top, strip, low = figure.subplots(3, 1, sharex=True, height_ratios=(3, 0.35, 1.15))
     levels = sorted(curves.levels, key=lambda level: level.target_loss)
     targets = [level.target_loss for level in levels]
-    for axes in (top, low):
+    for axes in (top, strip, low):
         _at_targets(axes, targets)
     top.set_yscale("log")
     ends: list[tuple[float, float, str, str]] = []
@@ -224,7 +214,7 @@ def _size_for_loss(curves: Curves, figure: Any) -> None:
         "tasks", (0.0, 1.0), xycoords="axes fraction", xytext=(-3, 2), textcoords="offset points", ha="right",
         va="bottom", fontsize=6, color=GREY,
     )  # fmt: skip
-    _unpruned(curves, top)
+    _unpruned(curves, strip)
     chosen = next(level for level in levels if level.target_loss == curves.at)
     if chosen.ratio is not None and chosen.edges[0] and chosen.edges[1]:
         top.plot([curves.at] * 2, chosen.edges, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
@@ -250,22 +240,21 @@ def _size_for_loss(curves: Curves, figure: Any) -> None:
 
 
 def _unpruned(curves: Curves, axes: Any) -> None:
-    """A tick per task on the lower edge: the loss of the whole model; an arrow where that is off the axis."""
-    from matplotlib.transforms import blended_transform_factory
-
+    """A mark per task at the loss of the whole model, a row per model; an arrow where that is off the axis."""
     left, right = axes.get_xlim()
-    across = blended_transform_factory(axes.transData, axes.transAxes)
     for number, model in enumerate(curves.models):
-        height = 0.055 * (len(curves.models) - number) - 0.02
         for loss in model.unpruned.values():
             marker = "|" if left <= loss <= right else "<" if loss < left else ">"
             axes.plot(
-                [min(max(loss, left), right)], [height], marker, color=COLOURS[number], transform=across, clip_on=False,
+                [min(max(loss, left), right)], [-number], marker, color=COLOURS[number], clip_on=False,
                 markersize=5 if marker == "|" else 3, markeredgewidth=1.2 if marker == "|" else 0,
             )  # fmt: skip
+    axes.set_ylim(0.6 - len(curves.models), 0.6)
+    axes.set_yticks([])
+    axes.set_ylabel("whole\nmodel", fontsize=6.5, rotation=0, ha="right", va="center")
     axes.annotate(
-        "whole model, a mark per task", (0.03, 0.055 * len(curves.models) + 0.03), xycoords="axes fraction", fontsize=6,
-        color=GREY, va="bottom",
+        "a mark\nper task", (1.0, 0.5), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points", fontsize=6,
+        color=GREY, va="center",
     )  # fmt: skip
 
 
@@ -297,16 +286,22 @@ def _frontier(curves: Curves, figure: Any) -> None:
     for model, *_ in shown:
         families.setdefault((share(model.density), model.activation_fraction), len(families))
 
-    def join(same: Callable[[SearchedModel, SearchedModel], bool], line: str) -> None:
+    def join(same: Callable[[SearchedModel, SearchedModel], bool], line: str, name: str) -> None:
         left = list(shown)
         while left:
             group = [p for p in left if same(left[0][0], p[0])]
             left = [p for p in left if p not in group]
-            group.sort(key=lambda p: p[3])
-            axes.plot([p[3] for p in group], [p[1] for p in group], line, color=GREY, linewidth=0.9, zorder=1)
+            if len(group) > 1:
+                group.sort(key=lambda p: p[3])
+                x, y = [p[3] for p in group], [p[1] for p in group]
+                axes.plot(x, y, line, color=GREY, linewidth=0.9, zorder=1, label=name)
+                name = ""
 
-    join(lambda a, b: (a.d_model, a.n_layer) == (b.d_model, b.n_layer), "-")
-    join(lambda a, b: a.n_layer == b.n_layer and abs(a.nonzero_weights / b.nonzero_weights - 1) < 0.02, "--")
+    join(lambda a, b: (a.d_model, a.n_layer) == (b.d_model, b.n_layer), "-", "equal width")
+    join(
+        lambda a, b: a.n_layer == b.n_layer and abs(a.nonzero_weights / b.nonzero_weights - 1) < 0.02, "--",
+        "equal number of non-zero weights",
+    )  # fmt: skip
     for model, edges, band, loss in shown:
         family = families[share(model.density), model.activation_fraction]
         colour = COLOURS[family % len(COLOURS)]
