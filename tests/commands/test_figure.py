@@ -10,8 +10,10 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from toys import planted_model, planted_task, random_model
+from typer.testing import CliRunner
 
 from gossamer import commands
+from gossamer.cli.main import app
 from gossamer.commands.figures import frontier_finding, level, pair_finding
 from gossamer.commands.reports import FigureReport
 from gossamer.errors import BadInput
@@ -147,6 +149,12 @@ def test_a_figure_is_made_goes_on_without_repeating_a_trial_and_is_drawn_again(
 
     def trained(*args: object) -> None:
         raise AssertionError("a finished trial was trained again")
+
+    shown = CliRunner().invoke(app, ["figure", "draw", str(out), "--json"])
+    assert json.loads(shown.stdout)["finding"] == report.finding
+    shown = CliRunner().invoke(app, ["figure", "draw", str(out)])
+    assert report.finding in shown.stdout
+    assert all(f"Note: {warning}" in shown.stdout for warning in report.warnings)
 
     with monkeypatch.context() as m:
         m.setattr("gossamer.discover.sweep.train_masks", trained)
