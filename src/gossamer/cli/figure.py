@@ -120,7 +120,7 @@ def _text(r: FigureReport) -> None:
     rows = []
     for level in r.levels:
         edges = [
-            "not reached" if e is None else f"{e:.1f} [{b[0]:.1f}, {b[1]:.1f}]" if b else f"{e:.1f}"
+            "not reached" if e is None else f"{e:.1f} [{b[0]:.1f}, {b[1]:.1f}]" if b and r.seeds > 1 else f"{e:.1f}"
             for e, b in zip(level.edges, level.band, strict=True)
         ]
         lowest = min((x[1] for x in level.random if x), default=None)
@@ -137,7 +137,7 @@ def _text(r: FigureReport) -> None:
         "held out",
         "random, lowest",
     ]
-    table(f"{r.kind}: {r.trials} trials per model, task and seed, {r.seeds} seed(s)", columns, rows)
+    table(f"{r.kind}: {r.trials} trials per model, task and seed, seeds: {r.seeds}", columns, rows)
     for warning in r.warnings:
         typer.echo(f"Note: {warning}")
     typer.echo(f"{r.finding}\nfigure: {r.png}, {r.svg}\ndata: {r.data}")
