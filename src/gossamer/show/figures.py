@@ -133,7 +133,7 @@ def write_figure(curves: Curves, stem: Path) -> tuple[Path, Path]:
     style: Any = {
         "svg.hashsalt": "gossamer", "font.size": 8, "font.family": "DejaVu Sans", "axes.spines.top": False,
         "axes.spines.right": False, "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
-        "xtick.minor.width": 0.4, "ytick.minor.width": 0.4, "axes.labelsize": 8, "xtick.labelsize": 7,
+        "xtick.minor.width": 0.4, "ytick.minor.width": 0.4, "axes.labelsize": 8, "xtick.labelsize": 6.5,
         "ytick.labelsize": 7, "path.simplify": False,
     }  # fmt: skip
     png, svg = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".svg")
@@ -153,7 +153,7 @@ def _whole_numbers(axis: Any) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()
-    few = math.log10(high / low) < 2.3
+    few = math.log10(high / low) < 1.9
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
     axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}" if v >= 1 else f"{v:g}"))
     axis.set_minor_formatter(NullFormatter())
@@ -163,7 +163,7 @@ def _at_targets(axes: Any, targets: Sequence[float]) -> None:
     from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
     axes.set_xscale("log")
-    axes.set_xlim(min(targets) / 1.5, max(targets) * 1.6)
+    axes.set_xlim(min(targets) / 1.5, max(targets) * 1.4)
     axes.xaxis.set_major_locator(FixedLocator(list(targets)))
     axes.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
     axes.xaxis.set_minor_locator(NullLocator())
@@ -180,6 +180,7 @@ def _size_for_loss(curves: Curves, figure: Any) -> None:
     for axes in (top, strip, low):
         _at_targets(axes, targets)
     top.set_yscale("log")
+    top.margins(y=0.1)
     ends: list[tuple[float, float, str, str]] = []
     for number, model in enumerate(curves.models):
         colour = COLOURS[number]
@@ -218,13 +219,14 @@ def _size_for_loss(curves: Curves, figure: Any) -> None:
     chosen = next(level for level in levels if level.target_loss == curves.at)
     if chosen.ratio is not None and chosen.edges[0] and chosen.edges[1]:
         top.plot([curves.at] * 2, chosen.edges, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
-        middle = math.sqrt(chosen.edges[0] * chosen.edges[1])
+        halfway = math.sqrt(chosen.edges[0] * chosen.edges[1])
         inside = f"\n[{chosen.interval[0]:.1f}, {chosen.interval[1]:.1f}]" if chosen.interval else ""
         top.annotate(
-            f"×{chosen.ratio:.1f}{inside}", (curves.at, middle), xytext=(4, 0), textcoords="offset points", fontsize=7,
+            f"×{chosen.ratio:.1f}{inside}", (curves.at, halfway), xytext=(4, 0), textcoords="offset points", fontsize=7,
             va="center",
         )  # fmt: skip
     top.set_ylabel("edges in circuit")
+    middle = targets[len(targets) // 2]
     low.plot(targets, targets, color="black", linewidth=0.8)
     low.axhline(COIN, color=GREY, linewidth=0.8, linestyle="--")
     low.annotate(
@@ -232,9 +234,10 @@ def _size_for_loss(curves: Curves, figure: Any) -> None:
         color=GREY, va="center",
     )  # fmt: skip
     low.annotate(
-        "target", (targets[-1], targets[-1]), xytext=(5, 0), textcoords="offset points", fontsize=6, va="center"
+        "target", (middle, middle), xytext=(3, -2), textcoords="offset points", fontsize=6, va="top"
     )  # fmt: skip
-    low.set_ylim(bottom=0)
+    low.set_yscale("log")
+    _whole_numbers(low.yaxis)
     low.set_ylabel("loss of random\nsame-size circuits", fontsize=7)
     low.set_xlabel(f"target task loss (nats), {curves.methodology} ablation")
 
