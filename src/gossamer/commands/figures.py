@@ -36,7 +36,7 @@ from gossamer.show.figures import (
 from gossamer.statistics import geometric_mean, ratio_of_geometric_means
 from gossamer.task import Task
 from gossamer.tasks import load_task
-from gossamer.verify.nulls import gaps, matched_random_masks
+from gossamer.verify.nulls import gaps, random_circuits
 
 COMPARABLE_NATS = 0.05  # validation losses further apart than this make sizes incomparable
 NULL_DRAWS, NULL_PAIRS = 5, 128
@@ -244,9 +244,9 @@ def _searched(model: LoadedModel, label: str, tasks: Sequence[Task], rows: Seque
         losses: tuple[float, ...] = ()
         if row.reached and row.run is not None:
             circuit = Circuit.load(Path(row.run) / CIRCUIT)
-            masks = matched_random_masks(circuit, NULL_DRAWS, row.seed)
-            drawn = gaps(model, circuit, heldout[row.task], METHODOLOGY, masks)
-            losses = tuple(float(task_loss_nats(z).mean()) for z in drawn)
+            drawn = random_circuits(circuit, graph, NULL_DRAWS, row.seed)
+            gap = gaps(model, circuit, heldout[row.task], METHODOLOGY, drawn)
+            losses = tuple(float(task_loss_nats(z).mean()) for z in gap)
         found.append(FoundSize.model_validate({
             **row.model_dump(exclude={"config", "run"}), "random_losses": losses,
         }))  # fmt: skip
