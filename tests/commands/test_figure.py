@@ -52,6 +52,7 @@ def test_a_task_counts_only_where_both_models_reach_it_with_every_seed() -> None
     assert found.missed == (("y",), ("z",))
     assert found.edges == (pytest.approx(4.0), pytest.approx(32.0))
     assert found.band == ((pytest.approx(2.0), pytest.approx(8.0)), (pytest.approx(32.0), pytest.approx(32.0)))
+    assert found.by_task == {"x": (pytest.approx(4.0), pytest.approx(32.0))}
     assert found.ratio == pytest.approx(8.0)
     # one task: seeds alone are drawn, so a's mean is sqrt(2*2), sqrt(2*8) or sqrt(8*8)
     assert found.interval == (pytest.approx(4.0), pytest.approx(16.0))

@@ -25,13 +25,15 @@ def curves(kind: Kind, reached: bool = True) -> Curves:
         target_loss=0.05,
         tasks=(),
         missed=(("x", "y"), ()),
+        by_task={},
         edges=(None, None),
         band=(None, None),
         heldout=(None, None),
         random=(None, None),
     )
     full = Level(
-        target_loss=0.15, tasks=("x", "y"), missed=((), ()), edges=(12.0, 150.0), band=((10.0, 14.0), (100.0, 200.0)),
+        target_loss=0.15, tasks=("x", "y"), missed=((), ()), by_task={"x": (12.0, 150.0)},
+        edges=(12.0, 150.0), band=((10.0, 14.0), (100.0, 200.0)),
         heldout=(0.15, 0.2),
         random=((0.7, 0.6, 0.8), (0.9, 0.7, 1.4)), ratio=12.5, interval=(8.0, 20.0),
     )  # fmt: skip

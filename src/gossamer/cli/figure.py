@@ -129,15 +129,14 @@ def _text(r: FigureReport) -> None:
         held = " / ".join(number(x) for x in level.heldout)
         null = "-" if lowest is None else f"{lowest:.3f}"
         rows.append([f"{level.target_loss:g}", str(len(level.tasks)), *edges, *([ratio] if pair else []), held, null])
-    columns = [
-        "target",
-        "tasks",
-        *(f"edges, {m}" for m in r.models),
-        *(["ratio"] if pair else []),
-        "held out",
-        "random, lowest",
-    ]
+    models = [f"edges, {m}" for m in r.models]
+    columns = ["target", "tasks", *models, *(["ratio"] if pair else []), "held out", "random, lowest"]
     table(f"{r.kind}: {r.trials} trials per model, task and seed, seeds: {r.seeds}", columns, rows)
+    chosen = next(x for x in r.levels if x.target_loss == r.at)
+    rows = [[task, *(f"{e:.1f}" for e in edges)] for task, edges in chosen.by_task.items()]
+    for task in dict.fromkeys(task for missed in chosen.missed for task in missed):
+        rows.append([task, *("not reached" if task in missed else "reached" for missed in chosen.missed)])
+    table(f"Edges at {r.at:g} nats, geometric mean over seeds", ["task", *r.models], rows)
     for warning in r.warnings:
         typer.echo(f"Note: {warning}")
     typer.echo(f"{r.finding}\nfigure: {r.png}, {r.svg}\ndata: {r.data}")

@@ -122,7 +122,7 @@ def _drawn(curves: Curves, stem: Path, started: float) -> FigureReport:
     png, svg = write_figure(curves, stem)
     return FigureReport(
         kind=curves.kind, data=str(stem) + ".json", png=str(png), svg=str(svg), finding=curves.finding,
-        warnings=curves.warnings, models=tuple(m.label for m in curves.models), trials=curves.trials,
+        warnings=curves.warnings, models=tuple(m.label for m in curves.models), at=curves.at, trials=curves.trials,
         seeds=curves.seeds, levels=curves.levels, seconds=time.perf_counter() - started,
     )  # fmt: skip
 
@@ -274,7 +274,8 @@ def level(models: Sequence[SearchedModel], tasks: Sequence[str], target: float) 
     nothing = (None,) * len(models)
     if not counted:
         return Level(
-            target_loss=target, tasks=(), missed=missed, edges=nothing, band=nothing, heldout=nothing, random=nothing
+            target_loss=target, tasks=(), missed=missed, by_task={}, edges=nothing, band=nothing, heldout=nothing,
+            random=nothing,
         )  # fmt: skip
     seeds = sorted({f.seed for f in at[0]})
     inside = [[f for f in found if f.task in counted] for found in at]
@@ -286,7 +287,9 @@ def level(models: Sequence[SearchedModel], tasks: Sequence[str], target: float) 
     by_seed = [[geometric_mean(x[:, n]) for n in range(len(seeds))] for x in sizes]
     ratio, interval = ratio_of_geometric_means(sizes[1], sizes[0]) if len(models) == 2 else (None, None)
     return Level(
-        target_loss=target, tasks=counted, missed=missed, edges=tuple(geometric_mean(x) for x in sizes),
+        target_loss=target, tasks=counted, missed=missed,
+        by_task={t: tuple(geometric_mean(x[n]) for x in sizes) for n, t in enumerate(counted)},
+        edges=tuple(geometric_mean(x) for x in sizes),
         band=tuple((min(each), max(each)) for each in by_seed),
         heldout=tuple(spread and spread[0] for spread in losses),
         random=tuple(_spread([x for f in found for x in f.random_losses]) for found in inside),

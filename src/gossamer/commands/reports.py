@@ -259,7 +259,8 @@ class PerturbReport(Report):
 
 
 class FigureReport(Report):
-    """A figure: its data, its pictures, and its one-line finding. levels: what stands in it at each target loss."""
+    """A figure: its data, its pictures, and its one-line finding, which is about the target loss `at`. levels: what
+    stands in it at each target loss."""
 
     kind: Kind
     data: str
@@ -268,6 +269,7 @@ class FigureReport(Report):
     finding: str
     warnings: tuple[str, ...]
     models: tuple[str, ...]
+    at: float
     trials: int
     seeds: int
     levels: tuple[Level, ...]

@@ -70,7 +70,8 @@ class SearchedModel(_Part):
 class Level(_Part):
     """What all models come to at one target, over the tasks that every model reaches there with every seed.
 
-    missed: per model the tasks that it does not reach. edges (geometric means), band (lowest and highest over seeds),
+    missed: per model the tasks that it does not reach. by_task: per task that counts the geometric mean over seeds of
+    each model's edges. edges (geometric means over tasks and seeds), band (lowest and highest over seeds),
     heldout (mean held-out task loss of the circuits) and random (mean, lowest, highest held-out loss of random circuits
     of the same size): one per model, None without a task that counts. ratio: edges of the second model over the first,
     of a pair only, with its interval.
@@ -79,6 +80,7 @@ class Level(_Part):
     target_loss: float
     tasks: tuple[str, ...]
     missed: tuple[tuple[str, ...], ...]
+    by_task: dict[str, tuple[float, ...]]
     edges: tuple[float | None, ...]
     band: tuple[tuple[float, float] | None, ...]
     heldout: tuple[float | None, ...]
