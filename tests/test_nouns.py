@@ -25,7 +25,7 @@ from gossamer.metric import LN2, calibrate, fit_calibration, ordered_accuracy, p
 from gossamer.models import LoadedModel
 from gossamer.record import Record
 from gossamer.site import CHANNEL_LOCATIONS
-from gossamer.statistics import bootstrap_interval
+from gossamer.statistics import bootstrap_interval, geometric_mean, ratio_of_geometric_means
 
 RECORD = Record.now(method="test", config={"a": 1}, seed=3)
 
@@ -351,3 +351,17 @@ def test_statistics_by_hand() -> None:
     low, high = bootstrap_interval(np.r_[np.zeros(50), np.ones(50)], seed=1)
     assert 0.35 < low < 0.5 < high < 0.65
     assert bootstrap_interval([2.0] * 5) == (2.0, 2.0)
+
+
+def test_ratio_of_geometric_means_on_known_data() -> None:
+    value, interval = ratio_of_geometric_means([[8.0, 8.0], [8.0, 8.0]], [[2.0, 2.0], [2.0, 2.0]])
+    assert value == pytest.approx(4)
+    assert interval == (pytest.approx(4), pytest.approx(4))
+    # tasks are drawn together on both sides: a task that is ten times as hard for both does not widen the interval
+    value, interval = ratio_of_geometric_means([[10.0], [100.0]], [[1.0], [10.0]])
+    assert (value, interval) == (pytest.approx(10), (pytest.approx(10), pytest.approx(10)))
+    # ratios 2 and 32: a draw has both tasks, or one of them twice (a quarter each)
+    value, interval = ratio_of_geometric_means([[2.0], [32.0]], [[1.0], [1.0]])
+    assert (value, interval) == (pytest.approx(8), (pytest.approx(2), pytest.approx(32)))
+    assert ratio_of_geometric_means([[6.0]], [[2.0]]) == (pytest.approx(3), None)
+    assert geometric_mean([[1.0, 4.0], [2.0, 8.0]]) == pytest.approx(64**0.25)

@@ -22,3 +22,30 @@ def quantile_interval(draws: Sequence[float] | np.ndarray, level: float = 0.95) 
     """The central `level` of null draws."""
     tail = (1 - level) / 2
     return float(np.quantile(draws, tail)), float(np.quantile(draws, 1 - tail))
+
+
+def geometric_mean(values: Sequence[float] | np.ndarray) -> float:
+    """Geometric mean of positive numbers of any shape."""
+    return float(np.exp(np.log(np.asarray(values, dtype=np.float64)).mean()))
+
+
+def ratio_of_geometric_means(
+    above: Sequence[Sequence[float]] | np.ndarray, below: Sequence[Sequence[float]] | np.ndarray, seed: int = 0,
+    draws: int = 10_000, level: float = 0.95,
+) -> tuple[float, tuple[float, float] | None]:  # fmt: skip
+    """Geometric mean of `above` over that of `below` (both positive, [tasks, seeds]), with a bootstrap interval.
+
+    A draw picks tasks with replacement, the same ones for both sides, and within each picked task seeds with
+    replacement, apart for the two sides. With one task only seeds are picked; with one number a side there is no
+    interval (None). When it lies: few tasks or seeds make it too narrow, and it knows nothing of other trainings of
+    the models.
+    """
+    a, b = np.log(np.asarray(above, dtype=np.float64)), np.log(np.asarray(below, dtype=np.float64))
+    value = float(np.exp(a.mean() - b.mean()))
+    if a.size == 1 and b.size == 1:
+        return value, None
+    rng = np.random.default_rng(seed)
+    tasks = rng.integers(0, len(a), size=(draws, len(a), 1))
+    means = [x[tasks, rng.integers(0, x.shape[1], size=(draws, len(a), x.shape[1]))].mean((1, 2)) for x in (a, b)]
+    low, high = quantile_interval(np.exp(means[0] - means[1]), level)
+    return value, (low, high)

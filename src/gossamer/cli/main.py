@@ -15,6 +15,7 @@ from gossamer.cli import (
     discover,
     explain,
     export,
+    figure,
     imports,
     means,
     replay,
@@ -54,6 +55,7 @@ app.command("means")(means.means)
 app.add_typer(discover.app, name="discover")
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(bridge.app, name="bridge")
+app.add_typer(figure.app, name="figure")
 app.command("verify")(verify.verify)
 app.add_typer(explain.app, name="explain")
 app.command("show")(show.show)

@@ -17,6 +17,7 @@ from gossamer.commands.reports import (
     BridgeTrainReport,
     DemoReport,
     ExportReport,
+    FigureReport,
     ImportReport,
     MeansReport,
     PairCheck,
@@ -36,6 +37,7 @@ from gossamer.errors import BadInput, Unsupported, require_new
 if TYPE_CHECKING:
     from gossamer.discover import PruneConfig
     from gossamer.models import LoadedModel
+    from gossamer.show.figures import Kind
     from gossamer.task import Example, Task
     from gossamer.train.loop import Progress
 
@@ -48,8 +50,9 @@ Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
 
 __all__ = [
-    "binarise", "bridge_perturb", "bridge_report", "bridge_train", "demo", "export", "import_openai_viz", "means",
-    "prune", "prune_edges", "replay", "show", "sweep_prune", "tasks", "tasks_check", "train", "verify",
+    "binarise", "bridge_perturb", "bridge_report", "bridge_train", "demo", "export", "figure_draw", "figure_frontier",
+    "figure_size_for_loss", "import_openai_viz", "means", "prune", "prune_edges", "replay", "show", "sweep_prune",
+    "tasks", "tasks_check", "train", "verify",
 ]  # fmt: skip
 
 
@@ -234,6 +237,73 @@ def bridge_perturb(
         Path(bridge), str(task), nodes=nodes, strongest=strongest, rotations=rotations, dense=dense, device=device,
         seed=seed, progress=progress, say=say,
     )  # fmt: skip
+
+
+FIGURE_TARGETS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+
+
+def figure_size_for_loss(
+    sparse: str | Path, dense: str | Path, *, tasks: Sequence[str | Path] = (), out: str | Path = "runs/size-for-loss",
+    trials: int = 16, batch: int = 8, seeds: int = 2, target_losses: Sequence[float] = FIGURE_TARGETS,
+    at: float = 0.15, sweeps: Sequence[str | Path] = (), device: str = "cpu", progress: Steps | None = None,
+    say: Say = _silent, **base: Any,
+) -> FigureReport:  # fmt: skip
+    """Edges against task loss, for a sparse model and its dense twin, after the same search on both.
+
+    At each target loss the smallest circuit of every task and seed; the geometric mean over the tasks that both models
+    reach there with every seed. tasks: default those both solve. at: the target of the finding. Writes
+    OUT/size-for-loss.json, .png and .svg; the searches are sweeps below OUT, so a second call goes on. sweeps: folders
+    of earlier sweeps to draw from (of the same targets and base). `base` as in sweep_prune. Errors: BadInput for one
+    model twice, different tokenizers, unknown tasks, unequal numbers of trials. When it lies: docs/figures.md.
+    """
+    return _figure(
+        "size-for-loss", (sparse, dense), tasks=tasks, out=out, trials=trials, batch=batch, seeds=seeds,
+        target_losses=target_losses, at=at, sweeps=sweeps, device=device, progress=progress, say=say, base=base,
+    )  # fmt: skip
+
+
+def figure_frontier(
+    models: Sequence[str | Path], *, tasks: Sequence[str | Path] = (), out: str | Path = "runs/frontier",
+    trials: int = 16, batch: int = 8, seeds: int = 1, target_losses: Sequence[float] = FIGURE_TARGETS,
+    at: float = 0.15, sweeps: Sequence[str | Path] = (), device: str = "cpu", progress: Steps | None = None,
+    say: Say = _silent, **base: Any,
+) -> FigureReport:  # fmt: skip
+    """Circuit size at the target loss `at` against validation loss, for models of several densities and widths.
+
+    The geometric mean of edges over the tasks that all models reach with every seed. Writes OUT/frontier.json, .png
+    and .svg; the rest as figure_size_for_loss.
+    """
+    return _figure(
+        "frontier", models, tasks=tasks, out=out, trials=trials, batch=batch, seeds=seeds, target_losses=target_losses,
+        at=at, sweeps=sweeps, device=device, progress=progress, say=say, base=base,
+    )  # fmt: skip
+
+
+def figure_draw(out: str | Path) -> FigureReport:
+    """Draw a figure's PNG and SVG again from the data in the folder `out`; nothing is searched."""
+    from gossamer.commands.figures import draw_again
+
+    return draw_again(Path(out))
+
+
+def _figure(
+    kind: Kind, models: Sequence[str | Path], *, tasks: Sequence[str | Path], out: str | Path, trials: int, batch: int,
+    seeds: int, target_losses: Sequence[float], at: float, sweeps: Sequence[str | Path], device: str,
+    progress: Steps | None, say: Say, base: dict[str, Any],
+) -> FigureReport:  # fmt: skip
+    from gossamer.commands.figures import Request, make_figure
+    from gossamer.registry import task as registry
+    from gossamer.tasks import load_task
+
+    def solved(model: LoadedModel) -> set[str]:
+        reports = (_task_report(load_task(name), model) for name in registry)
+        return {r.name for r in reports if r.solved}
+
+    asked = Request(
+        models=tuple(models), tasks=tuple(tasks), out=Path(out), trials=trials, batch=batch, seeds=seeds,
+        target_losses=tuple(target_losses), at=at, sweeps=tuple(Path(s) for s in sweeps), device=device, base=base,
+    )  # fmt: skip
+    return make_figure(kind, asked, solved, progress, say)
 
 
 def _scores_of(model: LoadedModel, examples: tuple[Example, ...]) -> tuple[float, float, float]:

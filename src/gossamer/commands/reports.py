@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from gossamer.evidence import Evidence
+from gossamer.show.figures import Kind, Level
 
 
 class Report(BaseModel):
@@ -283,6 +284,24 @@ class PerturbReport(Report):
     task: str
     curve: tuple[CurvePoint, ...]
     evidence: Evidence
+
+
+class FigureReport(Report):
+    """A figure: its data, its pictures, and its one-line finding, which is about the target loss `at`. levels: what
+    stands in it at each target loss."""
+
+    kind: Kind
+    data: str
+    png: str
+    svg: str
+    finding: str
+    warnings: tuple[str, ...]
+    models: tuple[str, ...]
+    at: float
+    trials: int
+    seeds: int
+    levels: tuple[Level, ...]
+    seconds: float
 
 
 class TaskReport(Report):

@@ -13,7 +13,7 @@ import torch
 
 from gossamer.commands.reports import SweepReport, SweepRow
 from gossamer.commands.run_folder import RECORD, read_record, write_json, write_run
-from gossamer.discover import Pruned, prune_config
+from gossamer.discover import PruneConfig, Pruned, prune_config
 from gossamer.discover.sweep import SPACE, Size, SweepConfig, Swept, open_storage, sweep
 from gossamer.errors import BadInput, CorruptFile, require_new
 from gossamer.metric import paired_accuracy, task_loss_nats
@@ -31,22 +31,14 @@ def run_sweep(
 ) -> SweepReport:  # fmt: skip
     """See gossamer.commands.sweep_prune."""
     started = time.perf_counter()
-    if not tasks or min(trials, batch, seeds) < 1 or not target_losses or min(target_losses) <= 0:
-        raise BadInput(
-            "Expected at least one task, trial, seed and mask per pass and target losses above 0, got "
-            f"{len(tasks)} tasks, {trials} trials, {seeds} seeds, {batch} per pass, targets {list(target_losses)}."
-        )
-    searched = sorted(k for k in base if k in (*SPACE, "beta2", "target_loss"))
-    if searched:
-        raise BadInput(f"Expected fields that a sweep does not search, got {', '.join(searched)}; leave them out.")
-    fixed = prune_config(**base)
+    fixed = checked_search(tasks, trials, batch, seeds, target_losses, base)
     found = [(str(name), load_task(str(name))) for name in tasks]
     loaded = from_pretrained(model, device)
     for _, task in found:
         loaded.encode(task.train)  # every pair of every task is checked before the first search
     database = open_storage(storage) if storage else None
     start = {"model": loaded.hashes(), "base": fixed.model_dump(mode="json"), "target_losses": target_losses}
-    _open(out, json.loads(json.dumps(start)))
+    open_folder(out, start, "sweep")
     database = database or open_storage(str(out / JOURNAL))
     rows: list[SweepRow] = []
     done = 0
@@ -85,19 +77,42 @@ def _keeper(
     return keep
 
 
-def _open(out: Path, start: dict[str, Any]) -> None:
-    """Make `out`, or check that what is there is a sweep with the same start."""
+def checked_search(
+    tasks: Sequence[str | Path], trials: int, batch: int, seeds: int, target_losses: Sequence[float],
+    base: dict[str, Any],
+) -> PruneConfig:  # fmt: skip
+    """What a sweep does not search, as a configuration; BadInput for a search that cannot be made."""
+    if not tasks or min(trials, batch, seeds) < 1 or not target_losses or min(target_losses) <= 0:
+        raise BadInput(
+            "Expected at least one task, trial, seed and mask per pass and target losses above 0, got "
+            f"{len(tasks)} tasks, {trials} trials, {seeds} seeds, {batch} per pass, targets {list(target_losses)}."
+        )
+    searched = sorted(k for k in base if k in (*SPACE, "beta2", "target_loss"))
+    if searched:
+        raise BadInput(f"Expected fields that a sweep does not search, got {', '.join(searched)}; leave them out.")
+    return prune_config(**base)
+
+
+def read_start(folder: Path, what: str) -> dict[str, Any]:
+    """What a folder of resumable work was started with; `what` names the work in errors."""
+    try:
+        stored: dict[str, Any] = json.loads((folder / START).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BadInput(f"{folder} exists and is no {what} (it has no {START}); choose another --out.") from error
+    except ValueError as error:
+        raise CorruptFile(f"{folder / START} is damaged; remove {folder} and start the {what} again.") from error
+    return stored
+
+
+def open_folder(out: Path, start: dict[str, Any], what: str) -> None:
+    """Make `out`, or check that what is there is a `what` with the same start."""
     if not out.exists():
         require_new(out)
         out.mkdir(parents=True)
         write_json(start, out / START)
         return
-    try:
-        stored = json.loads((out / START).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BadInput(f"{out} exists and is no sweep (it has no {START}); choose another --out.") from error
-    except ValueError as error:
-        raise CorruptFile(f"{out / START} is damaged; remove {out} and start the sweep again.") from error
+    stored = read_start(out, what)
+    start = json.loads(json.dumps(start))
     differ = [k for k in start if stored.get(k) != start[k]]
     if differ:
         raise BadInput(f"{out} was started with another {', another '.join(differ)}; choose another --out.")

@@ -144,6 +144,10 @@ class LoadedModel:
             weights += [*attn.c_attn.weight.detach().chunk(3), attn.c_proj.weight, mlp.c_fc.weight, mlp.c_proj.weight]
         return [(*names, w) for names, w in zip(self.model.config.matrices(), weights, strict=True)]
 
+    def counted_weights(self) -> int:
+        """Entries of all matrices whose non-zero entries are edges, zero or not."""
+        return sum(w.numel() for *_, w in self._matrices())
+
     @cached_property
     def _channel_graph(self) -> tuple[Graph, np.ndarray]:
         src, dst, matrix, values = [], [], [], []
