@@ -31,6 +31,7 @@ from gossamer.task import Encoded, Task
 
 METHODOLOGY = "gao-mean"
 EVALUATION_PAIRS = 512
+FEW_PAIRS = 64
 AROUND = (0.25, 0.5, 0.75, 0.9, 1.1, 1.25, 1.5, 2.0, 4.0)  # sizes of the curve, as multiples of the cut
 
 
@@ -381,13 +382,21 @@ def cut_at(
     seen: losses by size, which cuts of the same ranking at other targets share. around: further sizes to try for the
     curve, as multiples of the cut.
     """
-    ranked = mask.ranked
+    ranked, few = mask.ranked, sample.pairs(0, FEW_PAIRS)
 
-    def meets(size: int) -> bool:
+    def measure(size: int) -> float:
         if size not in seen:
             seen[size] = loss_at(model, graph, ranked.nodes(size), sample, config.calibrate)
-        return seen[size][0] <= config.target_loss
+        return seen[size][0]
 
+    def meets(size: int) -> bool:
+        """Most sizes that miss the target miss it by far, and a few pairs show it."""
+        if size not in seen and loss_at(model, graph, ranked.nodes(size), few, config.calibrate)[0] > far:
+            missed.append(size)
+            return False
+        return measure(size) <= config.target_loss
+
+    missed, far = list[int](), 2 * config.target_loss
     low, high, most = 0, max(1, mask.kept), len(ranked.order)
     while not meets(high) and high < most:  # grow until the target is met
         low, high = high, min(most, 2 * high)
@@ -396,7 +405,10 @@ def cut_at(
         middle = (low + high) // 2
         low, high = (low, middle) if meets(middle) else (middle, high)
     for factor in around if reached else ():
-        meets(min(int(high * factor), most))  # the curve around the cut
+        measure(max(1, min(int(high * factor), most)))  # the curve around the cut
+    if not reached:
+        for size in missed:
+            measure(size)
     size = high if reached else min(seen, key=lambda s: (seen[s][0], s))
     points = [_point(graph, ranked.nodes(s), seen[s][0]) for s in sorted(seen) if s != size]
     nodes = ranked.nodes(size)
