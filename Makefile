@@ -18,7 +18,7 @@ demo: .venv/ready
 	$(BIN)/gossamer demo
 
 test: .venv/ready-dev check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: .venv/ready-dev
 	$(BIN)/ruff check .
