@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from gossamer.discover import PruneConfig, prune
-from gossamer.discover.prune import split_masks, train_masks
+from gossamer.discover.mask_training import split_masks, train_masks
 from gossamer.mask import apply_masks, heaviside
 from gossamer.metric import task_loss_nats
 from gossamer.models import LoadedModel, from_pretrained

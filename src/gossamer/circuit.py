@@ -21,6 +21,8 @@ from gossamer.record import Record
 from gossamer.site import Site
 
 FORMAT_VERSION = "1"
+Granularity = Literal["node", "edge"]
+_GRANULARITIES: dict[str, Granularity] = {"node": "node", "edge": "edge"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,7 @@ class Circuit:
     record: Record
     calibration: Calibration | None = None
     tied: bool = False
-    granularity: Literal["node", "edge"] = "node"
+    granularity: Granularity = "node"
 
     @classmethod
     def from_nodes(
@@ -154,12 +156,12 @@ class Circuit:
         """The inverse of save; a damaged file or one of another kind is CorruptFile."""
         arrays, meta = load_arrays(path, "gossamer-circuit")
         try:
-            fit, granularity = json.loads(meta["calibration"]), meta.get("granularity", "node")
+            fit = json.loads(meta["calibration"])
             found = cls(
                 layout=layout_of(meta), **{k: arrays[k] for k in ("nodes", "src", "dst", "weight", "matrix")},
                 matrices=tuple(json.loads(meta["matrices"])), record=Record.model_validate_json(meta["record"]),
                 calibration=Calibration(scale=float(fit[0]), shift=float(fit[1])) if fit else None,
-                tied=json.loads(meta["tied"]), granularity=granularity,  # type: ignore[arg-type]
+                tied=json.loads(meta["tied"]), granularity=_GRANULARITIES[meta.get("granularity", "node")],
             )  # fmt: skip
         except (LookupError, TypeError, ValueError) as error:
             raise CorruptFile(f"{path} is not a whole circuit file ({one_line(error)}); make it again.") from error
@@ -180,8 +182,6 @@ class Circuit:
             return f"has nodes {nodes[0]} to {nodes[-1]}, its layout has 0 to {self.layout.n_nodes - 1}"
         if not np.isin(np.concatenate([self.src, self.dst]), nodes).all():
             return "has edges whose ends are not among its nodes"
-        if self.granularity not in ("node", "edge"):
-            return f"has granularity {self.granularity!r}, expected node or edge"
         if ((self.matrix < 0) | (self.matrix >= len(self.matrices))).any():
             return f"has edges of matrices that are not among its {len(self.matrices)}"
         return ""

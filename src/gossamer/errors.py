@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+M = TypeVar("M", bound="BaseModel")
 
 
 class GossamerError(Exception):
@@ -38,6 +44,14 @@ def one_line(error: Exception) -> str:
     found = [f"{'.'.join(map(str, e['loc'])) or 'the whole'}: {e['msg']}" for e in fields()]
     more = f" (and {len(found) - 8} more)" if len(found) > 8 else ""
     return "; ".join(found[:8]) + more
+
+
+def options(kind: type[M], given: Mapping[str, Any], what: str) -> M:
+    """Options of a kind, its defaults where None is given; values that are not allowed are one BadInput."""
+    try:
+        return kind.model_validate({k: v for k, v in given.items() if v is not None})
+    except ValueError as error:
+        raise BadInput(f"The {what} does not hold together: {one_line(error)}.") from error
 
 
 def require_new(out: Path) -> None:

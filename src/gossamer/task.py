@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -70,6 +70,15 @@ class Encoded(NamedTuple):
         rows = slice(2 * start, 2 * stop)
         longest = int(self.last[rows].max()) + 1
         return Encoded(self.tokens[rows, :longest], self.last[rows], self.answer[rows], self.wrong[rows])
+
+    def batches(self, size: int, seed: int) -> Iterator[Encoded]:
+        """Batches of `size` pairs (the last may be short) without end, epoch after epoch in another order."""
+        import numpy as np
+
+        rng = np.random.default_rng(seed)
+        while True:
+            for start in rng.permutation(np.arange(0, self.n_pairs, size)).tolist():
+                yield self.pairs(start, start + size)
 
 
 class PairReport(NamedTuple):

@@ -14,7 +14,7 @@ from gossamer import BadInput, Example, LoadedModel, Task
 from gossamer.discover import edge_prune_config, prune_edges
 from gossamer.discover.prune_edges import thin, weakest_first
 
-QUICK = {"k_coef": (3e-3,), "steps": 100, "batch_pairs": 16, "edge_coef": (3e-3,), "edge_steps": 80, "start": (1.0,)}
+QUICK = {"k_coef": (3e-3,), "steps": 100, "batch_pairs": 16, "edge_coef": (3e-3,), "edge_steps": 80}
 
 
 def two_ways() -> tuple[LoadedModel, Task]:
@@ -78,8 +78,8 @@ def test_thin_keeps_what_is_needed_and_nothing_else(needed: set[int]) -> None:
 
 
 def test_options_out_of_range_are_refused() -> None:
-    with pytest.raises(BadInput, match="start"):
-        edge_prune_config(start=(0.5,))
+    with pytest.raises(BadInput, match="edge_lr"):
+        edge_prune_config(edge_lr=0)
     with pytest.raises(BadInput, match="edge_coef"):
         edge_prune_config(edge_coef=(-1.0,))
 

@@ -13,7 +13,7 @@ from toys import PLANTED_NODES, planted_model, planted_task
 from gossamer import commands
 from gossamer.commands.reports import SweepReport
 from gossamer.discover import PruneConfig, Pruned
-from gossamer.discover.prune import train_masks
+from gossamer.discover.mask_training import train_masks
 from gossamer.discover.sweep import Size, SweepConfig, open_storage, sweep
 from gossamer.errors import BadInput
 from gossamer.models import LoadedModel

@@ -10,7 +10,7 @@ import torch
 from toys import planted_task, random_model
 
 from gossamer import Circuit, LoadedModel, Unsupported
-from gossamer.discover.prune import split_masks
+from gossamer.discover.mask_training import split_masks
 from gossamer.record import Record
 from gossamer.subject import EdgeMasks
 

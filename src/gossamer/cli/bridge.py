@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gossamer.cli.console import Device, Json, Set, emit, fields, number, say, steps, table
+from gossamer.cli.console import Device, Json, Set, emit, fields, interruptible, number, say, steps, table
 
 app = typer.Typer(no_args_is_help=True, help="Bridges between a sparse and a dense model of equal depth.")
 
@@ -47,15 +46,12 @@ def train(
     )  # fmt: skip
     if frozen:
         recipe["train_sparse"] = False
-    try:
+    with interruptible(f"the last checkpoint is in {out}.training: run the same command with --resume."):
         with steps("training the bridge") as progress:
             r = commands.bridge_train(
                 sparse, dense, out, corpus=corpus, data=data, device=device, threads=threads, resume=resume,
                 checkpoint_every=checkpoint_every, progress=progress, say=say, **recipe,
             )  # fmt: skip
-    except KeyboardInterrupt:
-        say(f"\nStopped; the last checkpoint is in {out}.training: run the same command with --resume.")
-        sys.exit(130)
 
     def text() -> None:
         typer.echo(

@@ -49,6 +49,16 @@ def say(line: str) -> None:
     typer.echo(line, err=True)
 
 
+@contextmanager
+def interruptible(how_to_go_on: str) -> Iterator[None]:
+    """Ctrl-C in the block ends the command with what is kept and how to go on, and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"\nStopped; {how_to_go_on}")
+        sys.exit(130)
+
+
 def emit(report: BaseModel, as_json: bool, text: Callable[[], None]) -> None:
     """The report as JSON, or as text for a person."""
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from gossamer.cli.console import Device, Json, ModelName, Set, emit, fields, say
 
 if TYPE_CHECKING:
     from gossamer.commands.reports import PruneReport
+    from gossamer.discover import PruneConfig
 
 app = typer.Typer(no_args_is_help=True, help="Find the circuit of a task.")
 
@@ -44,18 +46,13 @@ def prune(
     json: Json = False,
 ) -> None:
     """Learn a mask over all nodes and cut it at the target loss (Gao et al. 2025)."""
-    from gossamer import commands
+    from gossamer.commands import prune as method
     from gossamer.discover import PruneConfig
 
-    search = fields(
-        PruneConfig, set_, target_loss=target_loss, k_coef=k_coef or None, steps=steps_, lr=lr, batch_pairs=batch_pairs,
-        calibrate=calibrate, tied=tied, seed=seed,
+    _run(
+        method, PruneConfig, json, model, task, out, task_seed, device, set_, target_loss=target_loss,
+        k_coef=k_coef or None, steps=steps_, lr=lr, batch_pairs=batch_pairs, calibrate=calibrate, tied=tied, seed=seed,
     )  # fmt: skip
-    with steps("learning masks") as progress:
-        r = commands.prune(
-            model, task, out=out, device=device, task_seed=task_seed, progress=progress, say=say, **search,
-        )  # fmt: skip
-    _emit(r, json)
 
 
 @app.command("prune-edges")
@@ -68,9 +65,6 @@ def prune_edges(
     edge_coef: Annotated[
         list[float] | None, typer.Option(help="Edge penalty; repeat it to search several, one after the other.")
     ] = None,
-    start: Annotated[
-        list[float] | None, typer.Option(help="Size of a start, in node circuits of the target loss; repeatable.")
-    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the masks and of the batches.")] = None,
     task_seed: TaskSeed = 0,
     set_: Set = None,
@@ -78,21 +72,23 @@ def prune_edges(
     json: Json = False,
 ) -> None:
     """Prune nodes, then learn a mask over the edges between them and cut it at the target loss."""
-    from gossamer import commands
+    from gossamer.commands import prune_edges as method
     from gossamer.discover import EdgePruneConfig
 
-    search = fields(
-        EdgePruneConfig, set_, target_loss=target_loss, k_coef=k_coef or None, edge_coef=edge_coef or None,
-        start=start or None, seed=seed,
+    _run(
+        method, EdgePruneConfig, json, model, task, out, task_seed, device, set_, target_loss=target_loss,
+        k_coef=k_coef or None, edge_coef=edge_coef or None, seed=seed,
     )  # fmt: skip
+
+
+def _run(
+    method: Callable[..., PruneReport], options: type[PruneConfig], json: bool, model: str, task: str,
+    out: Path | None, task_seed: int, device: str, set_: list[str] | None, **given: object,
+) -> None:  # fmt: skip
+    search = fields(options, set_, **given)
     with steps("learning masks") as progress:
-        r = commands.prune_edges(
-            model, task, out=out, device=device, task_seed=task_seed, progress=progress, say=say, **search,
-        )  # fmt: skip
-    _emit(r, json)
+        r = method(model, task, out=out, device=device, task_seed=task_seed, progress=progress, say=say, **search)
 
-
-def _emit(r: PruneReport, json: bool) -> None:
     def text() -> None:
         rows = [
             [

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gossamer.cli.console import Device, Json, ModelName, Set, emit, fields, number, say, steps, table
+from gossamer.cli.console import Device, Json, ModelName, Set, emit, fields, interruptible, number, say, steps, table
 
 if TYPE_CHECKING:
     from gossamer.commands.reports import FigureReport
@@ -103,15 +102,12 @@ def _show(
     from gossamer.discover import PruneConfig
 
     more = fields(PruneConfig, set_, target_losses=target_loss)
-    try:
+    with interruptible(f"finished trials are in {out}: run the same command to go on."):
         with steps("learning masks") as progress:
             r = make(
                 tasks=task or (), out=out, trials=trials, batch=batch, seeds=seeds, at=at, sweeps=sweep or (),
                 device=device, progress=progress, say=say, **more,
             )  # fmt: skip
-    except KeyboardInterrupt:
-        say(f"\nStopped; finished trials are in {out}: run the same command to go on.")
-        sys.exit(130)
     emit(r, json, lambda: _text(r))
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gossamer.cli.console import Device, Json, ModelName, Set, emit, fields, number, say, steps, table
+from gossamer.cli.console import Device, Json, ModelName, Set, emit, fields, interruptible, number, say, steps, table
 
 app = typer.Typer(no_args_is_help=True, help="Search a method's options and keep the best circuits.")
 
@@ -42,15 +41,12 @@ def prune(
 
     base = fields(PruneConfig, set_)
     more = {"target_losses": target_loss} if target_loss else {}
-    try:
+    with interruptible(f"finished trials are in {out}: run the same command to go on."):
         with steps("learning masks") as progress:
             r = commands.sweep_prune(
                 model, tasks, out=out, trials=trials, batch=batch, seeds=seeds, storage=storage, device=device,
                 progress=progress, say=say, **more, **base,
             )  # fmt: skip
-    except KeyboardInterrupt:
-        say(f"\nStopped; finished trials are in {out}: run the same command to go on.")
-        sys.exit(130)
 
     def text() -> None:
         rows = [

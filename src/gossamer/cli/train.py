@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gossamer.cli.console import Device, Json, Set, emit, fields, say
+from gossamer.cli.console import Device, Json, Set, emit, fields, interruptible, say
 
 if TYPE_CHECKING:
     from gossamer.train.loop import Progress
@@ -54,15 +54,12 @@ def train(
         d_model=d_model, n_layer=n_layer, d_head=d_head, n_ctx=n_ctx, vocab_size=vocab_size, tokens=tokens,
         batch_size=batch_size, lr=lr, min_alive=min_alive, seed=seed,
     )  # fmt: skip
-    try:
+    with interruptible(f"the last checkpoint is in {out}.training: run the same command with --resume."):
         r = commands.train(
             out, preset=preset, corpus=corpus, data=data, device=device, dtype=dtype, threads=threads,
             micro_batch=micro_batch, resume=resume, checkpoint_every=checkpoint_every, progress=_line, say=say,
             **recipe,
         )  # fmt: skip
-    except KeyboardInterrupt:
-        say(f"\nStopped; the last checkpoint is in {out}.training: run the same command with --resume.")
-        sys.exit(130)
 
     def text() -> None:
         typer.echo(

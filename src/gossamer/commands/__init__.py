@@ -20,14 +20,12 @@ from gossamer.commands.reports import (
     FigureReport,
     ImportReport,
     MeansReport,
-    PairCheck,
     PairsReport,
     PerturbReport,
     PruneReport,
     ReplayReport,
     ShowReport,
     SweepReport,
-    TaskReport,
     TasksReport,
     TrainReport,
     VerifyReport,
@@ -36,15 +34,11 @@ from gossamer.errors import BadInput, Unsupported, require_new
 
 if TYPE_CHECKING:
     from gossamer.discover import PruneConfig
-    from gossamer.models import LoadedModel
     from gossamer.show.figures import Kind
-    from gossamer.task import Example, Task
     from gossamer.train.loop import Progress
 
 DEMO_K_COEF = (4e-3, 6e-3)  # half of the default search: the demo finds two circuits in about a minute
 
-SOLVED = 0.9  # calibrated paired accuracy from which a model counts as doing a task
-CALIBRATION_PAIRS = 512
 
 Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
@@ -140,6 +134,7 @@ def _discover(
     task_seed: int, progress: Steps | None, say: Say,
 ) -> PruneReport:  # fmt: skip
     from gossamer.commands.run_folder import next_free, write_run
+    from gossamer.commands.solved import scores_of
     from gossamer.models import from_pretrained
     from gossamer.registry import method
     from gossamer.tasks import load_task
@@ -152,7 +147,7 @@ def _discover(
         Path("runs") / f"{found_task.name}-{loaded.name.replace('/', '-')}{suffix}"
     )  # fmt: skip
     require_new(folder)
-    full = _scores_of(loaded, found_task.heldout)
+    full = scores_of(loaded, found_task.heldout)
     say(f"{loaded.name} answers {full[0]:.1%} of held-out pairs right; searching {len(config.k_coef)} masks")
     pruned = method[name](loaded, found_task, config, progress=progress)
     write_run(folder, pruned, loaded.source, str(task), task_seed, accuracy_full=full[0], loss_full=full[2])
@@ -292,29 +287,12 @@ def _figure(
     progress: Steps | None, say: Say, base: dict[str, Any],
 ) -> FigureReport:  # fmt: skip
     from gossamer.commands.figures import Request, make_figure
-    from gossamer.registry import task as registry
-    from gossamer.tasks import load_task
-
-    def solved(model: LoadedModel) -> set[str]:
-        reports = (_task_report(load_task(name), model) for name in registry)
-        return {r.name for r in reports if r.solved}
 
     asked = Request(
         models=tuple(models), tasks=tuple(tasks), out=Path(out), trials=trials, batch=batch, seeds=seeds,
         target_losses=tuple(target_losses), at=at, sweeps=tuple(Path(s) for s in sweeps), device=device, base=base,
     )  # fmt: skip
-    return make_figure(kind, asked, solved, progress, say)
-
-
-def _scores_of(model: LoadedModel, examples: tuple[Example, ...]) -> tuple[float, float, float]:
-    """(paired accuracy, ordered accuracy, task loss) of the whole model."""
-    import torch
-
-    from gossamer.metric import ordered_accuracy, paired_accuracy, task_loss_nats
-
-    with torch.no_grad():
-        z = model.run(model.encode(examples)).gap
-    return tuple(float(f(z).mean()) for f in (paired_accuracy, ordered_accuracy, task_loss_nats))  # type: ignore[return-value]
+    return make_figure(kind, asked, progress, say)
 
 
 def verify(
@@ -464,79 +442,18 @@ def export(
 
 def tasks(*, model: str | Path | None = None) -> TasksReport:
     """All tasks; with a model, how it does on each task's held-out pairs."""
-    from gossamer.registry import task as registry
-    from gossamer.tasks import load_task
+    from gossamer.commands.solved import task_reports
+    from gossamer.models import from_pretrained
 
-    loaded = None
-    if model is not None:
-        from gossamer.models import from_pretrained
-
-        loaded = from_pretrained(model)
-    reports = [_task_report(load_task(name), loaded) for name in registry]
-    return TasksReport(model=loaded.name if loaded else None, tasks=tuple(reports))
-
-
-def _task_report(task: Task, model: LoadedModel | None) -> TaskReport:
-    about = {
-        "name": task.name, "description": task.description, "train_pairs": len(task.train),
-        "heldout_pairs": len(task.heldout),
-    }  # fmt: skip
-    if model is None:
-        return TaskReport.model_validate(about)
-    import torch
-
-    from gossamer.metric import calibrate, fit_calibration, paired_accuracy
-    from gossamer.task import check_pair
-
-    asked = {"train": task.train[:CALIBRATION_PAIRS], "heldout": task.heldout, **task.ood}
-    for e in (e for part in asked.values() for e in part):
-        problems = check_pair(e, model.tokenizer, model.model.config.n_ctx, model.bos).problems
-        if problems:
-            return TaskReport.model_validate({**about, "solved": False, "problem": problems[0]})
-    paired, ordered, loss = _scores_of(model, task.heldout)
-    with torch.no_grad():
-        fitted = fit_calibration(model.run(model.encode(asked.pop("train"))).gap)
-        calibrated = {
-            name: float(paired_accuracy(calibrate(model.run(model.encode(part)).gap, *fitted)).mean())
-            for name, part in asked.items()
-        }
-    own = calibrated.pop("heldout")
-    solved = own >= SOLVED
-    problem = "does not know it" if ordered < SOLVED else "orders pairs, around no one threshold"
-    return TaskReport.model_validate({
-        **about, "paired_accuracy": paired, "ordered_accuracy": ordered, "calibrated_accuracy": own, "loss_nats": loss,
-        "ood": calibrated, "solved": solved, "problem": "" if solved else problem,
-    })  # fmt: skip
+    loaded = None if model is None else from_pretrained(model)
+    return TasksReport(model=loaded.name if loaded else None, tasks=tuple(task_reports(loaded)))
 
 
 def tasks_check(pairs: str | Path, *, model: str | Path = "tiny") -> PairsReport:
     """One's own pairs as a model reads them: tokens, alignment, problems, and how the model does on the usable ones."""
-    from gossamer.models import from_pretrained
-    from gossamer.task import check_pair
-    from gossamer.tasks import read_pairs
+    from gossamer.commands.solved import check_pairs
 
-    task = read_pairs(str(pairs))
-    loaded = from_pretrained(model)
-    examples = sorted((*task.train, *task.heldout), key=lambda e: e.line)
-
-    def pieces(ids: list[int]) -> tuple[str, ...]:
-        return tuple(str(loaded.tokenizer.decode([i], skip_special_tokens=False)) for i in ids)
-
-    checks = []
-    for e in examples:
-        r = check_pair(e, loaded.tokenizer, loaded.model.config.n_ctx, loaded.bos)
-        check = PairCheck(
-            line=e.line, clean=pieces(r.clean), counterfactual=pieces(r.counterfactual), answer=e.answer,
-            wrong_answer=e.wrong_answer, aligned=r.aligned, problems=r.problems,
-        )  # fmt: skip
-        checks.append(check)
-    usable = tuple(e for e, c in zip(examples, checks, strict=True) if not c.problems)
-    scores = _scores_of(loaded, usable) if usable else (None, None, None)
-    return PairsReport(
-        pairs_file=str(pairs), model=loaded.name, pairs=len(examples), usable=len(usable),
-        aligned=sum(c.aligned for c in checks), paired_accuracy=scores[0], ordered_accuracy=scores[1],
-        loss_nats=scores[2], checks=tuple(checks),
-    )  # fmt: skip
+    return check_pairs(pairs, model)
 
 
 def demo(

@@ -14,6 +14,7 @@ import torch
 from gossamer.circuit import Circuit
 from gossamer.commands.reports import FigureReport, SweepRow
 from gossamer.commands.run_folder import CIRCUIT, write_json
+from gossamer.commands.solved import task_reports
 from gossamer.commands.sweeps import checked_search, open_folder, read_start, run_sweep
 from gossamer.discover.prune import EVALUATION_PAIRS, METHODOLOGY, PruneConfig
 from gossamer.discover.sweep import SPACE
@@ -64,9 +65,9 @@ class Request:
 
 
 def make_figure(
-    kind: Kind, asked: Request, solved: Callable[[LoadedModel], set[str]], progress: Steps | None, say: Say
+    kind: Kind, asked: Request, progress: Steps | None, say: Say
 ) -> FigureReport:  # fmt: skip
-    """Search every model, write OUT/KIND.json and draw it. solved: the tasks a model does, asked if none is named."""
+    """Search every model, write OUT/KIND.json and draw it."""
     started = time.perf_counter()
     require_matplotlib()
     models = _models(kind, asked)
@@ -74,7 +75,7 @@ def make_figure(
     if asked.at not in asked.target_losses:
         raise BadInput(f"Expected --at to be one of the target losses {list(asked.target_losses)}, got {asked.at:g}.")
     sweeps = _sweep_folders(asked, models)
-    sources = [str(t) for t in asked.tasks] or _solved_by_all(asked.out, models, solved, say)
+    sources = [str(t) for t in asked.tasks] or _solved_by_all(asked.out, models, say)
     tasks = [load_task(t) for t in sources]
     if len({t.name for t in tasks}) < len(tasks):
         raise BadInput(f"Expected each task once, got {', '.join(t.name for t in tasks)}.")
@@ -206,16 +207,14 @@ def _sweep_folders(asked: Request, models: Sequence[LoadedModel]) -> list[Path]:
     return folders
 
 
-def _solved_by_all(
-    out: Path, models: Sequence[LoadedModel], solved: Callable[[LoadedModel], set[str]], say: Say
-) -> list[str]:
+def _solved_by_all(out: Path, models: Sequence[LoadedModel], say: Say) -> list[str]:
     """The tasks that all models solve, in order of names; those of an earlier call when the figure goes on."""
     if out.exists():
         return [str(t) for t in read_start(out, "figure").get("tasks", [])]
     by_model = []
     for model in models:
         say(f"which tasks {model.name} solves")
-        by_model.append(solved(model))
+        by_model.append({r.name for r in task_reports(model) if r.solved})
     both = sorted(set.intersection(*by_model))
     if not both:
         each = "; ".join(f"{m.name}: {', '.join(sorted(s)) or 'none'}" for m, s in zip(models, by_model, strict=True))

@@ -10,15 +10,8 @@ import torch
 from gossamer.circuit import Circuit
 from gossamer.commands.reports import Difference
 from gossamer.commands.run_folder import EVIDENCE, Run
-from gossamer.discover.prune import (
-    EVALUATION_PAIRS,
-    PruneConfig,
-    circuit_gap,
-    circuit_loss,
-    loss_at,
-    owners,
-    ranking,
-)
+from gossamer.discover.mask_training import owners
+from gossamer.discover.prune import EVALUATION_PAIRS, PruneConfig, circuit_gap, circuit_loss, loss_at, ranking
 from gossamer.discover.prune_edges import EdgePruneConfig
 from gossamer.errors import BadInput
 from gossamer.evidence import load_evidence

@@ -9,14 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gossamer.commands.reports import SweepReport, SweepRow
 from gossamer.commands.run_folder import RECORD, read_record, write_json, write_run
+from gossamer.commands.solved import scores_of
 from gossamer.discover import PruneConfig, Pruned, prune_config
 from gossamer.discover.sweep import SPACE, Size, SweepConfig, Swept, open_storage, sweep
 from gossamer.errors import BadInput, CorruptFile, require_new
-from gossamer.metric import paired_accuracy, task_loss_nats
 from gossamer.models import LoadedModel, from_pretrained
 from gossamer.task import Task
 from gossamer.tasks import load_task
@@ -43,7 +41,7 @@ def run_sweep(
     rows: list[SweepRow] = []
     done = 0
     for source, task in found:
-        whole = _whole(loaded, task)
+        whole = scores_of(loaded, task.heldout)
         for seed in range(fixed.seed, fixed.seed + seeds):
             config = SweepConfig(
                 trials=trials, batch=batch, target_losses=target_losses, base=fixed.model_copy(update={"seed": seed})
@@ -64,14 +62,14 @@ def run_sweep(
 
 
 def _keeper(
-    out: Path, model: LoadedModel, source: str, task: Task, seed: int, whole: tuple[float, float]
+    out: Path, model: LoadedModel, source: str, task: Task, seed: int, whole: tuple[float, float, float]
 ) -> Callable[[Size, Pruned], None]:
     """What writes the best circuit of a target as its run folder."""
 
     def keep(size: Size, found: Pruned) -> None:
         folder = _folder(out, task, seed, size.target_loss)
         write_run(
-            folder, found, model.source, source, 0, accuracy_full=whole[0], loss_full=whole[1], replace=True
+            folder, found, model.source, source, 0, accuracy_full=whole[0], loss_full=whole[2], replace=True
         )  # fmt: skip
 
     return keep
@@ -116,13 +114,6 @@ def open_folder(out: Path, start: dict[str, Any], what: str) -> None:
     differ = [k for k in start if stored.get(k) != start[k]]
     if differ:
         raise BadInput(f"{out} was started with another {', another '.join(differ)}; choose another --out.")
-
-
-@torch.no_grad()
-def _whole(model: LoadedModel, task: Task) -> tuple[float, float]:
-    """Paired accuracy and task loss of the whole model on the held-out pairs."""
-    z = model.run(model.encode(task.heldout)).gap
-    return float(paired_accuracy(z).mean()), float(task_loss_nats(z).mean())
 
 
 def _folder(out: Path, task: Task, seed: int, target_loss: float) -> Path:

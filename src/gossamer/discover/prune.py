@@ -9,19 +9,19 @@ When it lies: a mask learned against full complement ablation can solve a task i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from gossamer.circuit import Calibration, Circuit
-from gossamer.errors import BadInput, one_line
+from gossamer.discover.mask_training import owners, split_masks, train_masks
+from gossamer.errors import options
 from gossamer.graph import Graph
-from gossamer.mask import heaviside
 from gossamer.metric import calibrate, fit_calibration, paired_accuracy, task_loss_nats
 from gossamer.record import Record
 from gossamer.registry import method
@@ -30,6 +30,7 @@ from gossamer.subject import Subject
 from gossamer.task import Encoded, Task
 
 METHODOLOGY = "gao-mean"
+OPTIONS = "set of pruning options"
 EVALUATION_PAIRS = 512
 FEW_PAIRS = 64
 AROUND = (0.25, 0.5, 0.75, 0.9, 1.1, 1.25, 1.5, 2.0, 4.0)  # sizes of the curve, as multiples of the cut
@@ -68,18 +69,7 @@ class PruneConfig(BaseModel):
 
 def prune_config(**changes: Any) -> PruneConfig:
     """The default search with fields changed; a value out of range is BadInput."""
-    return options(PruneConfig, changes)
-
-
-C = TypeVar("C", bound=PruneConfig)
-
-
-def options(kind: type[C], changes: dict[str, Any]) -> C:
-    """A search's options, defaults where None is given; a value out of range is BadInput."""
-    try:
-        return kind.model_validate({k: v for k, v in changes.items() if v is not None})
-    except ValidationError as error:
-        raise BadInput(f"The pruning options do not hold together: {one_line(error)}.") from error
+    return options(PruneConfig, changes, OPTIONS)
 
 
 class CurvePoint(NamedTuple):
@@ -129,20 +119,45 @@ def prune(
     fewest edges, then nodes, among those that reach the target. Errors: BadInput for pairs this model cannot read.
     """
     config = config or PruneConfig()
+    return smallest(model, task, config, search(model, task, config, progress))
+
+
+class Searched(NamedTuple):
+    """Trained masks tau [trials, n_nodes], the cut of each at the target, and what was tried for it."""
+
+    tau: Tensor
+    cuts: list[Cut]
+    seen: list[Seen]
+    trials: tuple[Trial, ...]
+
+
+def search(
+    model: Subject, task: Task, config: PruneConfig, progress: Callable[[int, int, float], None] | None
+) -> Searched:
+    """One mask per node penalty, trained in one pass and cut on the training split."""
     graph = model.graph("channel")
-    train, heldout = model.encode(task.train), model.encode(task.heldout)
+    train = model.encode(task.train)
+    model.encode(task.heldout)  # what this model cannot read is told before the search
     tau = train_masks(model, graph, train, (config,), progress)
-    owner = owners(graph, config.tied)
-    sample = train.pairs(0, EVALUATION_PAIRS)
+    owner, sample = owners(graph, config.tied), train.pairs(0, EVALUATION_PAIRS)
     seen: list[Seen] = [{} for _ in tau]
     cuts = [cut_at(model, graph, mask_ranking(owner, t), sample, config, s) for t, s in zip(tau, seen, strict=True)]
     trials = tuple(trial_of(k, c, t[owner]) for k, c, t in zip(config.k_coef, cuts, tau, strict=True))
+    return Searched(tau, cuts, seen, trials)
+
+
+def smallest(model: Subject, task: Task, config: PruneConfig, found: Searched) -> Pruned:
+    """The best trial of a search with its curve: see `prune`."""
+    trials = found.trials
     best = min(
         range(len(trials)), key=lambda i: (not trials[i].reached, trials[i].edges, trials[i].nodes)
         if trials[i].reached else (True, trials[i].loss_nats, trials[i].nodes),
     )  # fmt: skip
-    cut = cut_at(model, graph, mask_ranking(owner, tau[best]), sample, config, seen[best], AROUND)
-    return pruned(model, task, config, tau[best], cut, sample, heldout, trials, config.k_coef[best])
+    graph, tau = model.graph("channel"), found.tau[best]
+    sample, heldout = model.encode(task.train).pairs(0, EVALUATION_PAIRS), model.encode(task.heldout)
+    ranked = mask_ranking(owners(graph, config.tied), tau)
+    cut = cut_at(model, graph, ranked, sample, config, found.seen[best], AROUND)
+    return pruned(model, task, config, tau, cut, sample, heldout, trials, config.k_coef[best])
 
 
 def trial_of(k_coef: float, cut: Cut, tau: Tensor) -> Trial:
@@ -206,17 +221,6 @@ class Ranking(NamedTuple):
         return int(np.searchsorted(np.bincount(self.owner)[self.order].cumsum(), n_nodes)) + 1
 
 
-def owners(graph: Graph, tied: bool) -> np.ndarray:
-    """For each node the node whose mask it uses: itself, or for a key channel its query channel when tied."""
-    owner = np.arange(graph.layout.n_nodes)
-    if tied:
-        for name, width in graph.layout.locations:
-            if name.endswith(".attn.k"):
-                start, query = graph.layout.starts[name], graph.layout.starts[name[:-1] + "q"]
-                owner[start : start + width] = np.arange(query, query + width)
-    return owner
-
-
 def ranking(owner: np.ndarray, scores: np.ndarray) -> Ranking:
     """Units by score (float [n_nodes]), equal ones by number."""
     units = np.unique(owner)
@@ -237,14 +241,6 @@ def loss_at(
     return float(task_loss_nats(calibrate(z, fit.scale, fit.shift)).mean()), fit
 
 
-def batches(n_pairs: int, size: int, seed: int) -> Iterator[int]:
-    """Starts of batches (the last may be short), epoch after epoch in another order, the same for every trial."""
-    rng = np.random.default_rng(seed)
-    starts = np.arange(0, n_pairs, size)
-    while True:
-        yield from rng.permutation(starts).tolist()
-
-
 class MaskRanking(NamedTuple):
     """A mask's units, best first, and how many of them it keeps itself."""
 
@@ -256,106 +252,6 @@ def mask_ranking(owner: np.ndarray, tau: Tensor) -> MaskRanking:
     """The ranking of one trained mask parameter [n_nodes]."""
     values = tau.double().numpy()
     return MaskRanking(ranking(owner, values), int((values[np.unique(owner)] > 0).sum()))
-
-
-def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
-    """Linear warm-up, then linear decay to 0 (the paper's text says no warm-up, its table lists one)."""
-    p = (step + 1) / steps
-    return peak * (p / warmup if p < warmup else max(0.0, (1 - p) / (1 - warmup) + 1 / steps))
-
-
-def split_masks(graph: Graph, m: Tensor) -> dict[str, Tensor]:
-    """A mask over all nodes [..., n_nodes] as one view per location."""
-    widths = [w for _, w in graph.layout.locations]
-    return dict(zip((n for n, _ in graph.layout.locations), m.split(widths, dim=-1), strict=True))
-
-
-def train_masks(
-    model: Subject, graph: Graph, train: Encoded, configs: Sequence[PruneConfig],
-    progress: Callable[[int, int, float], None] | None = None,
-) -> Tensor:  # fmt: skip
-    """tau [trials, n_nodes] after training all trials in one batched pass: a row per value of k_coef of each config.
-
-    A row starts from the noise of its config's seed. The configs share steps, batch_pairs, tied and ablated, and
-    see the batches of the first one's seed.
-    """
-    each = [c for c in configs for _ in c.k_coef]
-    first = each[0]
-    shared = ("steps", "batch_pairs", "tied", "ablated")
-    if any(getattr(c, k) != getattr(first, k) for c in each for k in shared):
-        raise BadInput(f"Expected trials of one {', '.join(shared)} in a pass, got several; train them apart.")
-    n = graph.layout.n_nodes
-    noise = torch.stack([torch.randn(n, generator=torch.Generator().manual_seed(c.seed)) for c in each])
-    column = {k: torch.tensor([[getattr(c, k)] for c in each]) for k in _OF_A_ROW}
-    tau = (column["init_noise_bias"] + column["init_noise_scale"] * noise).clamp_(-1, 1).requires_grad_()
-    owner = torch.from_numpy(owners(graph, first.tied))
-    penalty = torch.tensor([k for c in configs for k in c.k_coef])
-    adam = Adam(tau, column["beta2"], column["weight_decay"], column["grad_clip"])
-    starts = batches(train.n_pairs, first.batch_pairs, first.seed)
-    generator = torch.Generator().manual_seed(first.seed + 1)
-    for step in range(first.steps):
-        begin = next(starts)
-        batch = train.pairs(begin, begin + first.batch_pairs)
-        m = heaviside(tau, column["temperature"])[:, owner]
-        inside = m
-        if first.ablated != "all":
-            rate = torch.randn(tau.shape, generator=generator)
-            if first.ablated == "adversarial":
-                rate = _worst_half(model, graph, batch, m.detach(), rate, owner)
-            inside = m + (1 - m) * (rate[:, owner] > 0)
-        loss = _losses(model, graph, batch, inside)
-        (loss.sum() + (penalty.to(m) * m.sum(-1)).sum().to(loss.device)).backward()
-        adam.step(torch.tensor([[learning_rate(step, c.steps, c.lr, c.warmup_fraction)] for c in each]))
-        if progress and (step % 20 == 19 or step + 1 == first.steps):
-            progress(step + 1, first.steps, float(loss.detach().mean()))
-    return tau.detach()
-
-
-def _losses(model: Subject, graph: Graph, batch: Encoded, m: Tensor) -> Tensor:
-    """Mean task_loss_nats per row of masks [rows, n_nodes]."""
-    gap = model.run(batch, masks=split_masks(graph, m)).gap
-    return task_loss_nats(gap.unflatten(0, (len(m), -1))).mean(-1)
-
-
-def _worst_half(
-    model: Subject, graph: Graph, batch: Encoded, m: Tensor, rate: Tensor, owner: Tensor, steps: int = 3
-) -> Tensor:
-    """Logits [rows, n_nodes] of which nodes outside the masks are spared (> 0), moved to raise the task loss.
-
-    They start as given (standard normal: half of the nodes) and go a unit up or down in each step, by the sign of the
-    gradient through the step function's slope.
-    """
-    for _ in range(steps):
-        rate = rate.detach().requires_grad_()
-        spared = heaviside(rate)[:, owner]
-        (grad,) = torch.autograd.grad(_losses(model, graph, batch, m + (1 - m) * spared).sum(), rate)
-        rate = rate + grad.sign()
-    return rate.detach()
-
-
-_OF_A_ROW = ("init_noise_bias", "init_noise_scale", "temperature", "beta2", "weight_decay", "grad_clip")
-
-
-class Adam:
-    """AdamW over mask parameters [rows, n], each row clipped to its own gradient norm, with options of its own
-    ([rows, 1]); the parameters stay in [-1, 1]. (torch's needs an optimizer per row, and two seconds to import.)"""
-
-    def __init__(self, tau: Tensor, beta2: Tensor, weight_decay: Tensor, grad_clip: Tensor) -> None:
-        self.tau, self.beta2, self.weight_decay, self.grad_clip = tau, beta2, weight_decay, grad_clip
-        self.first, self.second, self.steps = torch.zeros_like(tau), torch.zeros_like(tau), 0
-
-    @torch.no_grad()
-    def step(self, lr: Tensor) -> None:
-        """One step at learning rates [rows, 1]; the gradient is used up."""
-        grad, tau = self.tau.grad, self.tau
-        assert grad is not None
-        grad.mul_((self.grad_clip / (grad.norm(dim=1, keepdim=True) + 1e-6)).clamp_(max=1))
-        self.steps += 1
-        self.first.lerp_(grad, 0.1)
-        self.second.mul_(self.beta2).addcmul_(grad * (1 - self.beta2), grad)
-        scale = (self.second / (1 - self.beta2**self.steps)).sqrt_().add_(1e-8)
-        tau.mul_(1 - lr * self.weight_decay).sub_(lr * self.first / (1 - 0.9**self.steps) / scale).clamp_(-1, 1)
-        tau.grad = None
 
 
 Seen = dict[int, tuple[float, Calibration | None]]

@@ -1,10 +1,10 @@
 """Prune the edges of a weight-sparse transformer's circuit: masks on single non-zero weights, started from nodes.
 
 Gao et al. 2025 (arXiv 2511.13653) prune nodes and count every non-zero weight between two kept nodes; they name edges
-as future work. Here the nodes are pruned as they do it (prune.py). Equal and larger cuts through the same scores are
-the starts: one Heaviside mask per edge and per node of a start is trained on task loss plus a penalty per edge and per
-node, the edges are ranked by their mask and cut at the target loss, and what can still be left out without missing the
-target is left out. A cut edge's destination reads the source's reference mean in place of its value.
+as future work. Here the nodes are pruned as they do it (prune.py), and the circuit of every node penalty that meets the
+target is a start: one Heaviside mask per edge and per node of it is trained on task loss plus a penalty per edge and
+per node, the edges are ranked by their mask and cut at the target loss, and what can still be left out without missing
+the target is left out. A cut edge's destination reads the source's reference mean in place of its value.
 
 When it lies: everything prune.py says, and more freedom to fit: look at the held-out loss. A circuit with cut edges
 ablates more than one with the same nodes and all their edges, so compare sizes only at one granularity.
@@ -21,22 +21,19 @@ import torch
 from pydantic import Field
 
 from gossamer.circuit import Calibration, Circuit
+from gossamer.discover.mask_training import Adam, learning_rate, split_masks
 from gossamer.discover.prune import (
     EVALUATION_PAIRS,
     METHODOLOGY,
-    Adam,
+    OPTIONS,
     PruneConfig,
     Pruned,
-    batches,
     circuit_gap,
     circuit_loss,
-    learning_rate,
-    options,
-    owners,
-    prune,
-    ranking,
-    split_masks,
+    search,
+    smallest,
 )
+from gossamer.errors import options
 from gossamer.mask import heaviside
 from gossamer.metric import fit_calibration, paired_accuracy, task_loss_nats
 from gossamer.record import Record
@@ -51,19 +48,18 @@ ONE_BY_ONE = 64  # so many edges are left out one by one, weakest first
 class EdgePruneConfig(PruneConfig):
     """The search over nodes, and then over edges: every start with every edge penalty.
 
-    edge_coef: penalty per kept edge and per kept node, on the scale of task_loss_nats. start: sizes of the starts as
-    multiples of the node circuit's. edge_steps, edge_lr: as steps and lr. tied holds for the search over nodes only.
+    edge_coef: penalty per kept edge and per kept node, on the scale of task_loss_nats. edge_steps, edge_lr: as steps
+    and lr. tied and ablated hold for the search over nodes only.
     """
 
     edge_coef: tuple[Annotated[float, Field(ge=0)], ...] = Field(default=(4e-3, 8e-3), min_length=1)
-    start: tuple[Annotated[float, Field(ge=1)], ...] = Field(default=(1.0, 2.0), min_length=1)
     edge_steps: int = Field(default=200, gt=0)
     edge_lr: float = Field(default=1e-2, gt=0)
 
 
 def edge_prune_config(**changes: Any) -> EdgePruneConfig:
     """The default search with fields changed; a value out of range is BadInput."""
-    return options(EdgePruneConfig, changes)
+    return options(EdgePruneConfig, changes, OPTIONS)
 
 
 class EdgeTrial(NamedTuple):
@@ -90,7 +86,8 @@ def prune_edges(
     """
     config = config or EdgePruneConfig()
     nodes_only = PruneConfig.model_validate(config.model_dump(include=set(PruneConfig.model_fields)))
-    found = prune(model, task, nodes_only, progress=progress)
+    searched = search(model, task, nodes_only, progress)
+    found = smallest(model, task, nodes_only, searched)
     whole = found.circuit
     whole = replace(whole, record=_record(whole.record, config, found.reached, whole.n_edges))
     if not found.reached:
@@ -98,12 +95,12 @@ def prune_edges(
     graph = model.graph("channel")
     train, heldout = model.encode(task.train), model.encode(task.heldout)
     sample = train.pairs(0, EVALUATION_PAIRS)
-    ranked = ranking(owners(graph, config.tied), found.scores.values)
     best: tuple[Circuit, float] = (whole, found.loss_train)
     trials: list[EdgeTrial] = []
-    for factor in config.start:
-        size = min(round(factor * ranked.units(whole.n_nodes)), len(ranked.order))
-        start = Circuit.from_nodes(graph, model.edge_weights(graph), ranked.nodes(size), record=whole.record)
+    for cut in searched.cuts:
+        if not cut.reached:
+            continue
+        start = Circuit.from_nodes(graph, model.edge_weights(graph), cut.nodes, record=whole.record)
         for coef in config.edge_coef:
             tau_nodes, tau_edges = _train(model, start, train, coef, config, progress)
             circuit, loss = _cut(model, start, tau_nodes, tau_edges, sample, config)
@@ -141,15 +138,11 @@ def _train(
     adam = Adam(tau, **own)
     edges = np.stack([start.src, start.dst, start.matrix])
     nodes = torch.from_numpy(start.nodes)
-    starts = batches(train.n_pairs, config.batch_pairs, config.seed)
+    batches = train.batches(config.batch_pairs, config.seed)
     for step in range(config.edge_steps):
-        begin = next(starts)
         m = heaviside(tau, config.temperature)[0]
         every = torch.zeros(graph.layout.n_nodes).index_put((nodes,), m[:n])
-        gap = model.run(
-            train.pairs(begin, begin + config.batch_pairs), masks=split_masks(graph, every),
-            edges=EdgeMasks(edges, m[n:]),
-        ).gap  # fmt: skip
+        gap = model.run(next(batches), masks=split_masks(graph, every), edges=EdgeMasks(edges, m[n:])).gap
         loss = task_loss_nats(gap).mean()
         (loss + (coef * m.sum()).to(loss.device)).backward()
         adam.step(torch.tensor([[learning_rate(step, config.edge_steps, config.edge_lr, config.warmup_fraction)]]))

@@ -20,18 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from gossamer.discover.prune import (
-    EVALUATION_PAIRS,
-    PruneConfig,
-    Pruned,
-    Seen,
-    cut_at,
-    mask_ranking,
-    owners,
-    pruned,
-    train_masks,
-    trial_of,
-)
+from gossamer.discover.mask_training import owners, train_masks
+from gossamer.discover.prune import EVALUATION_PAIRS, PruneConfig, Pruned, Seen, cut_at, mask_ranking, pruned, trial_of
 from gossamer.errors import BadInput, one_line
 from gossamer.subject import Subject
 from gossamer.task import Task

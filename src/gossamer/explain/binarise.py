@@ -20,19 +20,19 @@ values. Training moves the values to where the circuit works, away from what the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gossamer.ablation import methodology
 from gossamer.circuit import Circuit
-from gossamer.errors import BadInput, one_line
+from gossamer.errors import BadInput, options
 from gossamer.evidence import Evidence, Null
 from gossamer.explain.effects import node_effects
 from gossamer.metric import calibrate, paired_accuracy, task_loss_nats
@@ -61,10 +61,7 @@ class BinariseConfig(BaseModel):
 
 def binarise_config(**changes: Any) -> BinariseConfig:
     """The defaults with fields changed; a value out of range is BadInput."""
-    try:
-        return BinariseConfig.model_validate({k: v for k, v in changes.items() if v is not None})
-    except ValidationError as error:
-        raise BadInput(f"The options of binarisation do not hold together: {one_line(error)}.") from error
+    return options(BinariseConfig, changes, "set of binarisation options")
 
 
 class _Psi(torch.autograd.Function):
@@ -187,12 +184,6 @@ def starts(model: Subject, circuit: Circuit, batch: Encoded) -> tuple[Tensor, Te
     return low.gather(1, best)[:, 0], high.gather(1, best)[:, 0], torch.stack(ranges)
 
 
-def _batches(n_pairs: int, size: int, seed: int) -> Iterator[int]:
-    rng = np.random.default_rng(seed)
-    while True:
-        yield from rng.permutation(np.arange(0, n_pairs, size)).tolist()
-
-
 def train_levels(
     model: Subject, circuit: Circuit, train: Encoded, start: tuple[Tensor, Tensor, Tensor], config: BinariseConfig,
     progress: Callable[[int, int, float], None] | None = None,
@@ -201,7 +192,7 @@ def train_levels(
     low0, high0, width = start
     shifts = torch.zeros(2, len(width), dtype=width.dtype, device=width.device, requires_grad=True)
     optimizer = torch.optim.Adam([shifts], lr=config.lr)
-    order, sample = _batches(train.n_pairs, config.batch_pairs, config.seed), train.pairs(0, START_PAIRS)
+    order, sample = train.batches(config.batch_pairs, config.seed), train.pairs(0, START_PAIRS)
 
     def levels() -> tuple[Tensor, Tensor]:
         return low0 + width * shifts[0], high0 + width * shifts[1]
@@ -213,12 +204,11 @@ def train_levels(
     best = (low0, high0)
     lowest = binary_loss(*best)
     for step in range(config.steps):
-        begin = next(order)
         left = 1 - step / (config.steps - 1)
         optimizer.param_groups[0]["lr"] = config.lr * (left + 1 / config.steps)
         low, high = levels()
         t = torch.full_like(width, left**5)[None]
-        z = gaps(model, circuit, train.pairs(begin, begin + config.batch_pairs), low[None], high[None], t)
+        z = gaps(model, circuit, next(order), low[None], high[None], t)
         loss = task_loss_nats(z).mean()
         optimizer.zero_grad()
         loss.backward()

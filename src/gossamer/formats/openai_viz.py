@@ -21,7 +21,7 @@ from torch import Tensor
 from gossamer.circuit import Circuit
 from gossamer.errors import BadInput, CorruptFile, Unsupported, one_line
 from gossamer.graph import Layout
-from gossamer.models.authors import authors_config
+from gossamer.models.authors import authors_config, load_weights_only
 from gossamer.models.loaded import LoadedModel
 from gossamer.models.sparse import SparseConfig
 from gossamer.record import Record
@@ -181,14 +181,7 @@ def read_viz_data(path: Path) -> VizData:
     """
     if not path.is_file():
         raise BadInput(f"Expected a viz_data.pt at {path}, found no file.")
-    try:
-        given = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # reading damaged bytes raises nearly every type
-        what = type(error).__name__
-        raise CorruptFile(
-            f"{path} is damaged or holds more than tensors and plain values ({what}); nothing in it was run, download "
-            "it again."
-        ) from error
+    given = load_weights_only(path)
     try:
         return _Reader().read(given)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:

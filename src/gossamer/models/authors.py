@@ -136,13 +136,22 @@ def load_authors_weights(folder: Path) -> SparseTransformer:
     return model.eval().requires_grad_(False)
 
 
-def _state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint; CorruptFile for anything else, without torch's advice to allow code."""
+def load_weights_only(path: Path) -> Any:
+    """Tensors and plain values of a file that torch saved; CorruptFile for anything else, without torch's advice to
+    allow code. No code in the file is run."""
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # reading damaged bytes raises nearly every type
         what = type(error).__name__
-        raise CorruptFile(f"{path} is damaged or holds more than tensors ({what}); download it again.") from error
+        raise CorruptFile(
+            f"{path} is damaged or holds more than tensors and plain values ({what}); nothing in it was run, download "
+            "it again."
+        ) from error
+
+
+def _state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint; CorruptFile for anything else."""
+    found = load_weights_only(path)
     if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()):
         raise CorruptFile(
             f"Expected a state dict (names and their tensors) in {path}, got other values; download it again."

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import tempfile
 import time
@@ -21,12 +20,12 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from gossamer.corpora.tokenizer import load_tokenizer
 from gossamer.corpora.tokens import TokenFile
-from gossamer.errors import BadInput, CorruptFile, one_line, require_new
+from gossamer.errors import BadInput, options, require_new
 from gossamer.models.bridge import (
     SPARSE,
     Bridge,
@@ -51,9 +50,10 @@ from gossamer.train.optimizer import SparseAdam, adam_state, restore_adam
 from gossamer.train.presets import TrainConfig
 from gossamer.train.projection import kept_as_is
 from gossamer.train.schedule import lr_multiplier
+from gossamer.train.start import Start
 from gossamer.train.text import Text, find_text, read_text, tokenize_text
 
-START, CHECKPOINT, METRICS = "start.json", "checkpoint.safetensors", "metrics.jsonl"
+CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.jsonl"
 LOG_EVERY = 10
 
 _Share = Annotated[float, Field(ge=0, lt=1)]
@@ -113,10 +113,7 @@ class BridgeConfig(BaseModel):
 
 def bridge_config(**fields: Any) -> BridgeConfig:
     """A BridgeConfig, its errors as one BadInput."""
-    try:
-        return BridgeConfig.model_validate(fields)
-    except ValidationError as error:
-        raise BadInput(f"The recipe does not hold together: {one_line(error)}.") from error
+    return options(BridgeConfig, fields, "recipe")
 
 
 class Losses(NamedTuple):
@@ -165,40 +162,12 @@ def losses(
     return Losses(total, *parts)
 
 
-class BridgeStart(BaseModel):
-    """start.json of a bridge's `.training` folder: what a resumed run must share, or its bits would differ."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class BridgeStart(Start):
+    """The start of a bridge's training."""
 
     config: BridgeConfig
     sparse_sha256: str
     dense_sha256: str
-    corpus: Path | None
-    data: Path | None
-
-    def resuming(self, work: Path) -> BridgeStart:
-        """The start stored in `work`; BadInput when there is none, or it differs from this one."""
-        path = work / START
-        if not path.is_file():
-            raise BadInput(f"Nothing to resume at {work}; leave out --resume.")
-        try:
-            stored = BridgeStart.model_validate_json(path.read_bytes())
-        except ValueError as error:
-            raise CorruptFile(f"{path} is damaged ({one_line(error)}); start the run again.") from error
-        mine = self.model_copy(update={k: getattr(self, k) or getattr(stored, k) for k in ("corpus", "data")})
-        if stored != mine:
-            ours, theirs = (json.loads(s.model_dump_json()) for s in (mine, stored))
-            flat = [{**x.pop("config"), **x} for x in (ours, theirs)]
-            differ = [f"{k} was {flat[1][k]}, now {v}" for k, v in flat[0].items() if flat[1][k] != v]
-            raise BadInput(f"{work} was started with other options ({'; '.join(differ)}); resume with the same ones.")
-        return stored
-
-    def note(self, work: Path) -> None:
-        """Write it into `work`, made if need be."""
-        work.mkdir(parents=True, exist_ok=True)
-        partial = work / (START + ".partial")
-        partial.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-        os.replace(partial, work / START)
 
 
 def train_bridge(

@@ -32,7 +32,7 @@ from gossamer.train.measure import reference_means, validation_loss
 from gossamer.train.optimizer import adam_state, restore_adam
 from gossamer.train.presets import TrainConfig
 from gossamer.train.projection import targets
-from gossamer.train.start import Start
+from gossamer.train.start import ModelStart
 from gossamer.train.text import Text, prepare_text
 
 LOG_EVERY = 10
@@ -86,7 +86,7 @@ def train(
         raise BadInput(f"Expected --checkpoint-every and --threads of at least 1, got {checkpoint_every}, {threads}.")
     if micro_batch is not None and not 0 < micro_batch <= config.batch_size:
         raise BadInput(f"Expected --micro-batch of 1 to {config.batch_size} sequences, got {micro_batch}.")
-    start = Start(
+    start = ModelStart(
         recipe=config, corpus=corpus.resolve() if corpus else None, data=data.resolve() if data else None, dtype=dtype,
         micro_batch=micro_batch,
     )  # fmt: skip
@@ -145,7 +145,7 @@ def deterministic() -> Iterator[None]:
 class _Run:
     """The mutable middle of a training run: model, optimiser, where it is."""
 
-    def __init__(self, start: Start, work: Path, text: Text, device: str, resume: bool) -> None:
+    def __init__(self, start: ModelStart, work: Path, text: Text, device: str, resume: bool) -> None:
         self.config, self.work, self.text = start.recipe, work, text
         self.learner = Learner(start.recipe, device, start.dtype, start.micro_batch)
         self.step = 0
@@ -226,7 +226,7 @@ class _Run:
         self.board.add_scalar("train/tokens_per_second", now.tokens_per_second, now.step)
 
 
-def _finish(run: _Run, start: Start, out: Path, text: Text) -> LoadedModel:
+def _finish(run: _Run, start: ModelStart, out: Path, text: Text) -> LoadedModel:
     c = run.config
     model = run.learner.model.eval()
     loss = validation_loss(model, text.val, c.n_ctx)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gossamer.errors import BadInput, nearest, one_line
+from gossamer.errors import BadInput, nearest, options
 from gossamer.models.sparse import SparseConfig
 
 _Share = Annotated[float, Field(ge=0, lt=1)]
@@ -101,7 +101,4 @@ def preset(name: Literal["tiny", "paper", "train-py"] | str, **changes: Any) -> 
     given = {k: v for k, v in changes.items() if v is not None}
     if given.get("density") == 1:
         given = {"embed_density": 1.0, "sparse_biases": False, "activation_fraction": 1.0, **given}
-    try:
-        return TrainConfig.model_validate({**PRESETS[name], **given})
-    except ValidationError as error:
-        raise BadInput(f"The recipe does not hold together: {one_line(error)}.") from error
+    return options(TrainConfig, {**PRESETS[name], **given}, "recipe")

@@ -25,7 +25,7 @@ from gossamer.corpora.python_source import (
 from gossamer.corpora.tokenizer import save_tokenizer, train_tokenizer
 from gossamer.corpora.tokens import EXCERPT_WINDOWS, TokenFile, frozen_excerpt, tokenize_corpus
 from gossamer.errors import BadInput, CorruptFile, one_line
-from gossamer.train.start import Start
+from gossamer.train.start import ModelStart
 
 VAL_TOKENS = 200_000
 
@@ -40,7 +40,7 @@ class Text(NamedTuple):
     about: dict[str, Any]
 
 
-def prepare_text(work: Path, start: Start, *, say: Callable[[str], None]) -> Text:
+def prepare_text(work: Path, start: ModelStart, *, say: Callable[[str], None]) -> Text:
     """Find text, train the tokenizer, write token files into `work`; or reuse what is already there or in `data`.
 
     Text that is too short is BadInput, and then a folder `work` made here is removed again.

@@ -1,0 +1,86 @@
+"""How a model does on a task, or on one's own pairs: `gossamer tasks` and `gossamer tasks check`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from gossamer.commands.reports import PairCheck, PairsReport, TaskReport
+from gossamer.metric import calibrate, fit_calibration, ordered_accuracy, paired_accuracy, task_loss_nats
+from gossamer.models import LoadedModel, from_pretrained
+from gossamer.registry import task as registry
+from gossamer.task import Example, Task, check_pair
+from gossamer.tasks import load_task, read_pairs
+
+SOLVED = 0.9  # calibrated paired accuracy from which a model counts as doing a task
+CALIBRATION_PAIRS = 512
+
+
+def scores_of(model: LoadedModel, examples: tuple[Example, ...]) -> tuple[float, float, float]:
+    """(paired accuracy, ordered accuracy, task loss) of the whole model."""
+    with torch.no_grad():
+        z = model.run(model.encode(examples)).gap
+    return float(paired_accuracy(z).mean()), float(ordered_accuracy(z).mean()), float(task_loss_nats(z).mean())
+
+
+def task_reports(model: LoadedModel | None) -> Iterator[TaskReport]:
+    """Every task that is registered, asked of the model if there is one."""
+    for name in registry:
+        yield _task_report(load_task(name), model)
+
+
+def _task_report(task: Task, model: LoadedModel | None) -> TaskReport:
+    """A task and, with a model, how it does on each split of it, or why it cannot be asked."""
+    about = {
+        "name": task.name, "description": task.description, "train_pairs": len(task.train),
+        "heldout_pairs": len(task.heldout),
+    }  # fmt: skip
+    if model is None:
+        return TaskReport.model_validate(about)
+    asked = {"train": task.train[:CALIBRATION_PAIRS], "heldout": task.heldout, **task.ood}
+    for e in (e for part in asked.values() for e in part):
+        problems = check_pair(e, model.tokenizer, model.model.config.n_ctx, model.bos).problems
+        if problems:
+            return TaskReport.model_validate({**about, "solved": False, "problem": problems[0]})
+    paired, ordered, loss = scores_of(model, task.heldout)
+    with torch.no_grad():
+        fitted = fit_calibration(model.run(model.encode(asked.pop("train"))).gap)
+        calibrated = {
+            name: float(paired_accuracy(calibrate(model.run(model.encode(part)).gap, *fitted)).mean())
+            for name, part in asked.items()
+        }
+    own = calibrated.pop("heldout")
+    solved = own >= SOLVED
+    problem = "does not know it" if ordered < SOLVED else "orders pairs, around no one threshold"
+    return TaskReport.model_validate({
+        **about, "paired_accuracy": paired, "ordered_accuracy": ordered, "calibrated_accuracy": own, "loss_nats": loss,
+        "ood": calibrated, "solved": solved, "problem": "" if solved else problem,
+    })  # fmt: skip
+
+
+def check_pairs(pairs: str | Path, model: str | Path) -> PairsReport:
+    """See gossamer.commands.tasks_check."""
+    task = read_pairs(str(pairs))
+    loaded = from_pretrained(model)
+    examples = sorted((*task.train, *task.heldout), key=lambda e: e.line)
+
+    def pieces(ids: list[int]) -> tuple[str, ...]:
+        return tuple(str(loaded.tokenizer.decode([i], skip_special_tokens=False)) for i in ids)
+
+    checks = []
+    for e in examples:
+        r = check_pair(e, loaded.tokenizer, loaded.model.config.n_ctx, loaded.bos)
+        check = PairCheck(
+            line=e.line, clean=pieces(r.clean), counterfactual=pieces(r.counterfactual), answer=e.answer,
+            wrong_answer=e.wrong_answer, aligned=r.aligned, problems=r.problems,
+        )  # fmt: skip
+        checks.append(check)
+    usable = tuple(e for e, c in zip(examples, checks, strict=True) if not c.problems)
+    scores = scores_of(loaded, usable) if usable else (None, None, None)
+    return PairsReport(
+        pairs_file=str(pairs), model=loaded.name, pairs=len(examples), usable=len(usable),
+        aligned=sum(c.aligned for c in checks), paired_accuracy=scores[0], ordered_accuracy=scores[1],
+        loss_nats=scores[2], checks=tuple(checks),
+    )  # fmt: skip
