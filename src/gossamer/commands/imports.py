@@ -15,6 +15,7 @@ from gossamer.ablation import Ablation
 from gossamer.circuit import Circuit
 from gossamer.commands.reports import Derived, ImportReport
 from gossamer.commands.run_folder import CIRCUIT, new_folder, write_json, write_run
+from gossamer.commands.solved import scores_of
 from gossamer.corpora.tokenizer import END_OF_TEXT
 from gossamer.discover import Pruned
 from gossamer.discover.prune import EVALUATION_PAIRS, METHODOLOGY, circuit_gap, circuit_loss
@@ -215,8 +216,7 @@ def _write_run(model: LoadedModel, circuit: Circuit, task: Task, source: str, ta
     kept = np.zeros(circuit.layout.n_nodes)
     kept[circuit.nodes] = 1
     train, heldout = model.encode(task.train).pairs(0, EVALUATION_PAIRS), model.encode(task.heldout)
-    with torch.no_grad():
-        whole = model.run(heldout).gap
+    whole = scores_of(model, task.heldout)
     loss_train = float(circuit_loss(model, circuit, train).mean())
     own = circuit_gap(model, circuit, heldout)
     found = Pruned(
@@ -225,6 +225,5 @@ def _write_run(model: LoadedModel, circuit: Circuit, task: Task, source: str, ta
         accuracy_heldout=float(paired_accuracy(own).mean()), curve=(), trials=(),
     )  # fmt: skip
     write_run(
-        out, found, model.source, source, 0, accuracy_full=float(paired_accuracy(whole).mean()),
-        loss_full=float(task_loss_nats(whole).mean()),
+        out, found, model.source, source, 0, accuracy_full=whole[0], loss_full=whole[2]
     )  # fmt: skip
