@@ -10,13 +10,17 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from gossamer.corpora.tokens import TokenFile
 from gossamer.errors import BadInput
 from gossamer.models import from_pretrained
+from gossamer.models.quantise import from_rounded_rows, rounded_rows
 from gossamer.train.learner import Learner
 from gossamer.train.loop import train
+from gossamer.train.measure import validation_loss
 from gossamer.train.presets import TrainConfig, preset
 
 RECIPE = {
@@ -251,6 +255,20 @@ def test_the_memory_estimate_is_what_a_step_takes(sequences: int) -> None:
     done = subprocess.run([sys.executable, "-c", PEAK, str(sequences)], capture_output=True, text=True, check=True)
     estimated, measured = map(int, done.stdout.split())
     assert 0.75 < estimated / measured < 1.6  # what torch itself takes differs between builds
+
+
+def test_the_cost_of_rounding_the_bigram_table_is_in_the_record(tmp_path: Path, text_folder: Path) -> None:
+    model = train(tmp_path / "m", recipe(bigram=True), corpus=text_folder, threads=1)
+    assert model is not None
+    table = model.model.bigram_table
+    assert table is not None
+    assert torch.equal(from_rounded_rows(*rounded_rows(table)), table)
+    details = model.record["details"]
+    cost = details["validation_loss_nats"] - details["validation_loss_before_rounding_nats"]
+    assert 0 < abs(cost) < 1e-3
+    path = tmp_path / "m.training" / "val.npy"
+    val = TokenFile(path=path, n_tokens=len(np.load(path)))
+    assert details["validation_loss_nats"] == pytest.approx(validation_loss(model.model, val, 32), rel=1e-6)
 
 
 def test_bfloat16_autocast_trains(tmp_path: Path, text_folder: Path) -> None:

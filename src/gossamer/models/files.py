@@ -1,7 +1,8 @@
 """A model folder: config.json, model.safetensors (sparse matrices stored sparse), tokenizer, reference means, excerpt.
 
 A matrix with fewer than half its weights non-zero is stored as three arrays: `NAME.row_counts`, `NAME.columns` (the
-smallest unsigned type that fits) and `NAME.values`. Loading checks every array before any of it is used. Every
+smallest unsigned type that fits) and `NAME.values`; a bigram table that is exactly 8 bits per entry (quantise.py), as
+`NAME.codes` and `NAME.exponents`. Both lose nothing. Loading checks every array before any of it is used. Every
 safetensors file has a hash of its content in its metadata (circuit.py, `sealed`).
 """
 
@@ -27,18 +28,25 @@ from gossamer.circuit import check_seal, sealed
 from gossamer.corpora.tokenizer import load_tokenizer, save_tokenizer
 from gossamer.errors import BadInput, CorruptFile, Unsupported, one_line
 from gossamer.models.loaded import LoadedModel, Reference, weights_of
+from gossamer.models.quantise import from_rounded_rows, rounded_rows
 from gossamer.models.sparse import SparseConfig, SparseTransformer
 
 FORMAT_VERSION = "1"
 MODEL_TYPE = "gossamer-sparse"
-_PARTS = (".row_counts", ".columns", ".values")
+_SPARSE = (".row_counts", ".columns", ".values")
+_ROUNDED = (".codes", ".exponents")
 
 
-def pack_sparse(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Replace every mostly-zero matrix by its three arrays; the rest unchanged."""
+def pack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Replace every mostly-zero matrix by its three arrays, a rounded bigram table by its two; the rest unchanged."""
     packed: dict[str, Tensor] = {}
     for name, t in tensors.items():
         t = t.detach().cpu().contiguous()
+        if name == "bigram_table" and t.dtype == torch.float32:
+            rounded = rounded_rows(t)
+            if torch.equal(from_rounded_rows(*rounded), t):
+                packed |= {name + part: array for part, array in zip(_ROUNDED, rounded, strict=True)}
+                continue
         if t.ndim != 2 or int(t.count_nonzero()) * 2 >= t.numel():
             packed[name] = t
             continue
@@ -50,8 +58,8 @@ def pack_sparse(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return packed
 
 
-def unpack_sparse(packed: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], where: Path) -> dict[str, Tensor]:
-    """The inverse of `pack_sparse` for tensors of known shapes; anything that does not fit is CorruptFile."""
+def unpack(packed: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], where: Path) -> dict[str, Tensor]:
+    """The inverse of `pack` for tensors of known shapes; anything that does not fit is CorruptFile."""
     found: dict[str, Tensor] = {}
     used: set[str] = set()
     for name, shape in shapes.items():
@@ -62,11 +70,18 @@ def unpack_sparse(packed: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]
                 raise CorruptFile(f"{where}: {name} has shape {tuple(t.shape)}, the config says {tuple(shape)}.")
             found[name] = t
             continue
-        parts = [packed.get(name + part) for part in _PARTS]
+        if name + _ROUNDED[0] in packed and name + _ROUNDED[1] in packed:
+            codes, exponents = (packed[name + part] for part in _ROUNDED)
+            if codes.shape != shape or exponents.shape != shape[:1] or {codes.dtype, exponents.dtype} != {torch.int8}:
+                raise CorruptFile(f"{where}: the codes and exponents of {name} do not fit shape {tuple(shape)}.")
+            used |= {name + part for part in _ROUNDED}
+            found[name] = from_rounded_rows(codes, exponents)
+            continue
+        parts = [packed.get(name + part) for part in _SPARSE]
         if any(p is None for p in parts):
             raise CorruptFile(f"{where} lacks the weights of {name}; save the model again.")
         counts, columns, values = (p.numpy() for p in parts if p is not None)
-        used |= {name + part for part in _PARTS}
+        used |= {name + part for part in _SPARSE}
         fits = len(counts) == shape[0] and int(counts.sum()) == len(columns) == len(values) and (counts >= 0).all()
         if not fits or (len(columns) and int(columns.max()) >= shape[1]):
             raise CorruptFile(f"{where}: the sparse arrays of {name} do not fit shape {tuple(shape)}.")
@@ -128,7 +143,7 @@ def save_model(
         for name, file in extra.items():
             shutil.copyfile(file, work / name)
         (work / "config.json").write_text(model.config.model_dump_json(indent=1), encoding="utf-8")
-        weights = pack_sparse(weights_of(model))
+        weights = pack(weights_of(model))
         write_safetensors(weights, work / "model.safetensors", {"format_version": FORMAT_VERSION})
         if tokenizer is not None:
             save_tokenizer(tokenizer, work)
@@ -203,7 +218,7 @@ def load_weights(folder: Path) -> SparseTransformer:
     model = SparseTransformer(config, seed=None)
     tensors.setdefault("final_logits_bias", model.final_logits_bias)
     shapes = {k: v.shape for k, v in model.state_dict().items()} | {"final_logits_bias": model.final_logits_bias.shape}
-    weights = unpack_sparse(tensors, shapes, folder / "model.safetensors")
+    weights = unpack(tensors, shapes, folder / "model.safetensors")
     model.final_logits_bias.copy_(weights.pop("final_logits_bias"))
     model.load_state_dict(weights)
     return model.eval().requires_grad_(False)

@@ -25,6 +25,7 @@ from gossamer.errors import BadInput, require_new
 from gossamer.models.files import load_model, read_safetensors, save_model, write_safetensors
 from gossamer.models.hub import checked_device
 from gossamer.models.loaded import LoadedModel, model_sha256
+from gossamer.models.quantise import from_rounded_rows, rounded_rows
 from gossamer.record import Record
 from gossamer.train.estimate import estimate
 from gossamer.train.learner import DTYPES, Learner, shapes
@@ -229,12 +230,18 @@ class _Run:
 def _finish(run: _Run, start: ModelStart, out: Path, text: Text) -> LoadedModel:
     c = run.config
     model = run.learner.model.eval()
+    cost: dict[str, float] = {}
+    if model.bigram_table is not None:
+        exact = validation_loss(model, text.val, c.n_ctx)
+        with torch.no_grad():
+            model.bigram_table.copy_(from_rounded_rows(*rounded_rows(model.bigram_table)))
+        cost = {"validation_loss_before_rounding_nats": exact}
     loss = validation_loss(model, text.val, c.n_ctx)
     reference = reference_means(model, text.train, c.n_ctx, text.excerpt)
     model.cpu()
     state = model.state_dict()
     details = {
-        "validation_loss_nats": loss, "steps": c.steps, "train_seconds": round(run.seconds, 1),
+        "validation_loss_nats": loss, **cost, "steps": c.steps, "train_seconds": round(run.seconds, 1),
         "nonzero_weights": sum(int(t.count_nonzero()) for t in state.values()),
         "total_weights": sum(t.numel() for t in state.values()), "threads": torch.get_num_threads(),
         "device": run.learner.device, "dtype": start.dtype, "micro_batch": start.micro_batch,
