@@ -122,11 +122,11 @@ class _RmsTopK(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         x, inverse, gain, kept = ctx.saved_tensors
         g = _kept_part(grad, kept) if kept is not None else grad.clone()
         unit = x * inverse
-        grad_gain = (g * unit).flatten(0, -2).sum(0)
+        grad_gain = (g * unit).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
         g.mul_(gain)
         along = (g * unit).mean(-1, keepdim=True)
         return g.addcmul_(unit, along, value=-1).mul_(inverse), grad_gain, None, None
@@ -182,9 +182,11 @@ class _SinkAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         q, k, v, sink, out, partition = ctx.saved_tensors
         grads = _flash_backward(grad, q, k, v, out, partition, 0.0, True)
+        if not ctx.needs_input_grad[3]:
+            return *grads, None
         share = (sink.to(partition.dtype)[:, None] - partition).exp_()
         grad_sink = -(share * (grad * out).sum(-1)).sum((0, 2))
         return *grads, grad_sink.to(sink.dtype)
