@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def train(
-    preset: Annotated[str, typer.Option(help="Recipe: tiny (two CPU cores), paper or train-py (GPU).")] = "tiny",
+    preset: Annotated[
+        str, typer.Option(help="Recipe: tiny or small (two CPU cores), paper or train-py (GPU).")
+    ] = "tiny",
     out: Annotated[Path, typer.Option(help="Model folder to write; work goes to OUT.training.")] = Path("models/mine"),
     corpus: Annotated[Path | None, typer.Option(help="Folder of text; default: this machine's Python source.")] = None,
     data: Annotated[

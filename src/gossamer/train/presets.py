@@ -78,6 +78,11 @@ class TrainConfig(BaseModel):
 PRESETS: dict[str, dict[str, Any]] = {
     # Ours: the policy of train.py at expansion 4 of a width-32 base, sized for two CPU cores.
     "tiny": {"density": 1 / 16, "embed_density": 1 / 4, "tokens": 32_000_000, "lr": 2e-2},
+    # The same with more of everything, hours instead of minutes; solves twice the tasks (docs/models.md).
+    "small": {
+        "d_model": 192, "n_layer": 4, "density": 1 / 32, "embed_density": 1 / 4, "bigram": True, "batch_size": 32,
+        "tokens": 60_000_000, "lr": 2e-2,
+    },
     # The paper's text: one density for every matrix, embeddings and biases; 50% annealing from fully dense; no sink.
     "paper": {
         "d_model": 2048, "n_layer": 8, "n_ctx": 256, "batch_size": 512, "density": 1 / 64, "embed_density": 1 / 64,
@@ -93,7 +98,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def preset(name: Literal["tiny", "paper", "train-py"] | str, **changes: Any) -> TrainConfig:
+def preset(name: Literal["tiny", "small", "paper", "train-py"] | str, **changes: Any) -> TrainConfig:
     """A recipe with fields changed; `density=1` makes the dense twin: every weight, and unless
     `activation_fraction` is given, every activation (docs/decisions/0005-dense-twin.md)."""
     if name not in PRESETS:
