@@ -49,6 +49,8 @@ class Layout:
     def number(self, site: Site) -> int:
         """The node number of a site; an index beyond its location is BadInput."""
         width = self.width(site.location)
+        if self.grain == "head" and site.index is None:
+            return self.starts[site.location]
         if site.index is None or not 0 <= site.index < width:
             raise BadInput(f"Expected an index of 0 to {width - 1} at {site.location}, got {site}.")
         return self.starts[site.location] + site.index
@@ -59,7 +61,7 @@ class Layout:
             raise BadInput(f"Expected a node number of 0 to {self.n_nodes - 1}, got {number}.")
         for name, start in reversed(self.starts.items()):
             if number >= start:
-                return Site(name, int(number - start))
+                return Site(name, None if self.grain == "head" else int(number - start))
         raise AssertionError("unreachable: the first location starts at 0")
 
     def split(self, per_node: np.ndarray) -> dict[str, np.ndarray]:
@@ -114,3 +116,65 @@ def carries(layout: Layout, nodes: np.ndarray) -> list[tuple[int, int]]:
             for read in reads for channel, number in by_location[name].items() if channel in by_location[read]
         ]  # fmt: skip
     return found
+
+
+READS = ("q", "k", "v", "mlp", "logits")  # what an edge at head grain is read by: the "matrices" of its graph
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadShape:
+    """What decides the graph of a decoder at head grain. n_groups: key-value groups, n_heads without grouped queries;
+    parallel: per layer, whether its MLP does not read what its own attention wrote."""
+
+    n_heads: int
+    n_groups: int
+    parallel: tuple[bool, ...]
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.parallel)
+
+    @property
+    def writers(self) -> tuple[str, ...]:
+        """Who writes to the residual stream, in order: input, and of each layer its heads and its MLP."""
+        layers = range(self.n_layers)
+        return ("input", *(n for i in layers for n in (*(f"a{i}.h{h}" for h in range(self.n_heads)), f"m{i}")))
+
+    def written_before(self, layer: int, mlp: bool = False) -> int:
+        """How many writers a sublayer reads: the first so many."""
+        return 1 + layer * (self.n_heads + 1) + (self.n_heads if mlp and not self.parallel[layer] else 0)
+
+    @property
+    def readers(self) -> tuple[tuple[str, str, int], ...]:
+        """(node, what it reads for, how many writers it reads: the first so many), in order."""
+        shared = self.n_groups < self.n_heads
+        found: list[tuple[str, str, int]] = []
+        for i in range(self.n_layers):
+            before = self.written_before(i)
+            found += [(f"a{i}.h{h}", "q", before) for h in range(self.n_heads)]
+            for part in ("k", "v"):
+                found += [(f"a{i}.{'g' if shared else 'h'}{g}", part, before) for g in range(self.n_groups)]
+            found.append((f"m{i}", "mlp", self.written_before(i, mlp=True)))
+        return (*found, ("logits", "logits", len(self.writers)))
+
+
+def head_graph(shape: HeadShape) -> Graph:
+    """Every write to the residual stream and every later read of it: one node per head and MLP, one edge per pair.
+
+    Edges go into the queries, keys and values of a head apart. With grouped queries the keys and values of a group are
+    a node of their own, read once. Edges are listed reader by reader.
+    """
+    shared = shape.n_groups < shape.n_heads
+    names = ["input"]
+    for i in range(shape.n_layers):
+        names += [f"a{i}.h{h}" for h in range(shape.n_heads)]
+        names += [f"a{i}.g{g}" for g in range(shape.n_groups)] if shared else []
+        names.append(f"m{i}")
+    layout = Layout(grain="head", locations=tuple((n, 1) for n in (*names, "logits")))
+    writers = np.array([layout.starts[n] for n in shape.writers])
+    parts = [(writers[:n], layout.starts[node], READS.index(what)) for node, what, n in shape.readers]
+    return Graph(
+        layout=layout, src=np.concatenate([w for w, _, _ in parts]),
+        dst=np.concatenate([np.full(len(w), to) for w, to, _ in parts]),
+        matrix=np.concatenate([np.full(len(w), what) for w, _, what in parts]), matrices=READS,
+    )  # fmt: skip

@@ -1,7 +1,7 @@
 """Where in a model: one injective string per site.
 
 Channel grain: `LOCATION:INDEX`, e.g. `0.mlp.post_act:863` or `final_resid:83`. Head grain (names of EAP-IG and MIB):
-`input`, `logits`, `a5.h1`, `m3`.
+`input`, `logits`, `a5.h1`, `m3`; with grouped queries `a5.g0` is the keys and values that a group of heads shares.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CHANNEL_LOCATIONS = (
     "attn.act_in", "attn.q", "attn.k", "attn.v", "attn.resid_delta", "mlp.act_in", "mlp.post_act", "mlp.resid_delta",
 )  # fmt: skip
 _CHANNEL = re.compile(r"(?:(0|[1-9]\d*)\.([a-z]+\.[a-z_]+)|(final_resid)):(0|[1-9]\d*)")
-_HEAD = re.compile(r"input|logits|a(?:0|[1-9]\d*)\.h(?:0|[1-9]\d*)|m(?:0|[1-9]\d*)")
+_HEAD = re.compile(r"input|logits|a(?:0|[1-9]\d*)\.[hg](?:0|[1-9]\d*)|m(?:0|[1-9]\d*)")
 
 
 @dataclass(frozen=True, order=True)

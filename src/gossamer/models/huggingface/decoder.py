@@ -1,0 +1,374 @@
+"""A Hugging Face decoder at head grain: who writes to its residual stream, who reads it, and any edge between ablated.
+
+Every reader (the queries of a head, the keys or the values of a head or group, an MLP, the logits) gets an input of its
+own: the sum of this run's writes, in which the share alpha of each ablated write is replaced by its reference value.
+Weights are used where they are; the model's own attention, positions and activation functions run unchanged.
+
+Prompts are padded on the right. A causal model's numbers at a prompt's own tokens then do not depend on the padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from gossamer.errors import BadInput, Unsupported, one_line
+from gossamer.graph import Graph, HeadShape, head_graph
+from gossamer.models.huggingface.anatomy import Anatomy, Layer, Reader, anatomy, post_scale, probe_tokens, same, weight_of
+from gossamer.task import Encoded, Example, encode
+
+Objective = Callable[[Tensor], Tensor]
+
+
+@dataclass(kw_only=True)
+class _Pass:
+    """What a forward pass has written so far, and what its hooks are to do.
+
+    resid: the sum of everything written [rows, pos, d]; middle: the same after the attention of the layer under way.
+    writes: what each writer wrote, in order.
+    """
+
+    last: Tensor
+    alpha: Tensor | None = None
+    reference: Tensor | None = None
+    start: Tensor | None = None
+    follow: bool = False
+    resid: Tensor = field(default_factory=lambda: torch.empty(0))
+    middle: Tensor = field(default_factory=lambda: torch.empty(0))
+    writes: list[Tensor] = field(default_factory=list)
+    reads: list[tuple[Tensor, list[Tensor]]] = field(default_factory=list)
+    column: int = 0
+
+    def mixed(self, base: Tensor, n_writers: int, n_readers: int) -> Tensor | None:
+        """Inputs of the next readers [readers, rows, pos, d]; None where none of them has an ablated edge."""
+        if self.alpha is None or self.reference is None:
+            return None
+        share = self.alpha[:n_writers, self.column : self.column + n_readers]
+        if not share.requires_grad and not bool(share.any()):
+            return None
+        current = torch.cat(self.writes)[:n_writers]
+        change = self.reference[:n_writers] - current
+        return base + (share.T.to(change) @ change.flatten(1)).unflatten(1, base.shape)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Decoder:
+    """A decoder, its tokenizer, and its parts proven by `anatomy`. Parameters are frozen, dropout is off."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: Any
+    parts: Anatomy
+    source: str = ""
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @cached_property
+    def shape(self) -> HeadShape:
+        return HeadShape(
+            n_heads=self.parts.n_heads, n_groups=self.parts.n_groups,
+            parallel=tuple(layer.parallel for layer in self.parts.layers),
+        )  # fmt: skip
+
+    @cached_property
+    def _head_graph(self) -> Graph:
+        return head_graph(self.shape)
+
+    def graph(self, grain: str = "head") -> Graph:
+        """The graph at grain `head`: edges reader by reader, as `head_graph` lists them."""
+        if grain != "head":
+            raise Unsupported(f"grain {grain!r} of a Hugging Face model", "only heads are built", "head")
+        return self._head_graph
+
+    def encode(self, examples: Sequence[Example]) -> Encoded:
+        """Pairs as tokens, both sides of each pair equally long; BadInput lists every pair that does not fit."""
+        config = self.model.config.get_text_config()
+        n_ctx = int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**31)
+        batch = encode(examples, self.tokenizer, n_ctx, getattr(self.tokenizer, "bos_token_id", None))
+        ends = batch.last.view(-1, 2)
+        if wrong := (ends[:, 0] != ends[:, 1]).nonzero().flatten().tolist():
+            e = examples[wrong[0]]
+            raise BadInput(
+                f"Expected both prompts of a pair to have as many tokens, {len(wrong)} of {len(examples)} pairs do not, "
+                f"the first being pair {wrong[0] + 1} ({ends[wrong[0], 0] + 1} and {ends[wrong[0], 1] + 1} tokens: "
+                f"{e.clean[-30:]!r}, {e.counterfactual[-30:]!r}); use pairs that differ in words of as many tokens."
+            )
+        return batch
+
+    # one forward pass
+
+    def _read(self, state: _Pass, norm: nn.Module | None, x: Tensor) -> Tensor:
+        return x if norm is None else norm(x)
+
+    def _attention_reads(self, state: _Pass, layer: Layer) -> dict[nn.Module, Tensor] | None:
+        """Outputs of the linear maps to queries, keys and values, [rows, pos, out], when one of their edges is cut."""
+        readers = (layer.q, layer.k, layer.v)
+        n = sum(len(r.rows) for r in readers)
+        inputs = state.mixed(state.resid, len_of(state.writes), n)
+        state.column += n
+        if inputs is None:
+            return None
+        seen = self._read(state, layer.attn_norm, inputs).flatten(1, 2)
+        outs: dict[nn.Module, Tensor] = {}
+        start = 0
+        for r in readers:
+            part = seen[start : start + len(r.rows)] @ r.weight().transpose(1, 2)
+            bias = r.bias()
+            part = part if bias is None else part + bias[:, None]
+            start += len(r.rows)
+            whole = outs.get(r.linear)
+            if whole is None:
+                width = weight_of(r.linear).shape[0]
+                whole = part.new_zeros(part.shape[1], width)
+            rows = r.rows.to(part.device).flatten()
+            outs[r.linear] = whole.index_copy(1, rows, part.transpose(0, 1).flatten(1))
+        return {m: o.unflatten(0, state.resid.shape[:2]) for m, o in outs.items()}
+
+    @contextmanager
+    def _hooked(self, state: _Pass) -> Iterator[None]:
+        parts = self.parts
+        with ExitStack() as stack:
+            add = lambda handle: stack.callback(handle.remove)  # noqa: E731
+            first = parts.layers[0].block
+
+            def enter(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+                given = args[0] if args else kwargs["hidden_states"]
+                x = given if state.start is None else state.start.to(given)
+                if state.follow:
+                    x = x.detach().requires_grad_()
+                state.resid = x
+                state.writes.append(x[None])
+                if args:
+                    return (x, *args[1:]), kwargs
+                return args, {**kwargs, "hidden_states": x}
+
+            add(first.register_forward_pre_hook(enter, with_kwargs=True))
+            for layer in parts.layers:
+                self._hook_layer(state, layer, add)
+
+            def logits(head: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor]:
+                rows = torch.arange(len(state.last), device=state.resid.device)
+                x = state.resid[rows, state.last.to(rows)][:, None]
+                mixed = None
+                if state.alpha is not None and state.reference is not None:
+                    at = torch.cat(state.writes)[:, rows, state.last.to(rows)]
+                    change = state.reference[:, rows, state.last.to(rows)] - at
+                    share = state.alpha[:, state.column]
+                    mixed = x + (share.to(change) @ change.flatten(1)).view_as(x)
+                hidden = parts.final_norm(x if mixed is None else mixed)
+                if state.follow:
+                    state.reads.append((x, [hidden]))
+                return (hidden,)
+
+            add(parts.head.register_forward_pre_hook(logits))
+            yield
+
+    def _hook_layer(self, state: _Pass, layer: Layer, add: Callable[[Any], Any]) -> None:
+        changed: dict[nn.Module, Tensor] = {}
+        linears = list(dict.fromkeys(r.linear for r in (layer.q, layer.k, layer.v)))
+
+        def before_attention(module: nn.Module, args: tuple[Any, ...]) -> None:
+            changed.clear()
+            changed.update(self._attention_reads(state, layer) or {})
+            if state.follow:
+                state.reads.append((state.resid, []))
+
+        def after_read(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+            out = changed[module].view_as(out) if module in changed else out
+            if state.follow:
+                state.reads[-1][1].append(out)
+            return out
+
+        add(linears[0].register_forward_pre_hook(before_attention))
+        for m in linears:
+            add(m.register_forward_hook(after_read))
+
+        def after_attention(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+            total = out if layer.attn_post is None else layer.attn_post(out)
+            state.middle = state.resid + total
+            state.writes.append(self._head_writes(layer, args[0], out))
+
+        add(layer.out.register_forward_hook(after_attention))
+
+        def before_mlp(module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor, ...] | None:
+            if module is not layer.up[0]:
+                return None if changed.get(module) is None else (changed[module].view_as(args[0]),)
+            base = state.resid if layer.parallel else state.middle
+            n = len_of(state.writes) - (self.parts.n_heads if layer.parallel else 0)
+            inputs = state.mixed(base, n, 1)
+            state.column += 1
+            if state.follow:
+                state.reads.append((base, []))
+            if inputs is None:
+                return None
+            seen = self._read(state, layer.mlp_norm, inputs[0])
+            changed.update(dict.fromkeys(layer.up, seen))
+            return (seen.view_as(args[0]),)
+
+        def after_up(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+            if state.follow:
+                state.reads[-1][1].append(out)
+
+        for m in layer.up:
+            add(m.register_forward_pre_hook(before_mlp))
+            add(m.register_forward_hook(after_up))
+
+        def after_mlp(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+            total = (out.clone() if layer.mlp_post is None else layer.mlp_post(out)).view_as(state.resid)
+            state.resid = state.middle + total
+            state.writes.append(total[None])
+
+        add(layer.down.register_forward_hook(after_mlp))
+
+    def _head_writes(self, layer: Layer, z: Tensor, out: Tensor) -> Tensor:
+        """What each head writes, [heads, rows, pos, d], from all heads' values side by side and the map's own output."""
+        heads, weight = self.parts.n_heads, weight_of(layer.out)
+        each = z.unflatten(-1, (heads, -1)).flatten(0, -3).transpose(0, 1) @ weight.T.unflatten(0, (heads, -1))
+        written = each.unflatten(1, z.shape[:-1])
+        return written if layer.attn_post is None else written * post_scale(layer.attn_post, out)
+
+    def _forward(self, tokens: Tensor, state: _Pass) -> Tensor:
+        """Logits at each row's last token, [rows, vocab]."""
+        with self._hooked(state):
+            return self.model(tokens.to(self.device), use_cache=False).logits[:, 0]
+
+    # what methods ask for
+
+    @torch.no_grad()
+    def writes(self, batch: Encoded) -> tuple[Tensor, Tensor]:
+        """(what every writer wrote [writers, rows, pos, d], logits at the last token [rows, vocab])."""
+        state = _Pass(last=batch.last)
+        logits = self._forward(batch.tokens, state)
+        return torch.cat(state.writes), logits
+
+    def patched(self, batch: Encoded, alpha: Tensor, reference: Tensor) -> Tensor:
+        """Logits [rows, vocab] with a share of each edge ablated.
+
+        alpha: [edges], 0 keeps and 1 ablates, in the order of the graph; gradients flow into it. reference:
+        [writers, rows, pos, d], what an ablated write is replaced by.
+        """
+        return self._forward(batch.tokens, _Pass(last=batch.last, alpha=self._table(alpha), reference=reference))
+
+    def _table(self, alpha: Tensor) -> Tensor:
+        """[writers, readers] of one number per edge; 0 where there is no edge."""
+        return alpha.new_zeros(len(self.shape.writers), len(self.shape.readers)).index_put(self._cells, alpha)
+
+    @cached_property
+    def _cells(self) -> tuple[Tensor, Tensor]:
+        """(writer, reader) of each edge of the graph."""
+        counts = [n for _, _, n in self.shape.readers]
+        writer = np.concatenate([np.arange(n) for n in counts])
+        reader = np.repeat(np.arange(len(counts)), counts)
+        return torch.from_numpy(writer).to(self.device), torch.from_numpy(reader).to(self.device)
+
+    def edge_gradient(
+        self, batch: Encoded, reference: Tensor, objective: Objective, *, start: Tensor | None = None,
+        writes: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """(gradient of the objective to the share alpha of every edge [edges], what was written [writers, ...]).
+
+        Taken at alpha = 0 in a run whose residual stream starts as `start` ([rows, pos, d], default: as it does). The
+        change of an edge is reference minus `writes` (default: minus this run's). objective: logits at the last token
+        [rows, vocab] -> a sum over rows.
+        """
+        state = _Pass(last=batch.last, start=start, follow=True)
+        with torch.enable_grad():
+            total = objective(self._forward(batch.tokens, state))
+            flat = [o for _, outs in state.reads for o in outs]
+            grads = iter(torch.autograd.grad(total, flat))
+        with torch.no_grad():
+            own = torch.cat([w.detach() for w in state.writes])
+            change = reference - (own if writes is None else writes)
+            columns = []
+            for (x, outs), readers in zip(state.reads, self._groups(), strict=True):
+                given = [next(grads) for _ in outs]
+                columns.append(self._scores(batch, change, x.detach(), given, readers))
+            table = torch.cat(columns, dim=1)
+            return table[self._cells], own
+
+    def _groups(self) -> Iterator[tuple[Layer | None, str]]:
+        for layer in self.parts.layers:
+            yield layer, "attention"
+            yield layer, "mlp"
+        yield None, "logits"
+
+    def _scores(
+        self, batch: Encoded, change: Tensor, x: Tensor, grads: list[Tensor], where: tuple[Layer | None, str]
+    ) -> Tensor:
+        """Inner products of every writer's change with the gradients of a group of readers, [writers, readers]."""
+        layer, what = where
+        if layer is None:
+            rows = torch.arange(len(batch.last), device=change.device)
+            pulled = _pull(self.parts.final_norm, x, grads[0][None])
+            return change[:, rows, batch.last.to(rows)].flatten(1) @ pulled.flatten(1).T
+        if what == "mlp":
+            inner = sum(g.view(*x.shape[:2], -1) @ weight_of(m) for m, g in zip(layer.up, grads, strict=True))
+            assert isinstance(inner, Tensor)
+            return change.flatten(1) @ _pull(layer.mlp_norm, x, inner[None]).flatten(1).T
+        linears = list(dict.fromkeys(r.linear for r in (layer.q, layer.k, layer.v)))
+        by_linear = dict(zip(linears, grads, strict=True))
+        pulled = torch.cat([
+            torch.einsum("npro,rod->rnpd", by_linear[r.linear][..., r.rows.to(x.device)], r.weight())
+            for r in (layer.q, layer.k, layer.v)
+        ])  # fmt: skip
+        return change.flatten(1) @ _pull(layer.attn_norm, x, pulled).flatten(1).T
+
+
+def len_of(writes: list[Tensor]) -> int:
+    """How many writers a list of their stacked writes holds."""
+    return sum(len(w) for w in writes)
+
+
+def _pull(norm: nn.Module | None, x: Tensor, grads: Tensor) -> Tensor:
+    """Gradients at a norm's output [n, ...] pulled back to its input x."""
+    if norm is None:
+        return grads
+    _, back = torch.func.vjp(norm, x)
+    return torch.func.vmap(lambda g: back(g)[0])(grads)
+
+
+def load_decoder(name_or_folder: str | Path, device: str = "cpu", dtype: str = "float32") -> Decoder:
+    """A decoder and its tokenizer by folder or Hub name, proven.
+
+    Errors: BadInput for a name that is none, Unsupported for a model that is no decoder of the kind (see `anatomy`).
+    """
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            name_or_folder, dtype=getattr(torch, dtype), attn_implementation="eager"
+        )
+        tokenizer = AutoTokenizer.from_pretrained(name_or_folder)
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"Expected a Hugging Face model with its tokenizer at {name_or_folder} ({one_line(error)}); check the name."
+        ) from error
+    return decoder_of(model.to(device), tokenizer, Path(str(name_or_folder)).name, str(name_or_folder))
+
+
+def decoder_of(model: PreTrainedModel, tokenizer: Any, name: str, source: str = "") -> Decoder:
+    """A model that is already in memory as a Decoder; its parameters are frozen and it is put in evaluation mode."""
+    model.eval().requires_grad_(False)
+    found = Decoder(name=name, model=model, tokenizer=tokenizer, parts=anatomy(model), source=source)
+    _prove(found)
+    return found
+
+
+@torch.no_grad()
+def _prove(decoder: Decoder) -> None:
+    """Unsupported unless every head's values come from the rows that were taken for its queries, keys and values."""
+    tokens = probe_tokens(decoder.model)
+    last = torch.full((len(tokens),), tokens.shape[1] - 1)
+    plain = decoder.model(tokens, use_cache=False).logits[:, -1]
+    state = _Pass(last=last)
+    if not same(decoder._forward(tokens, state), plain):
+        raise Unsupported(f"the model {decoder.name}", "reading its parts changes its logits", "another decoder")
