@@ -15,16 +15,17 @@ class Methodology:
     """What "ablate" means for a number. No field has a default: a number that does not say is not a number.
 
     set: `complement` ablates everything outside the circuit, `circuit` only the circuit. reference: the data the
-    replacement values come from.
+    replacement values come from: `pretraining` text, the pair's `counterfactual` prompt (its value at the same
+    position), or `none`.
     """
 
     granularity: Literal["node", "edge", "branch"]
     component: Literal["channel", "head", "block"]
-    value: Literal["zero", "mean"]
+    value: Literal["zero", "mean", "resample"]
     positions: Literal["all"]
     direction: Literal["clean"]
     set: Literal["complement", "circuit"]
-    reference: Literal["pretraining", "none"]
+    reference: Literal["pretraining", "counterfactual", "none"]
 
     def as_dict(self) -> dict[str, str]:
         return asdict(self)
@@ -45,6 +46,18 @@ PRESETS: dict[str, Methodology] = {
     ),
     "zero-circuit": Methodology(
         granularity="node", component="channel", value="zero", positions="all", direction="clean", set="circuit",
+        reference="none",
+    ),
+    "acdc-resample": Methodology(
+        granularity="edge", component="head", value="resample", positions="all", direction="clean", set="complement",
+        reference="counterfactual",
+    ),
+    "acdc-resample-circuit": Methodology(
+        granularity="edge", component="head", value="resample", positions="all", direction="clean", set="circuit",
+        reference="counterfactual",
+    ),
+    "acdc-zero": Methodology(
+        granularity="edge", component="head", value="zero", positions="all", direction="clean", set="complement",
         reference="none",
     ),
 }  # fmt: skip

@@ -69,6 +69,18 @@ class Circuit:
             matrix=graph.matrix[inside], matrices=graph.matrices, record=record, calibration=calibration, tied=tied,
         )  # fmt: skip
 
+    @classmethod
+    def from_edges(cls, graph: Graph, edges: np.ndarray, weights: np.ndarray, *, record: Record) -> Circuit:
+        """Keep these edges (indices into the graph) and their ends; weights: one number per edge kept."""
+        kept = np.unique(edges)
+        order = np.argsort(edges, kind="stable")
+        src, dst = graph.src[kept], graph.dst[kept]
+        return cls(
+            layout=graph.layout, nodes=np.unique(np.concatenate([src, dst])), src=src, dst=dst,
+            weight=np.asarray(weights, dtype=np.float64)[order], matrix=graph.matrix[kept], matrices=graph.matrices,
+            record=record, granularity="edge",
+        )  # fmt: skip
+
     def only(self, kept: np.ndarray) -> Circuit:
         """The same nodes with these of its edges (bool [edges] or indices), at granularity `edge`."""
         edges = {k: getattr(self, k)[kept] for k in ("src", "dst", "weight", "matrix")}

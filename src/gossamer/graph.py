@@ -178,3 +178,31 @@ def head_graph(shape: HeadShape) -> Graph:
         dst=np.concatenate([np.full(len(w), to) for w, to, _ in parts]),
         matrix=np.concatenate([np.full(len(w), what) for w, _, what in parts]), matrices=READS,
     )  # fmt: skip
+
+
+def on_paths(graph: Graph, edges: np.ndarray) -> np.ndarray:
+    """Those of the edges (indices) that lie on a path from `input` to `logits` through these edges alone.
+
+    Head grain; what a head reads for its queries, keys and values all reaches what it writes, and what a key-value
+    group reads reaches every head of the group.
+    """
+    starts = graph.layout.starts
+    heads = [n for n in starts if ".h" in n]
+    groups = [n for n in starts if ".g" in n]
+    per_group = len(heads) // len(groups) if groups else 1
+    links = [(starts[f"{n.split('.')[0]}.g{int(n.split('.h')[1]) // per_group}"], starts[n]) for n in heads if groups]
+    src = np.concatenate([graph.src[edges], np.array([a for a, _ in links], dtype=np.int64)])
+    dst = np.concatenate([graph.dst[edges], np.array([b for _, b in links], dtype=np.int64)])
+
+    def reached(first: str, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """Nodes (bool) that can be reached from `first`."""
+        inside = np.zeros(graph.layout.n_nodes, dtype=bool)
+        inside[starts[first]] = True
+        while True:
+            more = after[inside[before] & ~inside[after]]
+            if not len(more):
+                return inside
+            inside[more] = True
+
+    forth, back = reached("input", src, dst), reached("logits", dst, src)
+    return edges[forth[graph.src[edges]] & back[graph.dst[edges]]]

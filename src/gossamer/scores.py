@@ -1,4 +1,4 @@
-"""One number per node: higher is kept longer. A circuit is a cut through scores."""
+"""One number per node or per edge. A circuit is a cut through scores."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from gossamer.circuit import FORMAT_VERSION, layout_of, load_arrays, save_arrays
+from gossamer.circuit import FORMAT_VERSION, Circuit, layout_of, load_arrays, save_arrays
 from gossamer.errors import BadInput, CorruptFile, one_line
-from gossamer.graph import Layout
+from gossamer.graph import Graph, Layout, on_paths
 from gossamer.record import Record
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """values: float [n_nodes], in the order of the layout."""
+    """values: float [n_nodes], in the order of the layout; higher is kept longer."""
 
     layout: Layout
     values: np.ndarray
@@ -57,3 +57,28 @@ class Scores:
         if found.values.dtype.kind != "f" or np.isnan(found.values).any():
             raise CorruptFile(f"{path} holds scores that are no numbers and have no order; make it again.")
         return found
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EdgeScores:
+    """values: float [n_edges] in the order of the graph, signed; an edge of larger size is kept longer.
+
+    The sign is that of the change of the metric when the edge is ablated: a negative score is an edge that the metric
+    needs, a positive one an edge that holds it down.
+    """
+
+    graph: Graph
+    values: np.ndarray
+    record: Record
+
+    def top(self, k: int, *, connected: bool = True) -> Circuit:
+        """The k edges of largest |score| (equal ones by number) as a circuit.
+
+        connected: without those that then lie on no path from input to logits, so possibly fewer than k.
+        """
+        if not 0 <= k <= len(self.values):
+            raise BadInput(f"Expected 0 to {len(self.values)} edges, got {k}.")
+        chosen = np.argsort(-np.abs(self.values), kind="stable")[:k]
+        if connected:
+            chosen = on_paths(self.graph, chosen)
+        return Circuit.from_edges(self.graph, chosen, self.values[chosen], record=self.record)

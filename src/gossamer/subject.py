@@ -77,3 +77,39 @@ def require_model_of(record: Record, model: Subject) -> None:
                 f"Expected the model the circuit was found in ({record.model}, {what} {its[:12]}), got {model.name} "
                 f"with {what} {mine[:12] or 'none'}; give that model with --model."
             )
+
+
+Objective = Callable[["Tensor"], "Tensor"]
+
+
+class ResidualSubject(Protocol):
+    """A model at head grain: named writers to a residual stream, named readers of it, edges between them.
+
+    Writers are ordered as the graph's HeadShape lists them; `rows` are prompts, computed up to their last token.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def hashes(self) -> tuple[str, str]:
+        """(hash of the weights, hash of the reference means, empty without)."""
+
+    def encode(self, examples: Sequence[Example]) -> Encoded:
+        """Pairs as this model's tokens, both sides equally long; BadInput lists every pair that does not fit."""
+
+    def graph(self, grain: str) -> Graph:
+        """Nodes and edges at grain `head`."""
+
+    def writes(self, batch: Encoded) -> tuple[Tensor, Tensor]:
+        """(what every writer wrote [writers, rows, pos, d], logits at the last token [rows, vocab])."""
+
+    def patched(self, batch: Encoded, alpha: Tensor, reference: Tensor) -> Tensor:
+        """Logits [rows, vocab] with a share alpha [edges] of each edge ablated: its reader gets that share of
+        `reference` ([writers, rows, pos, d]) in place of what the writer writes in this run. Gradients flow."""
+
+    def edge_gradient(
+        self, batch: Encoded, reference: Tensor, objective: Objective, *, start: Tensor | None = None,
+        writes: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """(gradient of the objective (logits -> a sum over rows) to alpha [edges] at 0, this run's writes). start: what
+        the residual stream starts as; writes: what the reference's change is measured from, default this run's."""

@@ -1,4 +1,6 @@
-"""Weight-sparse transformers for Hugging Face transformers. Importing this registers them with its Auto classes:
+"""Hugging Face transformers: their decoders as models to find circuits in, and weight-sparse transformers as theirs.
+
+Importing this registers weight-sparse transformers with their Auto classes:
 
     import gossamer.models.huggingface
     model = transformers.AutoModelForCausalLM.from_pretrained("a/folder/of/gossamer-export")
@@ -15,9 +17,12 @@ try:
 except ImportError as error:
     raise BadInput("Hugging Face folders need transformers: pip install 'gossamer-interp[hf]'.") from error
 
+from gossamer.models.huggingface.decoder import Decoder, decoder_of, load_decoder
 from gossamer.models.huggingface.sparse import GossamerConfig, GossamerForCausalLM, export_huggingface
 
-__all__ = ["GossamerConfig", "GossamerForCausalLM", "export_huggingface"]
+__all__ = [
+    "Decoder", "GossamerConfig", "GossamerForCausalLM", "decoder_of", "export_huggingface", "load_decoder",
+]  # fmt: skip
 
 transformers.AutoConfig.register(GossamerConfig.model_type, GossamerConfig, exist_ok=True)
 transformers.AutoModelForCausalLM.register(GossamerConfig, GossamerForCausalLM, exist_ok=True)

@@ -58,6 +58,7 @@ class Layer:
     """
 
     block: nn.Module
+    attention: nn.Module
     q: Reader
     k: Reader
     v: Reader
@@ -137,7 +138,7 @@ def recording(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, tuple[Te
     seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        first = args[0] if args else kwargs.get("hidden_states")
+        first = args[0] if args else kwargs["hidden_states"]
         out = out[0] if isinstance(out, tuple) else out
         seen[module] = first.flatten(0, -2).clone(), out.flatten(0, -2).clone()  # some models add in place later
 
@@ -160,7 +161,7 @@ def same(a: Tensor, b: Tensor) -> bool:
 def probe_tokens(model: PreTrainedModel) -> Tensor:
     """Different tokens, [PROBE_BATCH, PROBE_TOKENS]."""
     generator = torch.Generator().manual_seed(0)
-    vocab = model.get_input_embeddings().weight.shape[0]
+    vocab = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
     return torch.randint(0, vocab, (PROBE_BATCH, PROBE_TOKENS), generator=generator).to(model.device)
 
 
@@ -216,7 +217,8 @@ class _Finder:
             self.residual = self.seen[block][0]
         if not same(self.seen[block][0], self.residual):
             raise self._no("what its layers write does not add up to what the next layer reads")
-        attention = [c for name, c in block.named_children() if "att" in name and not _is_norm(c) and list(c.children())]
+        named = block.named_children()
+        attention = [part for name, part in named if "att" in name and list(part.children())]
         if len(attention) != 1:
             raise self._no(f"a layer has {len(attention)} parts called attention")
         own = {m for m in attention[0].modules() if _is_linear(m) and m in self.seen}
@@ -234,8 +236,8 @@ class _Finder:
         self.residual = middle + wrote
         q, k, v = self._readers({m: name for name, m in attention[0].named_modules() if m in reads})
         return Layer(
-            block=block, q=q, k=k, v=v, out=out, attn_norm=attn_norm, attn_post=attn_post, up=tuple(up), down=down,
-            mlp_norm=mlp_norm, mlp_post=mlp_post, parallel=parallel,
+            block=block, attention=attention[0], q=q, k=k, v=v, out=out, attn_norm=attn_norm, attn_post=attn_post,
+            up=tuple(up), down=down, mlp_norm=mlp_norm, mlp_post=mlp_post, parallel=parallel,
         )  # fmt: skip
 
     def _split(
@@ -299,6 +301,70 @@ class _Finder:
             n = self.seen[linear][1].shape[-1] // d
             found.append(Reader(linear=linear, rows=torch.arange(n * d).view(n, d)))
         return found[0], found[1], found[2]
+
+
+class _Reached(Exception):
+    pass
+
+
+@torch.no_grad()
+def prove_rows(model: PreTrainedModel, parts: Anatomy) -> None:
+    """Unsupported unless a head's values depend on the rows taken for its queries, keys and values as they must.
+
+    In the first layer: other queries of a head at the last position change its value there and nothing else; other keys
+    of a group at the first position leave the values there (one key to attend to) and change later ones of its heads;
+    other values of a group at the first position change its heads there. And no other head, unless a norm runs over the
+    queries or keys of all heads together (OLMo 2).
+    """
+    layer, tokens = parts.layers[0], probe_tokens(model)
+    group = torch.arange(parts.n_heads) // (parts.n_heads // parts.n_groups)
+    plain = _values(model, layer, tokens, None, 0)
+    sizes = {r.rows.numel() for r in (layer.q, layer.k) if len(r.rows) > 1}
+    joint = any(_is_norm(m) and cast(Tensor, m.weight).numel() in sizes for m in layer.attention.modules())
+    for name, reader in (("queries", layer.q), ("keys", layer.k), ("values", layer.v)):
+        at = -1 if name == "queries" else 0
+        for number, rows in enumerate(reader.rows):
+            moved = _values(model, layer, tokens, (reader.linear, rows), at)
+            heads = (moved - plain).unflatten(-1, (parts.n_heads, -1)).abs().amax((0, -1)) > 0  # [pos, heads]
+            own = torch.arange(parts.n_heads) == number if name == "queries" else group == number
+            wanted = own & torch.ones(tokens.shape[1], 1, dtype=torch.bool)
+            wanted[: {"queries": -1, "keys": 1, "values": 0}[name]] = False
+            before = {"queries": wanted, "keys": wanted, "values": wanted[:1]}[name]
+            heads = heads.cpu() & own if joint and name != "values" else heads.cpu()
+            if not torch.equal(heads[: len(before)], before) or bool(heads[:, ~own].any()):
+                raise Unsupported(
+                    f"the model {model.config.model_type}", f"its {name} are not where they were looked for", _INSTEAD
+                )
+
+
+def _values(
+    model: PreTrainedModel, layer: Layer, tokens: Tensor, rows: tuple[nn.Module, Tensor] | None, at: int
+) -> Tensor:
+    """What a layer's map over all heads reads [batch, pos, heads * d_head], with some outputs moved at one position."""
+    found: list[Tensor] = []
+
+    def move(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor | None:
+        if rows is None:
+            return None
+        out = out.clone()
+        out[:, at, rows[1].to(out.device)] += torch.linspace(1, 2, len(rows[1])).to(out)
+        return out
+
+    def stop(module: nn.Module, args: tuple[Any, ...]) -> None:
+        found.append(args[0])
+        raise _Reached
+
+    handles = [layer.out.register_forward_pre_hook(stop)]
+    if rows is not None:
+        handles.append(rows[0].register_forward_hook(move))
+    try:
+        model(tokens, use_cache=False)
+    except _Reached:
+        return found[0]
+    finally:
+        for h in handles:
+            h.remove()
+    raise AssertionError("unreachable: every layer writes")
 
 
 def post_scale(norm: nn.Module, total: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ Prompts are padded on the right. A causal model's numbers at a prompt's own toke
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -23,10 +24,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from gossamer.errors import BadInput, Unsupported, one_line
 from gossamer.graph import Graph, HeadShape, head_graph
-from gossamer.models.huggingface.anatomy import Anatomy, Layer, Reader, anatomy, post_scale, probe_tokens, same, weight_of
+from gossamer.models.huggingface.anatomy import (
+    Anatomy,
+    Layer,
+    anatomy,
+    post_scale,
+    probe_tokens,
+    prove_rows,
+    same,
+    weight_of,
+)
+from gossamer.models.loaded import tensors_sha256
+from gossamer.subject import Objective
 from gossamer.task import Encoded, Example, encode
-
-Objective = Callable[[Tensor], Tensor]
 
 
 @dataclass(kw_only=True)
@@ -95,21 +105,29 @@ class Decoder:
         """Pairs as tokens, both sides of each pair equally long; BadInput lists every pair that does not fit."""
         config = self.model.config.get_text_config()
         n_ctx = int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**31)
-        batch = encode(examples, self.tokenizer, n_ctx, getattr(self.tokenizer, "bos_token_id", None))
+        begins = self.tokenizer("a").input_ids[0] == self.tokenizer.bos_token_id
+        batch = encode(examples, self.tokenizer, n_ctx, self.tokenizer.bos_token_id if begins else None)
         ends = batch.last.view(-1, 2)
         if wrong := (ends[:, 0] != ends[:, 1]).nonzero().flatten().tolist():
             e = examples[wrong[0]]
             raise BadInput(
-                f"Expected both prompts of a pair to have as many tokens, {len(wrong)} of {len(examples)} pairs do not, "
-                f"the first being pair {wrong[0] + 1} ({ends[wrong[0], 0] + 1} and {ends[wrong[0], 1] + 1} tokens: "
-                f"{e.clean[-30:]!r}, {e.counterfactual[-30:]!r}); use pairs that differ in words of as many tokens."
+                f"Expected both prompts of a pair to have as many tokens, {len(wrong)} of {len(examples)} pairs do "
+                f"not, the first being pair {wrong[0] + 1} ({ends[wrong[0], 0] + 1} and {ends[wrong[0], 1] + 1} "
+                f"tokens: {e.clean[-30:]!r}, {e.counterfactual[-30:]!r}); pair words of as many tokens."
             )
         return batch
 
-    # one forward pass
+    @cached_property
+    def _hashes(self) -> tuple[str, str]:
+        config = hashlib.sha256(self.model.config.to_json_string(use_diff=False).encode())
+        config.update(tensors_sha256({k: v.float() for k, v in self.model.state_dict().items()}).encode())
+        return config.hexdigest(), ""
 
-    def _read(self, state: _Pass, norm: nn.Module | None, x: Tensor) -> Tensor:
-        return x if norm is None else norm(x)
+    def hashes(self) -> tuple[str, str]:
+        """(hash of configuration and weights, empty: it has no reference means)."""
+        return self._hashes
+
+    # one forward pass
 
     def _attention_reads(self, state: _Pass, layer: Layer) -> dict[nn.Module, Tensor] | None:
         """Outputs of the linear maps to queries, keys and values, [rows, pos, out], when one of their edges is cut."""
@@ -119,7 +137,7 @@ class Decoder:
         state.column += n
         if inputs is None:
             return None
-        seen = self._read(state, layer.attn_norm, inputs).flatten(1, 2)
+        seen = _read(layer.attn_norm, inputs).flatten(1, 2)
         outs: dict[nn.Module, Tensor] = {}
         start = 0
         for r in readers:
@@ -212,7 +230,7 @@ class Decoder:
                 state.reads.append((base, []))
             if inputs is None:
                 return None
-            seen = self._read(state, layer.mlp_norm, inputs[0])
+            seen = _read(layer.mlp_norm, inputs[0])
             changed.update(dict.fromkeys(layer.up, seen))
             return (seen.view_as(args[0]),)
 
@@ -232,7 +250,7 @@ class Decoder:
         add(layer.down.register_forward_hook(after_mlp))
 
     def _head_writes(self, layer: Layer, z: Tensor, out: Tensor) -> Tensor:
-        """What each head writes, [heads, rows, pos, d], from all heads' values side by side and the map's own output."""
+        """What each head writes, [heads, rows, pos, d]. z: all heads' values; out: what the map made of them."""
         heads, weight = self.parts.n_heads, weight_of(layer.out)
         each = z.unflatten(-1, (heads, -1)).flatten(0, -3).transpose(0, 1) @ weight.T.unflatten(0, (heads, -1))
         written = each.unflatten(1, z.shape[:-1])
@@ -325,6 +343,10 @@ class Decoder:
         return change.flatten(1) @ _pull(layer.attn_norm, x, pulled).flatten(1).T
 
 
+def _read(norm: nn.Module | None, x: Tensor) -> Tensor:
+    return x if norm is None else norm(x)
+
+
 def len_of(writes: list[Tensor]) -> int:
     """How many writers a list of their stacked writes holds."""
     return sum(len(w) for w in writes)
@@ -334,7 +356,7 @@ def _pull(norm: nn.Module | None, x: Tensor, grads: Tensor) -> Tensor:
     """Gradients at a norm's output [n, ...] pulled back to its input x."""
     if norm is None:
         return grads
-    _, back = torch.func.vjp(norm, x)
+    back = torch.func.vjp(norm, x)[1]
     return torch.func.vmap(lambda g: back(g)[0])(grads)
 
 
@@ -352,7 +374,8 @@ def load_decoder(name_or_folder: str | Path, device: str = "cpu", dtype: str = "
         raise BadInput(
             f"Expected a Hugging Face model with its tokenizer at {name_or_folder} ({one_line(error)}); check the name."
         ) from error
-    return decoder_of(model.to(device), tokenizer, Path(str(name_or_folder)).name, str(name_or_folder))
+    model.to(torch.device(device))  # type: ignore[arg-type]  # the wrapper hides what it wraps
+    return decoder_of(model, tokenizer, Path(str(name_or_folder)).name, str(name_or_folder))
 
 
 def decoder_of(model: PreTrainedModel, tokenizer: Any, name: str, source: str = "") -> Decoder:
@@ -365,10 +388,10 @@ def decoder_of(model: PreTrainedModel, tokenizer: Any, name: str, source: str = 
 
 @torch.no_grad()
 def _prove(decoder: Decoder) -> None:
-    """Unsupported unless every head's values come from the rows that were taken for its queries, keys and values."""
+    """Unsupported unless the hooks leave the logits alone, and heads read where they were found to."""
     tokens = probe_tokens(decoder.model)
     last = torch.full((len(tokens),), tokens.shape[1] - 1)
     plain = decoder.model(tokens, use_cache=False).logits[:, -1]
-    state = _Pass(last=last)
-    if not same(decoder._forward(tokens, state), plain):
+    if not same(decoder._forward(tokens, _Pass(last=last)), plain):
         raise Unsupported(f"the model {decoder.name}", "reading its parts changes its logits", "another decoder")
+    prove_rows(decoder.model, decoder.parts)

@@ -1,0 +1,114 @@
+"""Edge attribution patching: the gradient of the metric to the share ablated of every edge, at none ablated.
+
+Syed, Rager and Conmy 2023 (arXiv 2310.10348). The score of an edge from writer w to reader r is the sum over positions
+of (w's write in the counterfactual run - in the clean run) . (gradient of the metric at r's input), from two forward
+passes and one backward for all edges together, averaged over pairs.
+
+When it lies: it is a first-order guess of one ablation at a time. It misses an edge whose reader saturates (a softmax
+that is sure has no gradient; eap_ig.py helps) and an edge whose effect needs another one ablated with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from gossamer.errors import options
+from gossamer.record import Record
+from gossamer.registry import method
+from gossamer.scores import EdgeScores
+from gossamer.subject import ResidualSubject
+from gossamer.task import Encoded, Task
+
+if TYPE_CHECKING:
+    from gossamer.subject import Objective
+
+Progress = Callable[[int, int, float], None]
+
+
+class EAPConfig(BaseModel):
+    """metric: of the clean prompts, the right answer's logit minus the wrong one's, or the same of probabilities.
+
+    pairs: how many training pairs; pairs_at_once: memory, no number changes with it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: Literal["logit-difference", "probability-difference"] = "logit-difference"
+    pairs: int = Field(default=64, gt=0)
+    pairs_at_once: int = Field(default=16, gt=0)
+
+
+def eap_config(**changes: Any) -> EAPConfig:
+    """The defaults with fields changed; a value out of range is BadInput."""
+    return options(EAPConfig, changes, "set of options")
+
+
+@method("eap")
+def eap(
+    model: ResidualSubject, task: Task, config: EAPConfig | None = None, *, progress: Progress | None = None
+) -> EdgeScores:
+    """Scores of all edges on the task's training pairs, in units of the metric per edge ablated."""
+    config = config or EAPConfig()
+
+    def score(clean: Encoded, reference: Tensor, objective: Objective) -> Tensor:
+        return model.edge_gradient(clean, reference, objective)[0]
+
+    return scored(model, task, config, "eap", score, progress)
+
+
+def per_pair(config: EAPConfig, clean: Encoded, logits: Tensor) -> Tensor:
+    """The metric of each clean prompt, from its logits [rows, vocab]."""
+    values = logits.softmax(-1) if config.metric == "probability-difference" else logits
+    answer, wrong = clean.answer.to(values.device), clean.wrong.to(values.device)
+    return (values.gather(1, answer[:, None]) - values.gather(1, wrong[:, None]))[:, 0]
+
+
+def _total(config: EAPConfig, clean: Encoded, logits: Tensor) -> Tensor:
+    return per_pair(config, clean, logits).sum()
+
+
+def sides(batch: Encoded) -> tuple[Encoded, Encoded]:
+    """The clean rows and the counterfactual rows of pairs, both with the clean side's answers."""
+    clean, other = (Encoded(batch.tokens[i::2], batch.last[i::2], batch.answer[::2], batch.wrong[::2]) for i in (0, 1))
+    return clean, other
+
+
+def scored(
+    model: ResidualSubject, task: Task, config: EAPConfig, name: str,
+    score: Callable[[Encoded, Tensor, Objective], Tensor], progress: Progress | None,
+) -> EdgeScores:  # fmt: skip
+    """The mean over pairs of `score` (sum over pairs of a batch), with the record of how it was made."""
+    graph, pairs = model.graph("head"), model.encode(task.train[: config.pairs])
+    total = np.zeros(graph.n_edges)
+    for start in range(0, pairs.n_pairs, config.pairs_at_once):
+        clean, other = sides(pairs.pairs(start, min(start + config.pairs_at_once, pairs.n_pairs)))
+        reference, _ = model.writes(other)
+        total += score(clean, reference, partial(_total, config, clean)).double().cpu().numpy()
+        if progress:
+            done = min(start + config.pairs_at_once, pairs.n_pairs)
+            progress(done, pairs.n_pairs, float(np.abs(total).max() / done))
+    model_hash, means_hash = model.hashes()
+    record = Record.now(
+        method=name, config=config.model_dump(mode="json"), seed=0, model=model.name, model_sha256=model_hash,
+        means_sha256=means_hash, task=task.name, task_version=task.version,
+        details={
+            "pairs": pairs.n_pairs, "sign": "change of the metric when the edge is ablated",
+            "methodology": "acdc-resample",
+        },
+    )  # fmt: skip
+    return EdgeScores(graph=graph, values=total / pairs.n_pairs, record=record)
+
+
+@torch.no_grad()
+def metric_under(model: ResidualSubject, batch: Encoded, config: EAPConfig, alpha: Tensor) -> np.ndarray:
+    """The metric per pair [pairs] with a share alpha [edges] of each edge resampled from the counterfactual."""
+    clean, other = sides(batch)
+    reference, _ = model.writes(other)
+    return per_pair(config, clean, model.patched(clean, alpha, reference)).double().cpu().numpy()

@@ -1,0 +1,56 @@
+"""Edge attribution patching with integrated gradients: eap.py's gradient averaged over inputs between two prompts.
+
+Hanna, Pezzelle and Belinkov 2024 (arXiv 2403.17806), `EAP-IG (inputs)`: the residual stream starts k/m of the way from
+the counterfactual prompt's embedding to the clean one, k = 1 to m; everything after it is computed from there. The
+scores of the edges out of `input` sum, as m grows, to the change of the metric between the two prompts.
+
+When it lies: the path between two embeddings is no path of real texts, and only the edges out of `input` are covered
+by the sum; the others inherit eap.py's first-order guess at better places.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+from torch import Tensor
+
+from gossamer.discover.eap import EAPConfig, Progress, scored
+from gossamer.errors import options
+from gossamer.registry import method
+from gossamer.scores import EdgeScores
+from gossamer.subject import ResidualSubject
+from gossamer.task import Encoded, Task
+
+if TYPE_CHECKING:
+    from gossamer.subject import Objective
+
+
+class EAPIGConfig(EAPConfig):
+    """steps: m, places on the way from the counterfactual to the clean embedding."""
+
+    steps: int = Field(default=5, gt=0)
+
+
+def eap_ig_config(**changes: Any) -> EAPIGConfig:
+    """The defaults with fields changed; a value out of range is BadInput."""
+    return options(EAPIGConfig, changes, "set of options")
+
+
+@method("eap-ig")
+def eap_ig(
+    model: ResidualSubject, task: Task, config: EAPIGConfig | None = None, *, progress: Progress | None = None
+) -> EdgeScores:
+    """Scores of all edges on the task's training pairs, in units of the metric per edge ablated."""
+    config = config or EAPIGConfig()
+    steps = config.steps
+
+    def score(clean: Encoded, reference: Tensor, objective: Objective) -> Tensor:
+        # the last step is the clean run itself: it gives the clean writes along with its gradient
+        total, writes = model.edge_gradient(clean, reference, objective)
+        for k in range(1, steps):
+            start = reference[0] + (writes[0] - reference[0]) * (k / steps)
+            total = total + model.edge_gradient(clean, reference, objective, start=start, writes=writes)[0]
+        return total / steps
+
+    return scored(model, task, config, "eap-ig", score, progress)
