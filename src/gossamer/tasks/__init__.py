@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from gossamer.registry import task
 from gossamer.task import Task
-from gossamer.tasks import agreement, docstring, greater_than, induction, ioi, pronoun, python_code, sequence
+from gossamer.tasks import python_code  # first: its tasks are listed first
+
+# isort: split
+from gossamer.tasks import agreement, docstring, greater_than, induction, ioi, pronoun, sequence
 from gossamer.tasks.own_pairs import read_pairs
 
 __all__ = [
