@@ -57,7 +57,10 @@ def test_the_tasks_it_solves_and_why_not_the_others(monkeypatch: pytest.MonkeyPa
     assert [n for n in asked if found[n].solved] == ["single_double_quote", "if_equals"]
     assert found["bracket_counting"].problem == "does not know it"
     assert set(found["bracket_counting"].ood) == {"a bracket in a comment", "long lists"}
-    assert found["enumerate_range"].problem == "the answer ' enumerate' is 4 tokens after the clean prompt, not one"
+    assert found["enumerate_range"].problem == (
+        "enumerate_range has 0 of 2048 train pairs that fit this model, 128 are needed: "
+        "the answer ' enumerate' is 4 tokens after the clean prompt, not one"
+    )
 
 
 def test_readme_counts_the_channels(pair: tuple[LoadedModel, LoadedModel]) -> None:

@@ -1,15 +1,22 @@
-"""A task: minimal pairs of prompts with one-token answers, in disjoint train and held-out splits."""
+"""A task: minimal pairs of prompts with one-token answers, in disjoint train and held-out splits.
+
+Generators know no tokenizer: a task is the same pairs for every model, under one version. Where some answers are not
+one token of a model, `fitting` keeps the pairs that the model can be asked, tells how many it left out, in the task and
+in its version, and refuses a task of which too little is left.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gossamer.errors import BadInput
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+MIN_FITTING = 128  # pairs of a split that have to fit: with fewer, an accuracy has a standard error of over 4.4 points
 
 
 class TextTokenizer(Protocol):
@@ -38,7 +45,7 @@ class Task:
     """Examples in two disjoint splits: circuits are found on `train`, every reported number is on `heldout`.
 
     ood: further held-out splits by name, each unlike the training pairs in one respect.
-    version changes whenever the templates or the words do.
+    version changes whenever the templates or the words do. left_out: per split, how many pairs `fitting` removed.
     """
 
     name: str
@@ -47,6 +54,7 @@ class Task:
     train: tuple[Example, ...]
     heldout: tuple[Example, ...]
     ood: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 class Encoded(NamedTuple):
@@ -149,3 +157,36 @@ def encode(examples: Sequence[Example], tokenizer: TextTokenizer, n_ctx: int, bo
     answer = torch.tensor([a for r in reports for a in (r.answer, r.wrong_answer)])
     wrong = torch.tensor([a for r in reports for a in (r.wrong_answer, r.answer)])
     return Encoded(tokens, torch.tensor([len(s) - 1 for s in sides]), answer, wrong)
+
+
+def fitting(task: Task, tokenizer: TextTokenizer, n_ctx: int, bos: int | None) -> Task:
+    """The task without the pairs that this tokenizer or context length cannot ask; `left_out` and the version say so.
+
+    BadInput when less than MIN_FITTING pairs of a split (or less than all of a smaller one) are left; an
+    out-of-distribution split of which less is left is left out whole. A task from a user's own file is returned as it
+    is: there encode() names every pair that has to be corrected.
+    """
+    if any(e.line for e in task.train):
+        return task
+    splits = {"train": task.train, "heldout": task.heldout, **task.ood}
+    kept: dict[str, tuple[Example, ...]] = {}
+    for name, examples in splits.items():
+        problems = [check_pair(e, tokenizer, n_ctx, bos).problems for e in examples]
+        kept[name] = tuple(e for e, found in zip(examples, problems, strict=True) if not found)
+        if len(kept[name]) >= min(MIN_FITTING, len(examples)):
+            continue
+        if name in task.ood:
+            kept[name] = ()
+            continue
+        raise BadInput(
+            f"{task.name} has {len(kept[name])} of {len(examples)} {name} pairs that fit this model, "
+            f"{min(MIN_FITTING, len(examples))} are needed: {next(filter(None, problems))[0]}"
+        )
+    left_out = {name: len(splits[name]) - len(kept[name]) for name in splits if len(kept[name]) < len(splits[name])}
+    if not left_out:
+        return task
+    fewer = [f"{left_out[name]}-{name}" for name in ("train", "heldout") if name in left_out]
+    return replace(
+        task, version=f"{task.version}-without-{'-'.join(fewer)}" if fewer else task.version, left_out=left_out,
+        train=kept.pop("train"), heldout=kept.pop("heldout"), ood={k: found for k, found in kept.items() if found},
+    )  # fmt: skip

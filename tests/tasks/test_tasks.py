@@ -14,10 +14,10 @@ from gossamer.errors import BadInput
 from gossamer.models import from_pretrained
 from gossamer.registry import Registry, task
 from gossamer.task import Example, encode
-from gossamer.tasks import load_task, read_pairs
+from gossamer.tasks import load_task, python_code, read_pairs
 from gossamer.tasks.python_code import _HELDOUT_NAMES, _HELDOUT_WORDS, _TRAIN_NAMES, _TRAIN_WORDS
 
-NAMES = tuple(task)
+NAMES = tuple(n for n in task if task[n].__module__ == python_code.__name__)
 ONE_TOKEN = tuple(
     n for n in NAMES if n != "enumerate_range"
 )  # ` enumerate` is several tokens of the shipped vocabulary

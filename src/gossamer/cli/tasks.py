@@ -39,6 +39,8 @@ def tasks(
         for t in r.tasks:
             scores = (t.paired_accuracy, t.calibrated_accuracy, t.ordered_accuracy, t.loss_nats)
             why = "solved" if t.solved else t.problem
+            if t.left_out:
+                why += f" (left out: {', '.join(f'{n} {split}' for split, n in t.left_out.items())} pairs)"
             rows.append([t.name, str(t.heldout_pairs), *map(number, scores), why])
             rows += [[f"  {name}", "", "", number(value), "", "", ""] for name, value in t.ood.items()]
         table(f"Tasks on {r.model}, held-out pairs", columns, rows)

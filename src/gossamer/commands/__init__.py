@@ -134,7 +134,7 @@ def _discover(
     task_seed: int, progress: Steps | None, say: Say,
 ) -> PruneReport:  # fmt: skip
     from gossamer.commands.run_folder import next_free, write_run
-    from gossamer.commands.solved import scores_of
+    from gossamer.commands.solved import fitted, scores_of
     from gossamer.models import from_pretrained
     from gossamer.registry import method
     from gossamer.tasks import load_task
@@ -142,6 +142,7 @@ def _discover(
     started = time.perf_counter()
     found_task = load_task(str(task), task_seed)
     loaded = from_pretrained(model, device)
+    found_task = fitted(loaded, found_task, say)
     suffix = name.removeprefix("prune")
     folder = Path(out) if out else next_free(
         Path("runs") / f"{found_task.name}-{loaded.name.replace('/', '-')}{suffix}"

@@ -208,13 +208,14 @@ def _sweep_folders(asked: Request, models: Sequence[LoadedModel]) -> list[Path]:
 
 
 def _solved_by_all(out: Path, models: Sequence[LoadedModel], say: Say) -> list[str]:
-    """The tasks that all models solve, in order of names; those of an earlier call when the figure goes on."""
+    """The tasks that all models solve, of which each can be asked every pair, in order of names; those of an earlier
+    call when the figure goes on."""
     if out.exists():
         return [str(t) for t in read_start(out, "figure").get("tasks", [])]
     by_model = []
     for model in models:
         say(f"which tasks {model.name} solves")
-        by_model.append({r.name for r in task_reports(model) if r.solved})
+        by_model.append({r.name for r in task_reports(model) if r.solved and not r.left_out})
     both = sorted(set.intersection(*by_model))
     if not both:
         each = "; ".join(f"{m.name}: {', '.join(sorted(s)) or 'none'}" for m, s in zip(models, by_model, strict=True))

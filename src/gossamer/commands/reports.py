@@ -308,13 +308,15 @@ class TaskReport(Report):
     """A task, and how a model does on its held-out pairs (None without a model).
 
     calibrated_accuracy: paired accuracy after one scale and shift of the logit gap, fitted on training pairs; ood: the
-    same on each out-of-distribution split; solved: whether it is at least 0.9; problem: why it is not.
+    same on each out-of-distribution split; solved: whether it is at least 0.9; problem: why it is not. left_out: per
+    split, how many pairs do not fit the model's tokenizer and are not among those asked.
     """
 
     name: str
     description: str
     train_pairs: int
     heldout_pairs: int
+    left_out: dict[str, int] = {}
     paired_accuracy: float | None = None
     ordered_accuracy: float | None = None
     calibrated_accuracy: float | None = None

@@ -158,6 +158,7 @@ def read_run(folder: Path, model: str | None = None, device: str = "cpu") -> Run
         ) from error
     own = folder / about.task_source
     task = load_task(str(own) if is_pairs_file(about.task_source) else about.task_source, about.task_seed)
+    task = loaded.fitting(task)
     if task.version != about.record.task_version:
         raise BadInput(
             f"Expected task {task.name} version {about.record.task_version}, this Gossamer has {task.version}; use the "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
 from gossamer.commands.reports import PairCheck, PairsReport, TaskReport
+from gossamer.errors import BadInput
 from gossamer.metric import calibrate, fit_calibration, ordered_accuracy, paired_accuracy, task_loss_nats
 from gossamer.models import LoadedModel, from_pretrained
 from gossamer.registry import task as registry
@@ -25,6 +26,15 @@ def scores_of(model: LoadedModel, examples: tuple[Example, ...]) -> tuple[float,
     return float(paired_accuracy(z).mean()), float(ordered_accuracy(z).mean()), float(task_loss_nats(z).mean())
 
 
+def fitted(model: LoadedModel, task: Task, say: Callable[[str], None]) -> Task:
+    """The pairs of a task that the model can be asked; how many are left out is said."""
+    found = model.fitting(task)
+    if found.left_out:
+        which = ", ".join(f"{n} {split}" for split, n in found.left_out.items())
+        say(f"{task.name}: {which} pairs left out, {model.name} cannot be asked them")
+    return found
+
+
 def task_reports(model: LoadedModel | None) -> Iterator[TaskReport]:
     """Every task that is registered, asked of the model if there is one."""
     for name in registry:
@@ -39,11 +49,14 @@ def _task_report(task: Task, model: LoadedModel | None) -> TaskReport:
     }  # fmt: skip
     if model is None:
         return TaskReport.model_validate(about)
+    try:
+        task = model.fitting(task)
+    except BadInput as error:
+        return TaskReport.model_validate({**about, "solved": False, "problem": str(error)})
+    about |= {
+        "train_pairs": len(task.train), "heldout_pairs": len(task.heldout), "left_out": dict(task.left_out),
+    }  # fmt: skip
     asked = {"train": task.train[:CALIBRATION_PAIRS], "heldout": task.heldout, **task.ood}
-    for e in (e for part in asked.values() for e in part):
-        problems = check_pair(e, model.tokenizer, model.model.config.n_ctx, model.bos).problems
-        if problems:
-            return TaskReport.model_validate({**about, "solved": False, "problem": problems[0]})
     paired, ordered, loss = scores_of(model, task.heldout)
     with torch.no_grad():
         fitted = fit_calibration(model.run(model.encode(asked.pop("train"))).gap)

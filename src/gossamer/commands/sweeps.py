@@ -11,7 +11,7 @@ from typing import Any
 
 from gossamer.commands.reports import SweepReport, SweepRow
 from gossamer.commands.run_folder import RECORD, read_record, write_json, write_run
-from gossamer.commands.solved import scores_of
+from gossamer.commands.solved import fitted, scores_of
 from gossamer.discover import PruneConfig, Pruned, prune_config
 from gossamer.discover.sweep import SPACE, Size, SweepConfig, Swept, open_storage, sweep
 from gossamer.errors import BadInput, CorruptFile, require_new
@@ -30,8 +30,9 @@ def run_sweep(
     """See gossamer.commands.sweep_prune."""
     started = time.perf_counter()
     fixed = checked_search(tasks, trials, batch, seeds, target_losses, base)
-    found = [(str(name), load_task(str(name))) for name in tasks]
+    asked = [(str(name), load_task(str(name))) for name in tasks]
     loaded = from_pretrained(model, device)
+    found = [(name, fitted(loaded, task, say)) for name, task in asked]
     for _, task in found:
         loaded.encode(task.train)  # every pair of every task is checked before the first search
     database = open_storage(storage) if storage else None

@@ -22,7 +22,7 @@ from gossamer.mask import apply_masks
 from gossamer.models.prefixes import Prefixes
 from gossamer.models.sparse import Edit, SparseTransformer
 from gossamer.subject import EdgeMasks, Outcome
-from gossamer.task import Encoded, Example, encode
+from gossamer.task import Encoded, Example, Task, encode, fitting
 
 PAIRS_AT_ONCE = 256  # a run without gradients needs memory for so many pairs
 
@@ -120,6 +120,10 @@ class LoadedModel:
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """Pairs as tokens, each prompt after <|endoftext|>; BadInput lists every pair that does not fit."""
         return encode(examples, self.tokenizer, self.model.config.n_ctx, self.bos)
+
+    def fitting(self, task: Task) -> Task:
+        """The task without the pairs this model cannot be asked, see gossamer.task.fitting."""
+        return fitting(task, self.tokenizer, self.model.config.n_ctx, self.bos)
 
     def means(self, value: str = "mean") -> Mapping[str, Tensor]:
         """What an ablated node becomes, per location: the reference mean, or zero."""

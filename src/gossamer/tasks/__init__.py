@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from gossamer.registry import task
 from gossamer.task import Task
-from gossamer.tasks import python_code
+from gossamer.tasks import python_code  # first: its tasks are listed first
+
+# isort: split
+from gossamer.tasks import agreement, docstring, greater_than, induction, ioi, pronoun, sequence
 from gossamer.tasks.own_pairs import read_pairs
 
-__all__ = ["is_pairs_file", "load_task", "python_code", "read_pairs"]
+__all__ = [
+    "agreement", "docstring", "greater_than", "induction", "ioi", "is_pairs_file", "load_task", "pronoun",
+    "python_code", "read_pairs", "sequence",
+]  # fmt: skip
 
 
 def is_pairs_file(name_or_path: str) -> bool:

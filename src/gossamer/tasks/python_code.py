@@ -6,16 +6,14 @@ words, so a held-out number says that the circuit does the task, not that it rem
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gossamer.errors import BadInput
 from gossamer.registry import task
 from gossamer.task import Example, Task
+from gossamer.tasks.pairs import Fill, Split, make_task
 
 _TRAIN_WORDS = (
     "invalid value name missing file path index option error data list type empty class index method table field "
@@ -28,48 +26,18 @@ _HELDOUT_WORDS = (
 _TRAIN_NAMES = "values data items result rows x cells shape points args".split()
 _HELDOUT_NAMES = "expected indices weights lines y sizes output grid".split()
 
-N_OOD = 256
-Fill = Callable[[random.Random, str, list[str], list[str]], Example]
-
 
 def _make(
     name: str, description: str, templates: tuple[tuple[str, ...], tuple[str, ...]], fill: Fill, *,
     seed: int, n_train: int, n_heldout: int, names: tuple[list[str], list[str]] = (_TRAIN_NAMES, _HELDOUT_NAMES),
     ood: Mapping[str, tuple[tuple[str, ...], Fill]] | None = None,
 ) -> Task:  # fmt: skip
-    """Pairs of both splits and of each out-of-distribution split, no prompt twice."""
-    rng = random.Random(f"{name} {seed}")
-    seen: set[str] = set()
-
-    def split(
-        wanted: int, templates: tuple[str, ...], fill: Fill, own: tuple[list[str], list[str]]
-    ) -> tuple[Example, ...]:
-        found: list[Example] = []
-        for attempt in range(200 * wanted):
-            example = fill(rng, templates[attempt % len(templates)], *own)
-            if example.clean not in seen:
-                seen.add(example.clean)
-                found.append(example)
-            if len(found) == wanted:
-                return tuple(found)
-        raise BadInput(f"{name} has only {len(found)} different pairs in a split, {wanted} were asked for.")
-
-    words = ((_TRAIN_WORDS, names[0]), (_HELDOUT_WORDS, names[1]))
-    train, heldout = (
-        split(n, part, fill, own) for n, part, own in zip((n_train, n_heldout), templates, words, strict=True)
-    )
-    others = {k: split(N_OOD, part, how, words[1]) for k, (part, how) in (ood or {}).items()}
-    drawn = random.Random(name)  # the version follows the templates, the words and the code that fills them
-    shown = [
-        [e.clean, e.counterfactual, e.answer, e.wrong_answer]
-        for part, own in zip(templates, words, strict=True)
-        for template in part
-        for e in (fill(drawn, template, *own) for _ in range(4))
-    ]
-    everything = json.dumps([name, templates, words, shown, {k: part for k, (part, _) in (ood or {}).items()}])
-    return Task(
-        name=name, version=hashlib.sha256(everything.encode()).hexdigest()[:12], description=description,
-        train=train, heldout=heldout, ood=others,
+    """Pairs of both splits and of each out-of-distribution split, which takes the held-out words."""
+    words = (_HELDOUT_WORDS, names[1])
+    return make_task(
+        name, description, Split(templates[0], (_TRAIN_WORDS, names[0]), fill), Split(templates[1], words, fill),
+        seed=seed, n_train=n_train, n_heldout=n_heldout,
+        ood={k: Split(part, words, how) for k, (part, how) in (ood or {}).items()},
     )  # fmt: skip
 
 
