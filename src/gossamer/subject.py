@@ -9,7 +9,7 @@ from gossamer.ablation import Ablation
 from gossamer.errors import BadInput
 from gossamer.graph import Graph
 from gossamer.record import Record
-from gossamer.task import Encoded, Example
+from gossamer.task import Encoded, Example, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,6 +96,9 @@ class ResidualSubject(Protocol):
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """Pairs as this model's tokens, both sides equally long; BadInput lists every pair that does not fit."""
+
+    def fitting(self, task: Task) -> Task:
+        """The task without the pairs this model cannot be asked; `left_out` and the version say how many."""
 
     def graph(self, grain: str) -> Graph:
         """Nodes and edges at grain `head`."""

@@ -159,9 +159,15 @@ def encode(examples: Sequence[Example], tokenizer: TextTokenizer, n_ctx: int, bo
     return Encoded(tokens, torch.tensor([len(s) - 1 for s in sides]), answer, wrong)
 
 
-def fitting(task: Task, tokenizer: TextTokenizer, n_ctx: int, bos: int | None) -> Task:
+def _unequal(report: PairReport) -> tuple[str, ...]:
+    lengths = len(report.clean), len(report.counterfactual)
+    return () if report.aligned else (f"its prompts have {lengths[0]} and {lengths[1]} tokens, not as many",)
+
+
+def fitting(task: Task, tokenizer: TextTokenizer, n_ctx: int, bos: int | None, *, aligned: bool = False) -> Task:
     """The task without the pairs that this tokenizer or context length cannot ask; `left_out` and the version say so.
 
+    aligned: both prompts of a pair must have as many tokens, as methods that exchange activations by position need.
     BadInput when less than MIN_FITTING pairs of a split (or less than all of a smaller one) are left; an
     out-of-distribution split of which less is left is left out whole. A task from a user's own file is returned as it
     is: there encode() names every pair that has to be corrected.
@@ -171,7 +177,8 @@ def fitting(task: Task, tokenizer: TextTokenizer, n_ctx: int, bos: int | None) -
     splits = {"train": task.train, "heldout": task.heldout, **task.ood}
     kept: dict[str, tuple[Example, ...]] = {}
     for name, examples in splits.items():
-        problems = [check_pair(e, tokenizer, n_ctx, bos).problems for e in examples]
+        reports = [check_pair(e, tokenizer, n_ctx, bos) for e in examples]
+        problems = [r.problems + (_unequal(r) if aligned else ()) for r in reports]
         kept[name] = tuple(e for e, found in zip(examples, problems, strict=True) if not found)
         if len(kept[name]) >= min(MIN_FITTING, len(examples)):
             continue

@@ -84,7 +84,11 @@ def scored(
     model: ResidualSubject, task: Task, config: EAPConfig, name: str,
     score: Callable[[Encoded, Tensor, Objective], Tensor], progress: Progress | None,
 ) -> EdgeScores:  # fmt: skip
-    """The mean over pairs of `score` (sum over pairs of a batch), with the record of how it was made."""
+    """The mean over pairs of `score` (sum over pairs of a batch), with the record of how it was made.
+
+    Pairs that the model cannot be asked are left out, as the record says.
+    """
+    task = model.fitting(task)
     graph, pairs = model.graph("head"), model.encode(task.train[: config.pairs])
     total = np.zeros(graph.n_edges)
     for start in range(0, pairs.n_pairs, config.pairs_at_once):
@@ -99,8 +103,8 @@ def scored(
         method=name, config=config.model_dump(mode="json"), seed=0, model=model.name, model_sha256=model_hash,
         means_sha256=means_hash, task=task.name, task_version=task.version,
         details={
-            "pairs": pairs.n_pairs, "sign": "change of the metric when the edge is ablated",
-            "methodology": "acdc-resample",
+            "pairs": pairs.n_pairs, "left_out": dict(task.left_out), "methodology": "acdc-resample",
+            "sign": "change of the metric when the edge is ablated",
         },
     )  # fmt: skip
     return EdgeScores(graph=graph, values=total / pairs.n_pairs, record=record)

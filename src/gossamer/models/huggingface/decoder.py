@@ -36,7 +36,7 @@ from gossamer.models.huggingface.anatomy import (
 )
 from gossamer.models.loaded import tensors_sha256
 from gossamer.subject import Objective
-from gossamer.task import Encoded, Example, encode
+from gossamer.task import Encoded, Example, Task, encode, fitting
 
 
 @dataclass(kw_only=True)
@@ -103,10 +103,7 @@ class Decoder:
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """Pairs as tokens, both sides of each pair equally long; BadInput lists every pair that does not fit."""
-        config = self.model.config.get_text_config()
-        n_ctx = int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**31)
-        begins = self.tokenizer("a").input_ids[0] == self.tokenizer.bos_token_id
-        batch = encode(examples, self.tokenizer, n_ctx, self.tokenizer.bos_token_id if begins else None)
+        batch = encode(examples, self.tokenizer, *self._limits)
         ends = batch.last.view(-1, 2)
         if wrong := (ends[:, 0] != ends[:, 1]).nonzero().flatten().tolist():
             e = examples[wrong[0]]
@@ -116,6 +113,18 @@ class Decoder:
                 f"tokens: {e.clean[-30:]!r}, {e.counterfactual[-30:]!r}); pair words of as many tokens."
             )
         return batch
+
+    def fitting(self, task: Task) -> Task:
+        """The task without the pairs this model cannot be asked, or of unequal length: see gossamer.task.fitting."""
+        return fitting(task, self.tokenizer, *self._limits, aligned=True)
+
+    @cached_property
+    def _limits(self) -> tuple[int, int | None]:
+        """(longest prompt, the token that the tokenizer puts before every text, if it does)."""
+        config = self.model.config.get_text_config()
+        n_ctx = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+        begins = self.tokenizer("a").input_ids[0] == self.tokenizer.bos_token_id
+        return n_ctx or 2**31, self.tokenizer.bos_token_id if begins else None
 
     @cached_property
     def _hashes(self) -> tuple[str, str]:
