@@ -21,11 +21,12 @@ STORIES = Path(__file__).parents[3] / "shared" / "data" / "stories260k" / "hf"
 WORDS = "the boy girl boys girls said was that here there she he they quite often".split()
 
 
+def pair(clean: str, counterfactual: str) -> Example:
+    return Example(clean=clean, counterfactual=counterfactual, answer=" she", wrong_answer=" he")
+
+
 def she_he(verbs: list[str], places: list[str]) -> tuple[Example, ...]:
-    return tuple(
-        Example(clean=f"the girl {v} {p} that", counterfactual=f"the boy {v} {p} that", answer=" she", wrong_answer=" he")
-        for v in verbs for p in places
-    )  # fmt: skip
+    return tuple(pair(f"the girl {v} {p} that", f"the boy {v} {p} that") for v in verbs for p in places)
 
 
 TASK = Task(
@@ -101,9 +102,7 @@ def test_a_circuit_keeps_what_lies_on_paths_and_its_scores(llama: Decoder) -> No
 
 
 def test_pairs_of_unequal_length_are_left_out_and_counted(llama: Decoder) -> None:
-    longer = Example(
-        clean="the girl said that", counterfactual="the boy said there that", answer=" she", wrong_answer=" he"
-    )
+    longer = pair("the girl said that", "the boy said there that")
     many = Task(name="t", version="1", description="", train=(*TASK.train * 22, longer), heldout=TASK.heldout)
     scores = eap(llama, many, EAPConfig(pairs=6))
     assert scores.record.details["left_out"] == {"train": 1}
@@ -125,9 +124,7 @@ def test_the_she_he_circuit_of_a_pretrained_model(stories: Decoder) -> None:
     one = "Once upon a time, there was a {a} {who} in the {p}. One day,"
     adjectives, places = "little happy small nice big sad".split(), "park house garden beach forest shop".split()
     pairs = tuple(
-        Example(clean=one.format(a=a, p=p, who="girl"), counterfactual=one.format(a=a, p=p, who="boy"), answer=" she",
-                wrong_answer=" he")
-        for a in adjectives for p in places
+        pair(one.format(a=a, p=p, who="girl"), one.format(a=a, p=p, who="boy")) for a in adjectives for p in places
     )  # fmt: skip
     task = Task(name="she-he", version="1", description="", train=pairs[:24], heldout=pairs[24:])
     batch, n = stories.encode(task.heldout), stories.graph().n_edges
