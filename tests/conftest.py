@@ -16,9 +16,10 @@ from gossamer.task import Task
 ALLOWED_SKIPS = ("needs a CUDA device", "shared data is absent")
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _two_threads() -> None:
-    torch.set_num_threads(2)
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """`make test` has a worker per core; and the models here are too small to gain from a second thread."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

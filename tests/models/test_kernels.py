@@ -1,4 +1,4 @@
-"""Laws of the branches that only run off the CPU, held to on the CPU."""
+"""Laws of the branches that only run off the CPU, held to on the CPU, and of several threads."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gossamer.models import kernels
 from gossamer.models.kernels import _attention_with_sink_key, abs_topk, attention
 
 
@@ -53,3 +54,12 @@ def test_topk_off_the_fast_path_keeps_what_the_fast_path_keeps() -> None:
     x = (order + 1.0) * torch.tensor([1.0, -1.0]).repeat(8)  # sixteen different sizes, exact in bfloat16
     for k in (1, 5, 15):
         assert torch.equal(abs_topk(x.bfloat16(), k).float(), abs_topk(x, k))
+
+
+def test_topk_in_blocks_on_two_threads_keeps_what_one_pass_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(101, 16, generator=torch.Generator().manual_seed(0))
+    x[::7, :8] = 1.5  # ties in several blocks
+    whole = abs_topk(x, 5)
+    monkeypatch.setattr(kernels, "BLOCK_ELEMENTS", 48)
+    torch.set_num_threads(2)
+    assert torch.equal(abs_topk(x, 5), whole)

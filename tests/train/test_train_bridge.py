@@ -44,10 +44,10 @@ def config(**changes: Any) -> BridgeConfig:
 def data(tmp_path_factory: pytest.TempPathFactory, text_folder: Path) -> Path:
     """A sparse model, its dense twin, and the `.training` folder they share."""
     folder = tmp_path_factory.mktemp("pair")
-    train(folder / "sparse", preset("tiny", **RECIPE), corpus=text_folder, threads=2)
+    train(folder / "sparse", preset("tiny", **RECIPE), corpus=text_folder, threads=1)
     recipe = preset("tiny", **{**RECIPE, "density": 1, "embed_density": 1, "d_model": 8})
     data = folder / "sparse.training"
-    train(folder / "dense", recipe, data=data, threads=2)
+    train(folder / "dense", recipe, data=data, threads=1)
     few, about = np.load(data / "val.npy")[: 32 * 128 + 1], json.loads((data / "text.json").read_text())
     np.save(data / "val.npy", few)  # every finished bridge is measured on it
     (data / "text.json").write_text(json.dumps({**about, "validation_tokens": len(few)}))
