@@ -1,4 +1,4 @@
-"""The pair of models that ships: what README and docs say of it."""
+"""The models that ship, two pairs: what README and docs say of them."""
 
 from __future__ import annotations
 
@@ -14,30 +14,35 @@ from gossamer.models.hub import shipped_models
 from gossamer.tasks import load_task
 from gossamer.train.presets import TrainConfig, preset
 
+PAIRS = {"tiny": ("tiny", "tiny-dense"), "small": ("small", "small-dense")}
+
 
 @pytest.fixture(scope="module")
 def pair() -> tuple[LoadedModel, LoadedModel]:
     return from_pretrained("tiny"), from_pretrained("tiny-dense")
 
 
-def test_the_pair_is_small_and_each_has_its_record_and_curve() -> None:
-    folders = shipped_models()
-    assert set(folders) == {"tiny", "tiny-dense"}
-    files = [f for folder in folders.values() for f in folder.iterdir()]
-    assert sum(f.stat().st_size for f in files) < 8 * 2**20
-    for folder in folders.values():
+@pytest.mark.parametrize(("pair", "most"), [("tiny", 8), ("small", 20)])
+def test_a_pair_is_small_and_each_has_its_record_and_curve(pair: str, most: int) -> None:
+    known = shipped_models()
+    assert set(known) == {name for both in PAIRS.values() for name in both}
+    folders = [known[name] for name in PAIRS[pair]]
+    assert sum(f.stat().st_size for folder in folders for f in folder.iterdir()) < most * 2**20
+    for folder in folders:
         assert {"record.json", "metrics.jsonl", "reference.safetensors"} <= {f.name for f in folder.iterdir()}
 
 
-def test_the_twin_has_the_depth_text_tokenizer_and_loss_of_the_sparse_model(
-    pair: tuple[LoadedModel, LoadedModel],
-) -> None:
-    sparse, dense = pair
+@pytest.mark.parametrize("pair", PAIRS)
+def test_the_twin_has_the_depth_text_tokenizer_and_loss_of_the_sparse_model(pair: str) -> None:
+    sparse, dense = map(from_pretrained, PAIRS[pair])
     assert sparse.tokenizer.to_str() == dense.tokenizer.to_str()
     assert sparse.model.config.n_layer == dense.model.config.n_layer
     assert sparse.reference is not None
     assert dense.reference is not None
     assert (sparse.reference.excerpt == dense.reference.excerpt).all()
+    for model in (sparse, dense):
+        details = model.record["details"]
+        assert model.model.weight_counts() == (details["nonzero_weights"], details["total_weights"])
     ours, theirs = sparse.record["details"], dense.record["details"]
     assert abs(ours["validation_loss_nats"] - theirs["validation_loss_nats"]) <= 0.05
     assert ours["text"]["train_packages"] == theirs["text"]["train_packages"]
@@ -46,7 +51,9 @@ def test_the_twin_has_the_depth_text_tokenizer_and_loss_of_the_sparse_model(
 
 
 def test_the_shipped_models_are_those_of_the_recipes() -> None:
-    for name, recipe in (("tiny", preset("tiny")), ("tiny-dense", preset("tiny", density=1, d_model=36, d_head=12))):
+    tiny, twin = preset("tiny"), preset("tiny", density=1, d_model=36, d_head=12)
+    small, its_twin = preset("small"), preset("small", density=1, d_model=48, tokens=20_000_000)
+    for name, recipe in {"tiny": tiny, "tiny-dense": twin, "small": small, "small-dense": its_twin}.items():
         assert TrainConfig.model_validate(from_pretrained(name).record["config"]) == recipe
 
 

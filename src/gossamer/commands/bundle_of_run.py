@@ -55,11 +55,11 @@ def build_bundle(run: Run, evidence: Sequence[Evidence], twin: Path | None = Non
 
 def _model_view(run: Run) -> view.ModelView:
     model, c = run.model.model, run.model.model.config
-    state = model.state_dict().values()
+    nonzero, total = model.weight_counts()
     return view.ModelView(
         name=run.model.name, n_layer=c.n_layer, d_model=c.d_model, n_head=c.n_head, d_head=c.d_head, d_mlp=c.d_mlp,
-        vocab_size=c.vocab_size, nonzero_weights=sum(int(t.count_nonzero()) for t in state),
-        total_weights=sum(t.numel() for t in model.state_dict().values()), val_loss_nats=_val_loss(run.model),
+        vocab_size=c.vocab_size, nonzero_weights=nonzero, total_weights=total,
+        val_loss_nats=_val_loss(run.model),
     )  # fmt: skip
 
 

@@ -255,7 +255,7 @@ def _searched(model: LoadedModel, label: str, tasks: Sequence[Task], rows: Seque
         label=label, source=model.source, sha256=model.hashes()[0], means_sha256=model.hashes()[1],
         d_model=config.d_model, n_layer=config.n_layer, density=len(graph.src) / model.counted_weights(),
         activation_fraction=config.activation_fraction if config.topk_places else 1.0,
-        nonzero_weights=sum(int(torch.count_nonzero(p)) for p in model.model.parameters()),
+        nonzero_weights=model.model.weight_counts()[0],
         validation_loss_nats=_validation_loss(model), unpruned=unpruned, found=tuple(found),
     )  # fmt: skip
 

@@ -264,6 +264,12 @@ class SparseTransformer(nn.Module):
             elif name.endswith("bias"):
                 p.zero_()
 
+    def weight_counts(self) -> tuple[int, int]:
+        """(weights that are not zero, all weights), without the bigram table: it is looked up, no circuit runs through
+        it."""
+        own = [p for name, p in self.named_parameters() if name != "bigram_table"]
+        return sum(int(p.count_nonzero()) for p in own), sum(p.numel() for p in own)
+
     @property
     def blocks(self) -> tuple[Block, ...]:
         """The layers in order."""

@@ -239,11 +239,10 @@ def _finish(run: _Run, start: ModelStart, out: Path, text: Text) -> LoadedModel:
     loss = validation_loss(model, text.val, c.n_ctx)
     reference = reference_means(model, text.train, c.n_ctx, text.excerpt)
     model.cpu()
-    state = model.state_dict()
+    nonzero, total = model.weight_counts()
     details = {
         "validation_loss_nats": loss, **cost, "steps": c.steps, "train_seconds": round(run.seconds, 1),
-        "nonzero_weights": sum(int(t.count_nonzero()) for t in state.values()),
-        "total_weights": sum(t.numel() for t in state.values()), "threads": torch.get_num_threads(),
+        "nonzero_weights": nonzero, "total_weights": total, "threads": torch.get_num_threads(),
         "device": run.learner.device, "dtype": start.dtype, "micro_batch": start.micro_batch,
         "text_of": str(text.folder), "text": text.about,
     }  # fmt: skip
