@@ -150,12 +150,12 @@ def recording(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, tuple[Te
             h.remove()
 
 
-def same(a: Tensor, b: Tensor) -> bool:
-    """Equal up to the rounding of sums in another order, at the dtype of `a`."""
+def same(a: Tensor, b: Tensor, roundings: int = 64) -> bool:
+    """Equal up to so many roundings at the dtype of `a`, of numbers as large as the largest; 64: sums in another order."""
     if a.shape != b.shape:
         return False
     scale = float(b.abs().max()) + 1e-12
-    return float((a - b).abs().max()) <= 64 * torch.finfo(a.dtype).eps * scale
+    return float((a - b).abs().max()) <= roundings * torch.finfo(a.dtype).eps * scale
 
 
 def probe_tokens(model: PreTrainedModel) -> Tensor:

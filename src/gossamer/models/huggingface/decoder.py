@@ -233,6 +233,8 @@ class Decoder:
                 return None if changed.get(module) is None else (changed[module].view_as(args[0]),)
             base = state.resid if layer.parallel else state.middle
             n = len_of(state.writes) - (self.parts.n_heads if layer.parallel else 0)
+            if n != self.shape.written_before(self.parts.layers.index(layer), mlp=True):
+                raise Unsupported(f"the model {self.name}", "its MLP runs before its attention", "another decoder")
             inputs = state.mixed(base, n, 1)
             state.column += 1
             if state.follow:
@@ -397,10 +399,20 @@ def decoder_of(model: PreTrainedModel, tokenizer: Any, name: str, source: str = 
 
 @torch.no_grad()
 def _prove(decoder: Decoder) -> None:
-    """Unsupported unless the hooks leave the logits alone, and heads read where they were found to."""
+    """Unsupported unless the hooks leave the logits alone, heads read where they were found to, and a run with every
+    edge ablated is the run that the ablated values come from."""
     tokens = probe_tokens(decoder.model)
     last = torch.full((len(tokens),), tokens.shape[1] - 1)
     plain = decoder.model(tokens, use_cache=False).logits[:, -1]
     if not same(decoder._forward(tokens, _Pass(last=last)), plain):
         raise Unsupported(f"the model {decoder.name}", "reading its parts changes its logits", "another decoder")
     prove_rows(decoder.model, decoder.parts)
+    other = tokens.flip(1)
+    clean, there = (Encoded(t, last, tokens[:, 0], tokens[:, 1]) for t in (tokens, other))
+    reference, wanted = decoder.writes(there)
+    every = torch.ones(decoder.graph().n_edges, device=decoder.device)
+    if not same(decoder.patched(clean, every, reference), wanted, roundings=1 << 13)  # through all layers:
+        raise Unsupported(
+            f"the model {decoder.name}", "its readers and writers, exchanged one by one, do not make another run",
+            "another decoder",
+        )  # fmt: skip
