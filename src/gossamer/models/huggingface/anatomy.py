@@ -151,7 +151,7 @@ def recording(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, tuple[Te
 
 
 def same(a: Tensor, b: Tensor, roundings: int = 64) -> bool:
-    """Equal up to so many roundings at the dtype of `a`, of numbers as large as the largest; 64: sums in another order."""
+    """Equal up to so many roundings at the dtype of `a`, of the largest number; 64: sums in another order."""
     if a.shape != b.shape:
         return False
     scale = float(b.abs().max()) + 1e-12

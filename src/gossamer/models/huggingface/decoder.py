@@ -411,7 +411,7 @@ def _prove(decoder: Decoder) -> None:
     clean, there = (Encoded(t, last, tokens[:, 0], tokens[:, 1]) for t in (tokens, other))
     reference, wanted = decoder.writes(there)
     every = torch.ones(decoder.graph().n_edges, device=decoder.device)
-    if not same(decoder.patched(clean, every, reference), wanted, roundings=1 << 13)  # through all layers:
+    if not same(decoder.patched(clean, every, reference), wanted, roundings=1 << 13):  # through all layers
         raise Unsupported(
             f"the model {decoder.name}", "its readers and writers, exchanged one by one, do not make another run",
             "another decoder",
