@@ -82,6 +82,22 @@ def require_model_of(record: Record, model: Subject) -> None:
 Objective = Callable[["Tensor"], "Tensor"]
 
 
+class Ablations(Protocol):
+    """Ablations of one batch of prompts, several in a pass."""
+
+    clean: Tensor  # logits without any, [rows, vocab]
+
+    @property
+    def table_shape(self) -> tuple[int, int]:
+        """(writers, readers)"""
+
+    def places(self, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(writer, reader, layer of the reader) of edges of the graph; the logits are read after the last layer."""
+
+    def logits(self, alpha: Tensor, layer: int) -> Tensor:
+        """Logits [trials, rows, vocab] under shares alpha [trials, writers, readers], 0 in layers before `layer`."""
+
+
 class ResidualSubject(Protocol):
     """A model at head grain: named writers to a residual stream, named readers of it, edges between them.
 
@@ -105,6 +121,9 @@ class ResidualSubject(Protocol):
 
     def writes(self, batch: Encoded) -> tuple[Tensor, Tensor]:
         """(what every writer wrote [writers, rows, pos, d], logits at the last token [rows, vocab])."""
+
+    def ablations(self, batch: Encoded, reference: Tensor) -> Ablations:
+        """Many ablations of the same prompts, each computed from where it differs from the clean run on."""
 
     def patched(self, batch: Encoded, alpha: Tensor, reference: Tensor) -> Tensor:
         """Logits [rows, vocab] with a share alpha [edges] of each edge ablated: its reader gets that share of

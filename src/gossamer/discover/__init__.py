@@ -1,11 +1,12 @@
 """Methods that return Scores or a Circuit, one file per method, named as papers name it."""
 
+from gossamer.discover.acdc import ACDCConfig, acdc, acdc_config
 from gossamer.discover.eap import EAPConfig, eap, eap_config
 from gossamer.discover.eap_ig import EAPIGConfig, eap_ig, eap_ig_config
 from gossamer.discover.prune import PruneConfig, Pruned, prune, prune_config
 from gossamer.discover.prune_edges import EdgePruneConfig, edge_prune_config, prune_edges
 
 __all__ = [
-    "EAPConfig", "EAPIGConfig", "EdgePruneConfig", "PruneConfig", "Pruned", "eap", "eap_config", "eap_ig",
-    "eap_ig_config", "edge_prune_config", "prune", "prune_config", "prune_edges",
+    "ACDCConfig", "EAPConfig", "EAPIGConfig", "EdgePruneConfig", "PruneConfig", "Pruned", "acdc", "acdc_config", "eap",
+    "eap_config", "eap_ig", "eap_ig_config", "edge_prune_config", "prune", "prune_config", "prune_edges",
 ]  # fmt: skip

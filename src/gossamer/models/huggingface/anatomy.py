@@ -54,7 +54,8 @@ class Layer:
     """One layer. A norm that is None leaves its input as it is; `parallel`: the MLP does not read this attention.
 
     q, k, v: the readers of attention; out: its writer, fed by all heads side by side. up: the linear maps that read
-    for the MLP; down: its writer. *_norm is applied before reading, *_post to what was written.
+    for the MLP; down: its writer. *_norm is applied before reading, *_post to what was written. returns: 0 for a layer
+    that returns a tensor, else the length of its tuple.
     """
 
     block: nn.Module
@@ -70,6 +71,7 @@ class Layer:
     mlp_norm: nn.Module | None
     mlp_post: nn.Module | None
     parallel: bool
+    returns: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -132,13 +134,16 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 @contextmanager
-def recording(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, tuple[Tensor, Tensor]]]:
+def recording(
+    modules: Sequence[nn.Module], returns: dict[nn.Module, int]
+) -> Iterator[dict[nn.Module, tuple[Tensor, Tensor]]]:
     """(first input, output), both [rows, channels], of modules in the runs inside; a module that runs twice keeps its
-    last run."""
+    last run. returns: gets the length of the tuple that each returns, 0 for a tensor."""
     seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         first = args[0] if args else kwargs["hidden_states"]
+        returns[module] = len(out) if isinstance(out, tuple) else 0
         out = out[0] if isinstance(out, tuple) else out
         seen[module] = first.flatten(0, -2).clone(), out.flatten(0, -2).clone()  # some models add in place later
 
@@ -182,10 +187,11 @@ def anatomy(model: PreTrainedModel) -> Anatomy:
     blocks = list(stack[0])
     inside = {m for b in blocks for m in b.modules()}
     leaves = [m for m in model.modules() if _is_linear(m) or _is_norm(m)]
-    with recording([*leaves, *blocks]) as seen:
+    returns: dict[nn.Module, int] = {}
+    with recording([*leaves, *blocks], returns) as seen:
         model(probe_tokens(model), use_cache=False)
     d_head = _number(config, "head_dim") or d_model // heads
-    finder = _Finder(config, seen, heads, d_head, d_model)
+    finder = _Finder(config, seen, returns, heads, d_head, d_model)
     layers = tuple(finder.layer(block) for block in blocks)
     final = [m for m in seen if _is_norm(m) and m not in inside and same(seen[m][0], finder.residual)]
     if len(final) != 1 or not torch.equal(seen[final[0]][1], seen[head][0]):
@@ -203,9 +209,11 @@ class _Finder:
     """Reads one layer after the other from the record of a run; `residual` is what has been written so far."""
 
     def __init__(
-        self, config: Any, seen: dict[nn.Module, tuple[Tensor, Tensor]], heads: int, d_head: int, d_model: int
-    ) -> None:
-        self.config, self.seen, self.heads, self.d_head, self.d_model = config, seen, heads, d_head, d_model
+        self, config: Any, seen: dict[nn.Module, tuple[Tensor, Tensor]], returns: dict[nn.Module, int], heads: int,
+        d_head: int, d_model: int,
+    ) -> None:  # fmt: skip
+        self.config, self.seen, self.returns = config, seen, returns
+        self.heads, self.d_head, self.d_model = heads, d_head, d_model
         self.residual: Tensor = torch.empty(0)
 
     def _no(self, why: str) -> Unsupported:
@@ -238,6 +246,7 @@ class _Finder:
         return Layer(
             block=block, attention=attention[0], q=q, k=k, v=v, out=out, attn_norm=attn_norm, attn_post=attn_post,
             up=tuple(up), down=down, mlp_norm=mlp_norm, mlp_post=mlp_post, parallel=parallel,
+            returns=self.returns[block],
         )  # fmt: skip
 
     def _split(

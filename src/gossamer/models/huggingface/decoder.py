@@ -10,17 +10,18 @@ Prompts are padded on the right. A causal model's numbers at a prompt's own toke
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
 
 from gossamer.errors import BadInput, Unsupported, one_line
 from gossamer.graph import Graph, HeadShape, head_graph
@@ -44,13 +45,17 @@ class _Pass:
     """What a forward pass has written so far, and what its hooks are to do.
 
     resid: the sum of everything written [rows, pos, d]; middle: the same after the attention of the layer under way.
-    writes: what each writer wrote, in order.
+    writes: what each writer wrote, in order; known: what the first writers wrote in a run that this one only goes on
+    from, and that their `rows` share. alpha: [writers, readers], or [trials, writers, readers], the rows then being
+    `trials` blocks of those of the reference.
     """
 
     last: Tensor
     alpha: Tensor | None = None
     reference: Tensor | None = None
     start: Tensor | None = None
+    known: Tensor | None = None
+    layer: int = 0
     follow: bool = False
     resid: Tensor = field(default_factory=lambda: torch.empty(0))
     middle: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -62,12 +67,31 @@ class _Pass:
         """Inputs of the next readers [readers, rows, pos, d]; None where none of them has an ablated edge."""
         if self.alpha is None or self.reference is None:
             return None
-        share = self.alpha[:n_writers, self.column : self.column + n_readers]
+        share = self.alpha[..., :n_writers, self.column : self.column + n_readers]
         if not share.requires_grad and not bool(share.any()):
             return None
-        current = torch.cat(self.writes)[:n_writers]
-        change = self.reference[:n_writers] - current
-        return base + (share.T.to(change) @ change.flatten(1)).unflatten(1, base.shape)
+        return base + self.change(share.to(base), ()).reshape(-1, *base.shape)
+
+    def change(self, share: Tensor, at: Any) -> Tensor:
+        """What shares [.., writers, readers] of the first writers replace, [readers, trials, numbers]; at: places."""
+        assert self.reference is not None
+        n, trials = share.shape[-2], 1 if share.ndim == 2 else len(share)
+        share = (share if share.ndim == 3 else share[None]).transpose(1, 2)
+        first = min(n, 0 if self.known is None else len(self.known))
+        total: Tensor | float = 0.0
+        if self.known is not None and first:
+            moved = (self.reference[:first] - self.known[:first])[(slice(None), *at)]
+            total = share[..., :first] @ moved.flatten(1)  # [trials, readers, numbers of a block]
+        if n > first:
+            own = torch.cat(self.writes)[: n - first].unflatten(1, (trials, -1))
+            moved = (self.reference[first:n, None] - own)[(slice(None), slice(None), *at)]
+            total = total + share[..., first:] @ moved.flatten(2).transpose(0, 1)
+        assert isinstance(total, Tensor)
+        return total.transpose(0, 1)
+
+    @property
+    def n_written(self) -> int:
+        return sum(len(w) for w in self.writes) + (0 if self.known is None else len(self.known))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -123,7 +147,7 @@ class Decoder:
         """(longest prompt, the token that the tokenizer puts before every text, if it does)."""
         config = self.model.config.get_text_config()
         n_ctx = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-        begins = self.tokenizer("a").input_ids[0] == self.tokenizer.bos_token_id
+        begins = list(self.tokenizer("a").input_ids[:1]) == [self.tokenizer.bos_token_id]
         return n_ctx or 2**31, self.tokenizer.bos_token_id if begins else None
 
     @cached_property
@@ -142,7 +166,7 @@ class Decoder:
         """Outputs of the linear maps to queries, keys and values, [rows, pos, out], when one of their edges is cut."""
         readers = (layer.q, layer.k, layer.v)
         n = sum(len(r.rows) for r in readers)
-        inputs = state.mixed(state.resid, len_of(state.writes), n)
+        inputs = state.mixed(state.resid, state.n_written, n)
         state.column += n
         if inputs is None:
             return None
@@ -167,7 +191,6 @@ class Decoder:
         parts = self.parts
         with ExitStack() as stack:
             add = lambda handle: stack.callback(handle.remove)  # noqa: E731
-            first = parts.layers[0].block
 
             def enter(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
                 given = args[0] if args else kwargs["hidden_states"]
@@ -175,25 +198,27 @@ class Decoder:
                 if state.follow:
                     x = x.detach().requires_grad_()
                 state.resid = x
-                state.writes.append(x[None])
+                if state.known is None:
+                    state.writes.append(x[None])
                 if args:
                     return (x, *args[1:]), kwargs
                 return args, {**kwargs, "hidden_states": x}
 
-            add(first.register_forward_pre_hook(enter, with_kwargs=True))
-            for layer in parts.layers:
+            if state.layer < len(parts.layers):
+                add(parts.layers[state.layer].block.register_forward_pre_hook(enter, with_kwargs=True))
+            for layer in parts.layers[: state.layer]:
+                _skip(layer, stack)
+            for layer in parts.layers[state.layer :]:
                 self._hook_layer(state, layer, add)
 
             def logits(head: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor]:
                 rows = torch.arange(len(state.last), device=state.resid.device)
                 x = state.resid[rows, state.last.to(rows)][:, None]
-                mixed = None
                 if state.alpha is not None and state.reference is not None:
-                    at = torch.cat(state.writes)[:, rows, state.last.to(rows)]
-                    change = state.reference[:, rows, state.last.to(rows)] - at
-                    share = state.alpha[:, state.column]
-                    mixed = x + (share.to(change) @ change.flatten(1)).view_as(x)
-                hidden = parts.final_norm(x if mixed is None else mixed)
+                    block = rows[: state.reference.shape[1]]
+                    share = state.alpha[..., :, state.column :].to(x)
+                    x = x + state.change(share, (block, state.last.to(rows)[: len(block)])).reshape(x.shape)
+                hidden = parts.final_norm(x)
                 if state.follow:
                     state.reads.append((x, [hidden]))
                 return (hidden,)
@@ -232,7 +257,7 @@ class Decoder:
             if module is not layer.up[0]:
                 return None if changed.get(module) is None else (changed[module].view_as(args[0]),)
             base = state.resid if layer.parallel else state.middle
-            n = len_of(state.writes) - (self.parts.n_heads if layer.parallel else 0)
+            n = state.n_written - (self.parts.n_heads if layer.parallel else 0)
             if n != self.shape.written_before(self.parts.layers.index(layer), mlp=True):
                 raise Unsupported(f"the model {self.name}", "its MLP runs before its attention", "another decoder")
             inputs = state.mixed(base, n, 1)
@@ -267,10 +292,10 @@ class Decoder:
         written = each.unflatten(1, z.shape[:-1])
         return written if layer.attn_post is None else written * post_scale(layer.attn_post, out)
 
-    def _forward(self, tokens: Tensor, state: _Pass) -> Tensor:
+    def _forward(self, tokens: Tensor, state: _Pass, **more: Any) -> Tensor:
         """Logits at each row's last token, [rows, vocab]."""
         with self._hooked(state):
-            return self.model(tokens.to(self.device), use_cache=False).logits[:, 0]
+            return self.model(tokens.to(self.device), **{"use_cache": False, **more}).logits[:, 0]
 
     # what methods ask for
 
@@ -288,6 +313,15 @@ class Decoder:
         [writers, rows, pos, d], what an ablated write is replaced by.
         """
         return self._forward(batch.tokens, _Pass(last=batch.last, alpha=self._table(alpha), reference=reference))
+
+    def _cache_as(self, cache: DynamicCache) -> dict[str, DynamicCache]:
+        """Keys and values under the name by which this version of the library takes them."""
+        names = inspect.signature(self.model.forward).parameters
+        return {"cache" if "cache" in names else "past_key_values": cache}
+
+    def ablations(self, batch: Encoded, reference: Tensor) -> Ablations:
+        """Many ablations of the same prompts, each computed from where it differs from the clean run on."""
+        return Ablations(self, batch, reference)
 
     def _table(self, alpha: Tensor) -> Tensor:
         """[writers, readers] of one number per edge; 0 where there is no edge."""
@@ -358,9 +392,14 @@ def _read(norm: nn.Module | None, x: Tensor) -> Tensor:
     return x if norm is None else norm(x)
 
 
-def len_of(writes: list[Tensor]) -> int:
-    """How many writers a list of their stacked writes holds."""
-    return sum(len(w) for w in writes)
+def _skip(layer: Layer, stack: ExitStack) -> None:
+    """Make a layer hand on what it is given, until the stack is left."""
+
+    def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return (hidden_states, *(None,) * (layer.returns - 1)) if layer.returns else hidden_states
+
+    layer.block.forward = forward
+    stack.callback(delattr, layer.block, "forward")
 
 
 def _pull(norm: nn.Module | None, x: Tensor, grads: Tensor) -> Tensor:
@@ -369,6 +408,74 @@ def _pull(norm: nn.Module | None, x: Tensor, grads: Tensor) -> Tensor:
         return grads
     back = torch.func.vjp(norm, x)[1]
     return torch.func.vmap(lambda g: back(g)[0])(grads)
+
+
+class Ablations:
+    """Ablations of one batch of prompts, several in a pass, from the layer of the first ablated reader on.
+
+    Positions before the first token in which a prompt differs from its counterfactual are the same in every run: only
+    later ones are computed, with the clean run's keys and values before them.
+    """
+
+    @torch.no_grad()
+    def __init__(self, decoder: Decoder, batch: Encoded, reference: Tensor) -> None:
+        self.decoder = decoder
+        starts: list[Tensor] = []
+        handles = [
+            layer.block.register_forward_pre_hook(partial(_note_input, starts), with_kwargs=True)
+            for layer in decoder.parts.layers
+        ]
+        cache, state = DynamicCache(), _Pass(last=batch.last)
+        try:
+            self.clean = decoder._forward(batch.tokens, state, use_cache=True, **decoder._cache_as(cache))
+        finally:
+            for h in handles:
+                h.remove()
+        whole = torch.cat(state.writes)
+        change = (whole - reference).abs().amax((0, 1, 3))
+        eps = max(torch.finfo(whole.dtype).eps, torch.finfo(torch.float32).eps)  # some models round inside
+        moved = change > 64 * eps * whole.abs().max()
+        first = int(moved.nonzero()[0]) if bool(moved.any()) else 0
+        self.shared = min(first, int(batch.last.min()))
+        self.rows = len(batch.tokens)
+        self.tokens, self.last = batch.tokens[:, self.shared :], batch.last - self.shared
+        self.known, self.reference = whole[:, :, self.shared :], reference[:, :, self.shared :]
+        self.starts = [x[:, self.shared :] for x in (*starts, state.resid)]
+        self.past = [tuple(t[:, :, : self.shared] for t in (kv.keys, kv.values)) for kv in cache.layers]  # type: ignore[union-attr,index]
+        self.columns = np.cumsum([0, *(decoder.parts.n_heads + 2 * decoder.parts.n_groups + 1 for _ in self.starts)])
+
+    @property
+    def table_shape(self) -> tuple[int, int]:
+        """(writers, readers)"""
+        return len(self.decoder.shape.writers), len(self.decoder.shape.readers)
+
+    def places(self, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(writer, reader, layer of the reader) of edges of the graph; the logits are read after the last layer."""
+        writer, reader = (t.cpu().numpy()[edges] for t in self.decoder._cells)
+        return writer, reader, np.searchsorted(self.columns, reader, side="right") - 1
+
+    @torch.no_grad()
+    def logits(self, alpha: Tensor, layer: int) -> Tensor:
+        """Logits [trials, rows, vocab] under shares alpha [trials, writers, readers], 0 in layers before `layer`."""
+        trials, shape = len(alpha), self.decoder.shape
+        start = self.starts[layer].repeat(trials, 1, 1)
+        state = _Pass(
+            last=self.last.repeat(trials), alpha=alpha, reference=self.reference, start=start, resid=start, layer=layer,
+            known=self.known[: shape.written_before(layer) if layer < shape.n_layers else len(self.known)],
+            column=int(self.columns[layer]),
+        )  # fmt: skip
+        more: dict[str, Any] = {}
+        if self.shared:
+            past = DynamicCache()
+            for number, (keys, values) in enumerate(self.past):
+                past.update(keys.repeat(trials, 1, 1, 1), values.repeat(trials, 1, 1, 1), number)
+            more = {"use_cache": True, **self.decoder._cache_as(past)}
+        found = self.decoder._forward(self.tokens.repeat(trials, 1), state, **more)
+        return found.unflatten(0, (trials, self.rows))
+
+
+def _note_input(found: list[Tensor], block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    found.append(args[0] if args else kwargs["hidden_states"])
 
 
 def load_decoder(name_or_folder: str | Path, device: str = "cpu", dtype: str = "float32") -> Decoder:
