@@ -109,7 +109,7 @@ def main() -> None:
         })  # fmt: skip
         if not given.json:
             r = rows[-1]
-            print(f"{layers} layers, {r['edges']:,} edges: {r['kept']} kept, {r['differ']} decided otherwise in float32; "
+            print(f"{layers} layers, {r['edges']:,} edges: {r['kept']} kept, {r['differ']} decided otherwise; "
                   f"{ours:.1f} s in {r['passes']} passes, sequential {theirs:.1f} s: {r['ratio']:.1f} times faster",
                   flush=True)  # fmt: skip
     if given.json:

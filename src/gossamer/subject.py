@@ -91,6 +91,10 @@ class Ablations(Protocol):
     def table_shape(self) -> tuple[int, int]:
         """(writers, readers)"""
 
+    @property
+    def at_once(self) -> int:
+        """How many ablations in a pass are worth it on this device."""
+
     def places(self, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(writer, reader, layer of the reader) of edges of the graph; the logits are read after the last layer."""
 

@@ -34,8 +34,6 @@ from gossamer.task import Encoded, Task
 if TYPE_CHECKING:
     from gossamer.subject import Ablations
 
-MOST_TRIALS = 64
-
 
 class ACDCConfig(BaseModel):
     """threshold: in units of the metric, nats for `kl`, logits for `logit-difference`; pairs: of the training split."""
@@ -72,7 +70,7 @@ def acdc(
     search = _Search(runs, score, config.threshold)
     start = 0
     while start < len(edges):
-        start += search.advance(edges[start : start + MOST_TRIALS])
+        start += search.advance(edges[start : start + runs.at_once])
         if progress:
             progress(start, len(edges), search.now)
     kept = np.array(sorted(search.rises), dtype=np.int64)
@@ -117,7 +115,7 @@ class _Search:
         self.alpha = torch.zeros(runs.table_shape, dtype=runs.clean.dtype, device=runs.clean.device)
         self.now = score(runs.clean[None])[0]
         self.rises: dict[int, float] = {}
-        self.passes, self.width = 0, 8
+        self.passes, self.width = 0, 1
 
     def advance(self, edges: np.ndarray) -> int:
         """Try the first of these edges, as many in a pass as lately were accepted in a row; how many are decided."""
@@ -131,10 +129,10 @@ class _Search:
         for trial, value in enumerate(values):
             if value - self.now >= self.threshold:
                 self.rises[int(edges[trial])] = value - self.now
-                self.width = max(1, min(MOST_TRIALS, trial + 1))
+                self.width = trial + 1
                 return trial + 1
             self.now = value
             self.alpha[writer[trial], reader[trial]] = 1
         if n == self.width:
-            self.width = min(MOST_TRIALS, 2 * self.width)
+            self.width = min(self.runs.at_once, 2 * self.width)
         return n

@@ -449,6 +449,12 @@ class Ablations:
         """(writers, readers)"""
         return len(self.decoder.shape.writers), len(self.decoder.shape.readers)
 
+    @property
+    def at_once(self) -> int:
+        """So many that a pass has a few hundred tokens on a CPU, where more cost as much each, thousands elsewhere."""
+        tokens = 256 if self.known.device.type == "cpu" else 1 << 14
+        return max(1, tokens // (self.rows * self.tokens.shape[1]))
+
     def places(self, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(writer, reader, layer of the reader) of edges of the graph; the logits are read after the last layer."""
         writer, reader = (t.cpu().numpy()[edges] for t in self.decoder._cells)
