@@ -199,7 +199,7 @@ def test_bad_input_writes_nothing(tmp_path: Path, model_folder: Path, pairs_file
     for model, task, options, says in (
         (model_folder, "nope", {}, "Unknown task"),
         (tmp_path / "nowhere", pairs_file, {}, "Unknown model"),
-        (model_folder, "single_double_quote", {}, "problems in"),
+        (model_folder, "single_double_quote", {}, "0 of 2048 train pairs that fit this model.*not one"),
         (model_folder, pairs_file, {"steps": -1}, "steps"),
         (model_folder, pairs_file, {"device": "tpu"}, "use cpu, cuda"),
     ):

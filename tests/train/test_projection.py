@@ -126,7 +126,7 @@ def test_the_published_recipes() -> None:
         assert not c.sink
         assert c.bigram
     assert not preset("tiny").bigram
-    assert set(PRESETS) == {"tiny", "paper", "train-py"}
+    assert set(PRESETS) == {"tiny", "small", "paper", "train-py"}
 
 
 def test_a_density_below_the_minimum_alive_is_refused_with_the_smallest_that_works() -> None:
