@@ -19,6 +19,7 @@ app = typer.Typer(no_args_is_help=True, help="Find the circuit of a task.")
 TaskName = Annotated[str, typer.Argument(help="A task (see gossamer tasks), or a .jsonl or .csv file of pairs.")]
 TargetLoss = Annotated[float | None, typer.Option(help="Task loss the circuit must reach, in nats (0.15).")]
 Penalties = Annotated[list[float] | None, typer.Option(help="Node penalty; repeat it to search several at once.")]
+Calibrate = Annotated[bool, typer.Option("--calibrate", help="Fit scale and shift of the circuit's logit.")]
 TaskSeed = Annotated[int, typer.Option(help="Seed of the task's pairs.")]
 
 
@@ -37,7 +38,7 @@ def prune(
     steps_: Annotated[int | None, typer.Option("--steps", help="Steps of mask training.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate of the masks.")] = None,
     batch_pairs: Annotated[int | None, typer.Option(help="Pairs per step.")] = None,
-    calibrate: Annotated[bool, typer.Option("--calibrate", help="Fit scale and shift of the circuit's logit.")] = False,
+    calibrate: Calibrate = False,
     tied: Annotated[bool, typer.Option("--tied", help="One mask for a query channel and its key channel.")] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of the masks and of the batches.")] = None,
     task_seed: TaskSeed = 0,
@@ -65,6 +66,7 @@ def prune_edges(
     edge_coef: Annotated[
         list[float] | None, typer.Option(help="Edge penalty; repeat it to search several, one after the other.")
     ] = None,
+    calibrate: Calibrate = False,
     seed: Annotated[int | None, typer.Option(help="Seed of the masks and of the batches.")] = None,
     task_seed: TaskSeed = 0,
     set_: Set = None,
@@ -77,7 +79,7 @@ def prune_edges(
 
     _run(
         method, EdgePruneConfig, json, model, task, out, task_seed, device, set_, target_loss=target_loss,
-        k_coef=k_coef or None, edge_coef=edge_coef or None, seed=seed,
+        k_coef=k_coef or None, edge_coef=edge_coef or None, calibrate=calibrate, seed=seed,
     )  # fmt: skip
 
 
