@@ -52,14 +52,6 @@ PRESETS: dict[str, Methodology] = {
         granularity="edge", component="head", value="resample", positions="all", direction="clean", set="complement",
         reference="counterfactual",
     ),
-    "acdc-resample-circuit": Methodology(
-        granularity="edge", component="head", value="resample", positions="all", direction="clean", set="circuit",
-        reference="counterfactual",
-    ),
-    "acdc-zero": Methodology(
-        granularity="edge", component="head", value="zero", positions="all", direction="clean", set="complement",
-        reference="none",
-    ),
 }  # fmt: skip
 
 

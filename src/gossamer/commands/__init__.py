@@ -121,8 +121,7 @@ def prune_edges(
 ) -> PruneReport:  # fmt: skip
     """As `prune`, then the edges of the circuit (default folder: runs/TASK-MODEL-edges, numbered if taken).
 
-    `search` changes fields of gossamer.discover.EdgePruneConfig: those of `prune` and edge_coef, start, edge_steps,
-    edge_lr.
+    `search` changes fields of gossamer.discover.EdgePruneConfig: those of `prune` and edge_coef, edge_steps, edge_lr.
     """
     from gossamer.discover import edge_prune_config
 

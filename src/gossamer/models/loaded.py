@@ -228,6 +228,11 @@ class LoadedModel:
         """BadInput for what `run` cannot do as asked."""
         if ablation is not None and (masks or edges):
             raise BadInput("Expected an ablation or masks, got both.")
+        if ablation is not None and ablation.methodology.component != "channel":
+            raise Unsupported(
+                f"an ablation of {ablation.methodology.component}s in {self.name}",
+                "a weight-sparse model's circuits are made of channels", "gao-mean or zero-complement",
+            )  # fmt: skip
         if value not in ("mean", "zero"):
             raise BadInput(f"Expected value mean or zero, got {value!r}.")
         for location in reads:

@@ -12,10 +12,13 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from zoo import DECODERS, ROUND_NORMS, decoder
 
+from gossamer.circuit import Circuit
 from gossamer.errors import BadInput, Unsupported
 from gossamer.graph import READS, Graph, HeadShape, head_graph, on_paths
-from gossamer.models.huggingface import Decoder, decoder_of
+from gossamer.models import LoadedModel
+from gossamer.models.huggingface import Decoder, decoder_of, load_decoder
 from gossamer.models.huggingface import anatomy as anatomy_module
+from gossamer.record import Record
 from gossamer.task import Encoded, Example
 
 
@@ -261,3 +264,22 @@ def test_pairs_of_unequal_length_are_told(stories: Decoder) -> None:
     pair = Example(clean="There was a girl.", counterfactual="There was a boy here.", answer=" She", wrong_answer=" He")
     with pytest.raises(BadInput, match="1 of 1 pairs do not"):
         stories.encode([pair])
+
+
+@pytest.mark.parametrize(("given", "says"), [({"dtype": "float8"}, "use float32"), ({"device": "tpu"}, "use cpu")])
+def test_a_wrong_dtype_or_device_is_told_before_anything_is_loaded(given: dict[str, str], says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        load_decoder("no/such-model", **given)
+
+
+def test_a_weight_sparse_model_refuses_what_it_cannot_ablate(small: LoadedModel) -> None:
+    layout, none = small.graph().layout, np.empty(0, dtype=np.int64)
+    circuit = Circuit(
+        layout=layout, nodes=np.arange(3), src=none, dst=none, weight=np.empty(0), matrix=none, matrices=(),
+        record=Record.now(method="test", config={}, seed=0),
+    )  # fmt: skip
+    tokens = torch.arange(4).view(2, 2)
+    batch = Encoded(tokens, torch.tensor([1, 1]), torch.tensor([1, 2]), torch.tensor([2, 1]))
+    small.run(batch, ablation=circuit.as_ablation("gao-mean"))
+    with pytest.raises(Unsupported, match="an ablation of heads"):
+        small.run(batch, ablation=circuit.as_ablation("acdc-resample"))

@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
 
 from gossamer.errors import BadInput, Unsupported, one_line
 from gossamer.graph import Graph, HeadShape, head_graph
+from gossamer.models.hub import checked_device
 from gossamer.models.huggingface.anatomy import (
     Anatomy,
     Layer,
@@ -190,7 +192,9 @@ class Decoder:
     def _hooked(self, state: _Pass) -> Iterator[None]:
         parts = self.parts
         with ExitStack() as stack:
-            add = lambda handle: stack.callback(handle.remove)  # noqa: E731
+
+            def add(handle: RemovableHandle) -> None:
+                stack.callback(handle.remove)
 
             def enter(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
                 given = args[0] if args else kwargs["hidden_states"]
@@ -226,7 +230,7 @@ class Decoder:
             add(parts.head.register_forward_pre_hook(logits))
             yield
 
-    def _hook_layer(self, state: _Pass, layer: Layer, add: Callable[[Any], Any]) -> None:
+    def _hook_layer(self, state: _Pass, layer: Layer, add: Callable[[RemovableHandle], None]) -> None:
         changed: dict[nn.Module, Tensor] = {}
         linears = list(dict.fromkeys(r.linear for r in (layer.q, layer.k, layer.v)))
 
@@ -487,8 +491,12 @@ def _note_input(found: list[Tensor], block: nn.Module, args: tuple[Any, ...], kw
 def load_decoder(name_or_folder: str | Path, device: str = "cpu", dtype: str = "float32") -> Decoder:
     """A decoder and its tokenizer by folder or Hub name, proven.
 
-    Errors: BadInput for a name that is none, Unsupported for a model that is no decoder of the kind (see `anatomy`).
+    Errors: BadInput for a name that is none, a device that is not there or a dtype that is not float32, bfloat16 or
+    float64; Unsupported for a model that is no decoder of the kind (see `anatomy`).
     """
+    checked_device(device)
+    if dtype not in ("float32", "bfloat16", "float64"):
+        raise BadInput(f"Unknown dtype {dtype!r}; use float32, bfloat16 or float64.")
     try:
         model = AutoModelForCausalLM.from_pretrained(
             name_or_folder, dtype=getattr(torch, dtype), attn_implementation="eager"
