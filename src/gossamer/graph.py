@@ -86,6 +86,16 @@ class Graph:
     def n_edges(self) -> int:
         return len(self.src)
 
+    def numbers(self, src: np.ndarray, dst: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        """Indices of edges given by their ends and matrix, in the order given; one that is not here is BadInput."""
+        sizes = (self.layout.n_nodes, self.layout.n_nodes, len(self.matrices))
+        own, asked = (np.ravel_multi_index(e, sizes) for e in ((self.src, self.dst, self.matrix), (src, dst, matrix)))
+        order = np.argsort(own)
+        found = order[np.minimum(np.searchsorted(own, asked, sorter=order), len(own) - 1)]
+        if not np.array_equal(own[found], asked):
+            raise BadInput("Expected edges of this graph, some are not; take them from a circuit of the same model.")
+        return found
+
     def between(self, nodes: np.ndarray) -> np.ndarray:
         """Indices of the edges whose two ends are both in `nodes` (node numbers)."""
         kept = np.zeros(self.layout.n_nodes, dtype=bool)

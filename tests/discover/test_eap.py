@@ -92,8 +92,7 @@ def test_a_circuit_keeps_what_lies_on_paths_and_its_scores(llama: Decoder) -> No
     scores = eap(llama, TASK)
     circuit = scores.top(20)
     assert 0 < circuit.n_edges <= 20
-    number = {e: i for i, e in enumerate(zip(scores.graph.src, scores.graph.dst, scores.graph.matrix, strict=True))}
-    mine = [number[e] for e in zip(circuit.src, circuit.dst, circuit.matrix, strict=True)]
+    mine = scores.graph.numbers(circuit.src, circuit.dst, circuit.matrix)
     assert np.array_equal(circuit.weight, scores.values[mine])
     assert scores.top(20, connected=False).n_edges == 20
     assert scores.top(scores.graph.n_edges).n_edges == scores.graph.n_edges
@@ -140,11 +139,9 @@ def test_the_she_he_circuit_of_a_pretrained_model(stories: Decoder) -> None:
     size, rng = n // 5, np.random.default_rng(0)
     scores = eap(stories, task)
     circuit = scores.top(size)
-    number = {e: i for i, e in enumerate(zip(scores.graph.src, scores.graph.dst, scores.graph.matrix, strict=True))}
 
     def faithfulness(c: Circuit) -> float:
-        kept = np.array([number[e] for e in zip(c.src, c.dst, c.matrix, strict=True)])
-        return (metric(kept) - none) / (whole - none)
+        return (metric(scores.graph.numbers(c.src, c.dst, c.matrix)) - none) / (whole - none)
 
     found = faithfulness(circuit)
     random = [

@@ -211,6 +211,14 @@ def test_published_counts_of_edges(name: str, layers: int, heads: int, groups: i
     assert len(np.unique(np.stack([grouped.src, grouped.dst, grouped.matrix]), axis=1).T) == ours
 
 
+def test_edges_are_numbered_by_their_ends() -> None:
+    graph = head_graph(HeadShape(n_heads=2, n_groups=1, parallel=(False, True)))
+    chosen = np.random.default_rng(0).permutation(graph.n_edges)[:9]
+    assert np.array_equal(graph.numbers(graph.src[chosen], graph.dst[chosen], graph.matrix[chosen]), chosen)
+    with pytest.raises(BadInput, match="Expected edges of this graph"):
+        graph.numbers(graph.dst[chosen], graph.src[chosen], graph.matrix[chosen])
+
+
 def test_edges_off_every_path_are_found() -> None:
     graph = head_graph(HeadShape(n_heads=2, n_groups=1, parallel=(False, False)))
     number = {edge: i for i, edge in enumerate(named(graph, np.arange(graph.n_edges)))}

@@ -298,7 +298,8 @@ class _Finder:
             rows = _FUSED[self.config.model_type](heads, groups, d)
             if sum(r.numel() for r in rows) != width:
                 raise self._no(f"its map to queries, keys and values has {width} outputs")
-            return tuple(Reader(linear=reads[0], rows=r) for r in rows)  # type: ignore[return-value]
+            q, k, v = (Reader(linear=reads[0], rows=r) for r in rows)
+            return q, k, v
         if len(reads) != 3:
             raise self._no(f"{len(reads)} maps read for its attention")
         by_part = {part: [m for m in reads if named[m].startswith(part)] for part in "qkv"}

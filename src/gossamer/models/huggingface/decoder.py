@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -445,7 +445,8 @@ class Ablations:
         self.tokens, self.last = batch.tokens[:, self.shared :], batch.last - self.shared
         self.known, self.reference = whole[:, :, self.shared :], reference[:, :, self.shared :]
         self.starts = [x[:, self.shared :] for x in (*starts, state.resid)]
-        self.past = [tuple(t[:, :, : self.shared] for t in (kv.keys, kv.values)) for kv in cache.layers]  # type: ignore[union-attr,index]
+        pairs = [cast(tuple[Tensor, Tensor], (kv.keys, kv.values)) for kv in cast(list[Any], cache.layers)]
+        self.past = [(keys[:, :, : self.shared], values[:, :, : self.shared]) for keys, values in pairs]
         self.columns = np.cumsum([0, *(decoder.parts.n_heads + 2 * decoder.parts.n_groups + 1 for _ in self.starts)])
 
     @property
