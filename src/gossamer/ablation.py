@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from gossamer.errors import BadInput, Unsupported, nearest
 
 Value = Literal["zero", "mean", "position-mean", "resample", "noise", "optimal"]
+Granularity = Literal["node", "edge"]
 Direction = Literal["clean", "counterfactual"]
 Set = Literal["complement", "circuit"]
 Reference = Literal["pretraining", "counterfactual", "clean", "training", "none"]
@@ -26,7 +27,7 @@ class Methodology:
     the same position), the task's `training` prompts, or `none`.
     """
 
-    granularity: Literal["node", "edge"]
+    granularity: Granularity
     component: Literal["channel", "head", "block"]
     value: Value
     positions: Literal["all"]
@@ -76,24 +77,27 @@ REFERENCES: dict[Value, Reference] = {
 
 
 def of_edges(
-    value: Value = "resample", *, set: Set = "complement", direction: Direction = "clean",
-    granularity: Literal["node", "edge"] = "edge", component: Literal["head", "block"] = "head",
+    value: str = "resample", *, set: Set = "complement", direction: Direction = "clean", granularity: str = "edge",
+    component: Literal["head", "block"] = "head",
 ) -> Methodology:  # fmt: skip
     """The methodology of ablating edges of a residual stream; the reference follows from the value and the direction.
 
-    BadInput for an unknown value; Unsupported for a direction that has no meaning for it.
+    BadInput for an unknown value or granularity; Unsupported for a direction that has no meaning for the value.
     """
-    if value not in REFERENCES:
-        raise BadInput(f"Unknown ablation value {value!r}: {nearest(value, REFERENCES)}")
+    values, granularities = ({k: k for k in get_args(kind)} for kind in (Value, Granularity))
+    if value not in values:
+        raise BadInput(f"Unknown ablation value {value!r}: {nearest(value, values)}")
+    if granularity not in granularities:
+        raise BadInput(f"Unknown granularity {granularity!r}: {nearest(granularity, granularities)}")
     if direction == "counterfactual" and value != "resample":
         raise Unsupported(
             f"ablation by {value} in the direction of the counterfactual", "only the clean run's own values restore it",
             "value resample, or direction clean",
         )  # fmt: skip
-    reference: Reference = "clean" if direction == "counterfactual" else REFERENCES[value]
     return Methodology(
-        granularity=granularity, component=component, value=value, positions="all", direction=direction, set=set,
-        reference=reference,
+        granularity=granularities[granularity], component=component, value=values[value], positions="all",
+        direction=direction, set=set,
+        reference="clean" if direction == "counterfactual" else REFERENCES[values[value]],
     )  # fmt: skip
 
 

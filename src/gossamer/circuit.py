@@ -8,20 +8,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from gossamer.ablation import Ablation, Methodology, methodology
+from gossamer.ablation import Ablation, Granularity, Methodology, methodology
 from gossamer.errors import BadInput, CorruptFile, one_line
 from gossamer.graph import Graph, Layout
 from gossamer.record import Record
 from gossamer.site import Site
 
 FORMAT_VERSION = "1"
-Granularity = Literal["node", "edge"]
 _GRANULARITIES: dict[str, Granularity] = {"node": "node", "edge": "edge"}
 
 

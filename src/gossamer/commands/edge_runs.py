@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from gossamer.ablation import Value
 from gossamer.circuit import Circuit
 from gossamer.commands.reports import EdgeReport, VerifyReport
 from gossamer.commands.run_folder import (
@@ -77,6 +76,7 @@ class EdgeRunRecord(BaseModel):
     dtype: str = "float32"
     task_source: str
     task_seed: int = 0
+    target: float = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +89,22 @@ class EdgeRun:
     model: Decoder
     task: Task
 
-    def trial(self, value: Value, granularity: Literal["node", "edge"], seed: int, pairs: int) -> EdgeTrial:
-        return edge_trial(self.model, self.task, self.circuit, value, granularity, seed, pairs)
+    @property
+    def f(self) -> float:
+        """The faithfulness that its circuit was held to."""
+        return self.about.target
+
+    def trial_of(self, verified: Record, progress: Steps | None = None) -> EdgeTrial:
+        """The trial that a record of `verify` tells of."""
+        c = verified.config
+        return edge_trial(
+            self.model, self.task, self.circuit, c["ablation"], c["granularity"], verified.seed, c["pairs"], progress
+        )
 
 
 def edge_trial(
-    model: ResidualSubject, task: Task, circuit: Circuit, value: Value = "resample",
-    granularity: Literal["node", "edge"] = "edge", seed: int = 0, pairs: int = TRIAL_PAIRS,
+    model: ResidualSubject, task: Task, circuit: Circuit, value: str = "resample",
+    granularity: str = "edge", seed: int = 0, pairs: int = TRIAL_PAIRS,
     progress: Steps | None = None,
 ) -> EdgeTrial:  # fmt: skip
     """The trial of a circuit on a task's held-out pairs."""
@@ -160,7 +169,7 @@ def discover(
     )
     about = EdgeRunRecord(
         record=circuit.record, result=result, model_source=loaded.source, dtype=dtype,
-        task_source=copied_pairs(str(task)), task_seed=task_seed,
+        task_source=copied_pairs(str(task)), task_seed=task_seed, target=f,
     )  # fmt: skip
     write(folder, about, circuit, scores, str(task))
     return EdgeReport(
@@ -252,19 +261,52 @@ def read(folder: Path, model: str | None = None, device: str = "cpu") -> EdgeRun
     return EdgeRun(folder=folder, about=about, circuit=circuit, model=loaded, task=task)
 
 
+def put_in_run(
+    file: Path, model: str | None, task: str | Path | None, out: str | Path | None, device: str
+) -> EdgeRun:  # fmt: skip
+    """A circuit from a file, of a model and a task, as a new run folder."""
+    from gossamer.models.huggingface import load_decoder
+
+    if model is None or task is None:
+        missing = " and ".join(n for n, v in (("--model", model), ("--task", task)) if v is None)
+        raise BadInput(f"Expected {missing} with the circuit file {file}: it does not say what it is of.")
+    asked = load_task(str(task))
+    loaded = load_decoder(model, device)
+    asked = loaded.fitting(asked)
+    circuit = Circuit.load(file)
+    require_model_of(circuit.record, loaded)
+    if not circuit.n_edges:
+        raise BadInput(f"Expected a circuit with edges in {file}, it has none.")
+    folder = Path(out) if out else next_free(Path("runs") / f"{asked.name}-{loaded.name}-{file.stem}")
+    require_new(folder)
+    model_hash, means_hash = loaded.hashes()
+    record = circuit.record.model_copy(update={
+        "model": loaded.name, "model_sha256": model_hash, "means_sha256": means_hash, "task": asked.name,
+        "task_version": asked.version,
+    })  # fmt: skip
+    circuit = replace(circuit, record=record)
+    result = EdgeResult(
+        nodes=circuit.n_nodes, edges=circuit.n_edges, all_edges=loaded.graph().n_edges, cut=None,
+        faithfulness=faithfulness(edge_trial(loaded, asked, circuit), target=0.9),
+    )  # fmt: skip
+    about = EdgeRunRecord(record=record, result=result, model_source=loaded.source, task_source=copied_pairs(str(task)))
+    write(folder, about, circuit, None, str(task))
+    return EdgeRun(folder=folder, about=about, circuit=circuit, model=loaded, task=asked)
+
+
 def verify(
-    run: EdgeRun, *, ablation: Value, granularity: Literal["node", "edge"], target: float, pairs: int, seed: int,
+    run: EdgeRun, *, ablation: str, granularity: str, target: float, pairs: int, seed: int,
     progress: Steps | None, say: Say,
 ) -> VerifyReport:  # fmt: skip
     """See gossamer.commands.verify."""
-    trial = edge_trial(run.model, run.task, run.circuit, ablation, granularity, seed, pairs, progress)
-    say(f"trying {run.circuit.n_edges} edges on {trial.heldout.n_pairs} held-out pairs, ablation by {ablation}")
-    evidence = run_edge_checks(trial, target=target)
     model_hash, means_hash = run.model.hashes()
     config = {"ablation": ablation, "granularity": granularity, "target": target, "pairs": pairs}
     record = Record.now(
         method="verify", config=config, seed=seed, model=run.model.name, model_sha256=model_hash,
         means_sha256=means_hash, task=run.task.name, task_version=run.task.version,
     )  # fmt: skip
+    trial = run.trial_of(record, progress)
+    say(f"trying {run.circuit.n_edges} edges on {trial.heldout.n_pairs} held-out pairs, ablation by {ablation}")
+    evidence = run_edge_checks(trial, target=target)
     save_evidence(evidence, run.folder / EVIDENCE, record)
     return VerifyReport(run=str(run.folder), model=run.model.name, task=run.task.name, evidence=evidence)

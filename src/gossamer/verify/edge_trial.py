@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from gossamer.ablation import Direction, Methodology, Set, Value, of_edges
+from gossamer.ablation import Direction, Methodology, Set, of_edges
 from gossamer.circuit import Circuit
 from gossamer.graph import Graph
 from gossamer.metric import divergence, logit_difference
@@ -44,8 +44,8 @@ class EdgeTrial:
     circuit: Circuit
     heldout: Encoded
     training: Encoded
-    value: Value = "resample"
-    granularity: Literal["node", "edge"] = "edge"
+    value: str = "resample"
+    granularity: str = "edge"
     draws: int = DRAWS
     seed: int = 0
     pairs_at_once: int = 16
