@@ -50,7 +50,7 @@ class Replacement:
         if self.how.value == "zero":
             return torch.zeros_like(own)
         if self.how.value == "noise":
-            return own + self.spread[:, None, None, None] * self._noise(run, own)
+            return own + NOISE * self.spread[:, None, None, None] * self._noise(run, own)
         longest = own.shape[2]
         if 1 < self.mean.shape[1] < longest:
             raise BadInput(

@@ -5,7 +5,6 @@ The folder: record.json circuit.safetensors evidence.json, and scores.safetensor
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from gossamer.ablation import of_edges
 from gossamer.circuit import Circuit
 from gossamer.commands.reports import EdgeReport, VerifyReport
 from gossamer.commands.run_folder import (
@@ -41,6 +41,7 @@ from gossamer.subject import ResidualSubject, require_model_of
 from gossamer.task import Task
 from gossamer.tasks import load_task
 from gossamer.verify import EdgeTrial, faithfulness, run_edge_checks
+from gossamer.verify.edge_trial import ends_of, outcome
 
 if TYPE_CHECKING:
     from gossamer.models.huggingface import Decoder
@@ -192,27 +193,28 @@ def write(folder: Path, about: EdgeRunRecord, circuit: Circuit, scores: EdgeScor
 def cut_of(
     model: ResidualSubject, task: Task, scores: EdgeScores, edges: int | None, f: float, say: Say
 ) -> Circuit:  # fmt: skip
-    """The circuit of that many edges, or the smallest of a ladder of sizes, each a quarter larger than the one before,
-    whose faithfulness on training pairs is at least f."""
+    """The circuit of that many edges; or, by doubling and then halving, one that has a faithfulness of at least f on
+    training pairs while one with an edge less has not."""
     if edges is not None:
         return scores.top(edges)
-    batch, size = model.encode(task.train[:TRIAL_PAIRS]), 1
-    while True:
+    batch, how = model.encode(task.train[:TRIAL_PAIRS]), of_edges()
+    empty, full = outcome(model, batch, batch, how, ends_of(scores.graph, scores.record)).gap.mean(1)
+
+    def value(size: int) -> float:
         circuit = scores.top(size)
-        if circuit.n_edges:
-            trial = EdgeTrial(model=model, circuit=circuit, heldout=batch, training=batch, draws=0)
-            value = faithfulness_of(trial)
-            if value >= f:
-                say(f"{circuit.n_edges} edges have a faithfulness of {value:.3f} on training pairs")
-                return circuit
-        if size == len(scores.values):
-            return circuit
-        size = min(len(scores.values), max(size + 1, math.ceil(size * 1.25)))
+        if not circuit.n_edges:
+            return 0.0
+        return float((outcome(model, batch, batch, how, [circuit]).gap.mean() - empty) / (full - empty))
 
-
-def faithfulness_of(trial: EdgeTrial) -> float:
-    gap = trial.outcome(trial.methodology()).gap.mean(1)
-    return float((gap[0] - gap[1]) / (gap[2] - gap[1])) if gap[2] != gap[1] else float("nan")
+    low, high = 0, 1
+    while high < len(scores.values) and value(high) < f:
+        low, high = high, min(2 * high, len(scores.values))
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if value(middle) >= f else (middle, high)
+    circuit = scores.top(high)
+    say(f"{circuit.n_edges} edges have a faithfulness of {value(high):.3f} on {batch.n_pairs} training pairs")
+    return circuit
 
 
 def strongest(circuit: Circuit, n: int = 10) -> tuple[tuple[str, float], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -13,6 +13,7 @@ from gossamer.ablation import Direction, Methodology, Set, of_edges
 from gossamer.circuit import Circuit
 from gossamer.graph import Graph
 from gossamer.metric import divergence, logit_difference
+from gossamer.record import Record
 from gossamer.replacement import replacement
 from gossamer.subject import ResidualSubject
 from gossamer.task import Encoded, sides
@@ -22,7 +23,7 @@ Progress = Callable[[int, int, float], None]
 
 
 class EdgeOutcome(NamedTuple):
-    """Per circuit and pair, [2 + draws + 1, pairs]: the circuit, the empty one, the full one, random ones.
+    """Per circuit and pair, [circuits, pairs]; of a trial: the circuit, the empty one, the full one, random ones.
 
     gap: the right answer's logit minus the wrong one's; kl: KL(whole model || circuit) in nats, whole vocabulary, of
     the prompts that run.
@@ -66,37 +67,43 @@ class EdgeTrial:
             self._known[how] = self._run(how)
         return self._known[how]
 
-    def circuits(self) -> list[Circuit]:
-        graph = self.graph()
-        every = np.arange(graph.n_edges)
-        ends = [
-            Circuit.from_edges(graph, kept, np.zeros(len(kept)), record=self.circuit.record)
-            for kept in (every[:0], every)
-        ]
-        return [
-            self.circuit,
-            *ends,
-            *random_edge_circuits(self.circuit, graph, self.draws, self.seed, self.granularity),
-        ]
-
-    @torch.no_grad()
     def _run(self, how: Methodology) -> EdgeOutcome:
-        graph, pairs = self.graph(), self.heldout
-        shares = [torch.from_numpy(c.shares(graph, how)) for c in self.circuits()]
-        base = replacement(self.model, self.training, how, seed=self.seed, pairs_at_once=self.pairs_at_once)
-        fitted = [base.fitted(s) for s in shares] if how.value == "optimal" else [base]
-        gap, kl = (np.empty((len(shares), pairs.n_pairs)) for _ in range(2))
-        for start in range(0, pairs.n_pairs, self.pairs_at_once):
-            stop = min(start + self.pairs_at_once, pairs.n_pairs)
-            clean, counterfactual = sides(pairs.pairs(start, stop))
-            run, other = (clean, counterfactual) if how.direction == "clean" else (counterfactual, clean)
-            _, whole = self.model.writes(run)
-            reference = base(run, other) if len(fitted) == 1 else None
-            for number, share in enumerate(shares):
-                to = fitted[number](run, other) if reference is None else reference
-                logits = self.model.patched(run, share.to(to), to)
-                gap[number, start:stop] = logit_difference(logits, clean).double().cpu().numpy()
-                kl[number, start:stop] = divergence(whole, logits).double().cpu().numpy()
-            if self.progress:
-                self.progress(stop, pairs.n_pairs, float(kl[CIRCUIT, :stop].mean()))
-        return EdgeOutcome(gap, kl)
+        graph = self.graph()
+        random = random_edge_circuits(self.circuit, graph, self.draws, self.seed, self.granularity)
+        return outcome(
+            self.model, self.heldout, self.training, how, [self.circuit, *ends_of(graph, self.circuit.record), *random],
+            seed=self.seed, pairs_at_once=self.pairs_at_once, progress=self.progress,
+        )  # fmt: skip
+
+
+def ends_of(graph: Graph, record: Record) -> list[Circuit]:
+    """The empty and the full circuit."""
+    every = np.arange(graph.n_edges)
+    return [Circuit.from_edges(graph, kept, np.zeros(len(kept)), record=record) for kept in (every[:0], every)]
+
+
+@torch.no_grad()
+def outcome(
+    model: ResidualSubject, pairs: Encoded, training: Encoded, how: Methodology, circuits: Sequence[Circuit], *,
+    seed: int = 0, pairs_at_once: int = 16, progress: Progress | None = None,
+) -> EdgeOutcome:  # fmt: skip
+    """Each of the circuits on the pairs under a methodology, [circuits, pairs]; see EdgeTrial for the rest."""
+    graph = model.graph(circuits[0].layout.grain)
+    shares = [torch.from_numpy(c.shares(graph, how)) for c in circuits]
+    base = replacement(model, training, how, seed=seed, pairs_at_once=pairs_at_once)
+    fitted = [base.fitted(s) for s in shares] if how.value == "optimal" else [base]
+    gap, kl = (np.empty((len(shares), pairs.n_pairs)) for _ in range(2))
+    for start in range(0, pairs.n_pairs, pairs_at_once):
+        stop = min(start + pairs_at_once, pairs.n_pairs)
+        clean, counterfactual = sides(pairs.pairs(start, stop))
+        run, other = (clean, counterfactual) if how.direction == "clean" else (counterfactual, clean)
+        _, whole = model.writes(run)
+        reference = base(run, other) if len(fitted) == 1 else None
+        for number, share in enumerate(shares):
+            to = fitted[number](run, other) if reference is None else reference
+            logits = model.patched(run, share.to(to), to)
+            gap[number, start:stop] = logit_difference(logits, clean).double().cpu().numpy()
+            kl[number, start:stop] = divergence(whole, logits).double().cpu().numpy()
+        if progress:
+            progress(stop, pairs.n_pairs, float(kl[0, :stop].mean()))
+    return EdgeOutcome(gap, kl)
