@@ -165,7 +165,8 @@ def encode(examples: Sequence[Example], tokenizer: TextTokenizer, n_ctx: int, bo
     return Encoded(tokens, torch.tensor([len(s) - 1 for s in sides]), answer, wrong)
 
 
-def _unequal(report: PairReport) -> tuple[str, ...]:
+def unequal(report: PairReport) -> tuple[str, ...]:
+    """What is wrong with a pair for a method that exchanges activations by position, in words; empty if nothing."""
     lengths = len(report.clean), len(report.counterfactual)
     return () if report.aligned else (f"its prompts have {lengths[0]} and {lengths[1]} tokens, not as many",)
 
@@ -184,7 +185,7 @@ def fitting(task: Task, tokenizer: TextTokenizer, n_ctx: int, bos: int | None, *
     kept: dict[str, tuple[Example, ...]] = {}
     for name, examples in splits.items():
         reports = [check_pair(e, tokenizer, n_ctx, bos) for e in examples]
-        problems = [r.problems + (_unequal(r) if aligned else ()) for r in reports]
+        problems = [r.problems + (unequal(r) if aligned else ()) for r in reports]
         kept[name] = tuple(e for e, found in zip(examples, problems, strict=True) if not found)
         if len(kept[name]) >= min(MIN_FITTING, len(examples)):
             continue

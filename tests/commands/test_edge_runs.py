@@ -130,3 +130,19 @@ def test_bad_input_is_one_error_each(run: Path, folder: Path, own: Path, tmp_pat
     (broken / "record.json").write_text((run / "record.json").read_text()[:-40])
     with pytest.raises(CorruptFile, match="not a whole run record"):
         commands.verify(broken)
+
+
+def test_a_decoder_is_asked_the_tasks_and_ones_own_pairs(folder: Path, own: Path, tmp_path: Path) -> None:
+    report = commands.tasks_check(own, model=folder)
+    assert report.model == "taught"
+    assert report.usable == report.pairs == 16
+    assert report.paired_accuracy == 1.0
+    one = json.loads(own.read_text().splitlines()[0])
+    (tmp_path / "uneven.jsonl").write_text(
+        "\n".join(json.dumps({**one, "clean": one["clean"] + more}) for more in ("", " the"))
+    )
+    uneven = commands.tasks_check(tmp_path / "uneven.jsonl", model=folder)
+    assert uneven.usable == 1
+    assert "its prompts have 6 and 5 tokens" in uneven.checks[1].problems[0]
+    with pytest.raises(Unsupported, match="circuits of a Hugging Face decoder: gossamer discover eap"):
+        commands.prune(folder, own)

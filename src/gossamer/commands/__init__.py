@@ -502,9 +502,9 @@ def export(
 def tasks(*, model: str | Path | None = None) -> TasksReport:
     """All tasks; with a model, how it does on each task's held-out pairs."""
     from gossamer.commands.solved import task_reports
-    from gossamer.models import from_pretrained
+    from gossamer.models import any_model
 
-    loaded = None if model is None else from_pretrained(model)
+    loaded = None if model is None else any_model(model)
     return TasksReport(model=loaded.name if loaded else None, tasks=tuple(task_reports(loaded)))
 
 
