@@ -89,6 +89,12 @@ class Encoded(NamedTuple):
                 yield self.pairs(start, start + size)
 
 
+def sides(batch: Encoded) -> tuple[Encoded, Encoded]:
+    """The clean rows and the counterfactual rows of pairs, both with the clean side's answers."""
+    clean, other = (Encoded(batch.tokens[i::2], batch.last[i::2], batch.answer[::2], batch.wrong[::2]) for i in (0, 1))
+    return clean, other
+
+
 class PairReport(NamedTuple):
     """One pair as the model's tokenizer sees it; `problems` is empty when it can be used."""
 

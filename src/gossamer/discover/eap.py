@@ -20,11 +20,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from gossamer.errors import options
+from gossamer.metric import row_metric
 from gossamer.record import Record
 from gossamer.registry import method
 from gossamer.scores import EdgeScores
 from gossamer.subject import ResidualSubject
 from gossamer.task import Encoded, Task
+from gossamer.task import sides as sides
 
 if TYPE_CHECKING:
     from gossamer.subject import Objective
@@ -65,19 +67,11 @@ def eap(
 
 def per_pair(config: EAPConfig, clean: Encoded, logits: Tensor) -> Tensor:
     """The metric of each clean prompt, from its logits [rows, vocab]."""
-    values = logits.softmax(-1) if config.metric == "probability-difference" else logits
-    answer, wrong = clean.answer.to(values.device), clean.wrong.to(values.device)
-    return (values.gather(1, answer[:, None]) - values.gather(1, wrong[:, None]))[:, 0]
+    return row_metric(config.metric, clean.answer, clean.wrong)(logits)
 
 
 def _total(config: EAPConfig, clean: Encoded, logits: Tensor) -> Tensor:
     return per_pair(config, clean, logits).sum()
-
-
-def sides(batch: Encoded) -> tuple[Encoded, Encoded]:
-    """The clean rows and the counterfactual rows of pairs, both with the clean side's answers."""
-    clean, other = (Encoded(batch.tokens[i::2], batch.last[i::2], batch.answer[::2], batch.wrong[::2]) for i in (0, 1))
-    return clean, other
 
 
 def scored(
