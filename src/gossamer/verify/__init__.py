@@ -9,7 +9,7 @@ from gossamer.subject import Subject, require_model_of
 from gossamer.task import Task
 from gossamer.verify.curve import Curve, curve, mib
 from gossamer.verify.faithfulness import faithfulness, metric_values
-from gossamer.verify.ground_truth import ROC, match, roc, roc_of_circuits
+from gossamer.verify.ground_truth import ROC, precision_recall, roc, roc_of_circuits
 from gossamer.verify.necessity import necessity
 from gossamer.verify.sufficiency import accuracy, sufficiency
 from gossamer.verify.trial import Trial
@@ -17,7 +17,7 @@ from gossamer.verify.trial import Trial
 BATTERY = ("sufficiency", "accuracy", "necessity")
 
 __all__ = [
-    "BATTERY", "Curve", "ROC", "Trial", "accuracy", "curve", "faithfulness", "match", "metric_values", "mib",
+    "BATTERY", "Curve", "ROC", "Trial", "accuracy", "curve", "faithfulness", "precision_recall", "metric_values", "mib",
     "necessity", "roc", "roc_of_circuits", "run_checks", "sufficiency",
 ]  # fmt: skip
 

@@ -28,7 +28,7 @@ from gossamer.scores import EdgeScores
 from gossamer.statistics import quantile_interval
 from gossamer.subject import ResidualSubject, require_model_of
 from gossamer.task import Encoded
-from gossamer.verify.faithfulness import RESAMPLE, Aggregate, faithfulness_of, metric_values
+from gossamer.verify.faithfulness import RESAMPLE, Aggregate, faithfulness_of, metric_values, require_aggregate
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 LEVEL = 0.9
@@ -150,6 +150,7 @@ def curve(
     One run per different circuit and `pairs_at_once` pairs. BadInput where the model does not do the task, or the
     scores are of another model.
     """
+    require_aggregate(aggregate)
     orders, empty, whole, edges = _values(
         model, pairs, scores, (ranking,), tuple(fractions), metric, method, random, seed, pairs_at_once, progress
     )

@@ -147,6 +147,12 @@ def _reference(model: ResidualSubject, clean: Encoded, other: Encoded, method: M
     return written if method.value == "resample" else torch.zeros_like(written)
 
 
+def require_aggregate(name: str) -> None:
+    """BadInput unless f can be aggregated over pairs this way."""
+    if name not in ("ratio-of-means", "mean-of-ratios"):
+        raise BadInput(f"Expected the aggregate ratio-of-means or mean-of-ratios, got {name!r}.")
+
+
 def why_undefined(
     empty: np.ndarray, whole: np.ndarray, metric: Metric = "logit-difference",
     aggregate: Aggregate = "ratio-of-means", seed: int = 0,
@@ -155,8 +161,7 @@ def why_undefined(
 
     The bootstrap interval of the mean difference has to lie on the side on which the model does the task.
     """
-    if aggregate not in ("ratio-of-means", "mean-of-ratios"):
-        raise BadInput(f"Expected the aggregate ratio-of-means or mean-of-ratios, got {aggregate!r}.")
+    require_aggregate(aggregate)
     better = SIGNS[metric] * (whole - empty)
     low, high = bootstrap_interval(better, seed)
     if low <= 0:
@@ -200,6 +205,7 @@ def faithfulness(
     """
     if draws < DRAWS:
         raise BadInput(f"Expected at least {DRAWS} random circuits, got {draws}.")
+    require_aggregate(aggregate)
     require_model_of(circuit.record, model)
     graph = model.graph("head")
     (own,) = kept_edges(graph, [circuit])

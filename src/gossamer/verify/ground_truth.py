@@ -30,7 +30,7 @@ class ROC(NamedTuple):
     optimistic: float
 
 
-class Match(NamedTuple):
+class PrecisionRecall(NamedTuple):
     """Of a circuit's counted edges: the share that is true (None when it keeps none), and the share of the true ones
     that it keeps; and the counts."""
 
@@ -54,14 +54,14 @@ def _checked(true: np.ndarray, counted: np.ndarray | None, n_edges: int) -> np.n
     return np.flatnonzero(counted)
 
 
-def match(kept: np.ndarray, true: np.ndarray, counted: np.ndarray | None = None) -> Match:
+def precision_recall(kept: np.ndarray, true: np.ndarray, counted: np.ndarray | None = None) -> PrecisionRecall:
     """Precision and recall of kept edges against true ones, all bool [edges]; counted: which edges count at all."""
     counts = _checked(true, counted, len(true))
     if kept.shape != true.shape or kept.dtype != bool:
         raise BadInput(f"Expected kept edges as bool [{len(true)}], got {kept.dtype} {list(kept.shape)}.")
     kept, true = kept[counts], true[counts]
     hits = int((kept & true).sum())
-    return Match(
+    return PrecisionRecall(
         precision=hits / int(kept.sum()) if kept.any() else None, recall=hits / int(true.sum()), true_positive=hits,
         false_positive=int((kept & ~true).sum()), false_negative=int((true & ~kept).sum()),
     )  # fmt: skip
