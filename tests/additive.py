@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from gossamer.graph import Graph, HeadShape, head_graph
 from gossamer.record import Record
 from gossamer.scores import EdgeScores
+from gossamer.subject import Ablations
 from gossamer.task import Encoded, Example, Task
 
 SHAPE = HeadShape(n_heads=4, n_groups=4, parallel=(False,) * 3)  # 262 edges
@@ -56,10 +58,10 @@ class Additive:
         first = (self.weights * (1 - alpha)).sum() * own + (self.weights * alpha).sum() * other
         return torch.stack([first, torch.zeros_like(first)], dim=1)
 
-    def ablations(self, batch: Encoded, reference: Tensor) -> object:
+    def ablations(self, batch: Encoded, reference: Tensor) -> Ablations:
         raise NotImplementedError
 
-    def edge_gradient(self, *args: object, **more: object) -> tuple[Tensor, Tensor]:
+    def edge_gradient(self, *args: Any, **more: Any) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
 
     def record(self, **changes: str) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import permutations
 
 import numpy as np
@@ -15,7 +16,7 @@ from gossamer.verify import precision_recall, roc, roc_of_circuits
 from gossamer.verify.ground_truth import ROC, roc_of_ranking
 
 
-def ranking(values: list[float], true: list[int], counted: list[int] | None = None) -> ROC:
+def ranking(values: Sequence[float], true: list[int], counted: list[int] | None = None) -> ROC:
     mask = None if counted is None else np.array(counted, dtype=bool)
     return roc_of_ranking(np.array(values, dtype=float), np.array(true, dtype=bool), mask)
 
