@@ -48,7 +48,7 @@ def test_gradients_flow_and_eap_asks_for_the_same_numbers() -> None:
         row_metric(metric, ANSWER, WRONG)(logits).sum().backward()
         assert logits.grad is not None
         assert logits.grad.abs().sum(1).min() > 0
-        config = EAPConfig(metric=metric)  # type: ignore[arg-type]
+        config = EAPConfig(metric=metric)
         assert torch.equal(per_pair(config, batch, LOGITS), row_metric(metric, ANSWER, WRONG)(LOGITS))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ NUMBERS = [(1, -1), (2, -1), (10, 3), (4, -6)]
 EMPTY, WHOLE = np.zeros(3), np.array([1.0, 2.0, 3.0])
 
 
-def of(f: list[float] | np.ndarray, fractions: tuple[float, ...] = FRACTIONS) -> Curve:
+def of(f: Sequence[float] | np.ndarray, fractions: tuple[float, ...] = FRACTIONS) -> Curve:
     """The curve of circuits with these f, the same on every pair."""
     edges = np.array([round(1000 * k) for k in fractions])
     return curve_of(np.array(f)[None, :, None] * WHOLE, EMPTY, WHOLE, edges, fractions=fractions)

@@ -130,6 +130,9 @@ def test_random_circuits_have_the_size_of_the_circuit_and_fail() -> None:
         faithfulness(model, model.pairs, circuit_of(model, *np.flatnonzero(k)), seed=5).verdict for k in drawn[:10]
     ]
     assert verdicts == ["fail"] * 10
+    even = Additive(np.ones(graph.n_edges), NUMBERS)  # any circuit of that size does as well as this one
+    found = faithfulness(even, even.pairs, circuit_of(even, *range(10, graph.n_edges)))
+    assert (found.value, found.verdict) == (pytest.approx(252 / 262), "fail")
     with pytest.raises(BadInput, match="draw random circuits without connected"):
         random_kept(graph, np.arange(graph.n_edges) < 2, 20, seed=0, connected=True)
 
