@@ -33,15 +33,19 @@ def resampled_means(values: np.ndarray, seed: int = 0, draws: int = 2000) -> np.
 
 
 def ratio_of_means(
-    above: np.ndarray, below: np.ndarray, seed: int = 0, draws: int = 2000
-) -> tuple[np.ndarray, np.ndarray]:
-    """mean(above) / mean(below) over items: (values [..], their bootstrap draws [.., draws]).
+    above: np.ndarray, below: np.ndarray, seed: int = 0, draws: int = 2000, level: float = 0.95
+) -> tuple[float, tuple[float, float] | None]:
+    """Mean of `above` over mean of `below` ([pairs] both) with a bootstrap interval, the same pairs picked for both.
 
-    above: [.., items]; below: [items]. A draw takes the same items above and below. When it lies: where draws of the
-    lower mean come near 0 the ratio has no mean and the draws no useful spread; look at the interval of `below` first.
+    No interval (None) where that of the denominator contains 0: the ratio then has no bounds. Never clipped.
     """
-    x, y = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
-    return x.mean(-1) / y.mean(), resampled_means(x, seed, draws) / resampled_means(y, seed, draws)
+    value = float(above.mean() / below.mean()) if below.mean() else float("nan")
+    picks = np.random.default_rng(seed).integers(0, len(below), size=(draws, len(below)))
+    under = below[picks].mean(1)
+    low, high = quantile_interval(under, level)
+    if low <= 0 <= high:
+        return value, None
+    return value, quantile_interval(above[picks].mean(1) / under, level)
 
 
 def quantile_interval(draws: Sequence[float] | np.ndarray, level: float = 0.95) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from gossamer.errors import BadInput
 if TYPE_CHECKING:
     from torch import Tensor
 
-MIN_FITTING = 128  # pairs of a split that have to fit: with fewer, an accuracy has a standard error of over 4.4 points
+MIN_FITTING = 64  # pairs of a split that have to fit: with fewer, an accuracy has a standard error of over 6.2 points
 
 
 class TextTokenizer(Protocol):

@@ -12,7 +12,7 @@ from additive import Additive
 from gossamer.errors import BadInput
 from gossamer.graph import on_paths
 from gossamer.verify import curve, mib
-from gossamer.verify.curve import FRACTIONS, Curve, area, curve_of, ladder, order_of, smallest
+from gossamer.verify.curve import FRACTIONS, Curve, area, curve_of, ladder, smallest
 
 NUMBERS = [(1, -1), (2, -1), (10, 3), (4, -6)]
 EMPTY, WHOLE = np.zeros(3), np.array([1.0, 2.0, 3.0])
@@ -76,8 +76,9 @@ def test_the_rankings_of_an_additive_model() -> None:
     weights = rng.normal(1, 3, Additive([], NUMBERS).graph().n_edges)
     model = Additive(weights, NUMBERS)
     graph, scores = model.graph(), model.scores(-weights)  # ablating a needed edge lowers the metric
-    for ranking, key in (("needed", -weights), ("size", -np.abs(weights))):
-        found = curve(model, model.pairs, scores, ranking=ranking)  # type: ignore[arg-type]
+    for signed, key in ((True, -weights), (False, -np.abs(weights))):
+        found = curve(model, model.pairs, scores, signed=signed)
+        assert found.signed == signed
         for k, f, edges in zip(FRACTIONS, found.f, found.edges, strict=True):
             kept = on_paths(graph, np.argsort(key)[: int(k * graph.n_edges)])
             assert f == pytest.approx(weights[kept].sum() / weights.sum(), abs=1e-12)
@@ -110,14 +111,12 @@ def test_mibs_distance_is_lowest_for_the_right_ranking_and_a_wrong_one_fails() -
 def test_sizes_are_whole_edges_and_equal_circuits_run_once() -> None:
     model = Additive([1.0], NUMBERS)
     graph = model.graph()
-    order = order_of(model.scores(np.r_[-1.0, 2.0, np.zeros(graph.n_edges - 2)]), "needed")
-    assert order[:3].tolist() == [0, 2, 3]
-    assert order[-1] == 1
-    rungs = ladder(graph, order)
+    scores = model.scores(np.zeros(graph.n_edges))
+    rungs = ladder(scores)
     assert [int(r.sum()) for r in rungs[:2]] == [0, 0]  # a thousandth of this graph is no edge
     assert rungs[-1].all()
-    curve(model, model.pairs, model.scores(np.zeros(graph.n_edges)), random=0)
-    assert model.runs == len({r.tobytes() for r in ladder(graph, np.arange(graph.n_edges))})
+    curve(model, model.pairs, scores, random=0)
+    assert model.runs == len({r.tobytes() for r in rungs}) < len(rungs)
 
 
 def test_bad_input() -> None:
@@ -128,8 +127,6 @@ def test_bad_input() -> None:
             curve(model, model.pairs, scores, fractions=wrong)
     with pytest.raises(BadInput, match="0 or more random"):
         curve(model, model.pairs, scores, random=-1)
-    with pytest.raises(BadInput, match="ranking size or needed"):
-        curve(model, model.pairs, scores, ranking="best")  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="Expected the model the circuit was found in"):
         curve(model, model.pairs, model.scores(scores.values, model_sha256="1" * 64))
     assert model.runs == 0

@@ -89,7 +89,7 @@ def acdc(
 
 def metric_of(config: ACDCConfig, clean: Encoded, whole: Tensor) -> Callable[[Tensor], list[float]]:
     """Logits [trials, rows, vocab] -> the metric of each trial, lower being nearer to the whole model's logits."""
-    per_row = row_metric(config.metric, clean.answer, clean.wrong, whole)
+    per_row = row_metric(config.metric, clean, whole)
 
     def mean(logits: Tensor) -> Tensor:
         return per_row(logits).double().mean(-1)

@@ -25,8 +25,7 @@ from gossamer.record import Record
 from gossamer.registry import method
 from gossamer.scores import EdgeScores
 from gossamer.subject import ResidualSubject
-from gossamer.task import Encoded, Task
-from gossamer.task import sides as sides
+from gossamer.task import Encoded, Task, sides
 
 if TYPE_CHECKING:
     from gossamer.subject import Objective
@@ -67,7 +66,7 @@ def eap(
 
 def per_pair(config: EAPConfig, clean: Encoded, logits: Tensor) -> Tensor:
     """The metric of each clean prompt, from its logits [rows, vocab]."""
-    return row_metric(config.metric, clean.answer, clean.wrong)(logits)
+    return row_metric(config.metric, clean)(logits)
 
 
 def _total(config: EAPConfig, clean: Encoded, logits: Tensor) -> Tensor:

@@ -14,25 +14,23 @@ edges. A bootstrap of CMD sees noise as distance: near 0 its interval lies above
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from gossamer.ablation import Methodology
+from gossamer.ablation import of_edges
 from gossamer.errors import BadInput
-from gossamer.graph import Graph, on_paths
 from gossamer.metric import Metric
 from gossamer.scores import EdgeScores
 from gossamer.statistics import quantile_interval
 from gossamer.subject import ResidualSubject, require_model_of
 from gossamer.task import Encoded
-from gossamer.verify.faithfulness import RESAMPLE, Aggregate, faithfulness_of, metric_values, require_aggregate
+from gossamer.verify.edge_faithfulness import Aggregate, faithfulness_of, kept_edges, metric_values, require_aggregate
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 LEVEL = 0.9
-Ranking = Literal["size", "needed"]
 
 
 class Estimate(NamedTuple):
@@ -46,13 +44,14 @@ class Estimate(NamedTuple):
 class Curve:
     """f of nested circuits, ablated alike on the same pairs.
 
-    fractions, edges, f: [sizes], share of the edges asked for, edges left on paths, faithfulness (never clipped) with
-    intervals [sizes, 2]. area, distance: under f and under |1 - f| over the fraction; log_area: mean of f over the
-    logarithm of the fraction. reached: edges of the smallest circuit with f >= 0.9; stays: of the smallest from which
-    every larger one has it too; infinite if there is none. random: the curves of random rankings, f [rankings, sizes].
+    signed: whether the edges that the metric needs came first. fractions, edges, f: [sizes], share of the edges asked
+    for, edges left on paths, faithfulness (never clipped) with intervals [sizes, 2]. area, distance: under f and under
+    |1 - f| over the fraction; log_area: mean of f over the logarithm of the fraction. reached: edges of the smallest
+    circuit with f >= 0.9; stays: of the smallest from which every larger one has it too; infinite if there is none.
+    random: the curves of random rankings, f [rankings, sizes].
     """
 
-    ranking: str
+    signed: bool
     fractions: np.ndarray
     edges: np.ndarray
     f: np.ndarray
@@ -99,24 +98,15 @@ def smallest(f: np.ndarray, edges: np.ndarray, *, stays: bool, level: float = LE
     return np.where(good.any(-1), edges[good.argmax(-1)].astype(np.float64), np.inf)
 
 
-def order_of(scores: EdgeScores, ranking: Ranking) -> np.ndarray:
-    """Edges from first to last: `size`, largest |score| first; `needed`, most negative first (equal ones by number)."""
-    if ranking not in ("size", "needed"):
-        raise BadInput(f"Expected the ranking size or needed, got {ranking!r}.")
-    return np.argsort(-np.abs(scores.values) if ranking == "size" else scores.values, kind="stable")
-
-
-def ladder(graph: Graph, order: np.ndarray, fractions: Sequence[float] = FRACTIONS) -> np.ndarray:
-    """The first int(fraction * edges) edges of an order, less those on no path, bool [sizes, edges]."""
-    kept = np.zeros((len(fractions), graph.n_edges), dtype=bool)
-    for row, fraction in zip(kept, fractions, strict=True):
-        row[on_paths(graph, order[: int(fraction * graph.n_edges)])] = True
-    return kept
+def ladder(scores: EdgeScores, fractions: Sequence[float] = FRACTIONS, *, signed: bool = False) -> np.ndarray:
+    """The circuits of the first int(fraction * edges) edges, as `scores.top` cuts them, bool [sizes, edges]."""
+    graph = scores.graph
+    return kept_edges(graph, [scores.top(int(fraction * graph.n_edges), signed=signed) for fraction in fractions])
 
 
 def curve_of(
     values: np.ndarray, empty: np.ndarray, whole: np.ndarray, edges: np.ndarray, *,
-    fractions: Sequence[float] = FRACTIONS, ranking: str = "size", metric: Metric = "logit-difference",
+    fractions: Sequence[float] = FRACTIONS, signed: bool = False, metric: Metric = "logit-difference",
     aggregate: Aggregate = "ratio-of-means", seed: int = 0,
 ) -> Curve:  # fmt: skip
     """The curve from metrics: of a ranking's circuits and of random rankings' [1 + random, sizes, pairs], of the empty
@@ -130,7 +120,7 @@ def curve_of(
         return Estimate(float(of(f[0])), (float(low), float(high)))
 
     return Curve(
-        ranking=ranking, fractions=k, edges=edges, f=f[0], random=f[1:], n=len(whole),
+        signed=signed, fractions=k, edges=edges, f=f[0], random=f[1:], n=len(whole),
         intervals=np.array([quantile_interval(column) for column in draws[0]]),
         area=estimate(lambda y: area(y, k)), distance=estimate(lambda y: area(np.abs(1 - y), k)),
         log_area=estimate(lambda y: area(y, np.log(k)) / np.log(k[-1] / k[0])),
@@ -140,24 +130,43 @@ def curve_of(
 
 
 def curve(
-    model: ResidualSubject, pairs: Encoded, scores: EdgeScores, *, ranking: Ranking = "size",
+    model: ResidualSubject, pairs: Encoded, scores: EdgeScores, *, signed: bool = False,
     fractions: Sequence[float] = FRACTIONS, metric: Metric = "logit-difference",
-    aggregate: Aggregate = "ratio-of-means", method: Methodology = RESAMPLE, random: int = 3, seed: int = 0,
-    pairs_at_once: int = 16, progress: Callable[[int, int], None] | None = None,
+    aggregate: Aggregate = "ratio-of-means", value: str = "resample", training: Encoded | None = None,
+    random: int = 3, seed: int = 0, pairs_at_once: int = 16, progress: Callable[[int, int], None] | None = None,
 ) -> Curve:  # fmt: skip
     """Faithfulness of a ranking's circuits on pairs it was not made from, beside `random` random rankings.
 
-    One run per different circuit and `pairs_at_once` pairs. BadInput where the model does not do the task, or the
-    scores are of another model.
+    signed: the edges that the metric needs first, else those of largest score. value, training: of the ablation, see
+    gossamer.replacement. One run per different circuit and `pairs_at_once` pairs. BadInput where the model does not do
+    the task, or the scores are of another model.
     """
     require_aggregate(aggregate)
-    orders, empty, whole, edges = _values(
-        model, pairs, scores, (ranking,), tuple(fractions), metric, method, random, seed, pairs_at_once, progress
+    values, ends, edges = _values(
+        model,
+        pairs,
+        scores,
+        (signed,),
+        tuple(fractions),
+        metric,
+        value,
+        training,
+        random,
+        seed,
+        pairs_at_once,
+        progress,
     )
     return curve_of(
-        orders, empty, whole, edges[0], fractions=fractions, ranking=ranking, metric=metric, aggregate=aggregate,
+        values,
+        ends[0],
+        ends[1],
+        edges[0],
+        fractions=fractions,
+        signed=signed,
+        metric=metric,
+        aggregate=aggregate,
         seed=seed,
-    )  # fmt: skip
+    )
 
 
 def mib(
@@ -165,38 +174,39 @@ def mib(
     pairs_at_once: int = 16, progress: Callable[[int, int], None] | None = None,
 ) -> MIB:  # fmt: skip
     """CPR and CMD as MIB defines them, each from its own ranking of the same scores."""
-    both: tuple[Ranking, Ranking] = ("needed", "size")
-    orders, empty, whole, edges = _values(
-        model, pairs, scores, both, FRACTIONS, "logit-difference", RESAMPLE, random, seed, pairs_at_once, progress
-    )
+    both = (True, False)
+    values, ends, edges = _values(
+        model, pairs, scores, both, FRACTIONS, "logit-difference", "resample", None, random, seed, pairs_at_once,
+        progress,
+    )  # fmt: skip
     needed, size = (
-        curve_of(orders[[i, *range(2, 2 + random)]], empty, whole, edges[i], ranking=name, seed=seed)
-        for i, name in enumerate(both)
+        curve_of(values[[i, *range(2, 2 + random)]], ends[0], ends[1], edges[i], signed=signed, seed=seed)
+        for i, signed in enumerate(both)
     )
     return MIB(needed.area, size.distance, needed, size)
 
 
 def _values(
-    model: ResidualSubject, pairs: Encoded, scores: EdgeScores, rankings: Sequence[Ranking], k: tuple[float, ...],
-    metric: Metric, method: Methodology, random: int, seed: int, pairs_at_once: int,
+    model: ResidualSubject, pairs: Encoded, scores: EdgeScores, rankings: Sequence[bool], k: tuple[float, ...],
+    metric: Metric, value: str, training: Encoded | None, random: int, seed: int, pairs_at_once: int,
     progress: Callable[[int, int], None] | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """Metrics of the rankings' and of random rankings' circuits [rankings, sizes, pairs], of the empty circuit and of
-    the model [pairs], and the edges of each circuit [rankings, sizes]."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """Metrics of the rankings' (signed or not) and of random rankings' circuits [rankings, sizes, pairs], of the empty
+    circuit and of the model [2, pairs], and the edges of each circuit [rankings, sizes]."""
     if len(k) < 2 or not all(0 < a < b <= 1 for a, b in pairwise(k)):
         raise BadInput(f"Expected two or more growing fractions above 0 and up to 1, got {k}.")
     if random < 0:
         raise BadInput(f"Expected 0 or more random rankings, got {random}.")
     require_model_of(scores.record, model)
-    graph, rng = model.graph("head"), np.random.default_rng(seed)
+    how = of_edges(value, component="block" if scores.graph.layout.grain == "block" else "head")
+    graph, rng = model.graph(how.component), np.random.default_rng(seed)
     if scores.graph.layout != graph.layout or not np.array_equal(scores.graph.dst, graph.dst):
         raise BadInput(f"Expected scores of the {graph.n_edges} edges of {model.name}, got others; score this model.")
-    orders = [order_of(scores, ranking) for ranking in rankings]
-    orders += [rng.permutation(graph.n_edges) for _ in range(random)]
-    rungs = np.stack([ladder(graph, order, k) for order in orders])
+    rungs = [ladder(scores, k, signed=signed) for signed in rankings]
+    rungs += [ladder(replace(scores, values=rng.random(graph.n_edges)), k) for _ in range(random)]
     ends = np.repeat([[False], [True]], graph.n_edges, axis=1)
-    values = metric_values(
-        model, pairs, np.concatenate([ends, *rungs]), metric=metric, method=method, pairs_at_once=pairs_at_once,
-        progress=progress,
+    found = metric_values(
+        model, pairs, np.concatenate([ends, *rungs]), metric=metric, how=how, training=training, seed=seed,
+        pairs_at_once=pairs_at_once, progress=progress,
     )  # fmt: skip
-    return values[2:].reshape(len(orders), len(k), -1), values[0], values[1], rungs.sum(-1)
+    return found[2:].reshape(len(rungs), len(k), -1), found[:2], np.stack(rungs).sum(-1)

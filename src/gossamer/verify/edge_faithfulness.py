@@ -1,4 +1,4 @@
-"""How much of the model's metric does a circuit of heads keep when every edge outside it is ablated?
+"""How much of a metric does a circuit of edges keep when every edge outside it is ablated? Any metric, any circuits.
 
 f = (m(C) - m(empty)) / (m(M) - m(empty)), with m(C) the metric with the edges outside C ablated, m(empty) with all of
 them and m(M) with none (Miller et al. 2024, arXiv 2407.08734; Mueller et al. 2025, arXiv 2504.13151, section 3.1). By
@@ -21,19 +21,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gossamer.ablation import Methodology, methodology
+from gossamer.ablation import Methodology, of_edges
 from gossamer.circuit import Circuit
-from gossamer.errors import BadInput, Unsupported
+from gossamer.errors import BadInput
 from gossamer.evidence import Evidence, Null
 from gossamer.graph import Graph, on_paths
 from gossamer.metric import SIGNS, Metric, known_metric, row_metric
-from gossamer.statistics import bootstrap_interval, quantile_interval, ratio_of_means, resampled_means
+from gossamer.replacement import replacement
+from gossamer.statistics import bootstrap_interval, quantile_interval, resampled_means
 from gossamer.subject import ResidualSubject, require_model_of
 from gossamer.task import Encoded, sides
-from gossamer.verify.nulls import DRAWS, SAME_EDGES
+from gossamer.verify.nulls import DRAWS, SAME_EDGES, random_edge_circuits
 
 Aggregate = Literal["ratio-of-means", "mean-of-ratios"]
-RESAMPLE = methodology("acdc-resample")
+RESAMPLE = of_edges("resample")
 ON_PATHS = "random edges on paths, at least as many"
 
 
@@ -50,101 +51,81 @@ def kept_edges(graph: Graph, circuits: Sequence[Circuit]) -> np.ndarray:
     return kept
 
 
-def random_kept(graph: Graph, kept: np.ndarray, draws: int, seed: int, *, connected: bool = False) -> np.ndarray:
-    """Random circuits of the size of one (kept: bool [edges]) from the whole graph, bool [draws, edges].
+def random_connected(graph: Graph, kept: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """Random edges on paths from input to logits, the fewest that are at least as many as kept, bool [draws, edges].
 
-    As many edges into each kind of reader (`matrix`). connected: only edges on paths from input to logits, the fewest
-    that make up at least as many; the kinds are then drawn in the circuit's proportions and kept approximately.
+    Drawn from the kinds of readers (`matrix`) of the circuit, in its proportions; what lies on no path is then left
+    out, so that the proportions are kept only nearly. Head grain.
     """
-    rng = np.random.default_rng(seed)
+    rng, size = np.random.default_rng(seed), int(kept.sum())
     wanted = np.bincount(graph.matrix[kept], minlength=len(graph.matrices))
     found = np.zeros((draws, graph.n_edges), dtype=bool)
     for row in found:
-        place = np.full(graph.n_edges, np.inf)  # below 1 for as many edges of each kind as are wanted
+        place = np.full(graph.n_edges, np.inf)
         for kind in np.flatnonzero(wanted):
             own = np.flatnonzero(graph.matrix == kind)
             place[own] = rng.permutation(len(own)) / wanted[kind]
         order = np.argsort(place, kind="stable")[: np.isfinite(place).sum()]
-        row[_connected(graph, order, int(kept.sum())) if connected else order[: kept.sum()]] = True
+        if len(on_paths(graph, order)) < size:
+            raise BadInput(
+                f"Expected kinds of edges of which {size} can lie on paths from input to logits, these cannot; draw "
+                "random circuits without connected."
+            )
+        low, high = size, len(order)
+        while low < high:
+            middle = (low + high) // 2
+            enough = len(on_paths(graph, order[:middle])) >= size
+            low, high = (low, middle) if enough else (middle + 1, high)
+        row[on_paths(graph, order[:high])] = True
     return found
-
-
-def _connected(graph: Graph, order: np.ndarray, size: int) -> np.ndarray:
-    """Those on paths of the fewest first edges of an order of which at least `size` are."""
-    low, high = size, len(order)
-    if len(on_paths(graph, order)) < size:
-        raise BadInput(
-            f"Expected kinds of edges of which {size} can lie on paths from input to logits, these cannot; draw random "
-            "circuits without connected."
-        )
-    while low < high:
-        middle = (low + high) // 2
-        if len(on_paths(graph, order[:middle])) >= size:
-            high = middle
-        else:
-            low = middle + 1
-    return on_paths(graph, order[:high])
 
 
 @torch.no_grad()
 def metric_values(
     model: ResidualSubject, pairs: Encoded, kept: np.ndarray, *, metric: Metric = "logit-difference",
-    method: Methodology = RESAMPLE, pairs_at_once: int = 16, progress: Callable[[int, int], None] | None = None,
+    how: Methodology = RESAMPLE, training: Encoded | None = None, seed: int = 0, pairs_at_once: int = 16,
+    progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """The metric of each clean prompt with the edges outside each circuit ablated, float64 [circuits, pairs].
+    """The metric of each prompt that runs, under each circuit, float64 [circuits, pairs].
 
-    kept: bool [circuits, edges]; all True is the model, all False the empty circuit, which under resampling is the
-    counterfactual run. Equal circuits are run once. pairs_at_once: memory, no number changes with it beyond rounding.
-    progress(runs done, all runs).
+    kept: bool [circuits, edges]; with set `complement` all True is the model and all False the empty circuit, which
+    under resampling is the counterfactual run. `kl` is that to the whole model on the same prompt. Equal circuits are
+    run once. training: pairs that means, spreads and optimal constants are of, which those values need; seed: of noise.
+    pairs_at_once: memory, no number changes with it beyond rounding. progress(runs done, all runs).
     """
-    n_edges = model.graph("head").n_edges
+    known_metric(metric)
+    n_edges = model.graph(how.component).n_edges
     if kept.ndim != 2 or kept.shape[1] != n_edges or kept.dtype != bool:
         raise BadInput(f"Expected circuits as bool [circuits, {n_edges}], got {kept.dtype} {list(kept.shape)}.")
     if pairs_at_once < 1:
         raise BadInput(f"Expected at least 1 pair at once, got {pairs_at_once}.")
-    _require_known(method)
-    known_metric(metric)
+    if training is None and how.value not in ("resample", "zero"):
+        raise BadInput(f"Expected training pairs beside ablation by {how.value}, got none.")
+    base = replacement(model, pairs if training is None else training, how, seed=seed, pairs_at_once=pairs_at_once)
     first: dict[bytes, int] = {}
     which = np.array([first.setdefault(np.packbits(row).tobytes(), i) for i, row in enumerate(kept)])
+    shares = {i: torch.from_numpy((kept[i] == (how.set == "circuit")).astype(np.float32)) for i in first.values()}
+    bases = {i: base.fitted(share) for i, share in shares.items()}
     values = np.empty((len(kept), pairs.n_pairs))
     starts = range(0, pairs.n_pairs, pairs_at_once)
     done, runs = 0, len(starts) * len(first)
     for start in starts:
         stop = min(start + pairs_at_once, pairs.n_pairs)
-        clean, other = sides(pairs.pairs(start, stop))
-        reference = _reference(model, clean, other, method)
-
-        def logits(row: np.ndarray, clean: Encoded = clean, reference: Tensor = reference) -> Tensor:
-            found = model.patched(clean, torch.from_numpy(~row).to(reference), reference)
-            return found.float() if found.dtype in (torch.bfloat16, torch.float16) else found
-
-        whole = logits(np.ones(n_edges, dtype=bool)) if metric == "kl" else None
-        score = row_metric(metric, clean.answer, clean.wrong, whole)
-        for i in first.values():
-            values[i, start:stop] = score(logits(kept[i])).cpu().double().numpy()
+        clean, counterfactual = sides(pairs.pairs(start, stop))
+        run, other = (clean, counterfactual) if how.direction == "clean" else (counterfactual, clean)
+        reference = base(run, other)
+        whole = model.patched(run, torch.zeros(n_edges).to(reference), reference) if metric == "kl" else None
+        score = row_metric(metric, run, whole)
+        for i, share in shares.items():
+            to = reference if bases[i] is base else bases[i](run, other)
+            logits: Tensor = model.patched(run, share.to(to), to)
+            if logits.dtype in (torch.bfloat16, torch.float16):
+                logits = logits.float()
+            values[i, start:stop] = score(logits).cpu().double().numpy()
             done += 1
             if progress:
                 progress(done, runs)
     return values[which]
-
-
-def _require_known(method: Methodology) -> None:
-    """Unsupported unless the edges of heads outside a circuit are to be resampled or zeroed."""
-    known = (
-        (method.granularity, method.component, method.positions, method.direction, method.set)
-        == ("edge", "head", "all", "clean", "complement")
-    )  # fmt: skip
-    if not known or (method.value, method.reference) not in (("resample", "counterfactual"), ("zero", "none")):
-        raise Unsupported(
-            f"faithfulness under {method.as_dict()}", "only edges of heads outside a circuit are resampled or zeroed",
-            "acdc-resample",
-        )  # fmt: skip
-
-
-def _reference(model: ResidualSubject, clean: Encoded, other: Encoded, method: Methodology) -> Tensor:
-    """What ablated writes are replaced by, [writers, rows, pos, d]."""
-    written, _ = model.writes(other if method.value == "resample" else clean)
-    return written if method.value == "resample" else torch.zeros_like(written)
 
 
 def require_aggregate(name: str) -> None:
@@ -186,51 +167,57 @@ def faithfulness_of(
     """
     if why := why_undefined(empty, whole, metric, aggregate, seed):
         raise BadInput(f"Faithfulness is not defined: {why}; take prompts on which the model does the task.")
+    above, below = own - empty, whole - empty
     if aggregate == "mean-of-ratios":
-        ratios = (own - empty) / (whole - empty)
-        return ratios.mean(-1), resampled_means(ratios, seed)
-    return ratio_of_means(own - empty, whole - empty, seed)
+        return (above / below).mean(-1), resampled_means(above / below, seed)
+    return above.mean(-1) / below.mean(), resampled_means(above, seed) / resampled_means(below, seed)
 
 
-def faithfulness(
+def circuit_faithfulness(
     model: ResidualSubject, pairs: Encoded, circuit: Circuit, *, metric: Metric = "logit-difference",
-    aggregate: Aggregate = "ratio-of-means", method: Methodology = RESAMPLE, target: float = 0.9,
-    draws: int = DRAWS, connected: bool = False, seed: int = 0, pairs_at_once: int = 16,
+    aggregate: Aggregate = "ratio-of-means", value: str = "resample", training: Encoded | None = None,
+    target: float = 0.9, draws: int = DRAWS, connected: bool = False, seed: int = 0, pairs_at_once: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evidence:  # fmt: skip
     """f of a circuit on pairs that it was not found on, beside random, empty and full circuits.
 
-    Passes if the upper end of the interval reaches `target` and no random circuit does as well; `not measured` where f
-    is not defined. A circuit of another model is BadInput. connected: random circuits on paths (see random_kept).
+    Passes if f is in [target, 2 - target] and its whole interval above every random circuit; `not measured` where f is
+    not defined. A circuit of another model is BadInput. value, training: of the ablation, see gossamer.replacement.
+    connected: random circuits on paths (see random_connected), a harder null than any edges.
     """
     if draws < DRAWS:
         raise BadInput(f"Expected at least {DRAWS} random circuits, got {draws}.")
     require_aggregate(aggregate)
     require_model_of(circuit.record, model)
-    graph = model.graph("head")
-    (own,) = kept_edges(graph, [circuit])
-    random = random_kept(graph, own, draws, seed, connected=connected)
-    kept = np.concatenate([own[None], np.zeros_like(own)[None], np.ones_like(own)[None], random])
+    how = of_edges(value, component="block" if circuit.layout.grain == "block" else "head")
+    graph = model.graph(how.component)
+    own = kept_edges(graph, [circuit])
+    ends = np.repeat([[False], [True]], graph.n_edges, axis=1)
+    if connected:
+        random = random_connected(graph, own[0], draws, seed)
+    else:
+        random = kept_edges(graph, random_edge_circuits(circuit, graph, draws, seed, "edge"))
     values = metric_values(
-        model, pairs, kept, metric=metric, method=method, pairs_at_once=pairs_at_once, progress=progress
-    )
+        model, pairs, np.concatenate([own, ends, random]), metric=metric, how=how, training=training, seed=seed,
+        pairs_at_once=pairs_at_once, progress=progress,
+    )  # fmt: skip
     return evidence_of(
-        values, metric=metric, aggregate=aggregate, method=method, target=target, seed=seed,
+        values, metric=metric, aggregate=aggregate, how=how, target=target, seed=seed,
         null=ON_PATHS if connected else SAME_EDGES,
     )  # fmt: skip
 
 
 def evidence_of(
-    values: np.ndarray, *, metric: Metric, aggregate: Aggregate, method: Methodology, target: float = 0.9,
+    values: np.ndarray, *, metric: Metric, aggregate: Aggregate, how: Methodology, target: float = 0.9,
     seed: int = 0, null: str = SAME_EDGES,
 ) -> Evidence:  # fmt: skip
     """The verdict from the metric [circuits, pairs] of the circuit, the empty and the full one, and random ones."""
     own, empty, whole = values[:3]
-    claim, unit = f"faithfulness: the circuit alone keeps the model's {metric}", f"share kept, {aggregate}"
-    threshold = f"fails if the interval lies below {target:g} or any random circuit does as well"
+    claim, unit = f"faithfulness: the circuit alone keeps the model's {metric}", f"f ({aggregate} of {metric})"
+    threshold = f"fails outside {target:g} to {2 - target:g}, or if any random draw reaches the interval"
     if why := why_undefined(empty, whole, metric, aggregate, seed):
         return Evidence(
-            claim=claim, value=None, unit=unit, n=len(own), verdict="not measured", methodology=method.as_dict(),
+            claim=claim, value=None, unit=unit, n=len(own), verdict="not measured", methodology=how.as_dict(),
             threshold=threshold, seed=seed, note=f"Not measured: {why}.",
         )  # fmt: skip
     f, spread = faithfulness_of(values, empty, whole, metric=metric, aggregate=aggregate, seed=seed)
@@ -238,11 +225,11 @@ def evidence_of(
     nulls = [Null(name=null, value=float(f[3:].mean()), interval=quantile_interval(f[3:]), n=len(f) - 3)]
     for i, name in ((1, "empty circuit"), (2, "full circuit")):
         nulls.append(Null(name=name, value=float(f[i]), interval=intervals[i], n=len(own)))
-    good = intervals[0][1] >= target and f[0] > f[3:].max()
+    good = target <= f[0] <= 2 - target and intervals[0][0] > f[3:].max()
     note = f"{metric}: model {whole.mean():.4g}, circuit {own.mean():.4g}, empty circuit {empty.mean():.4g}."
     if intervals[0][0] > 1:
         note += " Above 1: the circuit leaves out edges that hold the metric down."
     return Evidence(
         claim=claim, value=float(f[0]), unit=unit, interval=intervals[0], n=len(own), nulls=tuple(nulls),
-        verdict="pass" if good else "fail", methodology=method.as_dict(), threshold=threshold, seed=seed, note=note,
+        verdict="pass" if good else "fail", methodology=how.as_dict(), threshold=threshold, seed=seed, note=note,
     )  # fmt: skip
