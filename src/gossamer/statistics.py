@@ -18,6 +18,20 @@ def bootstrap_interval(
     return float(np.quantile(means, tail)), float(np.quantile(means, 1 - tail))
 
 
+def resampled_means(values: np.ndarray, seed: int = 0, draws: int = 2000) -> np.ndarray:
+    """Means of values [.., items] over items drawn with replacement, [.., draws]; every row sees the same draws."""
+    x = np.asarray(values, dtype=np.float64)
+    n = x.shape[-1]
+    rng, block = np.random.default_rng(seed), max(1, 2**20 // n)
+    found = []
+    for start in range(0, draws, block):
+        size = min(block, draws - start)
+        picks = rng.integers(0, n, size=(size, n)) + n * np.arange(size)[:, None]
+        counts = np.bincount(picks.ravel(), minlength=n * size).reshape(size, n)
+        found.append(x @ (counts.T / n))
+    return np.concatenate(found, axis=-1)
+
+
 def ratio_of_means(
     above: np.ndarray, below: np.ndarray, seed: int = 0, draws: int = 2000, level: float = 0.95
 ) -> tuple[float, tuple[float, float] | None]:

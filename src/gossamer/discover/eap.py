@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from gossamer.errors import options
+from gossamer.metric import row_metric
 from gossamer.record import Record
 from gossamer.registry import method
 from gossamer.scores import EdgeScores
@@ -65,9 +66,7 @@ def eap(
 
 def per_pair(config: EAPConfig, clean: Encoded, logits: Tensor) -> Tensor:
     """The metric of each clean prompt, from its logits [rows, vocab]."""
-    values = logits.softmax(-1) if config.metric == "probability-difference" else logits
-    answer, wrong = clean.answer.to(values.device), clean.wrong.to(values.device)
-    return (values.gather(1, answer[:, None]) - values.gather(1, wrong[:, None]))[:, 0]
+    return row_metric(config.metric, clean)(logits)
 
 
 def _total(config: EAPConfig, clean: Encoded, logits: Tensor) -> Tensor:
