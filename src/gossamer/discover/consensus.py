@@ -1,10 +1,9 @@
 """How often an edge is in the circuit when the prompts are drawn again: inclusion probabilities and a consensus.
 
-Bootstrap (Efron 1979) over the training pairs, as Méloux, Portet and Peyrard 2025 (arXiv 2510.00845) do to show that
-circuits of EAP-IG vary between samples of one task. Any method by name: its scores are cut at `edges`, or its circuit is
-taken as it is. Where a method's score is a mean over pairs, as those of the EAP family say in their record, the model
-is run once per block of pairs and the resamples are weighted means of the blocks' scores; any other method runs on
-every resample.
+Bootstrap (Efron 1979) over the training pairs; with inputs drawn again Méloux, Portet and Peyrard 2025 show how little
+circuits of EAP-IG agree (arXiv 2510.00845). Any method by name: its scores are cut at `edges`, or its circuit is taken
+as it is. Where a method's score is a mean over pairs, as those of the EAP family say in their record, it is run once
+per block of pairs and the scores of a resample are means of its blocks'; any other method runs on every resample.
 
 When it lies: resampling varies the pairs of one task, not its wording: an edge in every resample may be in no circuit
 of other templates. A probability near 1 says that the method agrees with itself, not that it is right. The interval is
@@ -13,7 +12,7 @@ that of a probability from so many resamples, and does not shrink with more pair
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import NoneType
 from typing import Any, Literal, get_args, get_type_hints
@@ -90,12 +89,18 @@ def consensus(
     if config.edges > graph.n_edges:
         raise BadInput(f"Expected a cut of at most {graph.n_edges} edges, got {config.edges}.")
     run = _Run(model, model.fitting(task), config, graph, progress)
-    cut: Callable[[EdgeScores], Circuit] = lambda s: getattr(s, config.cut)(config.edges, signed=config.signed)  # noqa: E731
+
+    def cut(found: EdgeScores | Circuit) -> Circuit:
+        if isinstance(found, Circuit):
+            return found
+        take = found.greedy if config.cut == "greedy" else found.top
+        return take(config.edges, signed=config.signed)
+
     whole, block, draws = run.resampled()
     counts, agree = np.zeros(graph.n_edges), np.zeros(graph.n_edges)
     mean, squares = np.zeros(graph.n_edges), np.zeros(graph.n_edges)
     for number, found in enumerate(draws, 1):
-        values, circuit = _values(graph, found), cut(found) if isinstance(found, EdgeScores) else found
+        values, circuit = _values(graph, found), cut(found)
         counts[graph.numbers(circuit.src, circuit.dst, circuit.matrix)] += 1
         agree += np.sign(values) == np.sign(whole)
         away = values - mean
@@ -143,7 +148,7 @@ class _Run:
         self.own = options(kinds[0], config.options, f"set of options of {config.method}")
         self.pairs = task.train[: self.own.pairs]
         self.rng = np.random.default_rng(config.seed)
-        self.done, self.total = 0, config.resamples + 1
+        self.done, self.total = 0, 1
 
     def __call__(self, pairs: tuple[Example, ...]) -> EdgeScores | Circuit:
         own = self.own.model_copy(update={"pairs": len(pairs)})
@@ -161,6 +166,7 @@ class _Run:
         block = -(-n // most)
         first = self(self.pairs[:block])
         if not first.record.details.get("mean_over_pairs"):
+            self.total = self.done + (block < n) + self.config.resamples
             whole = first if block == n else self(self.pairs)
             draws = (self.rng.integers(0, n, size=n) for _ in range(self.config.resamples))
             return _values(self.graph, whole), 1, (self(tuple(self.pairs[i] for i in d)) for d in draws)
@@ -168,7 +174,9 @@ class _Run:
         self.total = len(blocks)
         table = np.stack([_values(self.graph, s) for s in (first, *(self(b) for b in blocks[1:]))])
         sizes = np.array([len(b) for b in blocks], dtype=np.float64)
-        counts = self.rng.multinomial(len(blocks), np.full(len(blocks), 1 / len(blocks)), size=self.config.resamples)
-        shares = (counts * sizes) / (counts * sizes).sum(1, keepdims=True)
-        make = (EdgeScores(graph=self.graph, values=w @ table, record=first.record) for w in shares)
-        return sizes / n @ table, block, make
+
+        def drawn() -> EdgeScores:
+            times = np.bincount(self.rng.integers(0, len(blocks), size=len(blocks)), minlength=len(blocks)) * sizes
+            return EdgeScores(graph=self.graph, values=times / times.sum() @ table, record=first.record)
+
+        return sizes / n @ table, block, (drawn() for _ in range(self.config.resamples))

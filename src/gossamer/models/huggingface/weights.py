@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -123,7 +123,7 @@ def _embedded(model: Decoder) -> Tensor:
         found.append(_wide(args[0] if args else kwargs["hidden_states"])[:, 0])
         raise _Reached
 
-    n_tokens = model.model.get_input_embeddings().num_embeddings
+    n_tokens = cast(nn.Embedding, model.model.get_input_embeddings()).num_embeddings
     handle = model.parts.layers[0].block.register_forward_pre_hook(stop, with_kwargs=True)
     try:
         for tokens in torch.arange(n_tokens, device=model.device).split(TOKENS_AT_ONCE):
