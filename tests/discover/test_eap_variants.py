@@ -132,7 +132,7 @@ def test_conductance_through_every_cut_is_the_change_of_the_metric(
     graph = model.graph("head")
     wanted = change(model, about, np.ones(graph.n_edges, dtype=bool))
     assert abs(wanted) > 1e-2
-    coarse, fine = (ceap(model, about, EAPIGConfig(steps=n)) for n in (8, 16))
+    coarse, fine = (ceap(model, about, EAPIGConfig(steps=n)) for n in (16, 32))
     for layer in range(3):
         inside = cut_at(graph, layer)
         sums = [float(s.values[inside].sum()) for s in (coarse, fine)]
@@ -181,7 +181,7 @@ def test_activations_out_of_a_sublayer_sum_to_the_effect_of_patching_it(llama: D
     for part in parts:
         wanted = change(llama, TASK, np.isin(np.arange(llama.graph().n_edges), part))
         sums = [float(s.values[part].sum()) for s in (coarse, fine, plain)]
-        assert limit(sums[0], sums[1]) == pytest.approx(wanted, rel=0.03)
+        assert limit(sums[0], sums[1]) == pytest.approx(wanted, rel=0.05)
         assert abs(sums[2] - wanted) > 4 * abs(sums[1] - wanted) > 0
 
 

@@ -86,8 +86,6 @@ def consensus(
     """
     config = config or ConsensusConfig()
     graph = model.graph("head")
-    if config.edges > graph.n_edges:
-        raise BadInput(f"Expected a cut of at most {graph.n_edges} edges, got {config.edges}.")
     run = _Run(model, model.fitting(task), config, graph, progress)
 
     def cut(found: EdgeScores | Circuit) -> Circuit:
@@ -141,11 +139,13 @@ class _Run:
     ) -> None:
         self.model, self.task, self.config, self.graph, self.progress = model, task, config, graph, progress
         self.function = method[config.method]
-        hint = get_type_hints(self.function).get("config")
-        kinds = [k for k in get_args(hint) if k is not NoneType and issubclass(k, BaseModel)]
+        hints = get_type_hints(self.function)
+        kinds = [k for k in get_args(hints.get("config")) if k is not NoneType and issubclass(k, BaseModel)]
         if not kinds or "pairs" not in kinds[0].model_fields:
             raise BadInput(f"Expected a method that takes a number of pairs, {config.method!r} does not; try eap-ig.")
         self.own = options(kinds[0], config.options, f"set of options of {config.method}")
+        if hints.get("return") is not Circuit and config.edges > graph.n_edges:
+            raise BadInput(f"Expected a cut of at most {graph.n_edges} edges, got {config.edges}.")
         self.pairs = task.train[: self.own.pairs]
         self.rng = np.random.default_rng(config.seed)
         self.done, self.total = 0, 1
@@ -165,7 +165,7 @@ class _Run:
         n, most = len(self.pairs), max(1, self.config.memory // (8 * self.graph.n_edges))
         block = -(-n // most)
         first = self(self.pairs[:block])
-        if not first.record.details.get("mean_over_pairs"):
+        if isinstance(first, Circuit) or not first.record.details.get("mean_over_pairs"):
             self.total = self.done + (block < n) + self.config.resamples
             whole = first if block == n else self(self.pairs)
             draws = (self.rng.integers(0, n, size=n) for _ in range(self.config.resamples))
