@@ -114,15 +114,16 @@ def test_little_memory_draws_blocks_of_pairs() -> None:
 
 def test_a_method_that_returns_circuits_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     def strong(model: ScalarDecoder, task: Task, config: EAPConfig | None = None) -> Circuit:
-        return eap(model, task, config).above(0.2)
+        return eap(model, task, config).above(0.2, connected=False)
 
     assert "eap" in method
     monkeypatch.setitem(method._known, "strong", strong)
     found = of(VARIED, PAIRS, method="strong", resamples=12)
-    whole = eap(VARIED, PAIRS).above(0.2)
+    whole = eap(VARIED, PAIRS).above(0.2, connected=False)
     kept = found.scores.graph.numbers(whole.src, whole.dst, whole.matrix)
     assert np.array_equal(np.flatnonzero(found.scores.values), kept)
     assert found.inclusion.values[kept].mean() > found.inclusion.values.mean()
+    assert found.circuit.n_edges == int((found.inclusion.values > 0.5).sum())
 
 
 @pytest.mark.parametrize(

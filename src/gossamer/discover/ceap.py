@@ -52,8 +52,13 @@ def ceap(
         for k in reversed(range(steps)):  # from the clean side: a run knows its own writes and those of the step after
             start = torch.lerp(reference[0], whole, k / steps)
             flow, after = model.edge_gradient(clean, after, objective, start=start)
-            total = -flow if total is None else total - flow
+            total = -wide(flow) if total is None else total - wide(flow)
         assert total is not None
         return total
 
     return scored(model, task, config, "ceap", score, progress)
+
+
+def wide(x: Tensor) -> Tensor:
+    """In float32 or more, so that a sum over steps loses nothing."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

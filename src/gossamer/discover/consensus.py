@@ -64,7 +64,8 @@ class Consensus:
 
     Arrays over the edges of the graph: interval [2, edges] of the inclusion (95%, Wilson), deviation: the standard
     deviation of the score over resamples, same_sign: the share of resamples in which the score has the sign it has in
-    `scores`. circuit: the edges above the probability asked for, each weighted with its inclusion.
+    `scores`. circuit: the edges above the probability asked for, each weighted with its inclusion; of a method that
+    returns scores, only those on a path of such edges.
     """
 
     scores: EdgeScores
@@ -118,7 +119,7 @@ def consensus(
         scores=EdgeScores(graph=graph, values=whole, record=record), inclusion=inclusion,
         interval=np.stack(wilson_interval(counts, config.resamples)),
         deviation=np.sqrt(squares / (config.resamples - 1)), same_sign=agree / config.resamples,
-        circuit=inclusion.above(config.probability),
+        circuit=inclusion.above(config.probability, connected=run.scored),
     )  # fmt: skip
 
 
@@ -148,7 +149,7 @@ class _Run:
             raise BadInput(f"Expected a cut of at most {graph.n_edges} edges, got {config.edges}.")
         self.pairs = task.train[: self.own.pairs]
         self.rng = np.random.default_rng(config.seed)
-        self.done, self.total = 0, 1
+        self.done, self.total, self.scored = 0, 0, True
 
     def __call__(self, pairs: tuple[Example, ...]) -> EdgeScores | Circuit:
         own = self.own.model_copy(update={"pairs": len(pairs)})
@@ -164,14 +165,15 @@ class _Run:
         """(numbers of all pairs, pairs per block, what each resample gives)."""
         n, most = len(self.pairs), max(1, self.config.memory // (8 * self.graph.n_edges))
         block = -(-n // most)
+        self.total = -(-n // block)
         first = self(self.pairs[:block])
-        if isinstance(first, Circuit) or not first.record.details.get("mean_over_pairs"):
+        self.scored = isinstance(first, EdgeScores)
+        if not self.scored or not first.record.details.get("mean_over_pairs"):
             self.total = self.done + (block < n) + self.config.resamples
             whole = first if block == n else self(self.pairs)
             draws = (self.rng.integers(0, n, size=n) for _ in range(self.config.resamples))
             return _values(self.graph, whole), 1, (self(tuple(self.pairs[i] for i in d)) for d in draws)
         blocks = [self.pairs[i : i + block] for i in range(0, n, block)]
-        self.total = len(blocks)
         table = np.stack([_values(self.graph, s) for s in (first, *(self(b) for b in blocks[1:]))])
         sizes = np.array([len(b) for b in blocks], dtype=np.float64)
 
