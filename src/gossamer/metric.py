@@ -6,12 +6,31 @@ z is the logit of a row's right answer minus that of its wrong one, [2 pairs]: r
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from gossamer.task import Encoded
+
 LN2 = math.log(2)
+
+
+def logit_difference(logits: Tensor, batch: Encoded) -> Tensor:
+    """The right answer's logit minus the wrong one's, [.., rows] of logits [.., rows, vocab]."""
+    return _of(logits, batch.answer) - _of(logits, batch.wrong)
+
+
+def _of(values: Tensor, tokens: Tensor) -> Tensor:
+    return values.gather(-1, tokens.to(values.device).expand(values.shape[:-1])[..., None])[..., 0]
+
+
+def divergence(whole: Tensor, logits: Tensor) -> Tensor:
+    """KL(whole || other) in nats over the vocabulary, [.., rows] of logits [.., rows, vocab]."""
+    target = whole.float().log_softmax(-1)
+    return (target.exp() * (target - logits.float().log_softmax(-1))).sum(-1)
 
 
 def task_loss_nats(z: Tensor) -> Tensor:

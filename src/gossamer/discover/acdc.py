@@ -24,12 +24,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from gossamer.circuit import Circuit
-from gossamer.discover.eap import Progress, sides
+from gossamer.discover.eap import Progress
 from gossamer.errors import options
 from gossamer.record import Record
 from gossamer.registry import method
 from gossamer.subject import ResidualSubject
-from gossamer.task import Encoded, Task
+from gossamer.task import Encoded, Task, sides
 
 if TYPE_CHECKING:
     from gossamer.subject import Ablations

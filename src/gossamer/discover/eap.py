@@ -24,7 +24,7 @@ from gossamer.record import Record
 from gossamer.registry import method
 from gossamer.scores import EdgeScores
 from gossamer.subject import ResidualSubject
-from gossamer.task import Encoded, Task
+from gossamer.task import Encoded, Task, sides
 
 if TYPE_CHECKING:
     from gossamer.subject import Objective
@@ -72,12 +72,6 @@ def per_pair(config: EAPConfig, clean: Encoded, logits: Tensor) -> Tensor:
 
 def _total(config: EAPConfig, clean: Encoded, logits: Tensor) -> Tensor:
     return per_pair(config, clean, logits).sum()
-
-
-def sides(batch: Encoded) -> tuple[Encoded, Encoded]:
-    """The clean rows and the counterfactual rows of pairs, both with the clean side's answers."""
-    clean, other = (Encoded(batch.tokens[i::2], batch.last[i::2], batch.answer[::2], batch.wrong[::2]) for i in (0, 1))
-    return clean, other
 
 
 def scored(
