@@ -40,13 +40,14 @@ def random_edges(
     config = config or RandomConfig()
     graph = model.graph("head")
     values = np.random.default_rng(config.seed).standard_normal(graph.n_edges)
-    return EdgeScores(graph=graph, values=values, record=untouched(model, task, "random", config, config.seed))
+    record = untouched(model, task, "random", "random, like the size", config, config.seed)
+    return EdgeScores(graph=graph, values=values, record=record)
 
 
-def untouched(model: ResidualSubject, task: Task, name: str, config: BaseModel, seed: int = 0) -> Record:
-    """The record of a baseline that looked at no prompt."""
+def untouched(model: ResidualSubject, task: Task, name: str, sign: str, config: BaseModel, seed: int = 0) -> Record:
+    """The record of a baseline that looked at no prompt. sign: what that of a score means."""
     model_hash, means_hash = model.hashes()
     return Record.now(
         method=name, config=config.model_dump(mode="json"), seed=seed, model=model.name, model_sha256=model_hash,
-        means_sha256=means_hash, task=task.name, task_version=task.version, details={"pairs": 0},
+        means_sha256=means_hash, task=task.name, task_version=task.version, details={"pairs": 0, "sign": sign},
     )  # fmt: skip

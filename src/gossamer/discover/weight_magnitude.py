@@ -13,10 +13,13 @@ a norm divides; a method that does not beat it has found large weights.
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 from gossamer.discover.eap import Progress
 from gossamer.discover.random_edges import untouched
+from gossamer.errors import options
 from gossamer.registry import method
 from gossamer.scores import EdgeScores
 from gossamer.subject import ResidualSubject
@@ -29,6 +32,11 @@ class WeightMagnitudeConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def weight_magnitude_config(**changes: Any) -> WeightMagnitudeConfig:
+    """The only options; any field is BadInput."""
+    return options(WeightMagnitudeConfig, changes, "set of options")
+
+
 @method("weight-magnitude")
 def weight_magnitude(
     model: ResidualSubject, task: Task, config: WeightMagnitudeConfig | None = None, *,
@@ -38,5 +46,5 @@ def weight_magnitude(
     from gossamer.models.huggingface.weights import composed_norms
 
     norms = composed_norms(model, progress)
-    record = untouched(model, task, "weight-magnitude", config or WeightMagnitudeConfig())
+    record = untouched(model, task, "weight-magnitude", "none, a size", config or WeightMagnitudeConfig())
     return EdgeScores(graph=model.graph("head"), values=norms, record=record)
