@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,35 @@ def test_greedy_circuits_reach_the_logits_and_are_largest_where_they_could_choos
     assert not _reaches(graph, indices(found, found.top(5, connected=False)))
     with pytest.raises(BadInput, match="Expected 0 to"):
         found.greedy(graph.n_edges + 1)
+
+
+def one_by_one(graph: Graph, sizes: np.ndarray, k: int) -> set[int]:
+    """Greedy growth as it is defined: look at every edge every time."""
+    starts, name = graph.layout.starts, {i: n for n, i in graph.layout.starts.items()}
+
+    def there(nodes: set[str], edge: int) -> bool:
+        node = name[int(graph.dst[edge])]
+        layer, _, group = node.partition(".g")
+        return node in nodes or (bool(group) and bool({f"{layer}.h{2 * int(group) + i}" for i in (0, 1)} & nodes))
+
+    nodes, chosen = {"logits"}, []
+    assert "logits" in starts
+    while len(chosen) < k:
+        open_ = [e for e in range(graph.n_edges) if e not in chosen and there(nodes, e)]
+        chosen.append(max(open_, key=lambda e: (sizes[e], -e)))
+        nodes.add(name[int(graph.src[chosen[-1]])])
+    return set(chosen)
+
+
+@pytest.mark.parametrize("graph", [PLAIN, GROUPED])
+@pytest.mark.parametrize("ties", [False, True])
+def test_greedy_is_what_growing_edge_by_edge_gives(graph: Graph, ties: bool) -> None:
+    for seed in range(3):
+        found = scores(graph, seed)
+        found = replace(found, values=np.round(found.values)) if ties else found
+        for k in (1, 5, 20, 60):
+            chosen = indices(found, found.greedy(k, connected=False))
+            assert set(chosen.tolist()) == one_by_one(graph, np.abs(found.values), k)
 
 
 def _reaches(graph: Graph, edges: np.ndarray) -> bool:

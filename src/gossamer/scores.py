@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,26 +98,37 @@ class EdgeScores:
         return self._circuit(self._grown(k, self._sizes(signed)), connected)
 
     def _grown(self, k: int, sizes: np.ndarray) -> np.ndarray:
-        into = np.argsort(self.graph.dst, kind="stable")
-        first = np.searchsorted(self.graph.dst[into], np.arange(self.graph.layout.n_nodes + 1))
-        shared = dict(group_links(self.graph.layout)[:, ::-1].tolist())  # head -> its key-value group
-        seen: set[int] = set()
-        queue: list[tuple[float, int]] = []
-
-        def reach(node: int) -> None:
+        """The first k edges in greedy order. A phase ends with the edge that brings a new node in; which edges are
+        taken in each follows from the ranks of those that end them."""
+        graph, none = self.graph, len(sizes)
+        rank = np.empty(none, dtype=np.int64)
+        rank[np.argsort(-sizes, kind="stable")] = np.arange(none)
+        into = np.argsort(graph.dst, kind="stable")
+        first = np.searchsorted(graph.dst[into], np.arange(graph.layout.n_nodes + 1))
+        shared = dict(group_links(graph.layout)[:, ::-1].tolist())  # head -> its key-value group
+        best = np.full(graph.layout.n_nodes, none)  # per source, of its edges into what is there
+        there = np.zeros(graph.layout.n_nodes, dtype=bool)
+        came: dict[int, int] = {}
+        ends: list[int] = []
+        node = graph.layout.starts["logits"]
+        while True:
+            there[node] = True
             for n in (node, shared.get(node, node)):
-                if n not in seen:
-                    seen.add(n)
-                    for e in into[first[n] : first[n + 1]].tolist():
-                        heapq.heappush(queue, (-float(sizes[e]), e))
-
-        reach(self.graph.layout.starts["logits"])
-        chosen: list[int] = []
-        while queue and len(chosen) < k:
-            edge = heapq.heappop(queue)[1]
-            chosen.append(edge)
-            reach(int(self.graph.src[edge]))
-        return np.array(chosen, dtype=np.int64)
+                if n not in came:
+                    came[n] = len(ends)
+                    edges = into[first[n] : first[n + 1]]
+                    np.minimum.at(best, graph.src[edges], rank[edges])
+            outside = np.where(there, none, best)
+            node = int(outside.argmin())
+            ends.append(int(outside[node]))
+            if ends[-1] == none:
+                break
+        phase = np.full(none, len(ends))
+        for n, since in came.items():
+            edges = into[first[n] : first[n + 1]]
+            phase[edges] = since + np.searchsorted(np.maximum.accumulate(ends[since:]), rank[edges])
+        order = np.lexsort((rank, phase))
+        return order[: min(k, int((phase < len(ends)).sum()))]
 
     def _check_size(self, k: int) -> None:
         if not 0 <= k <= len(self.values):
@@ -172,6 +182,7 @@ class EdgeScores:
             return "holds scores that are no numbers and have no order"
         if any(((a < 0) | (a >= n)).any() for a, n in zip(ends, sizes, strict=True)):
             return f"has edges beyond its {sizes[0]} nodes or its {sizes[2]} matrices"
-        if len(np.unique(np.ravel_multi_index(ends, sizes))) != self.graph.n_edges:
+        numbers = np.sort(np.ravel_multi_index(ends, sizes))
+        if (numbers[1:] == numbers[:-1]).any():
             return "has an edge twice"
         return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 
@@ -52,6 +53,20 @@ def quantile_interval(draws: Sequence[float] | np.ndarray, level: float = 0.95) 
     """The central `level` of null draws."""
     tail = (1 - level) / 2
     return float(np.quantile(draws, tail)), float(np.quantile(draws, 1 - tail))
+
+
+def wilson_interval(
+    successes: int | np.ndarray, n: int, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Wilson's interval of a probability (or of many) of which `n` independent trials succeeded `successes` times.
+
+    Wilson 1927. Unlike the normal interval it is not empty at 0 or n successes and stays within 0 and 1.
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share = np.asarray(successes, dtype=np.float64) / n
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
 
 
 def geometric_mean(values: Sequence[float] | np.ndarray) -> float:

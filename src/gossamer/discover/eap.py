@@ -97,7 +97,7 @@ def scored(
         means_sha256=means_hash, task=task.name, task_version=task.version,
         details={
             "pairs": pairs.n_pairs, "left_out": dict(task.left_out), "methodology": "acdc-resample",
-            "sign": "change of the metric when the edge is ablated",
+            "sign": "change of the metric when the edge is ablated", "mean_over_pairs": True,
         },
     )  # fmt: skip
     return EdgeScores(graph=graph, values=total / pairs.n_pairs, record=record)
