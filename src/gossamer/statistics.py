@@ -33,22 +33,6 @@ def resampled_means(values: np.ndarray, seed: int = 0, draws: int = 2000) -> np.
     return np.concatenate(found, axis=-1)
 
 
-def ratio_of_means(
-    above: np.ndarray, below: np.ndarray, seed: int = 0, draws: int = 2000, level: float = 0.95
-) -> tuple[float, tuple[float, float] | None]:
-    """Mean of `above` over mean of `below` ([pairs] both) with a bootstrap interval, the same pairs picked for both.
-
-    No interval (None) where that of the denominator contains 0: the ratio then has no bounds. Never clipped.
-    """
-    value = float(above.mean() / below.mean()) if below.mean() else float("nan")
-    picks = np.random.default_rng(seed).integers(0, len(below), size=(draws, len(below)))
-    under = below[picks].mean(1)
-    low, high = quantile_interval(under, level)
-    if low <= 0 <= high:
-        return value, None
-    return value, quantile_interval(above[picks].mean(1) / under, level)
-
-
 def quantile_interval(draws: Sequence[float] | np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """The central `level` of null draws."""
     tail = (1 - level) / 2

@@ -41,7 +41,7 @@ from gossamer.subject import ResidualSubject, require_model_of
 from gossamer.task import Task
 from gossamer.tasks import load_task
 from gossamer.verify import EdgeTrial, faithfulness, run_edge_checks
-from gossamer.verify.edge_trial import ends_of, outcome
+from gossamer.verify.edge_trial import edge_values
 
 if TYPE_CHECKING:
     from gossamer.models.huggingface import Decoder
@@ -198,13 +198,16 @@ def cut_of(
     if edges is not None:
         return scores.top(edges)
     batch, how = model.encode(task.train[:TRIAL_PAIRS]), of_edges()
-    empty, full = outcome(model, batch, batch, how, ends_of(scores.graph, scores.record)).gap.mean(1)
+    n = len(scores.values)
+
+    def gap(share: np.ndarray) -> float:
+        return float(edge_values(model, batch, share[None], how, ("logit-difference",)).mean())
+
+    empty, full = gap(np.ones(n)), gap(np.zeros(n))
 
     def value(size: int) -> float:
         circuit = scores.top(size)
-        if not circuit.n_edges:
-            return 0.0
-        return float((outcome(model, batch, batch, how, [circuit]).gap.mean() - empty) / (full - empty))
+        return (gap(circuit.shares(scores.graph, how)) - empty) / (full - empty) if circuit.n_edges else 0.0
 
     low, high = 0, 1
     while high < len(scores.values) and value(high) < f:

@@ -28,6 +28,7 @@ from gossamer.statistics import quantile_interval
 from gossamer.subject import ResidualSubject, require_model_of
 from gossamer.task import Encoded
 from gossamer.verify.edge_faithfulness import Aggregate, faithfulness_of, kept_edges, metric_values, require_aggregate
+from gossamer.verify.edge_trial import Progress
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 LEVEL = 0.9
@@ -133,7 +134,7 @@ def curve(
     model: ResidualSubject, pairs: Encoded, scores: EdgeScores, *, signed: bool = False,
     fractions: Sequence[float] = FRACTIONS, metric: Metric = "logit-difference",
     aggregate: Aggregate = "ratio-of-means", value: str = "resample", training: Encoded | None = None,
-    random: int = 3, seed: int = 0, pairs_at_once: int = 16, progress: Callable[[int, int], None] | None = None,
+    random: int = 3, seed: int = 0, pairs_at_once: int = 16, progress: Progress | None = None,
 ) -> Curve:  # fmt: skip
     """Faithfulness of a ranking's circuits on pairs it was not made from, beside `random` random rankings.
 
@@ -171,7 +172,7 @@ def curve(
 
 def mib(
     model: ResidualSubject, pairs: Encoded, scores: EdgeScores, *, random: int = 3, seed: int = 0,
-    pairs_at_once: int = 16, progress: Callable[[int, int], None] | None = None,
+    pairs_at_once: int = 16, progress: Progress | None = None,
 ) -> MIB:  # fmt: skip
     """CPR and CMD as MIB defines them, each from its own ranking of the same scores."""
     both = (True, False)
@@ -189,7 +190,7 @@ def mib(
 def _values(
     model: ResidualSubject, pairs: Encoded, scores: EdgeScores, rankings: Sequence[bool], k: tuple[float, ...],
     metric: Metric, value: str, training: Encoded | None, random: int, seed: int, pairs_at_once: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Metrics of the rankings' (signed or not) and of random rankings' circuits [rankings, sizes, pairs], of the empty
     circuit and of the model [2, pairs], and the edges of each circuit [rankings, sizes]."""

@@ -9,15 +9,13 @@ one way is faithful under that way first of all; a redundant mechanism makes a r
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from gossamer.ablation import Methodology
-from gossamer.evidence import Evidence, Null, Verdict
-from gossamer.statistics import bootstrap_interval, quantile_interval, ratio_of_means
+from gossamer.evidence import Evidence, Null
+from gossamer.statistics import bootstrap_interval, quantile_interval
+from gossamer.verify.edge_faithfulness import evidence_of
 from gossamer.verify.edge_trial import CIRCUIT, EMPTY, FULL, RANDOM, EdgeTrial
-from gossamer.verify.nulls import SAME_EDGES, SAME_HEADS
 
 ENDS = (("empty circuit", EMPTY), ("full circuit", FULL))
 
@@ -42,15 +40,9 @@ def restoration(trial: EdgeTrial, *, target: float) -> Evidence:
 
 
 def _near_one(trial: EdgeTrial, how: Methodology, target: float, claim: str) -> Evidence:
-    gap = trial.outcome(how).gap
-
-    def passes(value: float, ends: tuple[float, float], random: np.ndarray) -> bool:
-        return bool(target <= value <= 2 - target and ends[0] > random.max())
-
-    return _ratio(
-        trial, gap, gap[EMPTY], gap[FULL], passes=passes, claim=claim, methodology=how.as_dict(),
-        unit="f (ratio of means of the logit difference)",
-        threshold=f"fails outside {target:g} to {2 - target:g}, or if any random draw reaches the interval",
+    return evidence_of(
+        trial.outcome(how).gap, metric="logit-difference", aggregate="ratio-of-means", how=how, target=target,
+        seed=trial.seed, null=trial.null, claim=claim,
     )  # fmt: skip
 
 
@@ -60,12 +52,12 @@ def necessity(trial: EdgeTrial, *, target: float) -> Evidence:
     Passes if the whole interval is above a half while 97.5% of random circuits take away less than that.
     """
     how = trial.methodology("circuit")
-    gap = trial.outcome(how).gap
-    return _ratio(
-        trial, gap, gap[EMPTY], gap[FULL], claim="necessity: without the circuit the model does not do it",
-        unit="share of the logit difference lost", methodology=how.as_dict(),
+    return evidence_of(
+        -trial.outcome(how).gap, metric="logit-difference", aggregate="ratio-of-means", how=how, seed=trial.seed,
+        null=trial.null, claim="necessity: without the circuit the model does not do it",
+        unit="share of the logit difference lost",
         threshold="fails if the interval reaches down to 0.5 or random circuits of the same size reach it",
-        passes=lambda value, ends, random: ends[0] > 0.5 and quantile_interval(random)[1] < 0.5,
+        passes=lambda f, ends, random: bool(ends[0] > 0.5 and quantile_interval(random)[1] < 0.5),
     )  # fmt: skip
 
 
@@ -95,28 +87,6 @@ def divergence(trial: EdgeTrial, *, target: float) -> Evidence:
     )  # fmt: skip
 
 
-def _ratio(
-    trial: EdgeTrial, gap: np.ndarray, zero: np.ndarray, one: np.ndarray, *,
-    passes: Callable[[float, tuple[float, float], np.ndarray], bool], **fields: object,
-) -> Evidence:  # fmt: skip
-    """The place of a circuit's mean between those of two ends, with that of its nulls."""
-    whole = one - zero
-    value, ends = ratio_of_means(gap[CIRCUIT] - zero, whole, trial.seed)
-    if ends is None:
-        note = f"the two ends differ by {whole.mean():.3g} logits, not more than by chance: there is no ratio"
-        return Evidence.model_validate(
-            {**fields, "value": None, "n": len(whole), "verdict": "not measured", "seed": trial.seed, "note": note}
-        )
-    random = (gap[RANDOM] - zero).mean(1) / whole.mean()
-    nulls = [_random(trial, random)]
-    nulls += [Null(name=n, value=float((gap[i] - zero).mean() / whole.mean()), n=len(whole)) for n, i in ENDS]
-    verdict: Verdict = "pass" if passes(value, ends, random) else "fail"
-    return Evidence.model_validate({
-        **fields, "value": value, "interval": ends, "n": len(whole), "nulls": tuple(nulls), "verdict": verdict,
-        "seed": trial.seed,
-    })  # fmt: skip
-
-
 def _plain(trial: EdgeTrial, per_pair: np.ndarray, ends: tuple[float, float], **fields: object) -> Evidence:
     nulls = [_random(trial, per_pair[RANDOM].mean(1))]
     for name, i in ENDS:
@@ -129,8 +99,7 @@ def _plain(trial: EdgeTrial, per_pair: np.ndarray, ends: tuple[float, float], **
 
 
 def _random(trial: EdgeTrial, means: np.ndarray) -> Null:
-    name = SAME_HEADS if trial.granularity == "node" else SAME_EDGES
-    return Null(name=name, value=float(means.mean()), interval=quantile_interval(means), n=len(means))
+    return Null(name=trial.null, value=float(means.mean()), interval=quantile_interval(means), n=len(means))
 
 
 EDGE_BATTERY = {

@@ -8,16 +8,18 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gossamer.ablation import Direction, Methodology, Set, of_edges
 from gossamer.circuit import Circuit
+from gossamer.errors import BadInput
 from gossamer.graph import Graph
-from gossamer.metric import divergence, logit_difference
+from gossamer.metric import Metric, row_metric
 from gossamer.record import Record
 from gossamer.replacement import replacement
 from gossamer.subject import ResidualSubject
 from gossamer.task import Encoded, sides
-from gossamer.verify.nulls import DRAWS, random_edge_circuits
+from gossamer.verify.nulls import DRAWS, SAME_EDGES, SAME_HEADS, random_edge_circuits
 
 Progress = Callable[[int, int, float], None]
 
@@ -58,6 +60,10 @@ class EdgeTrial:
         component: Literal["head", "block"] = "block" if self.circuit.layout.grain == "block" else "head"
         return of_edges(self.value, set=set_, direction=direction, granularity=self.granularity, component=component)
 
+    @property
+    def null(self) -> str:
+        return SAME_HEADS if self.granularity == "node" else SAME_EDGES
+
     def graph(self) -> Graph:
         return self.model.graph(self.circuit.layout.grain)
 
@@ -69,11 +75,13 @@ class EdgeTrial:
 
     def _run(self, how: Methodology) -> EdgeOutcome:
         graph = self.graph()
-        random = random_edge_circuits(self.circuit, graph, self.draws, self.seed, self.granularity)
-        return outcome(
-            self.model, self.heldout, self.training, how, [self.circuit, *ends_of(graph, self.circuit.record), *random],
-            seed=self.seed, pairs_at_once=self.pairs_at_once, progress=self.progress,
-        )  # fmt: skip
+        circuits = [self.circuit, *ends_of(graph, self.circuit.record)]
+        circuits += random_edge_circuits(self.circuit, graph, self.draws, self.seed, self.granularity)
+        shares = np.stack([c.shares(graph, how) for c in circuits])
+        return EdgeOutcome(*edge_values(
+            self.model, self.heldout, shares, how, ("logit-difference", "kl"), training=self.training, seed=self.seed,
+            pairs_at_once=self.pairs_at_once, progress=self.progress,
+        ))  # fmt: skip
 
 
 def ends_of(graph: Graph, record: Record) -> list[Circuit]:
@@ -83,27 +91,44 @@ def ends_of(graph: Graph, record: Record) -> list[Circuit]:
 
 
 @torch.no_grad()
-def outcome(
-    model: ResidualSubject, pairs: Encoded, training: Encoded, how: Methodology, circuits: Sequence[Circuit], *,
-    seed: int = 0, pairs_at_once: int = 16, progress: Progress | None = None,
-) -> EdgeOutcome:  # fmt: skip
-    """Each of the circuits on the pairs under a methodology, [circuits, pairs]; see EdgeTrial for the rest."""
-    graph = model.graph(circuits[0].layout.grain)
-    shares = [torch.from_numpy(c.shares(graph, how)) for c in circuits]
-    base = replacement(model, training, how, seed=seed, pairs_at_once=pairs_at_once)
-    fitted = [base.fitted(s) for s in shares] if how.value == "optimal" else [base]
-    gap, kl = (np.empty((len(shares), pairs.n_pairs)) for _ in range(2))
-    for start in range(0, pairs.n_pairs, pairs_at_once):
+def edge_values(
+    model: ResidualSubject, pairs: Encoded, shares: np.ndarray, how: Methodology, metrics: Sequence[Metric], *,
+    training: Encoded | None = None, seed: int = 0, pairs_at_once: int = 16, progress: Progress | None = None,
+) -> np.ndarray:  # fmt: skip
+    """Metrics of each prompt that runs, under each of several ablations, float64 [metrics, ablations, pairs].
+
+    shares: [ablations, edges], 1 where an edge is ablated; equal ones are run once. `kl` is to the whole model on the
+    same prompt. training: pairs that means, spreads and optimal constants are of, which those values need; seed: of
+    noise. pairs_at_once: memory, no number changes with it beyond rounding. progress(runs done, all runs, mean of the
+    last metric under the first ablation).
+    """
+    if pairs_at_once < 1:
+        raise BadInput(f"Expected at least 1 pair at once, got {pairs_at_once}.")
+    if training is None and how.value not in ("resample", "zero"):
+        raise BadInput(f"Expected training pairs beside ablation by {how.value}, got none.")
+    base = replacement(model, pairs if training is None else training, how, seed=seed, pairs_at_once=pairs_at_once)
+    first: dict[bytes, int] = {}
+    which = np.array([first.setdefault(np.packbits(row > 0).tobytes(), i) for i, row in enumerate(shares)])
+    alphas = {i: torch.from_numpy(shares[i].astype(np.float32)) for i in first.values()}
+    bases = {i: base.fitted(alpha) for i, alpha in alphas.items()}
+    values = np.empty((len(metrics), len(shares), pairs.n_pairs))
+    starts = range(0, pairs.n_pairs, pairs_at_once)
+    done, runs = 0, len(starts) * len(alphas)
+    for start in starts:
         stop = min(start + pairs_at_once, pairs.n_pairs)
         clean, counterfactual = sides(pairs.pairs(start, stop))
         run, other = (clean, counterfactual) if how.direction == "clean" else (counterfactual, clean)
-        _, whole = model.writes(run)
-        reference = base(run, other) if len(fitted) == 1 else None
-        for number, share in enumerate(shares):
-            to = fitted[number](run, other) if reference is None else reference
-            logits = model.patched(run, share.to(to), to)
-            gap[number, start:stop] = logit_difference(logits, clean).double().cpu().numpy()
-            kl[number, start:stop] = divergence(whole, logits).double().cpu().numpy()
-        if progress:
-            progress(stop, pairs.n_pairs, float(kl[0, :stop].mean()))
-    return EdgeOutcome(gap, kl)
+        reference = base(run, other)
+        whole = model.patched(run, torch.zeros(shares.shape[1]).to(reference), reference) if "kl" in metrics else None
+        scores = [row_metric(metric, run, whole) for metric in metrics]
+        for i, alpha in alphas.items():
+            to = reference if bases[i] is base else bases[i](run, other)
+            logits: Tensor = model.patched(run, alpha.to(to), to)
+            if logits.dtype in (torch.bfloat16, torch.float16):
+                logits = logits.float()
+            for n, score in enumerate(scores):
+                values[n, i, start:stop] = score(logits).cpu().double().numpy()
+            done += 1
+            if progress:
+                progress(done, runs, float(values[-1, 0, :stop].mean()))
+    return values[:, which]
