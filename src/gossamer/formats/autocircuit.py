@@ -65,8 +65,8 @@ def read_task(path: Path, *, first: bool = False, seed: int = 0) -> Task:
         if bad:
             problems.append(f"prompt {place}: {', '.join(bad)}")
             continue
-        rows.append(Row(Example(clean=row["clean"], counterfactual=row["corrupt"], answer=answers["answers"],
-                                wrong_answer=answers["wrong_answers"], line=place)))  # fmt: skip
+        sides = {"clean": row["clean"], "counterfactual": row["corrupt"]}
+        rows.append(Row(place, Example(**sides, answer=answers["answers"], wrong_answer=answers["wrong_answers"])))
     taken = f"; of {cut} lists of answers only the first was taken" if cut else ""
     about = f"pairs of {path.name} (AutoCircuit); the wrong answer is what the metric compares with{taken}"
     return task_of(path, rows, problems, seed, about)

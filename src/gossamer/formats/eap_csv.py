@@ -84,8 +84,8 @@ def read_task(path: Path, tokenizer: Tokenizer | None, *, corrupted: str = "corr
             problems.append(f"line {line}: {', '.join(bad)}")
             continue
         (answer, _), (wrong, _) = answers
-        rows.append(Row(Example(clean=row["clean"], counterfactual=row[corrupted], answer=answer, wrong_answer=wrong,
-                                line=line)))  # fmt: skip
+        example = Example(clean=row["clean"], counterfactual=row[corrupted], answer=answer, wrong_answer=wrong)
+        rows.append(Row(line, example))
     about = f"pairs of {path.name} (EAP-IG); the wrong answer is what the metric compares with"
     return task_of(path, rows, problems, seed, about)
 

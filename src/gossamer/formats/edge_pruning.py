@@ -133,8 +133,9 @@ def read_task(path: Path, *, seed: int = 0) -> Task:
         if bad or not clean or not other or split is None:
             problems.append(f"line {line}: {', '.join(bad)}")
             continue
-        rows.append(Row(Example(clean=clean[1], counterfactual=other[1], answer=clean[2] + clean[3],
-                                wrong_answer=other[2] + other[3], line=line), split))  # fmt: skip
+        answer, wrong = clean[2] + clean[3], other[2] + other[3]
+        example = Example(clean=clean[1], counterfactual=other[1], answer=answer, wrong_answer=wrong)
+        rows.append(Row(line, example, split))
     return task_of(path, rows, problems, seed, f"pairs of {path.name} (Edge Pruning)")
 
 

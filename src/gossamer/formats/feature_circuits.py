@@ -31,7 +31,7 @@ def read_task(path: Path, *, seed: int = 0) -> Task:
                 f"line {line}: no text in {', '.join([*bad, *(['case'] if not isinstance(case, str) else [])])}"
             )
             continue
-        rows.append(Row(Example(**{ours: row[k] for k, ours in KEYS.items()}, template=case, line=line)))
+        rows.append(Row(line, Example(**{ours: row[k] for k, ours in KEYS.items()}, template=case)))
     return task_of(path, rows, problems, seed, f"pairs of {path.name} (feature-circuits)")
 
 

@@ -82,8 +82,13 @@ def several(problems: Sequence[str], shown: int = 8) -> str:
 
 
 class Row(NamedTuple):
-    """A pair of a prompts file and the split it is said to be in, empty where the file names none."""
+    """A pair, where it stands in its file, and the split that it is said to be in, empty where the file names none.
 
+    The example itself has no line: pairs that a model cannot be asked are then left out and counted (task.fitting),
+    where those of a user's own file have to be corrected.
+    """
+
+    line: int
     example: Example
     split: str = ""
 
@@ -132,7 +137,7 @@ def task_of(path: Path, rows: Sequence[Row], problems: Sequence[str], seed: int,
     stated = any(r.split for r in drawn)
     in_train = [(r.split != "heldout") if stated else k in halves for r, k in zip(drawn, keys, strict=True)]
     shared = {k for k, t in zip(keys, in_train, strict=True) if t}
-    twice = [str(r.example.line) for r, k, t in zip(drawn, keys, in_train, strict=True) if not t and k in shared]
+    twice = [str(r.line) for r, k, t in zip(drawn, keys, in_train, strict=True) if not t and k in shared]
     if twice:
         raise BadInput(f"Expected held-out pairs of {path} that are not training pairs too, rows {several(twice)} are.")
     train = tuple(r.example for r, t in zip(drawn, in_train, strict=True) if t)

@@ -119,10 +119,9 @@ class PerQueryHead:
 
     def sums(self, table: np.ndarray) -> np.ndarray:
         """[n edges of our graph] from a table: summed over the query heads of a group."""
-        total = np.zeros((len(self.shape.readers), len(self.writers)), dtype=np.float64)
-        np.add.at(total, self._ours, np.where(self.exists, table, 0).T)
-        writer, reader = self._places
-        return total[reader, writer]
+        first = np.searchsorted(self._ours, np.arange(len(self.shape.readers)))  # a group's columns are side by side
+        total = np.add.reduceat(np.where(self.exists, table, 0.0), first, axis=1)
+        return total[self._places]
 
     @cached_property
     def members(self) -> np.ndarray:
@@ -131,9 +130,8 @@ class PerQueryHead:
 
     def spread(self, values: np.ndarray) -> np.ndarray:
         """A table with an edge's value at each of its query heads, 0 where there is no edge."""
-        writer, reader = self._places
         table = np.zeros((len(self.writers), len(self.shape.readers)), dtype=values.dtype)
-        table[writer, reader] = values
+        table[self._places] = values
         return table[:, self._ours]
 
     def circuit(self, kept: np.ndarray, weights: np.ndarray | None, record: Record) -> Circuit:
@@ -159,9 +157,7 @@ class PerQueryHead:
                 f"{int(self.members[edges].sum())})"
             )
         if loose := len(edges) - len(on_paths(self.graph, edges)):
-            notes.append(
-                f"{loose} of its {len(edges)} edges lie on no path from input to logits and can change nothing"
-            )
+            notes.append(f"{loose} of its {len(edges)} edges are on no path from input to logits; they change nothing")
         values = np.full(len(edges), np.nan) if weights is None else self.sums(weights)[edges]
         record = record.model_copy(update={"details": {**record.details, "notes": notes}})
         return Circuit.from_edges(self.graph, edges, values, record=record)
