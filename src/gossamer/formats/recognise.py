@@ -34,10 +34,10 @@ KNOWN = (
 
 def recognise(path: Path) -> tuple[Kind, Any]:
     """(what kind of file it is, its content as far as it was read). BadInput for none that is known."""
-    head = read_bytes(path)[:16]
-    if head[8:9] == b"{":  # safetensors: eight bytes of length, then JSON
+    data = read_bytes(path)
+    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data):  # safetensors: a length, then JSON
         return "gossamer", None
-    if head.startswith((b"PK", b"\x80")):
+    if data.startswith((b"PK", b"\x80")):
         saved = load_weights_only(path)
         if isinstance(saved, dict) and "edges_in_graph" in saved:
             return "eap-ig-pt", saved
@@ -60,16 +60,16 @@ def recognise(path: Path) -> tuple[Kind, Any]:
         return "edge-pruning-prompts", None
     if lines.keys() >= {"clean", "counterfactual"}:
         raise BadInput(f"{path} is a file of pairs in gossamer's own form; give it as a task.")
-    data = parse_json(text, path)
-    keys = set(data) if isinstance(data, dict) else set()
-    if isinstance(data, list):
-        return "edge-pruning", data
+    found = parse_json(text, path)
+    if isinstance(found, list):
+        return "edge-pruning", found
+    keys = set(found) if isinstance(found, dict) else set()
     if "prompts" in keys:
         return "autocircuit-prompts", None
     if keys >= {"nodes", "links"}:
-        return "neuronpedia", data
+        return "neuronpedia", found
     if keys >= {"nodes", "edges"} or "cfg" in keys:
-        return "eap-ig", data
+        return "eap-ig", found
     raise _unknown(path, f"an object of {', '.join(sorted(keys)[:8]) or 'nothing'}")
 
 
