@@ -42,9 +42,10 @@ EAP_IG = """{"cfg": {"n_layers": 1, "n_heads": 1, "parallel_attn_mlp": false, "d
 
 
 @pytest.fixture(autouse=True)
-def no_git(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every record asks git twice, which takes longer than all else here."""
+def quick_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every record asks git and the installed packages, which takes longer than all else here."""
     monkeypatch.setattr("gossamer.record._git", lambda: ("", None))
+    monkeypatch.setattr("gossamer.record._versions", dict)
 
 
 def put(folder: Path, name: str, content: str | bytes) -> Path:

@@ -5,7 +5,7 @@ most 0.1, 0.2, 0.5, 1, 2, 5, 10, 20 and 50 % of the edges, counted per query hea
 of the negative logit difference, so that a positive one is an edge that the task needs.
 
 When it lies: a group's edge kept for one of its query heads comes in for all (heads.py): a nearly full circuit may then
-be over its limit, and it is written over it no more than it was read.
+be over its limit when it is written again, which is refused.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from gossamer.errors import BadInput, CorruptFile, nearest, require_new
 from gossamer.formats import eap_ig
 from gossamer.formats.files import several
 from gossamer.formats.heads import PerQueryHead
+from gossamer.formats.tables import circuit_of
 from gossamer.graph import Graph
 from gossamer.scores import EdgeScores
 
@@ -100,7 +101,8 @@ def read_circuits(folder: Path, graph: Graph) -> dict[float, Circuit]:
     if len(found.files) == 1:
         raise BadInput(f"{folder} holds one file of scores and no circuits; read its scores.")
     table = PerQueryHead.of(graph)
-    sizes = [int((eap_ig.read_content(p, table).kept & table.exists).sum()) for p in found.files]
+    contents = [eap_ig.read_content(p, table) for p in found.files]
+    sizes = [int((c.kept & table.exists).sum()) for c in contents]
     order = np.argsort(sizes, kind="stable").tolist()
     over = [
         f"{found.files[i].name} has {sizes[i]} edges, at most {limit(p, table.n_edges)} are {p:g} %"
@@ -108,7 +110,10 @@ def read_circuits(folder: Path, graph: Graph) -> dict[float, Circuit]:
     ]  # fmt: skip
     if over:
         raise CorruptFile(f"The circuits of {folder} are larger than MIB allows: {several(over)}.")
-    return {p: eap_ig.read_circuit(found.files[i], graph) for i, p in zip(order, PERCENT, strict=True)}
+    return {
+        p: circuit_of(contents[i], table, found.files[i], eap_ig.METHOD, None)
+        for i, p in zip(order, PERCENT, strict=True)
+    }  # fmt: skip
 
 
 def limit(percent: float, n_edges: int) -> int:
