@@ -16,7 +16,7 @@ from gossamer.graph import HeadShape, head_graph
 from gossamer.record import Record
 from gossamer.scores import EdgeScores
 
-GRAPH = head_graph(HeadShape(n_heads=6, n_groups=3, parallel=(False,) * 4))
+GRAPH = head_graph(HeadShape(n_heads=4, n_groups=2, parallel=(False,) * 8))
 N = PerQueryHead.of(GRAPH).n_edges
 RECORD = Record(method="test", config={}, seed=0)
 SCORES = EdgeScores(graph=GRAPH, values=np.random.default_rng(0).normal(size=GRAPH.n_edges), record=RECORD)
