@@ -181,6 +181,8 @@ def test_unsound_files_of_eap_ig(
         (EAP_IG.replace('"score": 1,', '"score": NaN,'), "NaN is no number"),
         (EAP_IG.replace("a0.h0<k>", "a0.h0<q>"), "'input->a0.h0<q>' occurs twice"),
         (EAP_IG[:-20], "not sound JSON"),
+        (EAP_IG.replace("\n", "") * 2, "Extra data"),
+        (EAP_IG.replace("\n", "") + "\n{}", "Extra data"),
     ],
 )
 def test_json_that_is_none(tmp_path: Path, text: str, says: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gossamer.circuit import Circuit
-from gossamer.errors import BadInput
+from gossamer.errors import BadInput, CorruptFile
 from gossamer.formats import autocircuit, eap_csv, eap_ig, edge_pruning, feature_circuits, mib, neuronpedia
 from gossamer.formats.files import parse_json, read_bytes, read_text
 from gossamer.formats.heads import PerQueryHead, edges_of
@@ -53,17 +53,22 @@ def recognise(path: Path) -> tuple[Kind, Any]:
         if "clean" in columns and columns & {"corrupted", "label", "correct_idx"}:
             return "eap-csv-prompts", None
         raise _unknown(path, f"text that begins with {first[:40]!r}")
-    lines = _object(first)
-    if "clean_prefix" in lines:
-        return "feature-circuits-prompts", None
-    if lines.keys() >= {"clean", "corrupted"}:
-        return "edge-pruning-prompts", None
-    if lines.keys() >= {"clean", "counterfactual"}:
-        raise BadInput(f"{path} is a file of pairs in gossamer's own form; give it as a task.")
-    found = parse_json(text, path)
+    unsound: CorruptFile | None = None
+    try:
+        found = parse_json(text, path)
+    except CorruptFile as error:
+        found, unsound = _object(first), error  # of JSON lines the first is an object of its own
     if isinstance(found, list):
         return "edge-pruning", found
     keys = set(found) if isinstance(found, dict) else set()
+    if "clean_prefix" in keys:
+        return "feature-circuits-prompts", None
+    if keys >= {"clean", "corrupted"}:
+        return "edge-pruning-prompts", None
+    if keys >= {"clean", "counterfactual"}:
+        raise BadInput(f"{path} is a file of pairs in gossamer's own form; give it as a task.")
+    if unsound:
+        raise unsound
     if "prompts" in keys:
         return "autocircuit-prompts", None
     if keys >= {"nodes", "links"}:

@@ -41,33 +41,40 @@ def content_of(edges: Mapping[str, Any], path: Path, table: PerQueryHead, **more
 
     An edge that is not listed is not kept. Errors: CorruptFile with every edge that cannot be.
     """
-    kept, scores = np.zeros(table.exists.shape, dtype=bool), np.zeros(table.exists.shape)
     problems: list[str] = []
-    scored = 0
+    places: list[tuple[int, int]] = []
+    inside: list[bool] = []
+    scores: list[float] = []
+    before = table.exists.sum(0).tolist()
     for name, info in edges.items():
         source, _, target = name.partition("->")
-        place = table.writers.get(source, -1), table.columns.get(target, -1)
-        if min(place) < 0 or not table.exists[place]:
+        row, column = table.writers.get(source), table.columns.get(target)
+        if row is None or column is None or row >= before[column]:
             problems.append(f"{name!r} is no edge of this model")
         elif not isinstance(info, dict) or not isinstance(info.get("in_graph"), bool):
             problems.append(f"{name} does not say whether it is in_graph")
         else:
-            kept[place] = info["in_graph"]
+            places.append((row, column))
+            inside.append(info["in_graph"])
             if "score" in info:
-                scored += 1
-                scores[place] = number(info["score"])
-                if not math.isfinite(scores[place]):
+                scores.append(number(info["score"]))
+                if not math.isfinite(scores[-1]):
                     problems.append(f"{name} has the score {info['score']!r}")
     if problems:
         raise CorruptFile(f"{path} has {len(problems)} edges that cannot be: {several(problems)}.")
     n = len(edges)
-    if scored not in (0, n):
-        raise CorruptFile(f"{path} scores {scored} of the {n} edges that it lists; it can score all or none.")
+    if len(scores) not in (0, n):
+        raise CorruptFile(f"{path} scores {len(scores)} of the {n} edges that it lists; it can score all or none.")
+    at = tuple(np.array(places, dtype=np.int64).reshape(-1, 2).T)
+    kept, values = np.zeros(table.exists.shape, dtype=bool), np.zeros(table.exists.shape)
+    kept[at] = inside
+    if scores:
+        values[at] = scores
     notes = list(more.pop("notes", ()))
     if n < table.n_edges:
         notes.append(f"the file lists {n} of the model's {table.n_edges} edges; the others are not in the circuit")
     return Content(
-        kept=kept, scores=scores if scored else None, complete=n == table.n_edges, notes=tuple(notes), **more
+        kept=kept, scores=values if scores else None, complete=n == table.n_edges, notes=tuple(notes), **more
     )
 
 
