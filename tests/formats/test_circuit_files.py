@@ -272,6 +272,18 @@ def test_written_scores_are_positive_where_the_task_needs_the_edge(tmp_path: Pat
         eap_ig.write_scores(scores, tmp_path / "s.pt", d_model=4)
 
 
+def test_a_file_of_ours_still_knows_its_model(tmp_path: Path) -> None:
+    record = Record(method="eap", config={}, seed=0, model="tiny", model_sha256="12ab", task="ioi", task_version="3")
+    circuit = Circuit.from_edges(ONE, np.arange(8), np.full(8, np.nan), record=record)
+    path = eap_ig.write_circuit(circuit, ONE, tmp_path / "c.json", d_model=8)
+    back = read_circuit(path, ONE)
+    assert np.isnan(back.weight).all()
+    assert (back.record.model_sha256, back.record.task, back.record.config["origin"]) == ("12ab", "ioi", "eap")
+    path.write_text(path.read_text().replace('"method": "eap"', '"method": 3'))
+    with pytest.raises(CorruptFile, match="damaged record"):
+        read_circuit(path, ONE)
+
+
 def test_blocks_of_both_kinds_have_no_place_in_eap_ig(tmp_path: Path) -> None:
     graph = head_graph(HeadShape(n_heads=1, n_groups=1, parallel=(True, False)))
     with pytest.raises(Unsupported, match="only some blocks are parallel"):

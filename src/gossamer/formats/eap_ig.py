@@ -23,12 +23,13 @@ import numpy as np
 import torch
 
 from gossamer.circuit import Circuit
-from gossamer.errors import BadInput, CorruptFile, Unsupported
+from gossamer.errors import BadInput, CorruptFile, Unsupported, one_line
 from gossamer.formats.files import parse_json, read_text, several, write_text
 from gossamer.formats.heads import PerQueryHead
 from gossamer.formats.tables import SIGNS, Content, Metric, circuit_of, content_of, scores_of
 from gossamer.graph import Graph, HeadShape
 from gossamer.models.authors import load_weights_only
+from gossamer.record import Record
 from gossamer.scores import EdgeScores
 
 METHOD = "read-eap-ig"
@@ -103,8 +104,18 @@ def from_json(data: Any, path: Path, table: PerQueryHead) -> Content:
     if own.get("scored") is False:
         edges = {k: {"in_graph": v.get("in_graph")} if isinstance(v, dict) else v for k, v in edges.items()}
     notes = [NODES] if any("score" in node for node in data["nodes"].values()) else []
-    metric = own.get("metric")
-    return content_of(edges, path, table, config=config, notes=notes, metric=metric if metric in SIGNS else None)
+    metric, origin = own.get("metric"), own.get("record")
+    return content_of(
+        edges, path, table, config=config, notes=notes, metric=metric if metric in SIGNS else None,
+        origin=_record(origin, path) if origin else None,
+    )  # fmt: skip
+
+
+def _record(data: Any, path: Path) -> Record:
+    try:
+        return Record.model_validate(data)
+    except ValueError as error:
+        raise CorruptFile(f"{path} has a damaged record of ours ({one_line(error)}).") from error
 
 
 def _check_nodes(nodes: Mapping[str, Any], path: Path, table: PerQueryHead) -> None:

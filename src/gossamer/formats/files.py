@@ -67,12 +67,20 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
-def record_of(method: str, path: Path, notes: Sequence[str], **config: Any) -> Record:
-    """Where a circuit or scores were read from; `notes` say what the file could not tell or what reading changed."""
+def record_of(
+    method: str, path: Path, notes: Sequence[str], origin: Record | None = None, **config: Any
+) -> Record:  # fmt: skip
+    """Where a circuit or scores were read from; `notes` say what the file could not tell or what reading changed.
+
+    origin: the record of ours that the file carries, whose model and task stay known.
+    """
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Record.now(
-        method=method, config={"file": path.name, "sha256": digest, **config}, seed=0, details={"notes": list(notes)}
-    )
+    config = {"file": path.name, "sha256": digest, **config}
+    about = {}
+    if origin is not None:
+        config["origin"] = origin.method
+        about = {k: getattr(origin, k) for k in ("model", "model_sha256", "means_sha256", "task", "task_version")}
+    return Record.now(method=method, config=config, seed=0, details={"notes": list(notes)}, **about)
 
 
 def several(problems: Sequence[str], shown: int = 8) -> str:

@@ -14,6 +14,7 @@ from gossamer.circuit import Circuit
 from gossamer.errors import BadInput, CorruptFile
 from gossamer.formats.files import record_of, several
 from gossamer.formats.heads import PerQueryHead
+from gossamer.record import Record
 from gossamer.scores import EdgeScores
 
 Metric = Literal["loss", "value"]
@@ -25,7 +26,8 @@ class Content:
     """Tables [writers, readers] of a file: kept (bool) and scores (None: it has none).
 
     complete: whether the file speaks of every edge; metric: whether its scores are of a loss or of a value, None where
-    it does not say; config: what else it says of itself; notes: what it cannot tell, and what reading left out.
+    it does not say; config: what else it says of itself; notes: what it cannot tell, and what reading left out;
+    origin: the record of ours that it carries.
     """
 
     kept: np.ndarray
@@ -34,6 +36,7 @@ class Content:
     metric: Metric | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    origin: Record | None = None
 
 
 def content_of(edges: Mapping[str, Any], path: Path, table: PerQueryHead, **more: Any) -> Content:
@@ -103,7 +106,9 @@ def circuit_of(content: Content, table: PerQueryHead, path: Path, method: str, m
     if content.scores is not None and known is None:
         notes.append("the sign of the weights is the file's, which does not say whether its metric was a loss")
     weights = None if content.scores is None else content.scores * SIGNS[known or "value"]
-    return table.circuit(content.kept, weights, record_of(method, path, notes, **content.config, metric=known))
+    return table.circuit(
+        content.kept, weights, record_of(method, path, notes, content.origin, **content.config, metric=known)
+    )
 
 
 def scores_of(content: Content, table: PerQueryHead, path: Path, method: str, metric: Metric | None) -> EdgeScores:
@@ -117,7 +122,7 @@ def scores_of(content: Content, table: PerQueryHead, path: Path, method: str, me
             "task needs (EAP-IG's demos and MIB attribute the negative logit difference), metric='value' if a "
             "negative one is."
         )
-    record = record_of(method, path, content.notes, **content.config, metric=known)
+    record = record_of(method, path, content.notes, content.origin, **content.config, metric=known)
     details = {**record.details, "sign": "change of the metric when the edge is ablated"}
     return EdgeScores(
         graph=table.graph, values=table.sums(content.scores * SIGNS[known]),
