@@ -122,6 +122,7 @@ def test_unknown_weights_stay_unknown(tmp_path: Path) -> None:
     [
         (lambda d: d["links"][0].pop("reads"), "does not say what it is read for"),
         (lambda d: d["links"][0]["reads"].update(q="x"), "has the weight 'x' for q"),
+        (lambda d: d["links"][0]["reads"].update(q=1e999), "Infinity is no number"),
         (lambda d: d["links"][0]["reads"].update(mlp=1.0), "links that are no edges"),
         (lambda d: d["nodes"][4].update(feature_type="attention head"), "0_3_1 .attention head. is no node"),
         (lambda d: d["nodes"].append({**d["nodes"][0], "node_id": "E_0_0", "jsNodeId": "x"}), "at several tokens"),

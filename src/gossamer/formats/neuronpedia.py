@@ -29,6 +29,7 @@ from gossamer.circuit import Circuit
 from gossamer.errors import BadInput, CorruptFile, Unsupported, one_line
 from gossamer.formats.files import parse_json, read_text, record_of, several, write_text
 from gossamer.formats.heads import edges_of, shape_of
+from gossamer.formats.tables import number
 from gossamer.graph import READS, Graph, HeadShape
 from gossamer.record import Record
 
@@ -138,7 +139,7 @@ def circuit_of(found: AttributionGraph, path: Path, graph: Graph) -> Circuit:
             problems.append(f"the link {link.source} to {link.target} does not say what it is read for (`reads`)")
             continue
         for part, weight in reads.items():
-            if weight is not None and (isinstance(weight, bool) or not isinstance(weight, int | float)):
+            if weight is not None and not math.isfinite(number(weight)):
                 problems.append(f"{link.source} to {link.target} has the weight {weight!r} for {part}")
                 continue
             edges.append((starts[places[link.source]], starts[places[link.target]], READS.index(part)))
