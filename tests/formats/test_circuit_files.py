@@ -432,7 +432,14 @@ def test_other_places_and_models(tmp_path: Path) -> None:
     assert alike(read_circuit(tmp_path, GROUPED), circuit)
     with pytest.raises(BadInput, match="Expected a circuit of this model's graph"):
         read_circuit(tmp_path, ONE)
-    with pytest.raises(BadInput, match="has no scores of all edges"):
+    with pytest.raises(CorruptFile, match="expected gossamer-edge-scores"):
         read_scores(tmp_path, GROUPED)
+    scores = EdgeScores(graph=GROUPED, values=np.arange(11.0), record=RECORD)
+    scores.save(tmp_path / "scores.safetensors")
+    assert np.array_equal(read_scores(tmp_path, GROUPED).values, scores.values)
+    with pytest.raises(BadInput, match="another model's graph"):
+        read_scores(tmp_path, ONE)
+    with pytest.raises(BadInput, match="has no scores of all edges"):
+        read_scores(put(tmp_path, "e.json", '[["m0", "resid_post"]]'), GROUPED)
     with pytest.raises(BadInput, match="has its own size"):
         read_circuit(tmp_path, GROUPED, size=3)

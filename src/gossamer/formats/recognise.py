@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from gossamer.circuit import Circuit
 from gossamer.errors import BadInput, CorruptFile
 from gossamer.formats import autocircuit, eap_csv, eap_ig, edge_pruning, feature_circuits, mib, neuronpedia
@@ -147,14 +149,29 @@ def read_scores(path: Path, graph: Graph, *, metric: Metric | None = None) -> Ed
     """The scores in a file, of all edges of this model's graph and in our sign; errors as `read_circuit`."""
     path = Path(path)
     if path.is_dir():
-        path, metric = _in_folder(path, metric)
+        own = path / "scores.safetensors"
+        path, metric = (own, metric) if own.is_file() else _in_folder(path, metric)
     kind, data = recognise(path)
+    if kind == "gossamer":
+        return _own_scores(path, graph)
     if kind not in METHODS:
         raise BadInput(f"{path} ({kind}) has no scores of all edges.")
     table = PerQueryHead.of(graph)
     content = _content(kind, data, path, table)
     eap_ig.require_edge_scores(content, path)
     return scores_of(content, table, path, METHODS[kind], metric)
+
+
+def _own_scores(path: Path, graph: Graph) -> EdgeScores:
+    scores = EdgeScores.load(path)
+    theirs = scores.graph
+    if theirs.layout != graph.layout or any(
+        not np.array_equal(getattr(theirs, k), getattr(graph, k)) for k in ("src", "dst", "matrix")
+    ):
+        raise BadInput(
+            f"{path} scores the edges of another model's graph ({theirs.n_edges}, this has {graph.n_edges})."
+        )
+    return scores
 
 
 def read_task(path: Path, tokenizer: eap_csv.Tokenizer | None = None, *, seed: int = 0) -> Task:
