@@ -64,7 +64,9 @@ def test_metric_values_by_hand_and_equal_circuits_run_once() -> None:
     model = Additive(WEIGHTS, NUMBERS)
     kept = kept_edges(model.graph(), [circuit_of(model, 0, 1), circuit_of(model), circuit_of(model, 0, 1)])
     seen: list[tuple[int, int]] = []
-    values = metric_values(model, model.pairs, kept, pairs_at_once=3, progress=lambda done, runs, _: seen.append((done, runs)))
+    values = metric_values(
+        model, model.pairs, kept, pairs_at_once=3, progress=lambda done, runs, _: seen.append((done, runs))
+    )
     by_hand = [9 * clean + 1 * other for clean, other in NUMBERS]
     assert values.tolist() == [by_hand, [10 * other for _, other in NUMBERS], by_hand]
     assert model.runs == 4
