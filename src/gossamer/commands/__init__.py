@@ -161,7 +161,7 @@ def consensus(model: str | Path, task: str | Path, **options: Any) -> EdgeReport
 
 
 def discover_edges(
-    method: str, model: str | Path, task: str | Path, *, edges: int | None = None, faithfulness: float = 0.9,
+    method: str, model: str | Path, task: str | Path, /, *, edges: int | None = None, faithfulness: float = 0.9,
     out: str | Path | None = None, device: str = "cpu", dtype: str = "float32", task_seed: int = 0,
     force: bool = False, progress: Steps | None = None, say: Say = _silent, **options: Any,
 ) -> EdgeReport:  # fmt: skip
