@@ -54,7 +54,9 @@ def activation_patching(
     pairs = model.encode(task.train[: config.pairs])
     sets = [edges_of(graph, name) for name, _ in layout.locations]
     found = ablated_alone(model, pairs, config, sets, progress)
-    record = record_of("activation-patching", config, model, task, pairs, sign=SIGN.format(what="node"), methodology="acdc-resample")
+    record = record_of(
+        "activation-patching", config, model, task, pairs, sign=SIGN.format(what="node"), methodology="acdc-resample"
+    )
     return Scores(layout=layout, values=found.mean(1), record=record, signed=True)
 
 

@@ -53,7 +53,9 @@ def edge_patching(
     task = model.fitting(task)
     pairs = model.encode(task.train[: config.pairs])
     found = ablated_alone(model, pairs, config, np.arange(graph.n_edges)[:, None], progress)
-    record = record_of("edge-patching", config, model, task, pairs, sign=SIGN.format(what="edge"), methodology="acdc-resample")
+    record = record_of(
+        "edge-patching", config, model, task, pairs, sign=SIGN.format(what="edge"), methodology="acdc-resample"
+    )
     return EdgeScores(graph=graph, values=found.mean(1), record=record)
 
 

@@ -38,6 +38,8 @@ from gossamer.task import Encoded, Task
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gossamer.models.huggingface import Decoder
+
 SIGN = "change of the metric when {receivers} get the node's counterfactual value: negative where the metric needs it"
 
 
@@ -56,7 +58,7 @@ def path_patching_config(**changes: Any) -> PathPatchingConfig:
 
 @method("path-patching")
 def path_patching(
-    model: ResidualSubject, task: Task, config: PathPatchingConfig | None = None, *, progress: Progress | None = None
+    model: Decoder, task: Task, config: PathPatchingConfig | None = None, *, progress: Progress | None = None
 ) -> Scores:
     """Per sender the change of the metric by its direct effect on the receivers, on the task's training pairs.
 
@@ -73,13 +75,15 @@ def path_patching(
     into = np.array([_reader_name(graph, e) in config.receivers for e in range(graph.n_edges)])
     senders = np.unique(graph.src[into])
     if config.through == "nothing" and not _hear_each_other(graph, into):  # ablating the sender's edges is then all
-        found = ablated_alone(model, pairs, config, [np.flatnonzero(into & (graph.src == s)) for s in senders], progress)
+        found = ablated_alone(
+            model, pairs, config, [np.flatnonzero(into & (graph.src == s)) for s in senders], progress
+        )
     else:
         found = _one_by_one(model, pairs, config, senders, into, progress)
     values = np.zeros(graph.layout.n_nodes)
     values[senders] = found.mean(1)
     sign = SIGN.format(receivers=", ".join(config.receivers))
-    record = record_of("path-patching", config, model, task, pairs, sign=sign)
+    record = record_of("path-patching", config, model, task, pairs, sign=sign, methodology="acdc-resample")
     return Scores(layout=graph.layout, values=values, record=record, signed=True)
 
 
@@ -167,7 +171,7 @@ def _step(graph: Graph, step: str) -> tuple[str, list[str]]:
 
 
 def _one_by_one(
-    model: ResidualSubject, pairs: Encoded, config: PathPatchingConfig, senders: np.ndarray, into: np.ndarray,
+    model: Decoder, pairs: Encoded, config: PathPatchingConfig, senders: np.ndarray, into: np.ndarray,
     progress: Progress | None,
 ) -> np.ndarray:  # fmt: skip
     """Change of the metric per sender [senders, pairs] where what the receivers read has to be held: a run per sender.

@@ -129,7 +129,7 @@ def _is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | Conv1D)
 
 
-def is_norm(module: nn.Module) -> bool:
+def _is_norm(module: nn.Module) -> bool:
     return "norm" in type(module).__name__.lower() and not list(module.children())
 
 
@@ -186,14 +186,14 @@ def anatomy(model: PreTrainedModel) -> Anatomy:
         raise Unsupported(f"the model {config.model_type}", f"it has {len(stack)} stacks of {n_layer} layers", _INSTEAD)
     blocks = list(stack[0])
     inside = {m for b in blocks for m in b.modules()}
-    leaves = [m for m in model.modules() if _is_linear(m) or is_norm(m)]
+    leaves = [m for m in model.modules() if _is_linear(m) or _is_norm(m)]
     returns: dict[nn.Module, int] = {}
     with recording([*leaves, *blocks], returns) as seen:
         model(probe_tokens(model), use_cache=False)
     d_head = _number(config, "head_dim") or d_model // heads
     finder = _Finder(config, seen, returns, heads, d_head, d_model)
     layers = tuple(finder.layer(block) for block in blocks)
-    final = [m for m in seen if is_norm(m) and m not in inside and same(seen[m][0], finder.residual)]
+    final = [m for m in seen if _is_norm(m) and m not in inside and same(seen[m][0], finder.residual)]
     if len(final) != 1 or not torch.equal(seen[final[0]][1], seen[head][0]):
         raise Unsupported(
             f"the model {config.model_type}", "what its layers write does not add up to what its final norm and its "
@@ -231,7 +231,7 @@ class _Finder:
             raise self._no(f"a layer has {len(attention)} parts called attention")
         own = {m for m in attention[0].modules() if _is_linear(m) and m in self.seen}
         others = [m for m in block.modules() if _is_linear(m) and m in self.seen and m not in own]
-        norms = [m for m in block.modules() if is_norm(m) and m in self.seen]
+        norms = [m for m in block.modules() if _is_norm(m) and m in self.seen]
         before = self.residual
         out, reads = self._split([m for m in attention[0].modules() if m in own], norms, before)
         attn_norm = self._norm_before(reads, norms, before)
@@ -330,7 +330,7 @@ def prove_rows(model: PreTrainedModel, parts: Anatomy) -> None:
     group = torch.arange(parts.n_heads) // (parts.n_heads // parts.n_groups)
     plain = _values(model, layer, tokens, None, 0)
     sizes = {r.rows.numel() for r in (layer.q, layer.k) if len(r.rows) > 1}
-    joint = any(is_norm(m) and cast(Tensor, m.weight).numel() in sizes for m in layer.attention.modules())
+    joint = any(_is_norm(m) and cast(Tensor, m.weight).numel() in sizes for m in layer.attention.modules())
     for name, reader in (("queries", layer.q), ("keys", layer.k), ("values", layer.v)):
         at = -1 if name == "queries" else 0
         for number, rows in enumerate(reader.rows):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gossamer.errors import BadInput, Unsupported
-from gossamer.models.huggingface.anatomy import Layer, Reader, is_norm, post_scale, same, weight_of
+from gossamer.models.huggingface.anatomy import Layer, Reader, _is_norm, post_scale, same, weight_of
 from gossamer.models.huggingface.decoder import Decoder, _Pass
 from gossamer.subject import Objective
 from gossamer.task import Encoded
@@ -64,7 +64,11 @@ def gradients(
         found, dropped = _recorded(decoder, batch, follow=True)
         total = objective(found.logits)
         names = [list(layer) for layer in found.layers]
-        flat = [found.start, found.logits, *(layer[n] for layer, ns in zip(found.layers, names, strict=True) for n in ns)]
+        flat = [
+            found.start,
+            found.logits,
+            *(layer[n] for layer, ns in zip(found.layers, names, strict=True) for n in ns),
+        ]
         sets = []
         for drop in range(len(found.layers)) if drop_each_layer else (None,):
             dropped[0] = drop
@@ -146,7 +150,9 @@ def _readers(layer: Layer) -> tuple[tuple[str, Reader], ...]:
 
 
 @torch.no_grad()
-def head_values_with(decoder: Decoder, batch: Encoded, clean: Activations, part: str, given: Activations) -> list[Tensor]:
+def head_values_with(
+    decoder: Decoder, batch: Encoded, clean: Activations, part: str, given: Activations
+) -> list[Tensor]:
     """z of every layer [rows, pos, heads, d_head] when all of its queries, keys or values come from another run.
 
     part: q, k or v, taken from `given`; the two others, and all that the layer reads, are those of the run `clean`.
@@ -221,7 +227,9 @@ def frozen(norm: nn.Module | None, x: Tensor) -> Frozen:
     eps = max(torch.finfo(x.dtype).eps, torch.finfo(torch.float32).eps)  # some norms round to float32 inside
     if float((found(x) + found.bias - given).abs().max()) > 64 * eps * (float(given.abs().max()) + 1):
         raise Unsupported(
-            f"the norm {type(norm).__name__}", "with its scale held it is not linear", "a model with LayerNorm or RMSNorm"
+            f"the norm {type(norm).__name__}",
+            "with its scale held it is not linear",
+            "a model with LayerNorm or RMSNorm",
         )
     return found
 
@@ -405,7 +413,7 @@ class _ScoreRun:
         def end(module: nn.Module, args: Any) -> None:
             raise Reached
 
-        inner = [m for m in self.layer.attention.modules() if is_norm(m)]
+        inner = [m for m in self.layer.attention.modules() if _is_norm(m)]
         with ExitStack() as stack:
             for m in dict.fromkeys((self.layer.q.linear, self.layer.k.linear)):
                 stack.callback(m.register_forward_hook(put).remove)
