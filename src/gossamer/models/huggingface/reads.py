@@ -386,7 +386,7 @@ class _ScoreRun:
         class Reached(Exception):
             pass
 
-        mode = _Softmax()
+        mode, measured = _Softmax(), set[nn.Module]()
 
         def put(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
             whole = out.reshape(*self.batch.tokens.shape, -1)
@@ -401,10 +401,14 @@ class _ScoreRun:
                     whole = whole.index_put(place, given.to(whole))
             return whole.view_as(out)
 
-        def hold(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+        def hold(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor | None:
+            if module in measured:
+                return None  # called by frozen()
             if module not in self.scales:
+                measured.add(module)
                 with torch.no_grad():
                     self.scales[module] = frozen(module, args[0])
+                measured.remove(module)
             return self.scales[module](args[0]) + self.scales[module].bias
 
         def begin(module: nn.Module, args: Any, kwargs: Any) -> None:
