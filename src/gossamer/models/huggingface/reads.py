@@ -95,9 +95,10 @@ def _recorded(decoder: Decoder, batch: Encoded, *, follow: bool) -> tuple[Activa
     def keep(number: int, name: str, droppable: bool = False) -> Hook:
         def hook(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
             found.layers[number][name] = out
+            given = out.clone()  # some models add in place later
             if droppable and follow:
-                out.register_hook(lambda g: torch.zeros_like(g) if dropped[0] == number else None)
-            return out.clone()  # some models add in place later
+                given.register_hook(lambda g: torch.zeros_like(g) if dropped[0] == number else None)
+            return given
 
         return hook
 
