@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from patching_helpers import BY_HAND, ROOT, by_hand, made, number_pairs
+from torch import nn
 from zoo import decoder
 
 from gossamer.discover import QueryKeyAttributionConfig, query_key_attribution, query_key_attribution_config
@@ -133,8 +134,22 @@ def test_what_cannot_be_asked_is_told() -> None:
     window = made("mistral", sliding_window=6)
     with pytest.raises(BadInput, match="outside its window"):
         query_key_attribution(window, number_pairs(length=9), QueryKeyAttributionConfig(head="a1.h1", key=0))
-    linear = d.parts.layers[1].q.linear
-    handle = linear.register_forward_hook(lambda m, args, out: out + out.square())
-    with pytest.raises(Unsupported, match="not linear in queries and keys"):
+
+
+class Squares(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + x.square()
+
+
+class SquaresNorm(Squares):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("inner", "says"), [(Squares(), "not linear in queries and keys"), (SquaresNorm(), "with its scale held")]
+)
+def test_an_attention_that_is_no_product_is_refused(inner: nn.Module, says: str) -> None:
+    d = made("qwen3")
+    d.model.model.layers[1].self_attn.q_norm = inner  # type: ignore[union-attr, index]
+    with pytest.raises(Unsupported, match=says):
         score_parts(d, sides(d.encode(TASK.train))[0], "a1.h1", 2, 1)
-    handle.remove()
