@@ -18,7 +18,6 @@ from what does not. Try what it finds by activation_patching.py.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,7 +70,7 @@ def attribution_patching(
         done = min(start + config.pairs_at_once, pairs.n_pairs)
         clean, other = sides(pairs.pairs(start, done))
         found = node_estimates(model, clean, other, config)
-        total += np.array([float(found[name].double().sum()) for name in layout.starts])
+        total += np.array([float(found[name].cpu().double().sum()) for name in layout.starts])
         if progress:
             progress(done, pairs.n_pairs, float(np.abs(total).max() / done))
     sign = SIGN.format(what="node")
@@ -81,10 +80,6 @@ def attribution_patching(
     return Scores(layout=layout, values=total / pairs.n_pairs, record=record, signed=True)
 
 
-def _total(config: EAPConfig, clean: Encoded, logits: Tensor) -> Tensor:
-    return per_pair(config, clean, logits).sum()
-
-
 def node_estimates(
     model: Decoder, clean: Encoded, other: Encoded, config: AttributionPatchingConfig
 ) -> dict[str, Tensor]:
@@ -92,7 +87,9 @@ def node_estimates(
     from gossamer.models.huggingface.reads import activations, gradients, head_values_with
 
     there = activations(model, other)
-    here, sets = gradients(model, clean, partial(_total, config, clean), drop_each_layer=config.grad_drop)
+    here, sets = gradients(
+        model, clean, lambda logits: per_pair(config, clean, logits).sum(), drop_each_layer=config.grad_drop
+    )
     exact = {p: head_values_with(model, clean, here, p, there) for p in ("q", "k")} if config.qk_fix else {}
     estimates = [_estimates(model, here, there, g, exact) for g in sets]
     if not config.grad_drop:

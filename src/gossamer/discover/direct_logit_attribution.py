@@ -102,13 +102,13 @@ def contributions(model: Decoder, clean: Encoded) -> tuple[np.ndarray, dict[str,
     out = logit_map(model, residual.x, logits)
     norm = frozen(model.parts.final_norm, residual.x)
     answer, wrong = (t.to(logits.device) for t in (clean.answer, clean.wrong))
-    direction = (out.weight[answer] - out.weight[wrong]).to(residual.x)
+    direction = (out.weight[answer] - out.weight[wrong]).to(residual.writes)
 
     def of(x: Tensor) -> np.ndarray:
-        return (x * direction).sum(-1).double().cpu().numpy()
+        return (x * direction).sum(-1).cpu().double().numpy()
 
     bias = logits.new_zeros(len(logits)) if out.bias is None else out.bias[answer] - out.bias[wrong]
     return of(norm(residual.writes)), {
         "attention output biases": of(norm(residual.biases)), "final norm": of(norm.bias),
-        "logits": bias.double().cpu().numpy(), "softcap": np.full(len(logits), out.cap),
+        "logits": bias.cpu().double().numpy(), "softcap": np.full(len(logits), out.cap),
     }  # fmt: skip

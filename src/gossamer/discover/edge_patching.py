@@ -93,7 +93,7 @@ def ablated_alone(
                 alpha[i, writer[own], reader[own]] = 1
             logits = runs.logits(alpha, int(first[trials[0]]))
             change = torch.stack([per_pair(config, clean, trial) - before for trial in logits])
-            found[trials, begin:end] = change.double().cpu().numpy()
+            found[trials, begin:end] = change.cpu().double().numpy()
             done += len(trials)
             if progress:
                 progress(done, len(sets) * len(batches), float(np.abs(found).max()))

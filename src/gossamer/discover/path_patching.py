@@ -150,7 +150,7 @@ def _route(graph: Graph, paths: Sequence[str]) -> _Route:
             f"{both[0]} is the first node of one path and a later node of another, and cannot have two values; patch "
             "these paths apart."
         )
-    alpha = np.ones(graph.n_edges)
+    alpha = np.ones(graph.n_edges, dtype=np.float32)
     sent = np.isin(graph.src, [starts[s] for s in senders])
     alpha[sent] = 0
     alpha[sorted(on)] = sent[sorted(on)]
@@ -194,12 +194,12 @@ def _one_by_one(
             reference = own.clone()
             reference[place[name]] = there[place[name]]
             if config.through == "mlps":
-                held = np.where(live & (graph.src != sender), 0.0, 1.0)
+                held = np.where(live & (graph.src != sender), 0, 1).astype(np.float32)
                 made = writes_under(model, clean, torch.from_numpy(held).to(reference), reference)
                 for m in mlps:
                     if m != name:
                         reference[place[m]] = made[place[m]]
-            found[i, begin:end] = _changed(model, clean, config, into.astype(float), reference, plain)
+            found[i, begin:end] = _changed(model, clean, config, into.astype(np.float32), reference, plain)
             if progress:
                 progress(b * len(senders) + i + 1, len(batches) * len(senders), float(np.abs(found).max()))
     return found
@@ -210,7 +210,7 @@ def _changed(
     model: ResidualSubject, clean: Encoded, config: EAPConfig, alpha: np.ndarray, reference: Tensor, plain: Tensor
 ) -> np.ndarray:
     logits = model.patched(clean, torch.from_numpy(alpha).to(reference), reference)
-    return (per_pair(config, clean, logits) - per_pair(config, clean, plain)).double().cpu().numpy()
+    return (per_pair(config, clean, logits) - per_pair(config, clean, plain)).cpu().double().numpy()
 
 
 def _batches(pairs: Encoded, config: EAPConfig) -> list[tuple[Encoded, Encoded, int, int]]:

@@ -128,16 +128,16 @@ def score_parts(model: Decoder, clean: Encoded, head: str, query: int, key: int)
     @torch.no_grad()
     def heard(residual: Residual, reader: Any, rows: int, whole: Tensor) -> Tensor:
         """What each writer adds to a query or key, and last what is left of it, [names, rows, d_head]."""
-        by_writer = frozen(part.attn_norm, residual.x)(residual.writes) @ reader.weight()[rows].T
+        by_writer = frozen(part.attn_norm, residual.x)(residual.writes) @ reader.weight()[rows].T.to(residual.writes)
         return torch.cat([by_writer, (whole - by_writer.sum(0))[None]])
 
     there = residual_at(model, clean, layer, at)
     q, k = heard(there[0], part.q, number, form.q), heard(there[1], part.k, group, form.k)
-    found = torch.einsum("ari,rij,brj->rab", q, form.matrix, k)
-    found[:, :, -1] += torch.einsum("ari,ri->ra", q, form.left)
-    found[:, -1, :] += torch.einsum("brj,rj->rb", k, form.right)
+    found = torch.einsum("ari,rij,brj->rab", q, form.matrix.to(q), k)
+    found[:, :, -1] += torch.einsum("ari,ri->ra", q, form.left.to(q))
+    found[:, -1, :] += torch.einsum("brj,rj->rb", k, form.right.to(k))
     found[:, -1, -1] += form.rest
-    return found.double().cpu().numpy(), form.cap
+    return found.cpu().double().numpy(), form.cap
 
 
 def _place(model: Decoder, head: str) -> tuple[int, int]:

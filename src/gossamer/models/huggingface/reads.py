@@ -72,7 +72,7 @@ def gradients(
         sets = []
         for drop in range(len(found.layers)) if drop_each_layer else (None,):
             dropped[0] = drop
-            grads = iter(torch.autograd.grad(total, flat, retain_graph=True))
+            grads = iter(torch.autograd.grad(total, flat, retain_graph=drop_each_layer))
             sets.append(Activations(
                 start=next(grads), logits=next(grads), layers=[{n: next(grads) for n in ns} for ns in names]
             ))  # fmt: skip
@@ -237,7 +237,8 @@ def frozen(norm: nn.Module | None, x: Tensor) -> Frozen:
 
 class Residual(NamedTuple):
     """What is read at one position of each row. writes: [writers, rows, d]; biases: [rows, d], the part of the residual
-    stream that no writer wrote (biases of attention's output maps); x: [rows, d], their sum."""
+    stream that no writer wrote (biases of attention's output maps, and roundings); x: [rows, d], their sum, in the
+    dtype of the model, the others at least in float32."""
 
     writes: Tensor
     biases: Tensor
@@ -249,10 +250,15 @@ def final_residual(decoder: Decoder, batch: Encoded) -> tuple[Residual, Tensor]:
     """(the residual stream that the final norm reads at the last tokens, the logits there [rows, vocab])."""
     writes, logits = decoder.writes(batch)
     seen = _input_of(decoder, batch, decoder.parts.final_norm)
-    rows = torch.arange(len(batch.last), device=writes.device)
-    at = (rows, batch.last.to(rows))
-    total = writes.sum(0)[at]
-    return Residual(writes[:, *at], seen[at] - total, seen[at]), logits
+    return _taken(writes, seen, batch.last), logits
+
+
+def _taken(writes: Tensor, seen: Tensor, position: Tensor) -> Residual:
+    """At a position of each row [rows], of [writers, rows, pos, d] and [rows, pos, d]."""
+    rows = torch.arange(len(seen), device=seen.device)
+    at = (rows, position.to(rows))
+    own = writes[:, *at].to(torch.promote_types(writes.dtype, torch.float32))
+    return Residual(own, seen[at] - own.sum(0), seen[at])
 
 
 def _input_of(decoder: Decoder, batch: Encoded, module: nn.Module) -> Tensor:
@@ -337,8 +343,8 @@ def score_form(decoder: Decoder, batch: Encoded, layer: int, head: int, query: T
     """The score of a head between positions `query` and `key` ([rows] each) of every row, norms of queries and keys at
     the scale that they have there.
 
-    Rotations, scales and ALiBi are the model's own: the form is its derivative, and proven by a run without query and
-    key. Unsupported for an attention whose softmax cannot be seen, or whose score is no such form.
+    Rotations, scales and ALiBi are the model's own: the form is its derivative, and proven by a run with another query
+    and key. Unsupported for an attention whose softmax cannot be seen, or whose score is no such form.
     """
     part = decoder.parts.layers[layer]
     group = head // (decoder.parts.n_heads // decoder.parts.n_groups)
@@ -356,10 +362,11 @@ def score_form(decoder: Decoder, batch: Encoded, layer: int, head: int, query: T
         left = by_q - torch.einsum("rij,rj->ri", matrix, k)
         right = by_k - torch.einsum("rij,ri->rj", matrix, q)
         rest = score.detach() - (q * by_q).sum(1) - (right * k).sum(1)
-        without = run.score(torch.zeros_like(q), torch.zeros_like(k))
+        elsewhere = run.score(2 * q, k / 2)
     scale = float(score.detach().abs().max()) + 1
     eps = max(torch.finfo(score.dtype).eps, torch.finfo(torch.float32).eps)
-    if max(float((without - rest).abs().max()), float((plain - score.detach()).abs().max())) > 1024 * eps * scale:
+    made = torch.einsum("ri,rij,rj->r", q, matrix, k) + 2 * (q * left).sum(1) + (right * k).sum(1) / 2 + rest
+    if max(float((elsewhere - made).abs().max()), float((plain - score.detach()).abs().max())) > 1024 * eps * scale:
         raise Unsupported(
             f"the attention of {decoder.name}", "its scores are not linear in queries and keys", "activation-patching"
         )
@@ -470,9 +477,4 @@ def residual_at(decoder: Decoder, batch: Encoded, layer: int, positions: Sequenc
     part = decoder.parts.layers[layer]
     seen = _input_of(decoder, batch, part.attn_norm or part.q.linear)
     writes = decoder.writes(batch)[0][: decoder.shape.written_before(layer)]
-    rows = torch.arange(len(seen), device=seen.device)
-    found = []
-    for position in positions:
-        at = (rows, position.to(rows))
-        found.append(Residual(writes[:, *at], seen[at] - writes[:, *at].sum(0), seen[at]))
-    return found
+    return [_taken(writes, seen, p) for p in positions]
