@@ -20,9 +20,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from gossamer.discover.eap import Progress, sides
+from gossamer.discover.edge_patching import record_of
 from gossamer.errors import options
 from gossamer.graph import Layout
-from gossamer.record import Record
 from gossamer.registry import method
 from gossamer.scores import Scores
 from gossamer.task import Encoded, Task
@@ -78,14 +78,7 @@ def direct_logit_attribution(
     values = np.zeros(layout.n_nodes)
     values[[layout.starts[w] for w in model.shape.writers]] = by_writer
     values[layout.starts[CONSTANT]] = sum(rest.values())
-    model_hash, means_hash = model.hashes()
-    record = Record.now(
-        method="direct-logit-attribution", config=config.model_dump(mode="json"), seed=0, model=model.name,
-        model_sha256=model_hash, means_sha256=means_hash, task=task.name, task_version=task.version,
-        details={
-            "pairs": pairs.n_pairs, "left_out": dict(task.left_out), "sign": SIGN, "constant": rest, "softcap": cap
-        },
-    )  # fmt: skip
+    record = record_of("direct-logit-attribution", config, model, task, pairs, sign=SIGN, constant=rest, softcap=cap)
     return Scores(layout=layout, values=values, record=record, signed=True)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from gossamer.discover.eap import EAPConfig, Progress, per_pair, sides
 from gossamer.errors import BadInput, options
@@ -108,7 +108,7 @@ def _chunks(first: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def record_of(
-    name: str, config: EAPConfig, model: ResidualSubject, task: Task, pairs: Encoded, *, sign: str, **details: Any
+    name: str, config: BaseModel, model: ResidualSubject, task: Task, pairs: Encoded, *, sign: str, **details: Any
 ) -> Record:
     """How scores of a method were made; pairs that the model cannot be asked were left out, as it says."""
     model_hash, means_hash = model.hashes()

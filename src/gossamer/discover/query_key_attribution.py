@@ -24,6 +24,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from gossamer.discover.eap import Progress, sides
+from gossamer.discover.edge_patching import record_of
 from gossamer.errors import BadInput, nearest, options
 from gossamer.record import Record
 from gossamer.registry import method
@@ -100,12 +101,7 @@ def query_key_attribution(
         total += found.sum(0)
         if progress:
             progress(done, pairs.n_pairs, float(np.abs(total).max() / done))
-    model_hash, means_hash = model.hashes()
-    record = Record.now(
-        method="query-key-attribution", config=config.model_dump(mode="json"), seed=0, model=model.name,
-        model_sha256=model_hash, means_sha256=means_hash, task=task.name, task_version=task.version,
-        details={"pairs": pairs.n_pairs, "left_out": dict(task.left_out), "sign": SIGN, "softcap": cap},
-    )  # fmt: skip
+    record = record_of("query-key-attribution", config, model, task, pairs, sign=SIGN, softcap=cap)
     return QueryKeyAttribution(names=names, values=total / pairs.n_pairs, record=record)
 
 
