@@ -17,13 +17,12 @@ from gossamer.discover.eap import sides
 from gossamer.discover.query_key_attribution import score_parts
 from gossamer.errors import BadInput, Unsupported
 from gossamer.models.huggingface import decoder_of
-from gossamer.models.huggingface.reads import score_form
+from gossamer.models.huggingface.attention_score import score_form
 
 TASK = number_pairs()
 ready = cache(made)
 FAMILIES = {
-    "gpt2": {}, "gptj": {}, "gpt_neox": {}, "opt": {}, "bloom": {}, "falcon": {}, "falcon alibi": {}, "llama": {},
-    "qwen3": {}, "gemma3": {}, "olmo2": {}, "phi": {"qk_layernorm": True},
+    "gpt2": {}, "gptj": {}, "bloom": {}, "falcon alibi": {}, "llama": {}, "qwen3": {}, "olmo2": {}, "phi": {"qk_layernorm": True},
     "gemma2": {"attn_logit_softcapping": 0.05},
 }  # fmt: skip
 

@@ -111,7 +111,8 @@ def score_parts(model: Decoder, clean: Encoded, head: str, query: int, key: int)
     names: the writers before the head's layer, and last the constant; a row is heard through the query, a column
     through the key.
     """
-    from gossamer.models.huggingface.reads import frozen, residual_at, score_form
+    from gossamer.models.huggingface.attention_score import score_form
+    from gossamer.models.huggingface.reads import frozen, residual_at
 
     layer, number = _place(model, head)
     at = [_positions(clean, "query", query), _positions(clean, "key", key)]
