@@ -22,7 +22,8 @@ from gossamer.models.huggingface.attention_score import score_form
 TASK = number_pairs()
 ready = cache(made)
 FAMILIES = {
-    "gpt2": {}, "gptj": {}, "bloom": {}, "falcon alibi": {}, "llama": {}, "qwen3": {}, "olmo2": {}, "phi": {"qk_layernorm": True},
+    "gpt2": {}, "gptj": {}, "bloom": {}, "falcon alibi": {}, "llama": {}, "qwen3": {}, "olmo2": {},
+    "phi": {"qk_layernorm": True},
     "gemma2": {"attn_logit_softcapping": 0.05},
 }  # fmt: skip
 
