@@ -82,3 +82,7 @@ class EdgeScores:
         if connected:
             chosen = on_paths(self.graph, chosen)
         return Circuit.from_edges(self.graph, chosen, self.values[chosen], record=self.record)
+
+    def above(self, threshold: float, *, connected: bool = True) -> Circuit:
+        """The edges of |score| at least `threshold` as a circuit; connected: as in `top`."""
+        return self.top(int((np.abs(self.values) >= threshold).sum()), connected=connected)

@@ -36,13 +36,17 @@ if TYPE_CHECKING:
 
 
 class ACDCConfig(BaseModel):
-    """threshold: in units of the metric, nats for `kl`, logits for `logit-difference`; pairs: of the training split."""
+    """threshold: in units of the metric, nats for `kl`, logits for `logit-difference`; pairs: of the training split.
+
+    order: in which a reader's writers are tried, the last first or the first first.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     threshold: float = Field(default=0.01, gt=0)
     metric: Literal["kl", "logit-difference"] = "kl"
     pairs: int = Field(default=32, gt=0)
+    order: Literal["reverse", "forward"] = "reverse"
 
 
 def acdc_config(**changes: Any) -> ACDCConfig:
@@ -67,6 +71,9 @@ def acdc(
     score = metric_of(config, clean, runs.clean)
     graph = model.graph("head")
     edges = np.arange(graph.n_edges)[::-1]  # a graph lists them reader by reader in the order of the forward pass
+    if config.order == "forward":
+        reader = np.cumsum(np.diff(graph.dst, prepend=graph.dst[0]).astype(bool) | np.diff(graph.matrix, prepend=0).astype(bool))
+        edges = np.argsort(-reader, kind="stable")
     search = _Search(runs, score, config.threshold)
     start = 0
     while start < len(edges):

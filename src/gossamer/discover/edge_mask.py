@@ -1,0 +1,148 @@
+"""Learned masks over edges: a hard-concrete mask each, trained to keep the model's answers with few edges.
+
+Masks on all edges at once: Edge Pruning of Bhaskar et al. 2024 (arXiv 2406.16778). One mask for all edges out of a node:
+Subnetwork Probing of Cao, Sanh and Rush 2021 (arXiv 2104.03514), as Conmy et al. 2023 run it beside ACDC. The masks are
+the hard-concrete ones of Louizos et al. 2018 (arXiv 1712.01312). A step samples a mask, gives every reader the
+counterfactual prompt's write for the part that the mask takes away, and descends
+
+    metric + penalty x (expected number of edges kept)        penalty: what an edge must be worth, as ACDC's threshold
+
+or, with a target size, metric + a gap + b gap^2 with gap = (expected share kept - share wanted), the share wanted falling to
+the target in the first half of the steps, and a and b ascending (Edge Pruning, equation 5).
+
+When it lies: of two edges of which either is enough one is dropped, by chance; an edge that the metric barely needs stays or
+goes by the penalty; few steps leave masks undecided (look at `undecided` in the record); a value that is the same in both
+prompts is invisible; with the metric logit-difference, edges that hold the difference down are dropped though they are used.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from gossamer.discover.eap import Progress, sides
+from gossamer.errors import BadInput, options
+from gossamer.mask import hard_concrete, probability_kept
+from gossamer.record import Record
+from gossamer.registry import method
+from gossamer.scores import EdgeScores
+from gossamer.subject import ResidualSubject
+from gossamer.task import Encoded, Task
+
+START = 2.0  # log alpha of every mask at first: 97% of the samples are not 0
+
+
+class EdgeMaskConfig(BaseModel):
+    """metric: KL(model || circuit) at the answer's position in nats, or the drop of the logit difference.
+
+    over: one mask per edge, or one per node for all edges out of it. penalty: per edge kept, in units of the metric;
+    target: edges to end with, in place of the penalty. lr: of Adam. pairs: of the training split; batch: pairs a step.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    metric: Literal["kl", "logit-difference"] = "kl"
+    over: Literal["edges", "nodes"] = "edges"
+    penalty: float = Field(default=0.01, ge=0)
+    target: int | None = Field(default=None, gt=0)
+    steps: int = Field(default=400, gt=0)
+    lr: float = Field(default=0.1, gt=0)
+    pairs: int = Field(default=64, gt=0)
+    batch: int = Field(default=16, gt=0)
+    seed: int = Field(default=0, ge=0)
+
+
+def edge_mask_config(**changes: Any) -> EdgeMaskConfig:
+    """The defaults with fields changed; a value out of range is BadInput."""
+    return options(EdgeMaskConfig, changes, "set of options")
+
+
+@method("edge-mask")
+def edge_mask(
+    model: ResidualSubject, task: Task, config: EdgeMaskConfig | None = None, *, progress: Progress | None = None
+) -> EdgeScores:
+    """How probable it is that each edge is kept, 0 to 1: `.above(0.5)` is the circuit, `.top(k)` one of another size.
+
+    progress(steps done, all steps, loss). The same seed gives the same numbers on the same machine. Errors: BadInput
+    for a target that is more than all edges.
+    """
+    config = config or EdgeMaskConfig()
+    task = model.fitting(task)
+    graph, pairs = model.graph("head"), model.encode(task.train[: config.pairs])
+    if config.target is not None and config.target > graph.n_edges:
+        raise BadInput(f"Expected a target of at most {graph.n_edges} edges, got {config.target}; give a smaller one.")
+    owner = np.unique(graph.src, return_inverse=True)[1] if config.over == "nodes" else np.arange(graph.n_edges)
+    log_alpha, losses = _train(model, pairs, owner, config, progress)
+    kept = probability_kept(log_alpha).double().cpu().numpy()[owner]
+    model_hash, means_hash = model.hashes()
+    record = Record.now(
+        method="edge-mask", config=config.model_dump(mode="json"), seed=config.seed, model=model.name,
+        model_sha256=model_hash, means_sha256=means_hash, task=task.name, task_version=task.version,
+        details={
+            "pairs": pairs.n_pairs, "left_out": dict(task.left_out), "methodology": "acdc-resample",
+            "sign": "none: the probability that the edge is kept",
+            "kept": int((kept >= 0.5).sum()), "undecided": int(((kept > 0.1) & (kept < 0.9)).sum()),
+            "loss_at_end": losses[-1],
+        },
+    )  # fmt: skip
+    return EdgeScores(graph=graph, values=kept, record=record)
+
+
+def loss_of(config: EdgeMaskConfig, clean: Encoded, whole: Tensor, logits: Tensor) -> Tensor:
+    """The metric, mean over rows: logits [rows, vocab] of the circuit against those of the whole model."""
+    whole, logits = whole.float(), logits.float()
+    if config.metric == "kl":
+        return F.kl_div(logits.log_softmax(-1), whole.log_softmax(-1), reduction="batchmean", log_target=True)
+    answer, wrong = (t.to(whole.device)[:, None] for t in (clean.answer, clean.wrong))
+    before, now = (x.gather(1, answer) - x.gather(1, wrong) for x in (whole, logits))
+    return (before - now).mean()
+
+
+def _train(
+    model: ResidualSubject, pairs: Encoded, owner: np.ndarray, config: EdgeMaskConfig, progress: Progress | None
+) -> tuple[Tensor, list[float]]:
+    """(log alpha of every mask, loss of every step). owner: the mask of each edge."""
+
+    @lru_cache(maxsize=1)
+    def prepared(start: int) -> tuple[Encoded, Tensor, Tensor]:
+        """Clean prompts, what they are ablated by, and the whole model's logits."""
+        clean, other = sides(pairs.pairs(start, min(start + config.batch, pairs.n_pairs)))
+        return clean, model.writes(other)[0], model.writes(clean)[1]
+
+    device, n = prepared(0)[1].device, len(owner)
+    index, sizes = torch.from_numpy(owner).to(device), torch.from_numpy(np.bincount(owner)).to(device).float()
+    log_alpha = torch.full((len(sizes),), START, device=device, requires_grad=True)
+    price = torch.zeros(2, device=device, requires_grad=True)
+    optimizers = [torch.optim.Adam([log_alpha], lr=config.lr)]
+    if config.target is not None:
+        optimizers.append(torch.optim.Adam([price], lr=config.lr, maximize=True))
+    generator, rng = torch.Generator().manual_seed(config.seed), np.random.default_rng(config.seed)
+    order: list[int] = []
+    losses: list[float] = []
+    for step in range(config.steps):
+        order = order or rng.permutation(np.arange(0, pairs.n_pairs, config.batch)).tolist()
+        clean, reference, whole = prepared(order.pop())
+        keep = hard_concrete(log_alpha, torch.rand(len(sizes), generator=generator).to(device))[index]
+        loss = loss_of(config, clean, whole, model.patched(clean, 1 - keep, reference))
+        losses.append(float(loss.detach()))
+        expected = (probability_kept(log_alpha) * sizes).sum()
+        if config.target is None:
+            loss = loss + config.penalty * expected
+        else:
+            wanted = n + min(1.0, 2 * step / config.steps) * (config.target - n)
+            gap = (expected - wanted) / n
+            loss = loss + price[0] * gap + price[1] * gap.square()
+        for o in optimizers:
+            o.zero_grad()
+        loss.backward()
+        for o in optimizers:
+            o.step()
+        if progress:
+            progress(step + 1, config.steps, losses[-1])
+    return log_alpha.detach(), losses
