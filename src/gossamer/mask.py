@@ -1,4 +1,4 @@
-"""Differentiable masks: over nodes with a trial axis (several masks train in one batched pass), and hard-concrete ones.
+"""Differentiable masks: Heaviside ones with a trial axis, several in one batched pass, and hard-concrete ones.
 
 Heaviside masks as in Gao et al. 2025, section A.5: m = H(tau), tau clamped to [-1, 1]; the backward pass replaces the
 step's derivative by that of a sigmoid at a temperature.
@@ -72,7 +72,7 @@ def apply_masks(masks: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Ca
     return edit
 
 
-# The hard-concrete distribution of Louizos, Welling and Kingma 2018 (arXiv 1712.01312), with the constants of that paper
+# Hard-concrete masks of Louizos, Welling and Kingma 2018 (arXiv 1712.01312), with that paper's constants
 TEMPERATURE, LOW, HIGH = 2 / 3, -0.1, 1.1
 
 

@@ -72,8 +72,9 @@ def acdc(
     graph = model.graph("head")
     edges = np.arange(graph.n_edges)[::-1]  # a graph lists them reader by reader in the order of the forward pass
     if config.order == "forward":
-        reader = np.cumsum(np.diff(graph.dst, prepend=graph.dst[0]).astype(bool) | np.diff(graph.matrix, prepend=0).astype(bool))
-        edges = np.argsort(-reader, kind="stable")
+        ends = np.stack([graph.dst, graph.matrix])
+        reader = np.diff(ends, prepend=ends[:, :1]).any(axis=0).cumsum()
+        edges = np.argsort(reader[-1] - reader, kind="stable")
     search = _Search(runs, score, config.threshold)
     start = 0
     while start < len(edges):

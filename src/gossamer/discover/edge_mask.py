@@ -1,18 +1,20 @@
-"""Learned masks over edges: a hard-concrete mask each, trained to keep the model's answers with few edges.
+"""Learned masks over edges: hard-concrete ones, trained to keep the model's answers with few edges.
 
-Masks on all edges at once: Edge Pruning of Bhaskar et al. 2024 (arXiv 2406.16778). One mask for all edges out of a node:
-Subnetwork Probing of Cao, Sanh and Rush 2021 (arXiv 2104.03514), as Conmy et al. 2023 run it beside ACDC. The masks are
-the hard-concrete ones of Louizos et al. 2018 (arXiv 1712.01312). A step samples a mask, gives every reader the
-counterfactual prompt's write for the part that the mask takes away, and descends
+A mask per edge: Edge Pruning of Bhaskar et al. 2024 (arXiv 2406.16778). One for all edges out of a node: Subnetwork
+Probing of Cao, Sanh and Rush 2021 (arXiv 2104.03514), as Conmy et al. 2023 run it beside ACDC. The masks are those of
+Louizos et al. 2018 (arXiv 1712.01312). A step samples them, gives every reader the counterfactual prompt's write for the
+part that its mask takes away, and descends
 
-    metric + penalty x (expected number of edges kept)        penalty: what an edge must be worth, as ACDC's threshold
+    metric + penalty x (expected number of edges kept)
 
-or, with a target size, metric + a gap + b gap^2 with gap = (expected share kept - share wanted), the share wanted falling to
-the target in the first half of the steps, and a and b ascending (Edge Pruning, equation 5).
+so the penalty is what an edge must be worth, as ACDC's threshold is. With a target size it descends the metric alone,
+all log alphas being lowered alike after a step until the expected number of edges kept is within a budget, which falls
+to the target in the first half of the steps (ours; the papers raise a multiplier until the size is met).
 
-When it lies: of two edges of which either is enough one is dropped, by chance; an edge that the metric barely needs stays or
-goes by the penalty; few steps leave masks undecided (look at `undecided` in the record); a value that is the same in both
-prompts is invisible; with the metric logit-difference, edges that hold the difference down are dropped though they are used.
+When it lies: of two edges of which either is enough both stay, as long as a sample may lose one of them, or one by
+chance; an edge that the metric barely needs stays or goes by the penalty; with few steps masks are undecided (the record
+counts them); a value that is the same in both prompts is invisible; with the metric logit-difference, edges that hold
+the difference down are dropped though the model uses them.
 """
 
 from __future__ import annotations
@@ -118,10 +120,7 @@ def _train(
     device, n = prepared(0)[1].device, len(owner)
     index, sizes = torch.from_numpy(owner).to(device), torch.from_numpy(np.bincount(owner)).to(device).float()
     log_alpha = torch.full((len(sizes),), START, device=device, requires_grad=True)
-    price = torch.zeros(2, device=device, requires_grad=True)
-    optimizers = [torch.optim.Adam([log_alpha], lr=config.lr)]
-    if config.target is not None:
-        optimizers.append(torch.optim.Adam([price], lr=config.lr, maximize=True))
+    optimizer = torch.optim.Adam([log_alpha], lr=config.lr)
     generator, rng = torch.Generator().manual_seed(config.seed), np.random.default_rng(config.seed)
     order: list[int] = []
     losses: list[float] = []
@@ -131,18 +130,26 @@ def _train(
         keep = hard_concrete(log_alpha, torch.rand(len(sizes), generator=generator).to(device))[index]
         loss = loss_of(config, clean, whole, model.patched(clean, 1 - keep, reference))
         losses.append(float(loss.detach()))
-        expected = (probability_kept(log_alpha) * sizes).sum()
         if config.target is None:
-            loss = loss + config.penalty * expected
-        else:
-            wanted = n + min(1.0, 2 * step / config.steps) * (config.target - n)
-            gap = (expected - wanted) / n
-            loss = loss + price[0] * gap + price[1] * gap.square()
-        for o in optimizers:
-            o.zero_grad()
+            loss = loss + config.penalty * (probability_kept(log_alpha) * sizes).sum()
+        optimizer.zero_grad()
         loss.backward()
-        for o in optimizers:
-            o.step()
+        optimizer.step()
+        if config.target is not None:
+            _within(log_alpha, sizes, n + min(1.0, 2 * (step + 1) / config.steps) * (config.target - n))
         if progress:
             progress(step + 1, config.steps, losses[-1])
     return log_alpha.detach(), losses
+
+
+@torch.no_grad()
+def _within(log_alpha: Tensor, sizes: Tensor, budget: float) -> None:
+    """Lower all log alphas alike, in place, until the expected number of edges kept is at most the budget."""
+    low, high = 0.0, 50.0
+    if float((probability_kept(log_alpha) * sizes).sum()) <= budget:
+        return
+    for _ in range(30):
+        middle = (low + high) / 2
+        enough = float((probability_kept(log_alpha - middle) * sizes).sum()) <= budget
+        low, high = (low, middle) if enough else (middle, high)
+    log_alpha.sub_(high)

@@ -1,23 +1,26 @@
 """Hand-compiled transformers: programs written into weights, so that the edges that matter are known beforehand.
 
-The residual stream's channels have names (`token`, `position`, ...). A head is given pairs of channels that attract each
-other and pairs that it moves; an MLP is given units. Everything that is not part of the program is noise: heads, MLPs and
-further channels of heads and units of MLPs that read every channel and write to channels (`noise`) that only noise reads.
+The residual stream's channels have names (`token`, `position`, ...). A head is given pairs of channels that attract
+each other and pairs that it moves; an MLP is given units. Everything that is not part of the program is noise: heads,
+MLPs and further channels of heads and units of MLPs that read every channel and write to channels (`noise`) that only
+noise reads.
 
 `Program.true_edges` derives the true edges from the weights, without a run and without any method of discovery:
 
-1. Backwards from the logits: a channel is live at a reader when it moves the logits through weights that are not zero. A
-   head's values read the rows of W_V W_O with a non-zero entry in a channel that is live after it; its queries and keys the
-   non-zero rows of W_Q W_K^T and its transpose, if its values are live; an MLP those of its units that write to such a channel.
-2. Forwards from the input: what each writer's write carries. Under zero ablation the channels in which it is not zero; under
-   resampling those in which it differs between the two prompts of a pair: the input's by its embeddings, a later
+1. Backwards from the logits: a channel is live at a reader when it moves the logits through weights that are not zero.
+   A head's values read the rows of W_V W_O with a non-zero entry in a channel that is live after it; its queries and
+   keys the non-zero rows of W_Q W_K^T and of its transpose, if its values are live; an MLP what those of its units
+   read that write to such a channel.
+2. Forwards from the input: what each writer's write carries. Under zero ablation the channels in which it is not zero;
+   under resampling those in which it differs between the two prompts of a pair: the input's by its embeddings, a later
    writer's when what it reads carries something.
 3. An edge is true when its writer carries a channel that is live at its reader.
 
-The tests ablate every edge alone on every input: the true edges are those that change the logits. An edge that is
-constant in all prompts (a position, a marker) is therefore true under zero ablation and not under resampling.
+The tests ablate every edge alone, on many inputs: the true edges are those that change the logits, and no other changes
+any. An edge that is the same in all prompts (a position, a marker) is therefore true under zero ablation and not under
+resampling.
 
-No norms, ReLU, scores over the square root of d_head as usual. Float64.
+No norms; ReLU; attention scores over the square root of d_head as usual; float64.
 """
 
 from __future__ import annotations
@@ -321,10 +324,11 @@ def true_edges(model: CompiledModel, pairs: Encoded | None = None) -> np.ndarray
 def _input(w: Mapping[str, np.ndarray], pairs: Encoded | None) -> np.ndarray:
     """Channels [d] that the input carries."""
     if pairs is None:
-        return np.concatenate([w["embed"], w["positions"]]).any(0)
+        return np.asarray(np.concatenate([w["embed"], w["positions"]]).any(axis=0))
     tokens = pairs.tokens.cpu().numpy()
     used = np.arange(tokens.shape[1]) <= pairs.last.cpu().numpy()[::2, None]
-    return (w["embed"][tokens[::2]] != w["embed"][tokens[1::2]])[used].any(0)
+    differs = w["embed"][tokens[::2]] != w["embed"][tokens[1::2]]
+    return np.asarray(differs[used].any(axis=0))
 
 
 def _live(shape: HeadShape, w: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -449,16 +453,12 @@ def _task(name: str, description: str, pairs: Iterator[Example], n: int) -> Task
     return Task(name=f"compiled-{name}", version="1", description=description, train=both[:n], heldout=both[n:])
 
 
-def _paired(
-    rng: np.random.Generator, prompt: Callable[[], str], answer: Callable[[str], str]
-) -> Iterator[Example]:
+def _paired(rng: np.random.Generator, prompt: Callable[[], str], answer: Callable[[str], str]) -> Iterator[Example]:
     """Pairs of random prompts of as many words whose answers differ."""
     while True:
         one, other = prompt(), prompt()
         if len(one.split()) == len(other.split()) and answer(one) != answer(other):
-            yield Example(
-                clean=one, counterfactual=other, answer=f" {answer(one)}", wrong_answer=f" {answer(other)}"
-            )
+            yield Example(clean=one, counterfactual=other, answer=f" {answer(one)}", wrong_answer=f" {answer(other)}")
 
 
 def _program(
@@ -516,9 +516,7 @@ def reverse(seed: int = 0, n: int = 16) -> Program:
         seed=seed,
     )  # fmt: skip
     positions = range(n_ctx)
-    c.head(
-        0, 1, [(c.at("one"), c.token("="), SHARP)], [(c.at("position", p), c.at("equals", p)) for p in positions]
-    )
+    c.head(0, 1, [(c.at("one"), c.token("="), SHARP)], [(c.at("position", p), c.at("equals", p)) for p in positions])
     c.mlp(0, [
         ({c.at("equals", e): 1, c.at("position", p): 1}, -1, {c.at("target", 2 * e - 1 - p): 1}) for e, p in sums
     ])  # fmt: skip
