@@ -17,7 +17,7 @@ from gossamer.mask import hard_concrete, probability_kept
 from gossamer.models.compiled import Program, gate, proportion
 from gossamer.task import Encoded, Task
 
-FAST = EdgeMaskConfig(steps=100, pairs=4)
+FAST = EdgeMaskConfig(steps=60, lr=0.2, pairs=4)
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,9 @@ def test_samples_of_a_mask_are_kept_as_often_as_the_formula_says() -> None:
 def test_a_mask_without_noise_and_its_gradient() -> None:
     log_alpha = torch.tensor([-9.0, 0.0, 9.0]).double().requires_grad_()
     value = hard_concrete(log_alpha)
-    assert value.tolist() == [0.0, 0.5, 1.0]
+    assert value.tolist() == pytest.approx([0.0, 0.5, 1.0])
     (grad,) = torch.autograd.grad(value.sum(), log_alpha)
-    assert grad.tolist() == [0.0, 1.2 * 0.25, 0.0]
+    assert grad.tolist() == pytest.approx([0.0, 1.2 * 0.25, 0.0])
 
 
 def test_the_loss_is_the_divergence_and_a_padded_batch_equals_its_items() -> None:
@@ -106,7 +106,7 @@ def test_a_target_bounds_the_edges_expected(add: Program) -> None:
     found = edge_mask(add.model, add.task, config, progress=lambda *at: steps.append(at))
     assert found.values.sum() == pytest.approx(len(true), abs=1e-3)
     assert edges_of(graph, found.top(len(true))) == names(graph, true)
-    assert [s[:2] for s in steps] == [(i + 1, 100) for i in range(100)]
+    assert [s[:2] for s in steps] == [(i + 1, 60) for i in range(60)]
     with pytest.raises(BadInput, match="at most 23 edges, got 24"):
         edge_mask(add.model, add.task, edge_mask_config(target=24))
     with pytest.raises(BadInput, match="penalty"):

@@ -82,7 +82,7 @@ def test_edges_that_are_not_true_carry_something(program: Program) -> None:
     for edge in np.setdiff1d(np.arange(m.graph().n_edges), program.true_edges("zero"))[:3]:
         alpha = torch.zeros(m.graph().n_edges).double()
         alpha[edge] = 1
-        writes = m._forward(clean.tokens, clean.last, m._table(alpha)[None], torch.zeros_like(reference))[0][:, 0]
+        writes = m._forward(clean.tokens, clean.last, m._table(alpha)[None], torch.zeros_like(reference))[0][0]
         assert not torch.allclose(writes, m.writes(clean)[0], atol=1e-3)
 
 

@@ -2,8 +2,8 @@
 
 A mask per edge: Edge Pruning of Bhaskar et al. 2024 (arXiv 2406.16778). One for all edges out of a node: Subnetwork
 Probing of Cao, Sanh and Rush 2021 (arXiv 2104.03514), as Conmy et al. 2023 run it beside ACDC. The masks are those of
-Louizos et al. 2018 (arXiv 1712.01312). A step samples them, gives every reader the counterfactual prompt's write for the
-part that its mask takes away, and descends
+Louizos et al. 2018 (arXiv 1712.01312). A step samples them, gives every reader the counterfactual prompt's write for
+the part that its mask takes away, and descends
 
     metric + penalty x (expected number of edges kept)
 
@@ -12,9 +12,9 @@ all log alphas being lowered alike after a step until the expected number of edg
 to the target in the first half of the steps (ours; the papers raise a multiplier until the size is met).
 
 When it lies: of two edges of which either is enough both stay, as long as a sample may lose one of them, or one by
-chance; an edge that the metric barely needs stays or goes by the penalty; with few steps masks are undecided (the record
-counts them); a value that is the same in both prompts is invisible; with the metric logit-difference, edges that hold
-the difference down are dropped though the model uses them.
+chance; an edge that the metric barely needs stays or goes by the penalty; with few steps masks are undecided (the
+record counts them); a value that is the same in both prompts is invisible; with the metric logit-difference, edges that
+hold the difference down are dropped though the model uses them.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -135,7 +135,7 @@ class CompiledModel:
 
     @cached_property
     def cells(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(writer, reader, layer of the reader) of every edge of the graph; the logits are read after the last layer."""
+        """(writer, reader, layer of the reader) of every edge; the logits are read after the last layer."""
         counts = [n for _, _, n in self.shape.readers]
         reader = np.repeat(np.arange(len(counts)), counts)
         return np.concatenate([np.arange(n) for n in counts]), reader, reader // (3 * self.shape.n_heads + 1)
@@ -188,7 +188,7 @@ class CompiledModel:
         self, tokens: Tensor, last: Tensor, alpha: Tensor | None = None, reference: Tensor | None = None, *,
         start: Tensor | None = None, own: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """(writes [writers, trials, rows, pos, d], logits of all positions [trials, rows, pos, answers]).
+        """(writes [trials, writers, rows, pos, d], logits of all positions [trials, rows, pos, answers]).
 
         alpha: [trials, writers, readers] shares of `reference`; own: what its change is measured from, this run's.
         """
@@ -197,35 +197,34 @@ class CompiledModel:
         tokens, last = tokens.to(w.embed.device), last.to(w.embed.device)
         n_pos = tokens.shape[1]
         x = w.embed[tokens] + w.positions[:n_pos] if start is None else start
-        writes = x.expand(1 if alpha is None else len(alpha), *x.shape)[None]
+        trials = 1 if alpha is None else len(alpha)
+        writes = x.expand(trials, 1, *x.shape)
         at = torch.arange(n_pos, device=x.device)
         unseen = at > (at[:, None] if self.causal else last[:, None, None])  # [pos, pos] or [rows, 1, pos]
-        unseen = unseen.expand(len(tokens), n_pos, n_pos)[:, None]
         bias, column = torch.zeros_like(w.down_bias[0]), 0
 
         def read(n: int) -> Tensor:
-            """What the next n readers get, [n, trials, rows, pos, d]."""
+            """What the next n readers get, [trials, n, rows, pos, d]."""
             nonlocal column
-            whole, column = writes.sum(0) + bias, column + n
+            whole, column = (writes.sum(1) + bias)[:, None], column + n
             if alpha is None or reference is None:
-                return whole.expand(n, *whole.shape)
-            known = len(writes)
-            change = reference[:known, None] - (writes if own is None else own[:known, None])
-            share = alpha[:, :known, column - n : column].to(change)
-            return whole + torch.einsum("twr,wtnpd->rtnpd", share, change)
+                return whole.expand(trials, n, *x.shape)
+            known = writes.shape[1]
+            change = reference[:known] - (writes if own is None else own[:known])
+            share = alpha[:, :known, column - n : column].transpose(1, 2).to(change)
+            return whole + (share @ change.flatten(2 if own is None else 1)).unflatten(2, x.shape)
 
         for i in range(shape.n_layers):
-            inputs = read(3 * heads).unflatten(0, (3, heads))
-            q, k, v = (
-                torch.einsum("htnpd,hde->tnhpe", x, weight[i]) + b[i][:, None]
-                for x, weight, b in zip(inputs, (w.q, w.k, w.v), (w.q_bias, w.k_bias, w.v_bias), strict=True)
-            )
+            inputs = read(3 * heads).unflatten(1, (3, heads)).flatten(3, 4)
+            weight, added = torch.stack([w.q[i], w.k[i], w.v[i]]), torch.stack([w.q_bias[i], w.k_bias[i], w.v_bias[i]])
+            qkv = (inputs @ weight + added[:, :, None]).unflatten(3, x.shape[:2])
+            q, k, v = qkv.unbind(1)  # [trials, heads, rows, pos, d_head]
             scores = (q @ k.transpose(-1, -2) / math.sqrt(d_head)).masked_fill(unseen, -torch.inf)
-            each = torch.einsum("tnhpe,hed->htnpd", scores.softmax(-1) @ v, w.out[i])
-            writes, bias = torch.cat([writes, each]), bias + w.out_bias[i]
-            hidden = (read(1)[0] @ w.up[i] + w.up_bias[i]).relu()
-            writes = torch.cat([writes, (hidden @ w.down[i] + w.down_bias[i])[None]])
-        return writes, read(1)[0] @ w.unembed + w.unembed_bias
+            mixed = (scores.softmax(-1) @ v).flatten(2, 3) @ w.out[i]
+            writes, bias = torch.cat([writes, mixed.unflatten(2, x.shape[:2])], 1), bias + w.out_bias[i]
+            hidden = (read(1) @ w.up[i] + w.up_bias[i]).relu()
+            writes = torch.cat([writes, hidden @ w.down[i] + w.down_bias[i]], 1)
+        return writes, read(1)[:, 0] @ w.unembed + w.unembed_bias
 
     @torch.no_grad()
     def logits(self, tokens: Tensor) -> Tensor:
@@ -241,7 +240,7 @@ class CompiledModel:
     @torch.no_grad()
     def writes(self, batch: Encoded) -> tuple[Tensor, Tensor]:
         writes, logits = self._forward(batch.tokens, batch.last)
-        return writes[:, 0], self._at_last(batch, logits)[0]
+        return writes[0], self._at_last(batch, logits)[0]
 
     def _table(self, alpha: Tensor) -> Tensor:
         """[writers, readers] of one number per edge; 0 where there is no edge."""
@@ -261,7 +260,7 @@ class CompiledModel:
             table = self._table(alpha)[None]
             own, logits = self._forward(batch.tokens, batch.last, table, reference, start=start, own=writes)
             (found,) = torch.autograd.grad(objective(self._at_last(batch, logits)[0]), alpha)
-        return found, own.detach()[:, 0]
+        return found, own.detach()[0]
 
     def ablations(self, batch: Encoded, reference: Tensor) -> WholeRuns:
         return WholeRuns(self, batch, reference)
@@ -381,7 +380,7 @@ class _Compiler:
         self, words: Sequence[str], n_ctx: int, channels: Mapping[str, int], *, layers: int, heads: int, slots: int,
         units: int, noise: int = 6, seed: int,
     ) -> None:  # fmt: skip
-        """slots: match or move pairs of a head at most; units: of an MLP at most; noise: channels, slots, units more."""
+        """slots: match or move pairs of a head, units: of an MLP, at most; noise: more channels, slots and units."""
         sizes = {"token": len(words), "position": n_ctx, "one": 1, **channels, "noise": noise}
         self.starts = dict(zip(sizes, itertools.accumulate(sizes.values(), initial=0), strict=False))
         self.words, self.slots, self.units, self.noise = tuple(words), slots, units, noise
