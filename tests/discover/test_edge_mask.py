@@ -10,12 +10,11 @@ import torch
 from compiled_helpers import edges_of, names
 
 from gossamer.discover import EdgeMaskConfig, edge_mask, edge_mask_config
-from gossamer.discover.eap import sides
 from gossamer.discover.edge_mask import loss_of
 from gossamer.errors import BadInput
 from gossamer.mask import hard_concrete, probability_kept
 from gossamer.models.compiled import Program, gate, proportion
-from gossamer.task import Encoded, Task
+from gossamer.task import Encoded, Task, sides
 
 FAST = EdgeMaskConfig(steps=60, lr=0.2, pairs=4)
 

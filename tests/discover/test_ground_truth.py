@@ -13,9 +13,8 @@ from torch import Tensor
 
 from gossamer.circuit import Circuit
 from gossamer.discover import ACDCConfig, EAPIGConfig, EdgeMaskConfig, acdc, eap, eap_ig, edge_mask
-from gossamer.discover.eap import sides
 from gossamer.models.compiled import PROGRAMS, CompiledModel, Program, gate
-from gossamer.task import Encoded, Task
+from gossamer.task import Encoded, Task, sides
 
 PARENTS = {"a0.h1->m0<mlp>", "a0.h2->m0<mlp>"}
 VALUES = ["resample", "zero"]

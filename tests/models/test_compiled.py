@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from gossamer.discover import EAPConfig, acdc, eap
-from gossamer.discover.eap import sides
 from gossamer.errors import BadInput, Unsupported
 from gossamer.models.compiled import PROGRAMS, CompiledModel, Program, Weights, gate, proportion, true_edges
 from gossamer.models.huggingface import Decoder, decoder_of
-from gossamer.task import Encoded, Example
+from gossamer.task import Encoded, Example, sides
 
 SIZES = {  # true edges under resampling and under zero ablation
     "induction": (5, 7), "reverse": (5, 9), "proportion": (3, 5), "and": (5, 9), "or": (5, 9), "add": (5, 9),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gossamer.cli.console import Device, Json, ModelName, Set, emit, fields, say, steps, table
+from gossamer.cli.console import Device, Json, ModelName, Set, emit, fields, say, steps, table, trial
 
 if TYPE_CHECKING:
     from gossamer.commands.reports import PruneReport
@@ -81,6 +81,77 @@ def prune_edges(
         method, EdgePruneConfig, json, model, task, out, task_seed, device, set_, target_loss=target_loss,
         k_coef=k_coef or None, edge_coef=edge_coef or None, calibrate=calibrate, seed=seed,
     )  # fmt: skip
+
+
+Edges = Annotated[int | None, typer.Option(help="Keep so many edges; default: the fewest that are faithful enough.")]
+Faithful = Annotated[float, typer.Option(help="Faithfulness to cut at, on training pairs.")]
+PairsUsed = Annotated[int | None, typer.Option(help="Training pairs to use.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float64.")]
+Force = Annotated[bool, typer.Option("--force", help="Search even if the model does no better than a coin.")]
+EdgeOut = Annotated[Path | None, typer.Option(help="Run folder to write; default runs/TASK-MODEL-METHOD.")]
+DecoderName = Annotated[str, typer.Argument(help="A folder of a Hugging Face decoder, or a Hub name.")]
+
+
+@app.command("eap")
+def eap(
+    model: DecoderName, task: TaskName, edges: Edges = None, faithfulness: Faithful = 0.9, out: EdgeOut = None,
+    pairs: PairsUsed = None, task_seed: TaskSeed = 0, force: Force = False, set_: Set = None, dtype: Dtype = "float32",
+    device: Device = "cpu", json: Json = False,
+) -> None:  # fmt: skip
+    """Score every edge between heads and MLPs by its gradient (EAP; Syed et al. 2023) and cut."""
+    from gossamer.discover import EAPConfig
+
+    given = fields(EAPConfig, set_, pairs=pairs)
+    _edges("eap", model, task, json, given, edges, faithfulness, out, task_seed, force, dtype, device)
+
+
+@app.command("eap-ig")
+def eap_ig(
+    model: DecoderName, task: TaskName, edges: Edges = None, faithfulness: Faithful = 0.9, out: EdgeOut = None,
+    steps_: Annotated[int | None, typer.Option("--steps", help="Places between the two prompts (5).")] = None,
+    pairs: PairsUsed = None, task_seed: TaskSeed = 0, force: Force = False, set_: Set = None, dtype: Dtype = "float32",
+    device: Device = "cpu", json: Json = False,
+) -> None:  # fmt: skip
+    """Score every edge by integrated gradients (EAP-IG; Hanna et al. 2024) and cut."""
+    from gossamer.discover import EAPIGConfig
+
+    given = fields(EAPIGConfig, set_, pairs=pairs, steps=steps_)
+    _edges("eap-ig", model, task, json, given, edges, faithfulness, out, task_seed, force, dtype, device)
+
+
+@app.command("acdc")
+def acdc(
+    model: DecoderName, task: TaskName,
+    threshold: Annotated[float | None, typer.Option(help="What an edge must be worth to stay (0.01).")] = None,
+    out: EdgeOut = None, pairs: PairsUsed = None, task_seed: TaskSeed = 0, force: Force = False, set_: Set = None,
+    dtype: Dtype = "float32", device: Device = "cpu", json: Json = False,
+) -> None:  # fmt: skip
+    """Try every edge from the logits back, remove what costs less than the threshold (Conmy et al. 2023)."""
+    from gossamer.discover import ACDCConfig
+
+    given = fields(ACDCConfig, set_, pairs=pairs, threshold=threshold)
+    _edges("acdc", model, task, json, given, None, 0.9, out, task_seed, force, dtype, device)
+
+
+def _edges(
+    method: str, model: str, task: str, json: bool, given: dict[str, object], edges: int | None, faithfulness: float,
+    out: Path | None, task_seed: int, force: bool, dtype: str, device: str,
+) -> None:  # fmt: skip
+    from gossamer.commands import discover_edges
+
+    with steps("scoring edges", "score") as progress:
+        r = discover_edges(
+            method, model, task, edges=edges, faithfulness=faithfulness, out=out, task_seed=task_seed, force=force,
+            dtype=dtype, device=device, progress=progress, say=say, **given,
+        )  # fmt: skip
+
+    def text() -> None:
+        table("Its strongest edges", ["edge", "score"], [[name, f"{score:+.4g}"] for name, score in r.strongest])
+        typer.echo(f"sign: {r.sign}\n{r.edges} of {r.all_edges} edges, {r.nodes} nodes do {r.task}; on held-out pairs:")
+        trial((r.faithfulness,))
+        typer.echo(f"run folder: {r.run}\nNext: gossamer verify {r.run}")
+
+    emit(r, json, text)
 
 
 def _run(

@@ -24,18 +24,18 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from gossamer.discover.eap import Progress, sides
+from gossamer.discover.eap import Progress
 from gossamer.errors import BadInput, options
 from gossamer.mask import hard_concrete, probability_kept
+from gossamer.metric import row_metric
 from gossamer.record import Record
 from gossamer.registry import method
 from gossamer.scores import EdgeScores
 from gossamer.subject import ResidualSubject
-from gossamer.task import Encoded, Task
+from gossamer.task import Encoded, Task, sides
 
 START = 2.0  # log alpha of every mask at first: 97% of the samples are not 0
 
@@ -89,7 +89,7 @@ def edge_mask(
         details={
             "pairs": pairs.n_pairs, "left_out": dict(task.left_out), "methodology": "acdc-resample",
             "sign": "none: the probability that the edge is kept",
-            "kept": int((kept >= 0.5).sum()), "undecided": int(((kept > 0.1) & (kept < 0.9)).sum()),
+            "kept": int((kept > 0.5).sum()), "undecided": int(((kept > 0.1) & (kept < 0.9)).sum()),
             "loss_at_end": losses[-1],
         },
     )  # fmt: skip
@@ -98,12 +98,9 @@ def edge_mask(
 
 def loss_of(config: EdgeMaskConfig, clean: Encoded, whole: Tensor, logits: Tensor) -> Tensor:
     """The metric, mean over rows: logits [rows, vocab] of the circuit against those of the whole model."""
-    whole, logits = whole.float(), logits.float()
-    if config.metric == "kl":
-        return F.kl_div(logits.log_softmax(-1), whole.log_softmax(-1), reduction="batchmean", log_target=True)
-    answer, wrong = (t.to(whole.device)[:, None] for t in (clean.answer, clean.wrong))
-    before, now = (x.gather(1, answer) - x.gather(1, wrong) for x in (whole, logits))
-    return (before - now).mean()
+    per_row = row_metric(config.metric, clean, whole)
+    values = per_row(logits) if config.metric == "kl" else per_row(whole) - per_row(logits)
+    return values.float().mean()
 
 
 def _train(
