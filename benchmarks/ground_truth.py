@@ -3,9 +3,9 @@
     python benchmarks/ground_truth.py [--seeds 3] [--pairs 8] [--shuffles 200] [--json]
 
 A model's noise, prompts and (for masks) training differ by seed; the table has the means. ACDC with a threshold of
-0.001 nats; EAP and EAP-IG (5 steps) take as many edges as are true; masks are cut at one half. The last line is the area
-under the ROC curve of EAP on models with shuffled weights, edges that score 0 left out: over all edges, and among edges
-between the same layers and kinds of parts, where by symmetry it is 0.5.
+0.001 nats; EAP and EAP-IG (5 steps) take as many edges as are true; masks are cut at one half. The last line is the
+area under the ROC curve of EAP on models with shuffled weights, edges that score 0 left out: over all edges, and among
+edges between the same layers and kinds of parts, where by symmetry it is 0.5.
 """
 
 from __future__ import annotations
