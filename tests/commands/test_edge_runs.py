@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 from taught import pairs, saved, taught
+from transformers import AutoTokenizer
 
 from gossamer import commands
 from gossamer.circuit import Circuit
 from gossamer.errors import BadInput, CorruptFile, Unsupported
 from gossamer.scores import EdgeScores
+
+STORIES = Path(__file__).parents[3] / "shared" / "data" / "stories260k" / "hf"
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +149,41 @@ def test_a_decoder_is_asked_the_tasks_and_ones_own_pairs(folder: Path, own: Path
     assert "its prompts have 6 and 5 tokens" in uneven.checks[1].problems[0]
     with pytest.raises(Unsupported, match="circuits of a Hugging Face decoder: gossamer discover eap"):
         commands.prune(folder, own)
+
+
+def test_a_pretrained_model_that_cannot_repeat_random_words_is_told_so(tmp_path: Path) -> None:
+    """Random words, repeated: stories260k has no induction head to speak of."""
+    if not STORIES.is_dir():
+        pytest.skip("shared data is absent")
+    tokenizer = AutoTokenizer.from_pretrained(STORIES)
+    words = [t[1:] for t in tokenizer.get_vocab() if t[0] == "\u2581" and t[1:].isalpha() and len(t) > 3]
+    assert len(words) > 10
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(128):
+        *start, one, other = rng.choice(words, 7, replace=False)
+        again = " ".join(start)
+        rows.append({
+            "clean": f"{again} {one} {again}", "counterfactual": f"{again} {other} {again}", "answer": f" {one}",
+            "wrong_answer": f" {other}",
+        })  # fmt: skip
+    file = tmp_path / "random-repeat.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(BadInput, match="a model that does random-repeat, hf does not: it orders"):
+        commands.eap(STORIES, file, out=tmp_path / "run")
+
+
+def test_a_circuit_in_the_peers_format_gets_a_verdict(run: Path, folder: Path, own: Path, tmp_path: Path) -> None:
+    """Written by hand as EAP-IG's Graph.to_json writes it: keys and values per query head."""
+    heads = {f"a{i}.h{h}": {"in_graph": True} for i in range(2) for h in range(4)}
+    others = {name: {"in_graph": True} for name in ("input", "m0", "m1", "logits")}
+    kept = ["input->a0.h0<v>", "input->a0.h2<v>", "a0.h2->m0", "m0->a1.h0<v>", "m0->a1.h2<v>", "m1->logits"]
+    kept += ["a1.h1->logits", "m0->m1", "a0.h2->m1", "a1.h3->logits", "a1.h0->logits", "input->m0"]
+    (tmp_path / "circuit.json").write_text(json.dumps({
+        "cfg": {"n_layers": 2, "n_heads": 4, "parallel_attn_mlp": False, "d_model": 32}, "nodes": {**others, **heads},
+        "edges": {name: {"score": 1.0, "in_graph": True} for name in kept},
+    }))  # fmt: skip
+    report = commands.verify(tmp_path / "circuit.json", model=str(folder), task=own, out=tmp_path / "run", pairs=8)
+    assert {e.claim.split(":")[0]: e.verdict for e in report.evidence}.keys() >= {"faithfulness", "necessity"}
+    assert any("key" in note or "group" in note or "list" in note for note in report.notes), report.notes
+    assert commands.replay(tmp_path / "run").agrees

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -92,45 +93,44 @@ EdgeOut = Annotated[Path | None, typer.Option(help="Run folder to write; default
 DecoderName = Annotated[str, typer.Argument(help="A folder of a Hugging Face decoder, or a Hub name.")]
 
 
-@app.command("eap")
-def eap(
-    model: DecoderName, task: TaskName, edges: Edges = None, faithfulness: Faithful = 0.9, out: EdgeOut = None,
-    pairs: PairsUsed = None, task_seed: TaskSeed = 0, force: Force = False, set_: Set = None, dtype: Dtype = "float32",
-    device: Device = "cpu", json: Json = False,
-) -> None:  # fmt: skip
-    """Score every edge between heads and MLPs by its gradient (EAP; Syed et al. 2023) and cut."""
-    from gossamer.discover import EAPConfig
+def _of_edges(name: str, options: str, about: str, *own: str) -> None:
+    """The command of a method over the edges of a decoder. options: its configuration in gossamer.discover; own: those
+    of `edges`, `faithfulness`, `pairs`, `steps`, `threshold` and `of` that it has."""
 
-    given = fields(EAPConfig, set_, pairs=pairs)
-    _edges("eap", model, task, json, given, edges, faithfulness, out, task_seed, force, dtype, device)
+    def command(
+        model: DecoderName, task: TaskName, edges: Edges = None, faithfulness: Faithful = 0.9,
+        steps: Annotated[int | None, typer.Option(help="Places between the two prompts (5).")] = None,
+        threshold: Annotated[float | None, typer.Option(help="What an edge must be worth to stay (0.01).")] = None,
+        of: Annotated[str | None, typer.Option("--method", help="Whose circuits are compared (eap-ig).")] = None,
+        out: EdgeOut = None, pairs: PairsUsed = None, task_seed: TaskSeed = 0, force: Force = False, set_: Set = None,
+        dtype: Dtype = "float32", device: Device = "cpu", json: Json = False,
+    ) -> None:  # fmt: skip
+        from gossamer import discover
+
+        asked: dict[str, object] = {"steps": steps, "threshold": threshold, "method": of}
+        asked |= {"options": pairs and {"pairs": pairs}} if name == "consensus" else {"pairs": pairs}
+        given = fields(getattr(discover, options), set_, **asked)
+        _edges(name, model, task, json, given, edges, faithfulness, out, task_seed, force, dtype, device)
+
+    every = inspect.signature(command, eval_str=True)
+    optional = {"edges", "faithfulness", "pairs", "steps", "threshold", "of"} - set(own)
+    kept = [p for n, p in every.parameters.items() if n not in optional]
+    command.__signature__ = every.replace(parameters=kept)  # type: ignore[attr-defined]
+    app.command(name, help=about)(command)
 
 
-@app.command("eap-ig")
-def eap_ig(
-    model: DecoderName, task: TaskName, edges: Edges = None, faithfulness: Faithful = 0.9, out: EdgeOut = None,
-    steps_: Annotated[int | None, typer.Option("--steps", help="Places between the two prompts (5).")] = None,
-    pairs: PairsUsed = None, task_seed: TaskSeed = 0, force: Force = False, set_: Set = None, dtype: Dtype = "float32",
-    device: Device = "cpu", json: Json = False,
-) -> None:  # fmt: skip
-    """Score every edge by integrated gradients (EAP-IG; Hanna et al. 2024) and cut."""
-    from gossamer.discover import EAPIGConfig
-
-    given = fields(EAPIGConfig, set_, pairs=pairs, steps=steps_)
-    _edges("eap-ig", model, task, json, given, edges, faithfulness, out, task_seed, force, dtype, device)
-
-
-@app.command("acdc")
-def acdc(
-    model: DecoderName, task: TaskName,
-    threshold: Annotated[float | None, typer.Option(help="What an edge must be worth to stay (0.01).")] = None,
-    out: EdgeOut = None, pairs: PairsUsed = None, task_seed: TaskSeed = 0, force: Force = False, set_: Set = None,
-    dtype: Dtype = "float32", device: Device = "cpu", json: Json = False,
-) -> None:  # fmt: skip
-    """Try every edge from the logits back, remove what costs less than the threshold (Conmy et al. 2023)."""
-    from gossamer.discover import ACDCConfig
-
-    given = fields(ACDCConfig, set_, pairs=pairs, threshold=threshold)
-    _edges("acdc", model, task, json, given, None, 0.9, out, task_seed, force, dtype, device)
+_CUT = ("edges", "faithfulness")
+_SCORED = (*_CUT, "pairs")
+_of_edges("eap", "EAPConfig", "Score every edge by its gradient (Syed et al. 2023) and cut.", *_SCORED)
+_of_edges(
+    "eap-ig", "EAPIGConfig", "Score by gradients between two inputs (Hanna et al. 2024) and cut.", *_SCORED, "steps"
+)
+_of_edges("eap-ig-activations", "EAPIGConfig", "The same between two activations of each sublayer.", *_SCORED, "steps")
+_of_edges("ceap", "EAPIGConfig", "Score by conductance (arXiv 2606.16920) and cut.", *_SCORED, "steps")
+_of_edges("acdc", "ACDCConfig", "Try every edge from the logits back (Conmy et al. 2023).", "threshold", "pairs")
+_of_edges("consensus", "ConsensusConfig", "Edges that are found whichever pairs are drawn.", "edges", "pairs", "of")
+_of_edges("weight-magnitude", "WeightMagnitudeConfig", "Baseline: score by the size of weights and cut.", *_CUT)
+_of_edges("random", "RandomConfig", "Baseline: random scores, cut.", *_CUT)
 
 
 def _edges(

@@ -22,6 +22,7 @@ def verify(
     granularity: Annotated[str, typer.Option(help="Edges: edge or node, what is ablated as one.")] = "edge",
     faithfulness: Annotated[float, typer.Option(help="Edges: the faithfulness that passes.")] = 0.9,
     pairs: Annotated[int, typer.Option(help="Edges: held-out pairs to use.")] = 128,
+    edges: Annotated[int | None, typer.Option(help="Of a file of scores: how many edges to keep.")] = None,
     device: Device = "cpu",
     seed: Annotated[int, typer.Option(help="Seed of the random circuits.")] = 0,
     json: Json = False,
@@ -32,10 +33,12 @@ def verify(
     with steps("running circuits", "KL") as progress:
         r = commands.verify(
             run, model=model, task=task, out=out, ablation=ablation, granularity=granularity, target=faithfulness,
-            pairs=pairs, device=device, seed=seed, progress=progress, say=say,
+            pairs=pairs, edges=edges, device=device, seed=seed, progress=progress, say=say,
         )  # fmt: skip
 
     def text() -> None:
+        for note in r.notes:
+            typer.echo(f"note: {note}")
         trial(r.evidence)
         typer.echo(f"evidence: {Path(r.run) / 'evidence.json'}\nNext: gossamer show {r.run}")
 

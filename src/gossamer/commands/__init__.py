@@ -45,9 +45,10 @@ Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
 
 __all__ = [
-    "acdc", "binarise", "bridge_perturb", "bridge_report", "bridge_train", "demo", "discover_edges", "eap", "eap_ig",
-    "export", "figure_draw", "figure_frontier", "figure_size_for_loss", "import_openai_viz", "means", "prune",
-    "prune_edges", "replay", "show", "sweep_prune", "tasks", "tasks_check", "train", "verify",
+    "acdc", "binarise", "bridge_perturb", "bridge_report", "bridge_train", "ceap", "consensus", "demo",
+    "discover_edges", "eap", "eap_ig", "eap_ig_activations", "export", "figure_draw", "figure_frontier",
+    "figure_size_for_loss", "import_openai_viz", "means", "prune", "prune_edges", "replay", "show", "sweep_prune",
+    "tasks", "tasks_check", "train", "verify",
 ]  # fmt: skip
 
 
@@ -144,8 +145,23 @@ def acdc(model: str | Path, task: str | Path, **options: Any) -> EdgeReport:
     return discover_edges("acdc", model, task, **options)
 
 
+def eap_ig_activations(model: str | Path, task: str | Path, **options: Any) -> EdgeReport:
+    """Integrated gradients along each sublayer's writes; writes a run folder. See `discover_edges`."""
+    return discover_edges("eap-ig-activations", model, task, **options)
+
+
+def ceap(model: str | Path, task: str | Path, **options: Any) -> EdgeReport:
+    """Conductance of every edge; writes a run folder. See `discover_edges`."""
+    return discover_edges("ceap", model, task, **options)
+
+
+def consensus(model: str | Path, task: str | Path, **options: Any) -> EdgeReport:
+    """Edges that a method finds whichever pairs are drawn; writes a run folder. See `discover_edges`."""
+    return discover_edges("consensus", model, task, **options)
+
+
 def discover_edges(
-    method: str, model: str | Path, task: str | Path, *, edges: int | None = None, faithfulness: float = 0.9,
+    method: str, model: str | Path, task: str | Path, /, *, edges: int | None = None, faithfulness: float = 0.9,
     out: str | Path | None = None, device: str = "cpu", dtype: str = "float32", task_seed: int = 0,
     force: bool = False, progress: Steps | None = None, say: Say = _silent, **options: Any,
 ) -> EdgeReport:  # fmt: skip
@@ -333,14 +349,16 @@ def _figure(
 def verify(
     run: str | Path, *, model: str | None = None, task: str | Path | None = None, out: str | Path | None = None,
     ablation: str | None = None, granularity: str = "edge", target: float = 0.9,
-    pairs: int = 128, device: str = "cpu", seed: int = 0, progress: Steps | None = None, say: Say = _silent,
+    pairs: int = 128, edges: int | None = None, device: str = "cpu", seed: int = 0, progress: Steps | None = None,
+    say: Say = _silent,
 ) -> VerifyReport:  # fmt: skip
     """Put a run's circuit on trial on the held-out pairs, and write evidence.json into the run folder.
 
     run: a run folder; or a file with a circuit of edges, ours or another tool's (gossamer.formats), with the `model`
     and the `task` it is of: it is put into the new run folder `out` (default: runs/TASK-MODEL-FILE, numbered). For
     circuits of edges, ablation: the replacement value (default resample, see gossamer.replacement), granularity: what
-    is ablated as one, target: the faithfulness that passes, pairs: how many held-out ones.
+    is ablated as one, target: the faithfulness that passes, pairs: how many held-out ones; edges: of a file of scores,
+    how many to keep.
     """
     from gossamer.commands import edge_runs
     from gossamer.commands.run_folder import EVIDENCE, read_run
@@ -352,12 +370,12 @@ def verify(
         raise BadInput(f"Expected a seed of at least 0, got {seed}.")
     file = Path(run).is_file()
     if file or edge_runs.is_edge_run(Path(run)):
-        edges = (
-            edge_runs.put_in_run(Path(run), model, task, out, device) if file
+        found = (
+            edge_runs.put_in_run(Path(run), model, task, out, edges, device) if file
             else edge_runs.read(Path(run), model, device)
         )  # fmt: skip
         return edge_runs.verify(
-            edges, ablation=ablation or "resample", granularity=granularity, target=target, pairs=pairs, seed=seed,
+            found, ablation=ablation or "resample", granularity=granularity, target=target, pairs=pairs, seed=seed,
             progress=progress, say=say,
         )  # fmt: skip
     if ablation is not None:

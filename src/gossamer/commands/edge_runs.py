@@ -29,9 +29,18 @@ from gossamer.commands.run_folder import (
     task_of_run,
     write_json,
 )
-from gossamer.discover import acdc_config, eap_config, eap_ig_config
+from gossamer.discover import (
+    Consensus,
+    acdc_config,
+    consensus_config,
+    eap_config,
+    eap_ig_config,
+    random_config,
+    weight_magnitude_config,
+)
 from gossamer.errors import BadInput, CorruptFile, one_line, require_new
 from gossamer.evidence import Evidence, save_evidence
+from gossamer.formats import read_circuit
 from gossamer.metric import logit_difference, ordered_accuracy
 from gossamer.record import Record
 from gossamer.registry import method
@@ -46,7 +55,11 @@ from gossamer.verify.edge_trial import edge_values
 if TYPE_CHECKING:
     from gossamer.models.huggingface import Decoder
 
-CONFIGS: dict[str, Callable[..., Any]] = {"eap": eap_config, "eap-ig": eap_ig_config, "acdc": acdc_config}
+CONFIGS: dict[str, Callable[..., Any]] = {
+    "eap": eap_config, "eap-ig": eap_ig_config, "eap-ig-activations": eap_ig_config, "ceap": eap_ig_config,
+    "acdc": acdc_config, "consensus": consensus_config, "random": random_config,
+    "weight-magnitude": weight_magnitude_config,
+}  # fmt: skip
 TRIAL_PAIRS = 128  # held-out pairs of a trial; training pairs that a cut is made on
 Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
@@ -141,6 +154,8 @@ def discover(
     from gossamer.models.huggingface import load_decoder
 
     started = time.perf_counter()
+    if name == "consensus" and edges is not None:  # of every circuit it compares, not of what it returns
+        options = {**options, "edges": edges}
     config = CONFIGS[name](**options)
     if not 0 < f <= 1:
         raise BadInput(f"Expected a faithfulness of more than 0 to 1 to cut at, got {f:g}.")
@@ -159,11 +174,16 @@ def discover(
         ordered, _ = require_done(loaded, asked)
         say(f"{loaded.name} orders {ordered:.1%} of training pairs right; {name} over {graph.n_edges:,} edges")
     found = method[name](loaded, asked, config, progress=progress)
-    scores = found if isinstance(found, EdgeScores) else None
     cut: dict[str, float] | None = None
-    if scores is not None:
+    if isinstance(found, EdgeScores):
         cut = {"edges": edges} if edges is not None else {"faithfulness": f}
-    circuit = found if scores is None else cut_of(loaded, asked, scores, edges, f, say)
+        scores, circuit = found, cut_of(loaded, asked, found, edges, f, say)
+    elif isinstance(found, Consensus):
+        scores, circuit = found.inclusion, found.circuit
+    else:
+        scores, circuit = None, found
+    if not circuit.n_edges:
+        raise BadInput(f"{name} kept no edge of {loaded.name} that lies on a path; ask for more edges.")
     evidence = faithfulness(edge_trial(loaded, asked, circuit), target=f)
     result = EdgeResult(
         nodes=circuit.n_nodes, edges=circuit.n_edges, all_edges=graph.n_edges, cut=cut, faithfulness=evidence
@@ -222,6 +242,8 @@ def cut_of(
 
 def strongest(circuit: Circuit, n: int = 10) -> tuple[tuple[str, float], ...]:
     """The n edges of largest weight, as EAP-IG writes them: `a5.h1->a9.h6<q>`."""
+    if np.isnan(circuit.weight).any():  # another tool's file without scores
+        return ()
     order = np.argsort(-np.abs(circuit.weight), kind="stable")[:n]
     return tuple((edge_name(circuit, int(i)), float(circuit.weight[i])) for i in order)
 
@@ -267,7 +289,7 @@ def read(folder: Path, model: str | None = None, device: str = "cpu") -> EdgeRun
 
 
 def put_in_run(
-    file: Path, model: str | None, task: str | Path | None, out: str | Path | None, device: str
+    file: Path, model: str | None, task: str | Path | None, out: str | Path | None, edges: int | None, device: str
 ) -> EdgeRun:  # fmt: skip
     """A circuit from a file, of a model and a task, as a new run folder."""
     from gossamer.models.huggingface import load_decoder
@@ -278,7 +300,7 @@ def put_in_run(
     asked = load_task(str(task))
     loaded = load_decoder(model, device)
     asked = loaded.fitting(asked)
-    circuit = Circuit.load(file)
+    circuit = read_circuit(file, loaded.graph(), size=edges)
     require_model_of(circuit.record, loaded)
     if not circuit.n_edges:
         raise BadInput(f"Expected a circuit with edges in {file}, it has none.")
@@ -314,4 +336,7 @@ def verify(
     say(f"trying {run.circuit.n_edges} edges on {trial.heldout.n_pairs} held-out pairs, ablation by {ablation}")
     evidence = run_edge_checks(trial, target=target)
     save_evidence(evidence, run.folder / EVIDENCE, record)
-    return VerifyReport(run=str(run.folder), model=run.model.name, task=run.task.name, evidence=evidence)
+    notes = tuple(map(str, run.circuit.record.details.get("notes", ())))
+    return VerifyReport(
+        run=str(run.folder), model=run.model.name, task=run.task.name, evidence=evidence, notes=notes
+    )  # fmt: skip

@@ -71,12 +71,13 @@ class EdgeReport(Report):
 
 
 class VerifyReport(Report):
-    """A trial: every check's Evidence."""
+    """A trial: every check's Evidence. notes: what reading another tool's file changed, or could not tell."""
 
     run: str
     model: str
     task: str
     evidence: tuple[Evidence, ...]
+    notes: tuple[str, ...] = ()
 
 
 class ShowReport(Report):
