@@ -51,7 +51,7 @@ class Subject(Protocol):
         """Sites and counted edges at a grain; Unsupported for a grain this model has not."""
 
     def edge_weights(self, graph: Graph) -> np.ndarray:
-        """One weight per edge of `graph`."""
+        """One weight per edge of `graph`: this model's, or what it has within some nodes."""
 
     def cut_edges(self, ablation: Ablation) -> EdgeMasks | None:
         """What an ablation of granularity edge cuts, as masks of zeros; None at granularity node."""
@@ -103,9 +103,10 @@ class Ablations(Protocol):
 
 
 class ResidualSubject(Protocol):
-    """A model at head grain: named writers to a residual stream, named readers of it, edges between them.
+    """A model at head or block grain: named writers to a residual stream, named readers of it, edges between them.
 
-    Writers are ordered as the graph's HeadShape lists them; `rows` are prompts, computed up to their last token.
+    Writers are in the order of the forward pass, heads before their MLP; `rows` are prompts, computed up to their last
+    token.
     """
 
     @property
@@ -120,8 +121,8 @@ class ResidualSubject(Protocol):
     def fitting(self, task: Task) -> Task:
         """The task without the pairs this model cannot be asked; `left_out` and the version say how many."""
 
-    def graph(self, grain: str) -> Graph:
-        """Nodes and edges at grain `head`."""
+    def graph(self, grain: str = ...) -> Graph:
+        """Nodes and edges at this model's own grain, reader by reader in the order of the forward pass."""
 
     def writes(self, batch: Encoded) -> tuple[Tensor, Tensor]:
         """(what every writer wrote [writers, rows, pos, d], logits at the last token [rows, vocab])."""

@@ -65,7 +65,7 @@ def acdc(
     reference, _ = model.writes(other)
     runs = model.ablations(clean, reference)
     score = metric_of(config, clean, runs.clean)
-    graph = model.graph("head")
+    graph = model.graph()
     edges = np.arange(graph.n_edges)[::-1]  # a graph lists them reader by reader in the order of the forward pass
     search = _Search(runs, score, config.threshold)
     start = 0
