@@ -9,14 +9,17 @@ import numpy as np
 
 from gossamer.errors import BadInput, nearest
 
+MeansOf = Literal["pretraining", "task"]
+MEANS_OF: dict[str, MeansOf] = {"pretraining": "pretraining", "task": "task"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Methodology:
     """What "ablate" means for a number. No field has a default: a number that does not say is not a number.
 
     set: `complement` ablates everything outside the circuit, `circuit` only the circuit. reference: the data the
-    replacement values come from: `pretraining` text, the pair's `counterfactual` prompt (its value at the same
-    position), or `none`.
+    replacement values come from: `pretraining` text, the training prompts of the `task`, the pair's `counterfactual`
+    prompt (its value at the same position), or `none`.
     """
 
     granularity: Literal["node", "edge", "branch"]
@@ -25,7 +28,7 @@ class Methodology:
     positions: Literal["all"]
     direction: Literal["clean"]
     set: Literal["complement", "circuit"]
-    reference: Literal["pretraining", "counterfactual", "none"]
+    reference: Literal["pretraining", "task", "counterfactual", "none"]
 
     def as_dict(self) -> dict[str, str]:
         return asdict(self)

@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from gossamer.ablation import Ablation, methodology
+from gossamer.ablation import MEANS_OF, Ablation, methodology
 from gossamer.errors import BadInput, CorruptFile, one_line
 from gossamer.graph import Graph, Layout
 from gossamer.record import Record
@@ -111,6 +111,8 @@ class Circuit:
         ablate the circuit is to ablate its edges and no node.
         """
         method = replace(methodology(preset), granularity=self.granularity)
+        if method.reference == "pretraining":  # a record without the entry is of pretraining text
+            method = replace(method, reference=MEANS_OF[self.record.details.get("means_of", "pretraining")])
         inside = self.kept_by_location()
         if self.granularity == "edge":
             keep = {k: v | (method.set == "circuit") for k, v in inside.items()}

@@ -74,8 +74,8 @@ class Layout:
 class Graph:
     """Edges as three parallel arrays: source and destination node numbers, and the number of the weight matrix.
 
-    `matrices` names the matrices; every edge here is of the kind its grain counts. A dense model's edges are too many to
-    list: ask its graph for those `within` some nodes.
+    `matrices` names the matrices; every edge here is of the kind its grain counts. A dense model's edges are too many
+    to list: ask its graph for those `within` some nodes.
     """
 
     layout: Layout
@@ -226,8 +226,8 @@ def block_graph(shape: HeadShape) -> Graph:
 def on_paths(graph: Graph, edges: np.ndarray) -> np.ndarray:
     """Those of the edges (indices) that lie on a path from `input` to `logits` through these edges alone.
 
-    Head and block grain; what a head reads for its queries, keys and values all reaches what it writes, and what a key-value
-    group reads reaches every head of the group.
+    Head and block grain; what a head reads for its queries, keys and values all reaches what it writes, and what a
+    key-value group reads reaches every head of the group.
     """
     starts = graph.layout.starts
     heads = [n for n in starts if ".h" in n]

@@ -22,7 +22,7 @@ _RESIDUAL = re.compile(r"input|logits|a(?:0|[1-9]\d*)(?:\.[hg](?:0|[1-9]\d*))?|m
 
 @dataclass(frozen=True, order=True)
 class Site:
-    """One site. Channel grain has a location and an index; head and block grain a location (the whole name), no index."""
+    """One site. Channel grain has a location and an index; head and block grain a location (its whole name)."""
 
     location: str
     index: int | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from gossamer.ablation import Ablation
+from gossamer.ablation import Ablation, MeansOf
 from gossamer.errors import BadInput
 from gossamer.graph import Graph
 from gossamer.record import Record
@@ -43,6 +43,10 @@ class Subject(Protocol):
 
     def hashes(self) -> tuple[str, str]:
         """(hash of the weights, hash of the reference means)."""
+
+    @property
+    def means_of(self) -> MeansOf:
+        """What the reference means are over."""
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """Pairs as this model's tokens; BadInput lists every pair that does not fit."""

@@ -177,7 +177,9 @@ def pruned(
     record = Record.now(
         method="prune", config=config.model_dump(mode="json"), seed=config.seed, model=model.name,
         model_sha256=model_hash, means_sha256=means_hash, task=task.name, task_version=task.version,
-        details={"methodology": METHODOLOGY, "best_k_coef": k_coef, "reached": cut.reached},
+        details={
+            "methodology": METHODOLOGY, "best_k_coef": k_coef, "reached": cut.reached, "means_of": model.means_of,
+        },
     )  # fmt: skip
     circuit = Circuit.from_nodes(
         inside, model.edge_weights(inside), cut.nodes, record=record, calibration=cut.calibration, tied=config.tied

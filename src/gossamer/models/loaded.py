@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from gossamer.ablation import Ablation
+from gossamer.ablation import Ablation, MeansOf
 from gossamer.corpora.tokenizer import END_OF_TEXT
 from gossamer.errors import BadInput, Unsupported
 from gossamer.graph import Graph, Layout
@@ -88,17 +88,19 @@ Matrix = tuple[str, str, str, Tensor]
 """(name, source location, destination location, weight [destination, source])"""
 
 
-def entries_of(graph: Graph, whole: Graph, matrices: Sequence[Matrix], name: str) -> np.ndarray:
+def entries_of(graph: Graph, whole: Graph, matrices: Iterable[Matrix], name: str) -> np.ndarray:
     """The matrix entry of every edge of `graph`, which is `whole` or has some of its edges."""
     if graph.layout != whole.layout or graph.matrices != whole.matrices:
         raise BadInput(f"Expected the graph of {name} or a part of it; take it from model.graph('channel').")
-    found = np.empty(graph.n_edges, dtype=np.float64 if matrices[0][3].dtype == torch.float64 else np.float32)
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
     for number, (_, source, destination, weight) in enumerate(matrices):
         mine = np.flatnonzero(graph.matrix == number)
         ends = (graph.dst[mine] - graph.layout.starts[destination], graph.src[mine] - graph.layout.starts[source])
         rows, columns = (torch.from_numpy(e).to(weight.device) for e in ends)
-        found[mine] = weight.detach()[rows, columns].to(torch.promote_types(weight.dtype, torch.float32)).cpu().numpy()
-    return found
+        entries = weight.detach()[rows, columns]
+        parts.append((mine, entries.to(torch.promote_types(entries.dtype, torch.float32)).cpu().numpy()))
+    order = np.argsort(np.concatenate([mine for mine, _ in parts]), kind="stable")
+    return np.concatenate([entries for _, entries in parts])[order]
 
 
 def cut_edges_of(ablation: Ablation, graph: Graph, dtype: torch.dtype) -> EdgeMasks | None:
@@ -164,6 +166,11 @@ class LoadedModel:
     def hashes(self) -> tuple[str, str]:
         """(hash of configuration and weights, hash of the reference means)."""
         return self._hashes
+
+    @property
+    def means_of(self) -> MeansOf:
+        """What the reference means are over."""
+        return "pretraining"
 
     @property
     def device(self) -> torch.device:
