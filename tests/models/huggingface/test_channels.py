@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from zoo import DECODERS, ROUND_NORMS, decoder
 
 from gossamer.circuit import Circuit
-from gossamer.discover import PruneConfig, edge_prune_config, prune, prune_edges
+from gossamer.discover import PruneConfig, prune
 from gossamer.discover.mask_training import owners, split_masks
 from gossamer.errors import BadInput, CorruptFile, Unsupported
 from gossamer.metric import LN2
@@ -246,9 +245,14 @@ def test_a_circuit_of_edges_is_ablated_by_its_edges() -> None:
     by_masks = c.run(batch, masks=split_masks(graph, mask), edges=EdgeMasks(cut, torch.zeros(cut.shape[1]))).gap
     assert torch.equal(c.run(batch, ablation=half.as_ablation("gao-mean")).gap, by_masks)
     assert not torch.allclose(by_masks, of_nodes, atol=1e-3)
+    keep = torch.full((cut.shape[1],), 0.5).double().requires_grad_()
+    (grad,) = torch.autograd.grad(c.run(batch, edges=EdgeMasks(cut, keep)).gap.sum(), keep)
+    with torch.no_grad():
+        far, near = (c.run(batch, edges=EdgeMasks(cut, keep + s * grad)).gap.sum() for s in (1e-4, -1e-4))
+    assert float(far - near) / 2e-4 == pytest.approx(float(grad.square().sum()), rel=1e-3)
     wrong = cut.copy()
     wrong[0] += graph.layout.n_nodes
-    with pytest.raises(BadInput, match="Expected edges of 0.attn.q_proj between"):
+    with pytest.raises(BadInput, match=r"Expected edges of 0\.attn\.q_proj between"):
         c.run(batch, edges=EdgeMasks(wrong, torch.zeros(cut.shape[1])))
 
 
@@ -269,7 +273,7 @@ def planted() -> Decoder:
             if p.ndim == 2:
                 p.normal_(generator=torch.Generator().manual_seed(len(name)))  # for the probe at load
         parts = anatomy(model)
-        for name, p in model.named_parameters():
+        for p in model.parameters():
             if p.ndim == 2:
                 p.zero_()
         base, mlp = model.model, model.model.layers[0].mlp
@@ -280,12 +284,10 @@ def planted() -> Decoder:
         mlp.down_proj.weight[2, 3] = 0.25
         model.lm_head.weight[words["she"], 2] = 1
         model.lm_head.weight[words["he"], 2] = -1
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="?"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    model.eval().requires_grad_(False)
-    return Decoder(
-        name="planted", model=model, tokenizer=PreTrainedTokenizerFast(tokenizer_object=tokenizer), parts=parts
-    )
+    of_words = Tokenizer(models.WordLevel(words, unk_token="?"))
+    of_words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=of_words)
+    return Decoder(name="planted", model=model.eval().requires_grad_(False), tokenizer=tokenizer, parts=parts)
 
 
 def girl_boy(n: int = 12, swap: bool = False) -> Task:
@@ -298,7 +300,7 @@ def girl_boy(n: int = 12, swap: bool = False) -> Task:
     return Task(name="girl-boy", version="1", description="", train=tuple(pairs), heldout=tuple(pairs[:6]))
 
 
-QUICK = PruneConfig(steps=60, lr=5e-2, batch_pairs=12, k_coef=(1e-3, 1e-2))
+QUICK = PruneConfig(steps=30, lr=5e-2, batch_pairs=12, k_coef=(1e-3, 3e-3))
 PLANTED = ["0.mlp.act_in:0", "0.mlp.up:3", "0.mlp.post_act:3", "0.mlp.resid_delta:2", "final_resid:2"]
 
 
@@ -315,8 +317,6 @@ def test_the_planted_circuit_is_found_and_tried() -> None:
     evidence = run_checks(c, girl_boy(), found.circuit, target_loss=0.15)
     assert [e.verdict for e in evidence[:2]] == ["pass", "pass"]
     assert {e.methodology["reference"] for e in evidence} == {"task"}
-    edges = prune_edges(c, girl_boy(), edge_prune_config(**QUICK.model_dump(), edge_steps=5))
-    assert (edges.circuit.n_edges, edges.circuit.granularity) == (2, "edge")
     with pytest.raises(BadInput, match="the model the circuit was found in"):
         run_checks(channels_of(c.decoder, ["then the boy"]), girl_boy(), found.circuit, target_loss=0.15)
 
@@ -385,7 +385,7 @@ def test_bad_input_is_told() -> None:
         channels_of(planted(), "then the boy")
     with pytest.raises(BadInput, match="got none"):
         channels_of(planted(), [])
-    with pytest.raises(BadInput, match="Unknown location '0.mlp.gates'"):
+    with pytest.raises(BadInput, match=r"Unknown location '0\.mlp\.gates'"):
         c.run(batch, reads=["0.mlp.gates"])
     with pytest.raises(BadInput, match="Expected masks of one number of trials"):
         c.run(batch, masks={"0.mlp.gate": torch.zeros(47)})
@@ -448,5 +448,5 @@ def test_node_pruning_of_a_pretrained_model(stories: Decoder) -> None:
     assert found.reached
     assert found.circuit.n_nodes < 1500
     assert found.accuracy_heldout == 1
-    assert replace(found.circuit, calibration=None).n_edges < 0.1 * c.graph().n_edges
+    assert found.circuit.n_edges < 0.1 * c.graph().n_edges
     assert run_checks(c, task, found.circuit, target_loss=0.15, checks=["sufficiency"])[0].verdict == "pass"
