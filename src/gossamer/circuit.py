@@ -111,6 +111,8 @@ class Circuit:
         ablate the circuit is to ablate its edges and no node.
         """
         method = replace(methodology(preset), granularity=self.granularity)
+        if self.layout.grain == "block":
+            method = replace(method, component="block")
         if method.reference == "pretraining":  # a record without the entry is of pretraining text
             method = replace(method, reference=MEANS_OF[self.record.details.get("means_of", "pretraining")])
         inside = self.kept_by_location()

@@ -132,6 +132,7 @@ def test_names_paths_and_circuits_of_blocks() -> None:
     assert circuit.layout.grain == "block"
     assert 0 < circuit.n_edges <= 12
     assert circuit.matrices == ("attn", "mlp", "logits")
+    assert circuit.as_ablation("acdc-resample").methodology.component == "block"
     with pytest.raises(Unsupported, match="grain 'head' here"):
         b.graph("head")
     assert (b.name, b.hashes()) == ("llama", b.decoder.hashes())

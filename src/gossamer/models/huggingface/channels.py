@@ -292,7 +292,7 @@ def _means_over(model: Channels, text: Task | Iterable[str]) -> Means:
         window = min(WINDOW, n_ctx)
 
         def ids(one: str) -> list[int]:
-            return list(decoder.tokenizer.encode(one, add_special_tokens=False))
+            return list(decoder.tokenizer(one, add_special_tokens=False, verbose=False).input_ids)
 
         batches = batches_of_texts(text, ids, begin, window, max(1, TOKENS_AT_ONCE // window))
     for batch in batches:
