@@ -110,9 +110,18 @@ class Graph:
 
     def within(self, nodes: np.ndarray) -> Graph:
         """The graph with only the edges between `nodes` (node numbers)."""
-        inside = self.between(nodes)
+        return self._part(self.between(nodes))
+
+    def draw(self, counts: np.ndarray, rng: np.random.Generator) -> Graph:
+        """The graph with only so many edges of each matrix (`counts`), drawn at random."""
+        drawn = [
+            rng.choice(np.flatnonzero(self.matrix == number), n, replace=False) for number, n in enumerate(counts)
+        ]  # fmt: skip
+        return self._part(np.concatenate(drawn))
+
+    def _part(self, edges: np.ndarray) -> Graph:
         return Graph(
-            layout=self.layout, src=self.src[inside], dst=self.dst[inside], matrix=self.matrix[inside],
+            layout=self.layout, src=self.src[edges], dst=self.dst[edges], matrix=self.matrix[edges],
             matrices=self.matrices,
         )  # fmt: skip
 

@@ -407,8 +407,14 @@ def test_edges_too_many_to_list_are_counted(monkeypatch: pytest.MonkeyPatch) -> 
     assert graph.n_edges == 15360
     nodes = np.arange(0, graph.layout.n_nodes, 5)
     assert 0 < graph.within(nodes).n_edges == graph.count(nodes) < 1000
+    counts = np.arange(len(graph.matrices))
+    drawn = graph.draw(counts, np.random.default_rng(0))
+    whole = channels_of(bare("llama")).graph()
+    assert np.array_equal(np.bincount(drawn.matrix, minlength=len(counts)), counts)
     with pytest.raises(BadInput, match="at most 1,000 edges to list, there are 15,360"):
         _ = graph.src
+    monkeypatch.undo()
+    assert len(set(whole.numbers(drawn.src, drawn.dst, drawn.matrix))) == drawn.n_edges
 
 
 def test_a_gate_that_cannot_be_told_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ class WeightGraph(Graph):
         kept, total = self._flags(nodes), 0
         for m, full in zip(self.weights, self._without_zeros, strict=True):
             rows, columns = self._ends(m, kept)
-            total += len(rows) * len(columns) if full else int(_part(m, rows, columns).count_nonzero())
+            total += len(rows) * len(columns) if full else int(_entries(m, rows, columns).count_nonzero())
         return total
 
     def within(self, nodes: np.ndarray) -> Graph:
@@ -84,18 +84,34 @@ class WeightGraph(Graph):
                 f"Expected at most {MOST_LISTED:,} edges to list, there are {n:,} between {len(nodes):,} nodes of a "
                 "dense model; ask for fewer nodes (a larger node penalty, or a target loss that the model reaches)."
             )
-        kept, starts = self._flags(nodes), self.layout.starts
-        found: list[np.ndarray] = []
-        for number, m in enumerate(self.weights):
+        kept = self._flags(nodes)
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        for m in self.weights:
             rows, columns = self._ends(m, kept)
-            at = _part(m, rows, columns).nonzero().cpu().numpy()
-            src, dst = starts[m.source] + columns[at[:, 1]], starts[m.destination] + rows[at[:, 0]]
-            found.append(np.stack([src, dst, np.full(len(at), number)]))
-        src, dst, matrix = np.concatenate(found, axis=1)
+            at = _entries(m, rows, columns).nonzero().cpu().numpy()
+            found.append((rows[at[:, 0]], columns[at[:, 1]]))
+        return self._listed(found)
+
+    def draw(self, counts: np.ndarray, rng: np.random.Generator) -> Graph:
+        """The graph with only so many edges of each matrix (`counts`), drawn at random."""
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        for m, full, n in zip(self.weights, self._without_zeros, counts, strict=True):
+            among = np.arange(np.prod(m.shape)) if full else m.weight().flatten().nonzero()[:, 0].cpu().numpy()
+            rows, columns = np.unravel_index(rng.choice(among, n, replace=False), m.shape)
+            found.append((rows, columns))
+        return self._listed(found)
+
+    def _listed(self, found: Sequence[tuple[np.ndarray, np.ndarray]]) -> Graph:
+        """Edges by their (rows, columns) in every matrix."""
+        starts, edges = self.layout.starts, list[np.ndarray]()
+        for number, (m, (rows, columns)) in enumerate(zip(self.weights, found, strict=True)):
+            ends = starts[m.source] + columns, starts[m.destination] + rows
+            edges.append(np.stack([*ends, np.full(len(rows), number)]))
+        src, dst, matrix = np.concatenate(edges, axis=1)
         return Graph(layout=self.layout, src=src, dst=dst, matrix=matrix, matrices=self.matrices)
 
 
-def _part(m: WeightMatrix, rows: np.ndarray, columns: np.ndarray) -> torch.Tensor:
+def _entries(m: WeightMatrix, rows: np.ndarray, columns: np.ndarray) -> torch.Tensor:
     weight = m.weight()
     at = [torch.from_numpy(i).to(weight.device) for i in (rows, columns)]
     return weight[at[0]][:, at[1]]
