@@ -96,8 +96,8 @@ class WeightGraph(Graph):
         """The graph with only so many edges of each matrix (`counts`), drawn at random."""
         found: list[tuple[np.ndarray, np.ndarray]] = []
         for m, full, n in zip(self.weights, self._without_zeros, counts, strict=True):
-            among = np.arange(np.prod(m.shape)) if full else m.weight().flatten().nonzero()[:, 0].cpu().numpy()
-            rows, columns = np.unravel_index(rng.choice(among, n, replace=False), m.shape)
+            every = m.weight().flatten().nonzero()[:, 0].cpu().numpy() if not full else int(np.prod(m.shape))
+            rows, columns = np.unravel_index(rng.choice(every, n, replace=False), m.shape)
             found.append((rows, columns))
         return self._listed(found)
 
