@@ -21,9 +21,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from gossamer.discover import ACDCConfig, acdc
 from gossamer.discover.acdc import metric_of
-from gossamer.discover.eap import sides
 from gossamer.models.huggingface import Decoder, decoder_of
-from gossamer.task import Example, Task
+from gossamer.task import Example, Task, sides
 
 
 class Numbers:

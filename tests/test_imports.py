@@ -17,7 +17,7 @@ LEVELS = [
     {"circuit"},
     {"scores", "evidence"},
     {"subject", "registry"},
-    {"corpora", "models", "tasks", "formats"},
+    {"corpora", "models", "tasks", "formats", "replacement"},
     {"train", "discover", "verify", "compare", "explain", "show"},
     {"commands"},
     {"cli"},

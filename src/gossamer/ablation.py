@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
-from gossamer.errors import BadInput, nearest
+from gossamer.errors import BadInput, Unsupported, nearest
 
-MeansOf = Literal["pretraining", "task"]
-MEANS_OF: dict[str, MeansOf] = {"pretraining": "pretraining", "task": "task"}
+Value = Literal["zero", "mean", "position-mean", "resample", "noise", "optimal"]
+Granularity = Literal["node", "edge"]
+Direction = Literal["clean", "counterfactual"]
+Set = Literal["complement", "circuit"]
+Reference = Literal["pretraining", "counterfactual", "clean", "training", "none"]
+
+MeansOf = Literal["pretraining", "training"]
+MEANS_OF: dict[str, MeansOf] = {"pretraining": "pretraining", "training": "training"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Methodology:
     """What "ablate" means for a number. No field has a default: a number that does not say is not a number.
 
-    set: `complement` ablates everything outside the circuit, `circuit` only the circuit. reference: the data the
-    replacement values come from: `pretraining` text, the training prompts of the `task`, the pair's `counterfactual`
-    prompt (its value at the same position), or `none`.
+    granularity: what is ablated as one: a node (what it writes, for all its readers) or an edge. set: `complement`
+    ablates everything outside the circuit, `circuit` only the circuit. direction: the prompts that run; with
+    `counterfactual` the clean ones' values are put into those (also called denoising). reference: the data the
+    replacement values come from: `pretraining` text, the pair's other prompt (`counterfactual` or `clean`, its value at
+    the same position), the task's `training` prompts, or `none`.
     """
 
-    granularity: Literal["node", "edge", "branch"]
+    granularity: Granularity
     component: Literal["channel", "head", "block"]
-    value: Literal["zero", "mean", "resample"]
+    value: Value
     positions: Literal["all"]
-    direction: Literal["clean"]
-    set: Literal["complement", "circuit"]
-    reference: Literal["pretraining", "task", "counterfactual", "none"]
+    direction: Direction
+    set: Set
+    reference: Reference
 
     def as_dict(self) -> dict[str, str]:
         return asdict(self)
@@ -63,6 +71,37 @@ def methodology(name: str) -> Methodology:
     if name not in PRESETS:
         raise BadInput(f"Unknown ablation {name!r}: {nearest(name, PRESETS)}")
     return PRESETS[name]
+
+
+REFERENCES: dict[Value, Reference] = {
+    "zero": "none", "noise": "none", "mean": "training", "position-mean": "training", "optimal": "training",
+    "resample": "counterfactual",
+}  # fmt: skip
+
+
+def of_edges(
+    value: str = "resample", *, set: Set = "complement", direction: Direction = "clean", granularity: str = "edge",
+    component: Literal["head", "block"] = "head",
+) -> Methodology:  # fmt: skip
+    """The methodology of ablating edges of a residual stream; the reference follows from the value and the direction.
+
+    BadInput for an unknown value or granularity; Unsupported for a direction that has no meaning for the value.
+    """
+    values, granularities = ({k: k for k in get_args(kind)} for kind in (Value, Granularity))
+    if value not in values:
+        raise BadInput(f"Unknown ablation value {value!r}: {nearest(value, values)}")
+    if granularity not in granularities:
+        raise BadInput(f"Unknown granularity {granularity!r}: {nearest(granularity, granularities)}")
+    if direction == "counterfactual" and value != "resample":
+        raise Unsupported(
+            f"ablation by {value} in the direction of the counterfactual", "only the clean run's own values restore it",
+            "value resample, or direction clean",
+        )  # fmt: skip
+    return Methodology(
+        granularity=granularities[granularity], component=component, value=values[value], positions="all",
+        direction=direction, set=set,
+        reference="clean" if direction == "counterfactual" else REFERENCES[values[value]],
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -8,20 +8,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from gossamer.ablation import MEANS_OF, Ablation, methodology
+from gossamer.ablation import MEANS_OF, Ablation, Granularity, Methodology, methodology
 from gossamer.errors import BadInput, CorruptFile, one_line
 from gossamer.graph import Graph, Layout
 from gossamer.record import Record
 from gossamer.site import Site
 
 FORMAT_VERSION = "1"
-Granularity = Literal["node", "edge"]
 _GRANULARITIES: dict[str, Granularity] = {"node": "node", "edge": "edge"}
 
 
@@ -104,23 +102,39 @@ class Circuit:
         flags[self.nodes] = True
         return self.layout.split(flags)
 
-    def as_ablation(self, preset: str) -> Ablation:
-        """The one place that defines ablating a circuit or its complement.
-
-        A circuit with cut edges is its edges: its complement are the other nodes and the edges that were cut, and to
-        ablate the circuit is to ablate its edges and no node.
-        """
-        method = replace(methodology(preset), granularity=self.granularity)
+    def _preset(self, name: str) -> Methodology:
+        """A preset with what this circuit says: its granularity, its blocks, what its reference means are over."""
+        method = replace(methodology(name), granularity=self.granularity)
         if self.layout.grain == "block":
             method = replace(method, component="block")
         if method.reference == "pretraining":  # a record without the entry is of pretraining text
             method = replace(method, reference=MEANS_OF[self.record.details.get("means_of", "pretraining")])
+        return method
+
+    def as_ablation(self, how: str | Methodology) -> Ablation:
+        """The one place that defines ablating a circuit or its complement, by a preset's name or by a methodology.
+
+        A circuit with cut edges is its edges: its complement are the other nodes and the edges that were cut, and to
+        ablate the circuit is to ablate its edges and no node. A preset takes the circuit's granularity; a methodology
+        has its own, so one of nodes asks what a circuit of edges would be as its nodes.
+        """
+        method = self._preset(how) if isinstance(how, str) else how
         inside = self.kept_by_location()
-        if self.granularity == "edge":
+        if method.granularity == "edge":
             keep = {k: v | (method.set == "circuit") for k, v in inside.items()}
             return Ablation(methodology=method, keep=keep, edges=np.stack([self.src, self.dst, self.matrix]))
         keep = inside if method.set == "complement" else {k: ~v for k, v in inside.items()}
         return Ablation(methodology=method, keep=keep)
+
+    def shares(self, graph: Graph, how: Methodology) -> np.ndarray:
+        """The share ablated of every edge of a residual graph, float [edges]: 1 where it is ablated, else 0."""
+        ablation = self.as_ablation(how)
+        if ablation.edges is None:
+            keep = np.concatenate([ablation.keep[name] for name, _ in graph.layout.locations])
+            return (~keep[graph.src]).astype(np.float64)
+        inside = np.zeros(graph.n_edges, dtype=bool)
+        inside[graph.numbers(*ablation.edges)] = True
+        return (inside == (how.set == "circuit")).astype(np.float64)
 
     def _combine(self, nodes: np.ndarray, other: Circuit | None) -> Circuit:
         if other is not None and other.layout != self.layout:

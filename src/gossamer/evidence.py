@@ -65,14 +65,23 @@ def save_evidence(evidence: Sequence[Evidence], path: Path, record: Record) -> P
 
 def load_evidence(path: Path) -> tuple[Evidence, ...]:
     """The inverse of save_evidence; a damaged file is CorruptFile."""
+    return _load(path)[0]
+
+
+def load_record(path: Path) -> Record:
+    """The record of the trial in an evidence file."""
+    return _load(path)[1]
+
+
+def _load(path: Path) -> tuple[tuple[Evidence, ...], Record]:
     if not path.is_file():
         raise BadInput(f"Expected evidence at {path}, found none; `gossamer verify RUN` makes it.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format_version"] != 1:
             raise CorruptFile(f"{path} has format version {content['format_version']}, this Gossamer reads 1.")
-        Record.model_validate(content["record"])
-        return tuple(Evidence.model_validate(e) for e in content["evidence"])
+        found = tuple(Evidence.model_validate(e) for e in content["evidence"])
+        return found, Record.model_validate(content["record"])
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptFile(
             f"{path} is not a whole evidence file ({one_line(error)}); run `gossamer verify` again."

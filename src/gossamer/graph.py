@@ -232,6 +232,15 @@ def block_graph(shape: HeadShape) -> Graph:
     )  # fmt: skip
 
 
+def group_links(layout: Layout) -> np.ndarray:
+    """(key-value group, head of that group) node numbers, [links, 2]; without grouped queries none. Head grain."""
+    starts = layout.starts
+    heads, groups = ([n for n in starts if f".{kind}" in n] for kind in "hg")
+    per_group = len(heads) // len(groups) if groups else 1
+    links = [(starts[f"{n.split('.')[0]}.g{int(n.split('.h')[1]) // per_group}"], starts[n]) for n in heads if groups]
+    return np.array(links, dtype=np.int64).reshape(-1, 2)
+
+
 def on_paths(graph: Graph, edges: np.ndarray) -> np.ndarray:
     """Those of the edges (indices) that lie on a path from `input` to `logits` through these edges alone.
 
@@ -239,12 +248,9 @@ def on_paths(graph: Graph, edges: np.ndarray) -> np.ndarray:
     key-value group reads reaches every head of the group.
     """
     starts = graph.layout.starts
-    heads = [n for n in starts if ".h" in n]
-    groups = [n for n in starts if ".g" in n]
-    per_group = len(heads) // len(groups) if groups else 1
-    links = [(starts[f"{n.split('.')[0]}.g{int(n.split('.h')[1]) // per_group}"], starts[n]) for n in heads if groups]
-    src = np.concatenate([graph.src[edges], np.array([a for a, _ in links], dtype=np.int64)])
-    dst = np.concatenate([graph.dst[edges], np.array([b for _, b in links], dtype=np.int64)])
+    links = group_links(graph.layout)
+    src = np.concatenate([graph.src[edges], links[:, 0]])
+    dst = np.concatenate([graph.dst[edges], links[:, 1]])
 
     def reached(first: str, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """Nodes (bool) that can be reached from `first`."""

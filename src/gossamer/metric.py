@@ -1,17 +1,100 @@
-"""Scores of binary choices between a pair's two answers, per pair so that intervals can be computed.
+"""Scores of answers, each per pair or per row so that intervals can be computed.
 
-z is the logit of a row's right answer minus that of its wrong one, [2 pairs]: row 2i clean, row 2i + 1 counterfactual.
+Of binary choices between a pair's two answers: z is the logit of a row's right answer minus that of its wrong one,
+[2 pairs]: row 2i clean, row 2i + 1 counterfactual. Of any row of logits: the four of `row_metric`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gossamer.errors import BadInput, nearest
+
 LN2 = math.log(2)
+
+
+Metric = Literal["logit-difference", "probability-difference", "kl", "answer-rank"]
+# 1 where more is better, -1 where less is
+SIGNS: dict[Metric, int] = {"logit-difference": 1, "probability-difference": 1, "kl": -1, "answer-rank": -1}
+
+
+class Answers(Protocol):
+    """Token ids of each row's right and wrong answer, [rows] both."""
+
+    @property
+    def answer(self) -> Tensor: ...
+    @property
+    def wrong(self) -> Tensor: ...
+
+
+def logit_difference(logits: Tensor, batch: Answers) -> Tensor:
+    """The right answer's logit minus the wrong one's, [.., rows] of logits [.., rows, vocab]."""
+    return _of(logits, batch.answer) - _of(logits, batch.wrong)
+
+
+def probability_difference(logits: Tensor, batch: Answers) -> Tensor:
+    """The right answer's probability minus the wrong one's, over the whole vocabulary, [.., rows]."""
+    return logit_difference(logits.softmax(-1), batch)
+
+
+def answer_rank(logits: Tensor, batch: Answers) -> Tensor:
+    """The right answer's place in the order of the logits, 1 the highest, [.., rows]; equal ones share their mean."""
+    own = _of(logits, batch.answer)[..., None]
+    return (logits > own).sum(-1) + ((logits == own).sum(-1) + 1) / 2
+
+
+def _of(values: Tensor, tokens: Tensor) -> Tensor:
+    return values.gather(-1, tokens.to(values.device).expand(values.shape[:-1])[..., None])[..., 0]
+
+
+def divergence_from(whole: Tensor) -> Callable[[Tensor], Tensor]:
+    """KL(whole || other) in nats summed over the vocabulary, [.., rows] of the other's logits [.., rows, vocab].
+
+    Half precision is computed in single.
+    """
+    target = _single(whole).log_softmax(-1)
+    weight = target.exp()
+    return lambda logits: (weight * (target - _single(logits).log_softmax(-1))).sum(-1)
+
+
+def divergence(whole: Tensor, logits: Tensor) -> Tensor:
+    """See divergence_from."""
+    return divergence_from(whole)(logits)
+
+
+def _single(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def known_metric(name: str) -> Metric:
+    """BadInput unless it is the name of a metric of a row."""
+    for metric in SIGNS:
+        if metric == name:
+            return metric
+    raise BadInput(f"Unknown metric {name!r}: {nearest(name, SIGNS)}")
+
+
+def row_metric(metric: str, batch: Answers, whole: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+    """A metric by name: logits [.., rows, vocab] -> [.., rows].
+
+    whole: logits [rows, vocab] of the model with nothing ablated, which `kl` needs.
+    """
+    name = known_metric(metric)
+    if name == "kl":
+        if whole is None:
+            raise BadInput("Expected the whole model's logits beside the metric 'kl', got none.")
+        return divergence_from(whole)
+    of = {
+        "logit-difference": logit_difference, "probability-difference": probability_difference,
+        "answer-rank": answer_rank,
+    }[name]  # fmt: skip
+    return lambda logits: of(logits, batch)
 
 
 def task_loss_nats(z: Tensor) -> Tensor:

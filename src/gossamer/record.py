@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class Record(BaseModel):
         )  # fmt: skip
 
 
+@cache
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
@@ -59,6 +61,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
+@cache  # of the code that this process runs, whatever is committed meanwhile
 def _git() -> tuple[str, bool | None]:
     here = Path(__file__).resolve().parent
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 
@@ -18,10 +19,38 @@ def bootstrap_interval(
     return float(np.quantile(means, tail)), float(np.quantile(means, 1 - tail))
 
 
+def resampled_means(values: np.ndarray, seed: int = 0, draws: int = 2000) -> np.ndarray:
+    """Means of values [.., items] over items drawn with replacement, [.., draws]; every row sees the same draws."""
+    x = np.asarray(values, dtype=np.float64)
+    n = x.shape[-1]
+    rng, block = np.random.default_rng(seed), max(1, 2**20 // n)
+    found = []
+    for start in range(0, draws, block):
+        size = min(block, draws - start)
+        picks = rng.integers(0, n, size=(size, n)) + n * np.arange(size)[:, None]
+        counts = np.bincount(picks.ravel(), minlength=n * size).reshape(size, n)
+        found.append(x @ (counts.T / n))
+    return np.concatenate(found, axis=-1)
+
+
 def quantile_interval(draws: Sequence[float] | np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """The central `level` of null draws."""
     tail = (1 - level) / 2
     return float(np.quantile(draws, tail)), float(np.quantile(draws, 1 - tail))
+
+
+def wilson_interval(
+    successes: int | np.ndarray, n: int, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Wilson's interval of a probability (or of many) of which `n` independent trials succeeded `successes` times.
+
+    Wilson 1927. Unlike the normal interval it is not empty at 0 or n successes and stays within 0 and 1.
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share = np.asarray(successes, dtype=np.float64) / n
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
 
 
 def geometric_mean(values: Sequence[float] | np.ndarray) -> float:

@@ -71,7 +71,7 @@ class Subject(Protocol):
         activation that treats every position alike."""
 
 
-def require_model_of(record: Record, model: Subject) -> None:
+def require_model_of(record: Record, model: Subject | ResidualSubject) -> None:
     """BadInput unless `model` has the weights and the reference means that a circuit's record names."""
     for what, mine, its in zip(
         ("weights", "reference means"), model.hashes(), (record.model_sha256, record.means_sha256), strict=True

@@ -9,9 +9,8 @@ from zoo import DECODERS, decoder
 
 from gossamer.discover import ACDCConfig, acdc
 from gossamer.discover.acdc import metric_of
-from gossamer.discover.eap import sides
 from gossamer.models.huggingface import Decoder, decoder_of
-from gossamer.task import Encoded, Example, Task
+from gossamer.task import Encoded, Example, Task, sides
 
 
 class Numbers:

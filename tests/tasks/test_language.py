@@ -239,7 +239,7 @@ def test_stories260k_can_be_asked_for_pronouns_and_not_for_names() -> None:
     t = load_task("gendered_pronoun")
     assert fitting(t, tokenizer, 512, 1) is t
     assert encode(t.heldout, tokenizer, 512, 1).n_pairs == 512
-    with pytest.raises(BadInput, match="ioi has 0 of 2048 train pairs that fit this model, 128 are needed"):
+    with pytest.raises(BadInput, match=f"ioi has 0 of 2048 train pairs that fit this model, {MIN_FITTING} are needed"):
         fitting(load_task("ioi"), tokenizer, 512, 1)
 
 

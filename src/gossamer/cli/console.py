@@ -68,7 +68,7 @@ def emit(report: BaseModel, as_json: bool, text: Callable[[], None]) -> None:
 
 
 @contextmanager
-def steps(what: str) -> Iterator[Callable[[int, int, float], None]]:
+def steps(what: str, number: str = "loss") -> Iterator[Callable[[int, int, float], None]]:
     """A progress bar with an estimate of the time left, on stderr; plain lines where that is not a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -89,13 +89,13 @@ def steps(what: str) -> Iterator[Callable[[int, int, float], None]]:
             if now - shown > 5 or step == total:
                 shown = now
                 left = (now - started) / max(step - base, 1) * (total - step)
-                say(f"{what}: step {step} of {total}, loss {loss:.3f}, {left:.0f} s left")
+                say(f"{what}: step {step} of {total}, {number} {loss:.3f}, {left:.0f} s left")
 
         yield line
         return
     columns = (
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-        TextColumn("loss {task.fields[loss]:.3f}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        TextColumn(number + " {task.fields[loss]:.3f}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=None, loss=float("nan"))
@@ -129,12 +129,12 @@ def trial(evidence: tuple[Evidence, ...]) -> None:
     rows = []
     for e in evidence:
         by = {n.name.split(" ")[0]: n for n in e.nulls}
-        random = by["random"]
-        spread = f" [{random.interval[0]:.3f}, {random.interval[1]:.3f}]" if random.interval else ""
+        random, empty, full = (by.get(n) for n in ("random", "empty", "full"))
+        spread = f" [{random.interval[0]:.3f}, {random.interval[1]:.3f}]" if random and random.interval else ""
         own = f" [{e.interval[0]:.3f}, {e.interval[1]:.3f}]" if e.interval else ""
         rows.append([
-            e.claim.split(":")[0], number(e.value) + own, number(random.value) + spread, number(by["empty"].value),
-            number(by["full"].value), e.unit, e.verdict,
+            e.claim.split(":")[0], number(e.value) + own, number(random.value if random else None) + spread,
+            number(empty.value if empty else None), number(full.value if full else None), e.unit, e.verdict,
         ])  # fmt: skip
     table(
         "The trial, on held-out pairs",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gossamer.cli.console import Device, Json, ModelName, Set, emit, fields, say, steps, table
+from gossamer.cli.console import Device, Json, ModelName, Set, emit, fields, say, steps, table, trial
 
 if TYPE_CHECKING:
     from gossamer.commands.reports import PruneReport
@@ -81,6 +82,76 @@ def prune_edges(
         method, EdgePruneConfig, json, model, task, out, task_seed, device, set_, target_loss=target_loss,
         k_coef=k_coef or None, edge_coef=edge_coef or None, calibrate=calibrate, seed=seed,
     )  # fmt: skip
+
+
+Edges = Annotated[int | None, typer.Option(help="Keep so many edges; default: the fewest that are faithful enough.")]
+Faithful = Annotated[float, typer.Option(help="Faithfulness to cut at, on training pairs.")]
+PairsUsed = Annotated[int | None, typer.Option(help="Training pairs to use.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float64.")]
+Force = Annotated[bool, typer.Option("--force", help="Search even if the model does no better than a coin.")]
+EdgeOut = Annotated[Path | None, typer.Option(help="Run folder to write; default runs/TASK-MODEL-METHOD.")]
+DecoderName = Annotated[str, typer.Argument(help="A folder of a Hugging Face decoder, or a Hub name.")]
+
+
+def _of_edges(name: str, options: str, about: str, *own: str) -> None:
+    """The command of a method over the edges of a decoder. options: its configuration in gossamer.discover; own: those
+    of `edges`, `faithfulness`, `pairs`, `steps`, `threshold` and `of` that it has."""
+
+    def command(
+        model: DecoderName, task: TaskName, edges: Edges = None, faithfulness: Faithful = 0.9,
+        steps: Annotated[int | None, typer.Option(help="Places between the two prompts (5).")] = None,
+        threshold: Annotated[float | None, typer.Option(help="What an edge must be worth to stay (0.01).")] = None,
+        of: Annotated[str | None, typer.Option("--method", help="Whose circuits are compared (eap-ig).")] = None,
+        out: EdgeOut = None, pairs: PairsUsed = None, task_seed: TaskSeed = 0, force: Force = False, set_: Set = None,
+        dtype: Dtype = "float32", device: Device = "cpu", json: Json = False,
+    ) -> None:  # fmt: skip
+        from gossamer import discover
+
+        asked: dict[str, object] = {"steps": steps, "threshold": threshold, "method": of}
+        asked |= {"options": pairs and {"pairs": pairs}} if name == "consensus" else {"pairs": pairs}
+        given = fields(getattr(discover, options), set_, **asked)
+        _edges(name, model, task, json, given, edges, faithfulness, out, task_seed, force, dtype, device)
+
+    every = inspect.signature(command, eval_str=True)
+    optional = {"edges", "faithfulness", "pairs", "steps", "threshold", "of"} - set(own)
+    kept = [p for n, p in every.parameters.items() if n not in optional]
+    command.__signature__ = every.replace(parameters=kept)  # type: ignore[attr-defined]
+    app.command(name, help=about)(command)
+
+
+_CUT = ("edges", "faithfulness")
+_SCORED = (*_CUT, "pairs")
+_of_edges("eap", "EAPConfig", "Score every edge by its gradient (Syed et al. 2023) and cut.", *_SCORED)
+_of_edges(
+    "eap-ig", "EAPIGConfig", "Score by gradients between two inputs (Hanna et al. 2024) and cut.", *_SCORED, "steps"
+)
+_of_edges("eap-ig-activations", "EAPIGConfig", "The same between two activations of each sublayer.", *_SCORED, "steps")
+_of_edges("ceap", "EAPIGConfig", "Score by conductance (arXiv 2606.16920) and cut.", *_SCORED, "steps")
+_of_edges("acdc", "ACDCConfig", "Try every edge from the logits back (Conmy et al. 2023).", "threshold", "pairs")
+_of_edges("consensus", "ConsensusConfig", "Edges that are found whichever pairs are drawn.", "edges", "pairs", "of")
+_of_edges("weight-magnitude", "WeightMagnitudeConfig", "Baseline: score by the size of weights and cut.", *_CUT)
+_of_edges("random", "RandomConfig", "Baseline: random scores, cut.", *_CUT)
+
+
+def _edges(
+    method: str, model: str, task: str, json: bool, given: dict[str, object], edges: int | None, faithfulness: float,
+    out: Path | None, task_seed: int, force: bool, dtype: str, device: str,
+) -> None:  # fmt: skip
+    from gossamer.commands import discover_edges
+
+    with steps("scoring edges", "score") as progress:
+        r = discover_edges(
+            method, model, task, edges=edges, faithfulness=faithfulness, out=out, task_seed=task_seed, force=force,
+            dtype=dtype, device=device, progress=progress, say=say, **given,
+        )  # fmt: skip
+
+    def text() -> None:
+        table("Its strongest edges", ["edge", "score"], [[name, f"{score:+.4g}"] for name, score in r.strongest])
+        typer.echo(f"sign: {r.sign}\n{r.edges} of {r.all_edges} edges, {r.nodes} nodes do {r.task}; on held-out pairs:")
+        trial((r.faithfulness,))
+        typer.echo(f"run folder: {r.run}\nNext: gossamer verify {r.run}")
+
+    emit(r, json, text)
 
 
 def _run(

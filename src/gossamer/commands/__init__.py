@@ -16,6 +16,7 @@ from gossamer.commands.reports import (
     BridgeReport,
     BridgeTrainReport,
     DemoReport,
+    EdgeReport,
     ExportReport,
     FigureReport,
     ImportReport,
@@ -44,7 +45,8 @@ Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
 
 __all__ = [
-    "binarise", "bridge_perturb", "bridge_report", "bridge_train", "demo", "export", "figure_draw", "figure_frontier",
+    "acdc", "binarise", "bridge_perturb", "bridge_report", "bridge_train", "ceap", "consensus", "demo",
+    "discover_edges", "eap", "eap_ig", "eap_ig_activations", "export", "figure_draw", "figure_frontier",
     "figure_size_for_loss", "import_openai_viz", "means", "prune", "prune_edges", "replay", "show", "sweep_prune",
     "tasks", "tasks_check", "train", "verify",
 ]  # fmt: skip
@@ -126,6 +128,55 @@ def prune_edges(
     from gossamer.discover import edge_prune_config
 
     return _discover("prune-edges", model, task, edge_prune_config(**search), out, device, task_seed, progress, say)
+
+
+def eap(model: str | Path, task: str | Path, **options: Any) -> EdgeReport:
+    """Edge attribution patching over the heads of a Hugging Face decoder; writes a run folder. See `discover_edges`."""
+    return discover_edges("eap", model, task, **options)
+
+
+def eap_ig(model: str | Path, task: str | Path, **options: Any) -> EdgeReport:
+    """Edge attribution patching with integrated gradients; writes a run folder. See `discover_edges`."""
+    return discover_edges("eap-ig", model, task, **options)
+
+
+def acdc(model: str | Path, task: str | Path, **options: Any) -> EdgeReport:
+    """Automatic circuit discovery; writes a run folder. See `discover_edges`."""
+    return discover_edges("acdc", model, task, **options)
+
+
+def eap_ig_activations(model: str | Path, task: str | Path, **options: Any) -> EdgeReport:
+    """Integrated gradients along each sublayer's writes; writes a run folder. See `discover_edges`."""
+    return discover_edges("eap-ig-activations", model, task, **options)
+
+
+def ceap(model: str | Path, task: str | Path, **options: Any) -> EdgeReport:
+    """Conductance of every edge; writes a run folder. See `discover_edges`."""
+    return discover_edges("ceap", model, task, **options)
+
+
+def consensus(model: str | Path, task: str | Path, **options: Any) -> EdgeReport:
+    """Edges that a method finds whichever pairs are drawn; writes a run folder. See `discover_edges`."""
+    return discover_edges("consensus", model, task, **options)
+
+
+def discover_edges(
+    method: str, model: str | Path, task: str | Path, /, *, edges: int | None = None, faithfulness: float = 0.9,
+    out: str | Path | None = None, device: str = "cpu", dtype: str = "float32", task_seed: int = 0,
+    force: bool = False, progress: Steps | None = None, say: Say = _silent, **options: Any,
+) -> EdgeReport:  # fmt: skip
+    """Find the circuit of a task among the edges between the heads and MLPs of a Hugging Face decoder.
+
+    The run folder `out` (default: runs/TASK-MODEL-METHOD, numbered if taken). Methods that score edges are cut at
+    `edges` of them or, without that, at the fewest that reach `faithfulness` on training pairs. A model that orders the
+    task's pairs no better than a coin is BadInput unless `force`. `options` are fields of the method's configuration.
+    """
+    from gossamer.commands.edge_runs import discover
+
+    return discover(
+        method, model, task, edges=edges, f=faithfulness, out=out, device=device, dtype=dtype, task_seed=task_seed,
+        force=force, progress=progress, say=say, options=options,
+    )  # fmt: skip
 
 
 def _discover(
@@ -296,9 +347,20 @@ def _figure(
 
 
 def verify(
-    run: str | Path, *, model: str | None = None, device: str = "cpu", seed: int = 0, say: Say = _silent
-) -> VerifyReport:
-    """Put a run's circuit on trial on the held-out pairs, and write evidence.json into the run folder."""
+    run: str | Path, *, model: str | None = None, task: str | Path | None = None, out: str | Path | None = None,
+    ablation: str | None = None, granularity: str = "edge", target: float = 0.9,
+    pairs: int = 128, edges: int | None = None, device: str = "cpu", seed: int = 0, progress: Steps | None = None,
+    say: Say = _silent,
+) -> VerifyReport:  # fmt: skip
+    """Put a run's circuit on trial on the held-out pairs, and write evidence.json into the run folder.
+
+    run: a run folder; or a file with a circuit of edges, ours or another tool's (gossamer.formats), with the `model`
+    and the `task` it is of: it is put into the new run folder `out` (default: runs/TASK-MODEL-FILE, numbered). For
+    circuits of edges, ablation: the replacement value (default resample, see gossamer.replacement), granularity: what
+    is ablated as one, target: the faithfulness that passes, pairs: how many held-out ones; edges: of a file of scores,
+    how many to keep.
+    """
+    from gossamer.commands import edge_runs
     from gossamer.commands.run_folder import EVIDENCE, read_run
     from gossamer.evidence import save_evidence
     from gossamer.record import Record
@@ -306,13 +368,25 @@ def verify(
 
     if seed < 0:
         raise BadInput(f"Expected a seed of at least 0, got {seed}.")
+    file = Path(run).is_file()
+    if file or edge_runs.is_edge_run(Path(run)):
+        found = (
+            edge_runs.put_in_run(Path(run), model, task, out, edges, device) if file
+            else edge_runs.read(Path(run), model, device)
+        )  # fmt: skip
+        return edge_runs.verify(
+            found, ablation=ablation or "resample", granularity=granularity, target=target, pairs=pairs, seed=seed,
+            progress=progress, say=say,
+        )  # fmt: skip
+    if ablation is not None:
+        raise Unsupported("another ablation of a circuit of channels", "its checks name their own", "no --ablation")
     r = read_run(Path(run), model, device)
     say(f"trying {r.circuit.n_nodes} nodes on {len(r.task.heldout)} held-out pairs")
-    target = r.about.result.target_loss_nats
-    evidence = run_checks(r.model, r.task, r.circuit, target_loss=target, seed=seed)
+    target_loss = r.about.result.target_loss_nats
+    evidence = run_checks(r.model, r.task, r.circuit, target_loss=target_loss, seed=seed)
     model_hash, means_hash = r.model.hashes()
     record = Record.now(
-        method="verify", config={"checks": BATTERY, "target_loss": target}, seed=seed, model=r.model.name,
+        method="verify", config={"checks": BATTERY, "target_loss": target_loss}, seed=seed, model=r.model.name,
         model_sha256=model_hash, means_sha256=means_hash, task=r.task.name, task_version=r.task.version,
     )  # fmt: skip
     save_evidence(evidence, r.folder / EVIDENCE, record)
@@ -351,12 +425,15 @@ def replay(
     search: repeat the whole search from the Record as well (on the same machine it finds the same bits). tolerance:
     largest absolute difference of a number that still agrees (machines differ in the last digits).
     """
-    from gossamer.commands.rederive import differences
+    from gossamer.commands import edge_runs
+    from gossamer.commands.rederive import differences, edge_differences
     from gossamer.commands.run_folder import read_run
 
-    r = read_run(Path(run), model, device)
     say(f"deriving the numbers of {run} again")
-    compared, found = differences(r, tolerance, search, progress)
+    if edge_runs.is_edge_run(Path(run)):
+        compared, found = edge_differences(edge_runs.read(Path(run), model, device), tolerance, search, progress)
+    else:
+        compared, found = differences(read_run(Path(run), model, device), tolerance, search, progress)
     return ReplayReport(run=str(run), agrees=not found, compared=compared, differences=tuple(found))
 
 
@@ -443,9 +520,9 @@ def export(
 def tasks(*, model: str | Path | None = None) -> TasksReport:
     """All tasks; with a model, how it does on each task's held-out pairs."""
     from gossamer.commands.solved import task_reports
-    from gossamer.models import from_pretrained
+    from gossamer.models import any_model
 
-    loaded = None if model is None else from_pretrained(model)
+    loaded = None if model is None else any_model(model)
     return TasksReport(model=loaded.name if loaded else None, tasks=tuple(task_reports(loaded)))
 
 

@@ -8,16 +8,18 @@ import numpy as np
 import torch
 
 from gossamer.circuit import Circuit
+from gossamer.commands.edge_runs import CONFIGS, EdgeRun, edge_trial
 from gossamer.commands.reports import Difference
-from gossamer.commands.run_folder import EVIDENCE, Run
+from gossamer.commands.run_folder import EVIDENCE, SCORES, Run
 from gossamer.discover.mask_training import owners
 from gossamer.discover.prune import EVALUATION_PAIRS, PruneConfig, circuit_gap, circuit_loss, loss_at, ranking
 from gossamer.discover.prune_edges import EdgePruneConfig
 from gossamer.errors import BadInput
-from gossamer.evidence import load_evidence
+from gossamer.evidence import Evidence, load_evidence, load_record
 from gossamer.metric import paired_accuracy, task_loss_nats
 from gossamer.registry import check, method
-from gossamer.verify import Trial
+from gossamer.scores import EdgeScores
+from gossamer.verify import Trial, faithfulness, run_edge_checks
 
 
 class _Comparison:
@@ -107,6 +109,37 @@ def _losses(compare: _Comparison, run: Run) -> None:
         compare.same(f"cut at {n_nodes} nodes: task loss", loss, now)
 
 
+def edge_differences(
+    run: EdgeRun, tolerance: float, search: bool = False, progress: Callable[[int, int, float], None] | None = None
+) -> tuple[int, list[Difference]]:
+    """The same of a run whose circuit is edges: its size, its faithfulness, its evidence, with `search` the method."""
+    compare = _Comparison(tolerance)
+    result, circuit, record = run.about.result, run.circuit, run.about.record
+    graph = run.model.graph(circuit.layout.grain)
+    inside = graph.numbers(circuit.src, circuit.dst, circuit.matrix)
+    compare.same("nodes", result.nodes, circuit.n_nodes)
+    compare.same("edges", result.edges, circuit.n_edges)
+    compare.same("edges of the model", result.all_edges, graph.n_edges)
+    _same_evidence(compare, result.faithfulness, faithfulness(edge_trial(run.model, run.task, circuit), target=run.f))
+    path = run.folder / SCORES
+    if path.is_file():
+        values = EdgeScores.load(path).values
+        compare.same("largest change of an edge's score", 0.0, float(np.abs(values[inside] - circuit.weight).max()))
+    if (run.folder / EVIDENCE).is_file():
+        config = load_record(run.folder / EVIDENCE)
+        now = run_edge_checks(run.trial_of(config), target=config.config["target"])
+        for stored, again in zip(load_evidence(run.folder / EVIDENCE), now, strict=True):
+            _same_evidence(compare, stored, again)
+    if search:
+        found = method[record.method](run.model, run.task, CONFIGS[record.method](**record.config), progress=progress)
+        if isinstance(found, EdgeScores):
+            compare.same("largest change of a score", 0.0, float(np.abs(found.values - values).max()))
+        else:
+            there = graph.numbers(found.src, found.dst, found.matrix)
+            compare.same("edges found otherwise", 0, int(np.setxor1d(there, inside).size))
+    return compare.compared, compare.found
+
+
 def _evidence(compare: _Comparison, run: Run) -> None:
     """Every number of evidence.json, if the run was verified."""
     if not (run.folder / EVIDENCE).is_file():
@@ -117,12 +150,18 @@ def _evidence(compare: _Comparison, run: Run) -> None:
         if seed not in trials:
             trials[seed] = Trial(model=run.model, circuit=run.circuit, heldout=heldout, seed=seed)
         now = check[name](trials[seed], target_loss=run.about.result.target_loss_nats)
-        compare.same(f"{name}: verdict", stored.verdict, now.verdict)
-        compare.same(f"{name}: nulls", ", ".join(n.name for n in stored.nulls), ", ".join(n.name for n in now.nulls))
-        for what, a, b in [(name, stored, now)] + [
-            (f"{name}: {n.name}", n, m) for n in stored.nulls for m in now.nulls if n.name == m.name
-        ]:  # fmt: skip
-            compare.same(f"{what}: value", a.value, b.value)
-            compare.same(f"{what}: n", a.n, b.n)
-            for end in range(2):
-                compare.same(f"{what}: interval", *(x.interval and x.interval[end] for x in (a, b)))
+        _same_evidence(compare, stored, now)
+
+
+def _same_evidence(compare: _Comparison, stored: Evidence, now: Evidence) -> None:
+    """Every number of a check."""
+    name = stored.claim.split(":")[0]
+    compare.same(f"{name}: verdict", stored.verdict, now.verdict)
+    compare.same(f"{name}: nulls", ", ".join(n.name for n in stored.nulls), ", ".join(n.name for n in now.nulls))
+    for what, a, b in [(name, stored, now)] + [
+        (f"{name}: {n.name}", n, m) for n in stored.nulls for m in now.nulls if n.name == m.name
+    ]:  # fmt: skip
+        compare.same(f"{what}: value", a.value, b.value)
+        compare.same(f"{what}: n", a.n, b.n)
+        for end in range(2):
+            compare.same(f"{what}: interval", *(x.interval and x.interval[end] for x in (a, b)))

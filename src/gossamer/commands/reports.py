@@ -53,13 +53,31 @@ class PruneReport(Report):
     edges_of_nodes: int | None = None  # prune-edges: of the node circuit it started from
 
 
+class EdgeReport(Report):
+    """A circuit of edges. faithfulness: on held-out pairs, with its nulls; strongest: the edges of largest score, by
+    name; sign: what the sign of a score says."""
+
+    run: str
+    model: str
+    task: str
+    method: str
+    nodes: int
+    edges: int
+    all_edges: int
+    faithfulness: Evidence
+    strongest: tuple[tuple[str, float], ...]
+    sign: str
+    seconds: float
+
+
 class VerifyReport(Report):
-    """A trial: every check's Evidence."""
+    """A trial: every check's Evidence. notes: what reading another tool's file changed, or could not tell."""
 
     run: str
     model: str
     task: str
     evidence: tuple[Evidence, ...]
+    notes: tuple[str, ...] = ()
 
 
 class ShowReport(Report):

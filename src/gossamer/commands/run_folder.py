@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,16 +121,34 @@ def write_run(
         accuracy_full=accuracy_full, nodes=c.n_nodes, edges=c.n_edges, curve=found.curve,
         trials=tuple(t._asdict() for t in found.trials),
     )  # fmt: skip
-    source = Path(task).name if is_pairs_file(task) else task
     about = RunRecord(
-        record=c.record, result=result, model_source=model_source, task_source=source, task_seed=task_seed
+        record=c.record, result=result, model_source=model_source, task_source=copied_pairs(task), task_seed=task_seed
     )
     with new_folder(out, replace) as work:
         found.scores.save(work / SCORES)
         c.save(work / CIRCUIT)
-        if is_pairs_file(task):
-            shutil.copyfile(task, work / source)
+        copied_pairs(task, work)
         write_json(about, work / RECORD)
+
+
+def copied_pairs(task: str, into: Path | None = None) -> str:
+    """How a run names its task: by name, or the name of the user's file of pairs, of which `into` gets a copy."""
+    if not is_pairs_file(task):
+        return task
+    if into is not None:
+        shutil.copyfile(task, into / Path(task).name)
+    return Path(task).name
+
+
+def task_of_run(folder: Path, source: str, seed: int, record: Record, fitting: Callable[[Task], Task]) -> Task:
+    """The pairs of a run that its model can be asked; BadInput when they are not those it was made with."""
+    task = fitting(load_task(str(folder / source) if is_pairs_file(source) else source, seed))
+    if task.version != record.task_version:
+        raise BadInput(
+            f"Expected task {task.name} version {record.task_version}, this Gossamer has {task.version}; use the "
+            "version that made the run."
+        )
+    return task
 
 
 def read_record(folder: Path) -> RunRecord:
@@ -156,12 +174,5 @@ def read_run(folder: Path, model: str | None = None, device: str = "cpu") -> Run
         raise BadInput(
             f"{error} The run was made with {about.model_source}; give its place now with --model."
         ) from error
-    own = folder / about.task_source
-    task = load_task(str(own) if is_pairs_file(about.task_source) else about.task_source, about.task_seed)
-    task = loaded.fitting(task)
-    if task.version != about.record.task_version:
-        raise BadInput(
-            f"Expected task {task.name} version {about.record.task_version}, this Gossamer has {task.version}; use the "
-            "version that made the run."
-        )
+    task = task_of_run(folder, about.task_source, about.task_seed, about.record, loaded.fitting)
     return Run(folder=folder, about=about, scores=scores, circuit=circuit, model=loaded, task=task)

@@ -2,31 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from gossamer.commands.reports import PairCheck, PairsReport, TaskReport
 from gossamer.errors import BadInput
-from gossamer.metric import calibrate, fit_calibration, ordered_accuracy, paired_accuracy, task_loss_nats
-from gossamer.models import LoadedModel, from_pretrained
+from gossamer.metric import (
+    calibrate,
+    fit_calibration,
+    logit_difference,
+    ordered_accuracy,
+    paired_accuracy,
+    task_loss_nats,
+)
+from gossamer.models import LoadedModel, any_model
 from gossamer.registry import task as registry
-from gossamer.task import Example, Task, check_pair
+from gossamer.task import Example, Task, check_pair, unequal
 from gossamer.tasks import load_task, read_pairs
 
+if TYPE_CHECKING:
+    from gossamer.models.huggingface import Decoder
+
+ROWS = 32  # pairs of a decoder in a pass
 SOLVED = 0.9  # calibrated paired accuracy from which a model counts as doing a task
 CALIBRATION_PAIRS = 512
 
 
-def scores_of(model: LoadedModel, examples: tuple[Example, ...]) -> tuple[float, float, float]:
+@torch.no_grad()
+def gap_of(model: LoadedModel | Decoder, examples: Sequence[Example]) -> Tensor:
+    """Logit gap of every row, right answer minus wrong one, [2 pairs]."""
+    batch = model.encode(examples)
+    if isinstance(model, LoadedModel):
+        return model.run(batch).gap
+    parts = (batch.pairs(start, start + ROWS) for start in range(0, batch.n_pairs, ROWS))
+    return torch.cat([logit_difference(model.writes(part)[1], part) for part in parts]).float()
+
+
+def scores_of(model: LoadedModel | Decoder, examples: tuple[Example, ...]) -> tuple[float, float, float]:
     """(paired accuracy, ordered accuracy, task loss) of the whole model."""
-    with torch.no_grad():
-        z = model.run(model.encode(examples)).gap
+    z = gap_of(model, examples)
     return float(paired_accuracy(z).mean()), float(ordered_accuracy(z).mean()), float(task_loss_nats(z).mean())
 
 
-def fitted(model: LoadedModel, task: Task, say: Callable[[str], None]) -> Task:
+def fitted(model: LoadedModel | Decoder, task: Task, say: Callable[[str], None]) -> Task:
     """The pairs of a task that the model can be asked; how many are left out is said."""
     found = model.fitting(task)
     if found.left_out:
@@ -35,13 +57,13 @@ def fitted(model: LoadedModel, task: Task, say: Callable[[str], None]) -> Task:
     return found
 
 
-def task_reports(model: LoadedModel | None) -> Iterator[TaskReport]:
+def task_reports(model: LoadedModel | Decoder | None) -> Iterator[TaskReport]:
     """Every task that is registered, asked of the model if there is one."""
     for name in registry:
         yield _task_report(load_task(name), model)
 
 
-def _task_report(task: Task, model: LoadedModel | None) -> TaskReport:
+def _task_report(task: Task, model: LoadedModel | Decoder | None) -> TaskReport:
     """A task and, with a model, how it does on each split of it, or why it cannot be asked."""
     about = {
         "name": task.name, "description": task.description, "train_pairs": len(task.train),
@@ -58,12 +80,10 @@ def _task_report(task: Task, model: LoadedModel | None) -> TaskReport:
     }  # fmt: skip
     asked = {"train": task.train[:CALIBRATION_PAIRS], "heldout": task.heldout, **task.ood}
     paired, ordered, loss = scores_of(model, task.heldout)
-    with torch.no_grad():
-        fitted = fit_calibration(model.run(model.encode(asked.pop("train"))).gap)
-        calibrated = {
-            name: float(paired_accuracy(calibrate(model.run(model.encode(part)).gap, *fitted)).mean())
-            for name, part in asked.items()
-        }
+    fit = fit_calibration(gap_of(model, asked.pop("train")))
+    calibrated = {
+        name: float(paired_accuracy(calibrate(gap_of(model, part), *fit)).mean()) for name, part in asked.items()
+    }
     own = calibrated.pop("heldout")
     solved = own >= SOLVED
     problem = "does not know it" if ordered < SOLVED else "orders pairs, around no one threshold"
@@ -76,7 +96,8 @@ def _task_report(task: Task, model: LoadedModel | None) -> TaskReport:
 def check_pairs(pairs: str | Path, model: str | Path) -> PairsReport:
     """See gossamer.commands.tasks_check."""
     task = read_pairs(str(pairs))
-    loaded = from_pretrained(model)
+    loaded = any_model(model)
+    n_ctx, bos = loaded.limits
     examples = sorted((*task.train, *task.heldout), key=lambda e: e.line)
 
     def pieces(ids: list[int]) -> tuple[str, ...]:
@@ -84,10 +105,11 @@ def check_pairs(pairs: str | Path, model: str | Path) -> PairsReport:
 
     checks = []
     for e in examples:
-        r = check_pair(e, loaded.tokenizer, loaded.model.config.n_ctx, loaded.bos)
+        r = check_pair(e, loaded.tokenizer, n_ctx, bos)
+        by_position = () if isinstance(loaded, LoadedModel) else unequal(r)
         check = PairCheck(
             line=e.line, clean=pieces(r.clean), counterfactual=pieces(r.counterfactual), answer=e.answer,
-            wrong_answer=e.wrong_answer, aligned=r.aligned, problems=r.problems,
+            wrong_answer=e.wrong_answer, aligned=r.aligned, problems=(*r.problems, *by_position),
         )  # fmt: skip
         checks.append(check)
     usable = tuple(e for e, c in zip(examples, checks, strict=True) if not c.problems)

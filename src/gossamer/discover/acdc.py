@@ -24,12 +24,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from gossamer.circuit import Circuit
-from gossamer.discover.eap import Progress, sides
+from gossamer.discover.eap import Progress
 from gossamer.errors import options
+from gossamer.metric import row_metric
 from gossamer.record import Record
 from gossamer.registry import method
 from gossamer.subject import ResidualSubject
-from gossamer.task import Encoded, Task
+from gossamer.task import Encoded, Task, sides
 
 if TYPE_CHECKING:
     from gossamer.subject import Ablations
@@ -88,23 +89,15 @@ def acdc(
 
 def metric_of(config: ACDCConfig, clean: Encoded, whole: Tensor) -> Callable[[Tensor], list[float]]:
     """Logits [trials, rows, vocab] -> the metric of each trial, lower being nearer to the whole model's logits."""
+    per_row = row_metric(config.metric, clean, whole)
+
+    def mean(logits: Tensor) -> Tensor:
+        return per_row(logits).double().mean(-1)
+
     if config.metric == "kl":
-        target = whole.log_softmax(-1)
-        weight = target.exp()
-
-        def kl(logits: Tensor) -> list[float]:
-            found: list[float] = (weight * (target - logits.log_softmax(-1))).sum(-1).double().mean(-1).tolist()
-            return found
-
-        return kl
-    answer, wrong = clean.answer.to(whole.device)[:, None], clean.wrong.to(whole.device)[:, None]
-
-    def gap(logits: Tensor) -> Tensor:
-        at = [logits.gather(-1, t.expand(*logits.shape[:-1], 1))[..., 0] for t in (answer, wrong)]
-        return (at[0] - at[1]).double().mean(-1)
-
-    before = gap(whole)
-    return lambda logits: (before - gap(logits)).tolist()
+        return lambda logits: mean(logits).tolist()
+    before = mean(whole)
+    return lambda logits: (before - mean(logits)).tolist()
 
 
 class _Search:

@@ -20,11 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from gossamer.errors import options
+from gossamer.metric import row_metric
 from gossamer.record import Record
 from gossamer.registry import method
 from gossamer.scores import EdgeScores
 from gossamer.subject import ResidualSubject
-from gossamer.task import Encoded, Task
+from gossamer.task import Encoded, Task, sides
 
 if TYPE_CHECKING:
     from gossamer.subject import Objective
@@ -65,19 +66,11 @@ def eap(
 
 def per_pair(config: EAPConfig, clean: Encoded, logits: Tensor) -> Tensor:
     """The metric of each clean prompt, from its logits [rows, vocab]."""
-    values = logits.softmax(-1) if config.metric == "probability-difference" else logits
-    answer, wrong = clean.answer.to(values.device), clean.wrong.to(values.device)
-    return (values.gather(1, answer[:, None]) - values.gather(1, wrong[:, None]))[:, 0]
+    return row_metric(config.metric, clean)(logits)
 
 
 def _total(config: EAPConfig, clean: Encoded, logits: Tensor) -> Tensor:
     return per_pair(config, clean, logits).sum()
-
-
-def sides(batch: Encoded) -> tuple[Encoded, Encoded]:
-    """The clean rows and the counterfactual rows of pairs, both with the clean side's answers."""
-    clean, other = (Encoded(batch.tokens[i::2], batch.last[i::2], batch.answer[::2], batch.wrong[::2]) for i in (0, 1))
-    return clean, other
 
 
 def scored(
@@ -104,7 +97,7 @@ def scored(
         means_sha256=means_hash, task=task.name, task_version=task.version,
         details={
             "pairs": pairs.n_pairs, "left_out": dict(task.left_out), "methodology": "acdc-resample",
-            "sign": "change of the metric when the edge is ablated",
+            "sign": "change of the metric when the edge is ablated", "mean_over_pairs": True,
         },
     )  # fmt: skip
     return EdgeScores(graph=graph, values=total / pairs.n_pairs, record=record)

@@ -1,5 +1,13 @@
-"""Other tools' files. Pickled ones are read weights-only and never written."""
+"""Other tools' files, one module per tool, and `read_circuit`, `read_scores` and `read_task` that tell which it is.
 
+Pickled files are read weights-only and never written.
+"""
+
+from gossamer.formats import autocircuit, eap_csv, eap_ig, edge_pruning, feature_circuits, mib, neuronpedia
 from gossamer.formats.openai_viz import Connection, VizData, read_viz_data
+from gossamer.formats.recognise import read_circuit, read_scores, read_task
 
-__all__ = ["Connection", "VizData", "read_viz_data"]
+__all__ = [
+    "Connection", "VizData", "autocircuit", "eap_csv", "eap_ig", "edge_pruning", "feature_circuits", "mib",
+    "neuronpedia", "read_circuit", "read_scores", "read_task", "read_viz_data",
+]  # fmt: skip

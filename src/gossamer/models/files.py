@@ -197,7 +197,10 @@ def _config_of(folder: Path) -> SparseConfig:
     given = read_object(path)
     kind, ours = given.get("model_type", MODEL_TYPE), MODEL_TYPE
     if kind != ours:
-        raise Unsupported(f"the model_type {kind!r} of {path}", f"only {ours} is built", "a model of `gossamer train`")
+        raise Unsupported(
+            f"the model_type {kind!r} of {path} here", f"this works on {ours}",
+            "a model of `gossamer train`; circuits of a Hugging Face decoder: gossamer discover eap, eap-ig or acdc",
+        )  # fmt: skip
     if "architectures" in given:
         raise Unsupported(
             f"the Hugging Face folder {folder}", "it has neither reference means nor sparse weights",

@@ -7,13 +7,17 @@ import re
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from gossamer.errors import BadInput, nearest
+from gossamer.errors import BadInput, Unsupported, nearest
 from gossamer.models.authors import is_authors_folder, load_authors_model
 from gossamer.models.files import load_model
 from gossamer.models.loaded import LoadedModel
+
+if TYPE_CHECKING:
+    from gossamer.models.huggingface import Decoder
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 _WANTED = ["*.json", "*.safetensors", "*.jsonl"]
@@ -59,6 +63,16 @@ def from_pretrained(name_or_folder: str | Path, device: str = "cpu") -> LoadedMo
         )
     found.model.to(device)
     return replace(found, source=source)
+
+
+def any_model(name_or_folder: str | Path, device: str = "cpu") -> LoadedModel | Decoder:
+    """A weight-sparse model as from_pretrained gives it, or the decoder in a Hugging Face folder or Hub repository."""
+    try:
+        return from_pretrained(name_or_folder, device)
+    except Unsupported:
+        from gossamer.models.huggingface import load_decoder
+
+        return load_decoder(name_or_folder, device)
 
 
 def _download(repo: str) -> Path:

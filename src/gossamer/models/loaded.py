@@ -182,13 +182,18 @@ class LoadedModel:
         found = self.tokenizer.token_to_id(END_OF_TEXT)
         return None if found is None else int(found)
 
+    @property
+    def limits(self) -> tuple[int, int | None]:
+        """(longest prompt in tokens, the token put before every prompt, if there is one)."""
+        return self.model.config.n_ctx, self.bos
+
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """Pairs as tokens, each prompt after <|endoftext|>; BadInput lists every pair that does not fit."""
-        return encode(examples, self.tokenizer, self.model.config.n_ctx, self.bos)
+        return encode(examples, self.tokenizer, *self.limits)
 
     def fitting(self, task: Task) -> Task:
         """The task without the pairs this model cannot be asked, see gossamer.task.fitting."""
-        return fitting(task, self.tokenizer, self.model.config.n_ctx, self.bos)
+        return fitting(task, self.tokenizer, *self.limits)
 
     def means(self, value: str = "mean") -> Mapping[str, Tensor]:
         """What an ablated node becomes, per location: the reference mean, or zero."""

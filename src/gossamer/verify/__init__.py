@@ -7,13 +7,22 @@ from gossamer.evidence import Evidence
 from gossamer.registry import check
 from gossamer.subject import Subject, require_model_of
 from gossamer.task import Task
+from gossamer.verify.curve import Curve, curve, mib
+from gossamer.verify.edge_checks import faithfulness, run_edge_checks
+from gossamer.verify.edge_faithfulness import circuit_faithfulness, metric_values
+from gossamer.verify.edge_trial import EdgeTrial
+from gossamer.verify.ground_truth import ROC, precision_recall, roc, roc_of_circuits
 from gossamer.verify.necessity import necessity
 from gossamer.verify.sufficiency import accuracy, sufficiency
 from gossamer.verify.trial import Trial
 
 BATTERY = ("sufficiency", "accuracy", "necessity")
 
-__all__ = ["BATTERY", "Trial", "accuracy", "necessity", "run_checks", "sufficiency"]
+__all__ = [
+    "BATTERY", "Curve", "EdgeTrial", "ROC", "Trial", "accuracy", "circuit_faithfulness", "curve", "faithfulness",
+    "metric_values", "mib", "necessity", "precision_recall", "roc", "roc_of_circuits", "run_checks", "run_edge_checks",
+    "sufficiency",
+]  # fmt: skip
 
 
 def run_checks(

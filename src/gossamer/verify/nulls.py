@@ -19,6 +19,7 @@ from gossamer.task import Encoded
 DRAWS = 20
 SAME_NODES = "random circuit of the same size at every location"
 SAME_EDGES = "random circuit with as many edges of every matrix"
+SAME_HEADS = "random circuit with as many heads and MLPs"
 
 
 def random_circuits(circuit: Circuit, graph: Graph, draws: int, seed: int) -> list[Circuit]:
@@ -50,6 +51,34 @@ def _random(circuit: Circuit, graph: Graph, rng: np.random.Generator) -> Circuit
         circuit, nodes=np.flatnonzero(kept), src=drawn.src, dst=drawn.dst, matrix=drawn.matrix,
         weight=np.zeros(drawn.n_edges, dtype=circuit.weight.dtype),
     )  # fmt: skip
+
+
+def random_edge_circuits(circuit: Circuit, graph: Graph, draws: int, seed: int, granularity: str) -> list[Circuit]:
+    """Circuits of a residual graph as large as this one: as many edges into queries, keys, values, MLPs and logits, or
+    (granularity node) as many heads and MLPs with every edge between them."""
+    rng = np.random.default_rng(seed)
+    kinds = np.array([_kind(name) for name, _ in graph.layout.locations])
+    found = []
+    for _ in range(draws):
+        if granularity == "node":
+            nodes = np.concatenate([
+                rng.choice(np.flatnonzero(kinds == kind), int((kinds[circuit.nodes] == kind).sum()), replace=False)
+                for kind in np.unique(kinds)
+            ])  # fmt: skip
+            edges = graph.between(nodes)
+        else:
+            wanted = np.bincount(circuit.matrix, minlength=len(graph.matrices))
+            edges = np.concatenate([
+                rng.choice(np.flatnonzero(graph.matrix == m), n, replace=False) for m, n in enumerate(wanted)
+            ])  # fmt: skip
+        drawn = Circuit.from_edges(graph, edges, np.zeros(len(np.unique(edges))), record=circuit.record)
+        found.append(replace(drawn, nodes=np.unique(nodes)) if granularity == "node" else drawn)
+    return found
+
+
+def _kind(name: str) -> str:
+    """Of a node of a residual graph: input, logits, a head, a key-value group, an attention or an MLP."""
+    return name if name in ("input", "logits") else name[0] + name.partition(".")[2][:1]
 
 
 def whole_or_nothing(circuit: Circuit, every: bool) -> Circuit:

@@ -46,7 +46,7 @@ def with_means(d: Decoder) -> Channels:
     """Means of a normal distribution."""
     generator = torch.Generator().manual_seed(5)
     values = {k: torch.randn(n, generator=generator).double() for k, n in channels_of(d).layout.locations}
-    return channels_of(d, Means(values=values, n_tokens=1, of="task"))
+    return channels_of(d, Means(values=values, n_tokens=1, of="training"))
 
 
 @pytest.fixture(scope="module", params=DECODERS)
@@ -317,7 +317,7 @@ def test_the_planted_circuit_is_found_and_tried() -> None:
     assert found.accuracy_heldout == 1
     evidence = run_checks(c, girl_boy(), found.circuit, target_loss=0.15)
     assert [e.verdict for e in evidence[:2]] == ["pass", "pass"]
-    assert {e.methodology["reference"] for e in evidence} == {"task"}
+    assert {e.methodology["reference"] for e in evidence} == {"training"}
     with pytest.raises(BadInput, match="the model the circuit was found in"):
         run_checks(channels_of(c.decoder, ["then the boy"]), girl_boy(), found.circuit, target_loss=0.15)
 
@@ -348,7 +348,7 @@ def test_means_are_over_every_real_token_of_a_task_or_a_text(tmp_path: Path) -> 
         assert c.reference.n_tokens == n
         for name, total in sums.items():
             assert torch.allclose(c.reference.values[name].double(), total / n, atol=1e-5), name
-    assert (of_task.means_of, of_text.means_of) == ("task", "pretraining")
+    assert (of_task.means_of, of_text.means_of) == ("training", "pretraining")
     assert channels_of(d, task).hashes() == of_task.hashes()
     assert channels_of(d, prompts[:3]).hashes()[1] != of_text.hashes()[1]
     assert bare.hashes() == (of_task.hashes()[0], "")

@@ -76,11 +76,11 @@ class Channels:
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """Pairs as tokens, of any lengths; BadInput lists every pair that does not fit."""
-        return encode(examples, self.decoder.tokenizer, *self.decoder._limits)
+        return encode(examples, self.decoder.tokenizer, *self.decoder.limits)
 
     def fitting(self, task: Task) -> Task:
         """The task without the pairs this model cannot be asked, see gossamer.task.fitting."""
-        return fitting(task, self.decoder.tokenizer, *self.decoder._limits)
+        return fitting(task, self.decoder.tokenizer, *self.decoder.limits)
 
     def means(self, value: str = "mean") -> Mapping[str, Tensor]:
         """What an ablated channel becomes, per location: the reference mean, or zero."""
@@ -281,7 +281,7 @@ def channels_of(decoder: Decoder, reference: Task | Iterable[str] | Means | None
 @torch.no_grad()
 def _means_over(model: Channels, text: Task | Iterable[str]) -> Means:
     decoder, sums = model.decoder, Sums()
-    n_ctx, begin = decoder._limits
+    n_ctx, begin = decoder.limits
     if isinstance(text, Task):
         task = model.fitting(text)
         pairs, size = model.encode(task.train), TOKENS_AT_ONCE // 2
@@ -298,4 +298,4 @@ def _means_over(model: Channels, text: Task | Iterable[str]) -> Means:
     for batch in batches:
         sums.start(batch)
         model._logits(*batch, sums.add, {})
-    return sums.means("task" if isinstance(text, Task) else "pretraining", decoder.model.dtype)
+    return sums.means("training" if isinstance(text, Task) else "pretraining", decoder.model.dtype)

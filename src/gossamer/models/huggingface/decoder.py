@@ -130,7 +130,7 @@ class Decoder:
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """Pairs as tokens, both sides of each pair equally long; BadInput lists every pair that does not fit."""
-        batch = encode(examples, self.tokenizer, *self._limits)
+        batch = encode(examples, self.tokenizer, *self.limits)
         ends = batch.last.view(-1, 2)
         if wrong := (ends[:, 0] != ends[:, 1]).nonzero().flatten().tolist():
             e = examples[wrong[0]]
@@ -143,10 +143,10 @@ class Decoder:
 
     def fitting(self, task: Task) -> Task:
         """The task without the pairs this model cannot be asked, or of unequal length: see gossamer.task.fitting."""
-        return fitting(task, self.tokenizer, *self._limits, aligned=True)
+        return fitting(task, self.tokenizer, *self.limits, aligned=True)
 
     @cached_property
-    def _limits(self) -> tuple[int, int | None]:
+    def limits(self) -> tuple[int, int | None]:
         """(longest prompt, the token that the tokenizer puts before every text, if it does)."""
         config = self.model.config.get_text_config()
         n_ctx = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)

@@ -1,0 +1,342 @@
+"""Runs whose circuit is edges of a Hugging Face decoder: `discover eap|eap-ig|acdc|...`, their trial and their replay.
+
+The folder: record.json circuit.safetensors evidence.json, and scores.safetensors where the method scores all edges.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from gossamer.ablation import of_edges
+from gossamer.circuit import Circuit
+from gossamer.commands.reports import EdgeReport, VerifyReport
+from gossamer.commands.run_folder import (
+    CIRCUIT,
+    EVIDENCE,
+    RECORD,
+    SCORES,
+    copied_pairs,
+    new_folder,
+    next_free,
+    task_of_run,
+    write_json,
+)
+from gossamer.discover import (
+    Consensus,
+    acdc_config,
+    consensus_config,
+    eap_config,
+    eap_ig_config,
+    random_config,
+    weight_magnitude_config,
+)
+from gossamer.errors import BadInput, CorruptFile, one_line, require_new
+from gossamer.evidence import Evidence, save_evidence
+from gossamer.formats import read_circuit
+from gossamer.metric import logit_difference, ordered_accuracy
+from gossamer.record import Record
+from gossamer.registry import method
+from gossamer.scores import EdgeScores
+from gossamer.statistics import bootstrap_interval
+from gossamer.subject import ResidualSubject, require_model_of
+from gossamer.task import Task
+from gossamer.tasks import load_task
+from gossamer.verify import EdgeTrial, faithfulness, run_edge_checks
+from gossamer.verify.edge_trial import edge_values
+
+if TYPE_CHECKING:
+    from gossamer.models.huggingface import Decoder
+
+CONFIGS: dict[str, Callable[..., Any]] = {
+    "eap": eap_config, "eap-ig": eap_ig_config, "eap-ig-activations": eap_ig_config, "ceap": eap_ig_config,
+    "acdc": acdc_config, "consensus": consensus_config, "random": random_config,
+    "weight-magnitude": weight_magnitude_config,
+}  # fmt: skip
+TRIAL_PAIRS = 128  # held-out pairs of a trial; training pairs that a cut is made on
+Say = Callable[[str], None]
+Steps = Callable[[int, int, float], None]
+
+
+class EdgeResult(BaseModel):
+    """What a run says of its circuit. cut: how the circuit was made of scores, None where the method returned it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    nodes: int
+    edges: int
+    all_edges: int
+    cut: dict[str, float] | None
+    faithfulness: Evidence
+
+
+class EdgeRunRecord(BaseModel):
+    """record.json: provenance, numbers, and where the model and the task come from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = 1
+    kind: Literal["edges"] = "edges"
+    record: Record
+    result: EdgeResult
+    model_source: str
+    dtype: str = "float32"
+    task_source: str
+    task_seed: int = 0
+    target: float = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeRun:
+    """A run read from disk, with its model and its task."""
+
+    folder: Path
+    about: EdgeRunRecord
+    circuit: Circuit
+    model: Decoder
+    task: Task
+
+    @property
+    def f(self) -> float:
+        """The faithfulness that its circuit was held to."""
+        return self.about.target
+
+    def trial_of(self, verified: Record, progress: Steps | None = None) -> EdgeTrial:
+        """The trial that a record of `verify` tells of."""
+        c = verified.config
+        return edge_trial(
+            self.model, self.task, self.circuit, c["ablation"], c["granularity"], verified.seed, c["pairs"], progress
+        )
+
+
+def edge_trial(
+    model: ResidualSubject, task: Task, circuit: Circuit, value: str = "resample",
+    granularity: str = "edge", seed: int = 0, pairs: int = TRIAL_PAIRS,
+    progress: Steps | None = None,
+) -> EdgeTrial:  # fmt: skip
+    """The trial of a circuit on a task's held-out pairs."""
+    return EdgeTrial(
+        model=model, circuit=circuit, heldout=model.encode(task.heldout[:pairs]),
+        training=model.encode(task.train[:pairs]), value=value, granularity=granularity, seed=seed, progress=progress,
+    )  # fmt: skip
+
+
+def require_done(model: ResidualSubject, task: Task) -> tuple[float, tuple[float, float]]:
+    """Ordered accuracy on training pairs, with its interval; BadInput for a model that does no better than a coin."""
+    batch = model.encode(task.train[:TRIAL_PAIRS])
+    found = []
+    for start in range(0, batch.n_pairs, 16):
+        part = batch.pairs(start, min(start + 16, batch.n_pairs))
+        found.append(ordered_accuracy(logit_difference(model.writes(part)[1], part)).cpu())
+    ordered = torch.cat(found).numpy()
+    ends = bootstrap_interval(ordered)
+    if ends[0] <= 0.5:
+        raise BadInput(
+            f"Expected a model that does {task.name}, {model.name} does not: it orders {ordered.mean():.1%} of "
+            f"{len(ordered)} pairs right (95% interval {ends[0]:.1%} to {ends[1]:.1%}, a coin 50%), so there is no "
+            "circuit to find. Try another task (`gossamer tasks`) or model, or --force to search all the same."
+        )
+    return float(ordered.mean()), ends
+
+
+def discover(
+    name: str, model: str | Path, task: str | Path, *, edges: int | None, f: float, out: str | Path | None,
+    device: str, dtype: str, task_seed: int, force: bool, progress: Steps | None, say: Say, options: dict[str, Any],
+) -> EdgeReport:  # fmt: skip
+    """See gossamer.commands.eap."""
+    from gossamer.models.huggingface import load_decoder
+
+    started = time.perf_counter()
+    if name == "consensus" and edges is not None:  # of every circuit it compares, not of what it returns
+        options = {**options, "edges": edges}
+    config = CONFIGS[name](**options)
+    if not 0 < f <= 1:
+        raise BadInput(f"Expected a faithfulness of more than 0 to 1 to cut at, got {f:g}.")
+    asked = load_task(str(task), task_seed)
+    loaded = load_decoder(model, device, dtype)
+    graph = loaded.graph()
+    if edges is not None and not 0 < edges <= graph.n_edges:
+        raise BadInput(f"Expected 1 to {graph.n_edges} edges of {loaded.name}, got {edges}.")
+    asked = loaded.fitting(asked)
+    if asked.left_out:
+        which = ", ".join(f"{n} {split}" for split, n in asked.left_out.items())
+        say(f"{asked.name}: {which} pairs left out, they do not fit {loaded.name}")
+    folder = Path(out) if out else next_free(Path("runs") / f"{asked.name}-{loaded.name}-{name}")
+    require_new(folder)
+    if not force:
+        ordered, _ = require_done(loaded, asked)
+        say(f"{loaded.name} orders {ordered:.1%} of training pairs right; {name} over {graph.n_edges:,} edges")
+    found = method[name](loaded, asked, config, progress=progress)
+    cut: dict[str, float] | None = None
+    if isinstance(found, EdgeScores):
+        cut = {"edges": edges} if edges is not None else {"faithfulness": f}
+        scores, circuit = found, cut_of(loaded, asked, found, edges, f, say)
+    elif isinstance(found, Consensus):
+        scores, circuit = found.inclusion, found.circuit
+    else:
+        scores, circuit = None, found
+    if not circuit.n_edges:
+        raise BadInput(f"{name} kept no edge of {loaded.name} that lies on a path; ask for more edges.")
+    evidence = faithfulness(edge_trial(loaded, asked, circuit), target=f)
+    result = EdgeResult(
+        nodes=circuit.n_nodes, edges=circuit.n_edges, all_edges=graph.n_edges, cut=cut, faithfulness=evidence
+    )
+    about = EdgeRunRecord(
+        record=circuit.record, result=result, model_source=loaded.source, dtype=dtype,
+        task_source=copied_pairs(str(task)), task_seed=task_seed, target=f,
+    )  # fmt: skip
+    write(folder, about, circuit, scores, str(task))
+    return EdgeReport(
+        run=str(folder), model=loaded.name, task=asked.name, method=name, nodes=circuit.n_nodes, edges=circuit.n_edges,
+        all_edges=graph.n_edges, faithfulness=evidence, strongest=strongest(circuit), sign=sign_of(circuit.record),
+        seconds=time.perf_counter() - started,
+    )  # fmt: skip
+
+
+def write(folder: Path, about: EdgeRunRecord, circuit: Circuit, scores: EdgeScores | None, task: str) -> None:
+    """The run folder, whole or not at all."""
+    with new_folder(folder) as work:
+        if scores is not None:
+            scores.save(work / SCORES)
+        circuit.save(work / CIRCUIT)
+        copied_pairs(task, work)
+        write_json(about, work / RECORD)
+
+
+def cut_of(
+    model: ResidualSubject, task: Task, scores: EdgeScores, edges: int | None, f: float, say: Say
+) -> Circuit:  # fmt: skip
+    """The circuit of that many edges; or, by doubling and then halving, one that has a faithfulness of at least f on
+    training pairs while one with an edge less has not."""
+    if edges is not None:
+        return scores.top(edges)
+    batch, how = model.encode(task.train[:TRIAL_PAIRS]), of_edges()
+    n = len(scores.values)
+
+    def gap(share: np.ndarray) -> float:
+        return float(edge_values(model, batch, share[None], how, ("logit-difference",)).mean())
+
+    empty, full = gap(np.ones(n)), gap(np.zeros(n))
+
+    def value(size: int) -> float:
+        circuit = scores.top(size)
+        return (gap(circuit.shares(scores.graph, how)) - empty) / (full - empty) if circuit.n_edges else 0.0
+
+    low, high = 0, 1
+    while high < len(scores.values) and value(high) < f:
+        low, high = high, min(2 * high, len(scores.values))
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if value(middle) >= f else (middle, high)
+    circuit = scores.top(high)
+    say(f"{circuit.n_edges} edges have a faithfulness of {value(high):.3f} on {batch.n_pairs} training pairs")
+    return circuit
+
+
+def strongest(circuit: Circuit, n: int = 10) -> tuple[tuple[str, float], ...]:
+    """The n edges of largest weight, as EAP-IG writes them: `a5.h1->a9.h6<q>`."""
+    if np.isnan(circuit.weight).any():  # another tool's file without scores
+        return ()
+    order = np.argsort(-np.abs(circuit.weight), kind="stable")[:n]
+    return tuple((edge_name(circuit, int(i)), float(circuit.weight[i])) for i in order)
+
+
+def edge_name(circuit: Circuit, i: int) -> str:
+    src, dst = (circuit.layout.site(int(ends[i])) for ends in (circuit.src, circuit.dst))
+    what = circuit.matrices[int(circuit.matrix[i])]
+    return f"{src}->{dst}<{what}>" if what in "qkv" else f"{src}->{dst}"
+
+
+def sign_of(record: Record) -> str:
+    return str(record.details.get("sign", "rise of the metric when the edge was removed"))
+
+
+def is_edge_run(folder: Path) -> bool:
+    """Whether a run folder's record is of a circuit of edges."""
+    try:
+        return '"kind": "edges"' in (folder / RECORD).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def read(folder: Path, model: str | None = None, device: str = "cpu") -> EdgeRun:
+    """A run with its model (from where the run found it, or `model`) and its task; every file is checked first."""
+    from gossamer.models.huggingface import load_decoder
+
+    path = folder / RECORD
+    try:
+        about = EdgeRunRecord.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CorruptFile(f"{path} is not a whole run record ({one_line(error)}); make the run again.") from error
+    circuit = Circuit.load(folder / CIRCUIT)
+    source = model or about.model_source
+    try:
+        loaded = load_decoder(source, device, about.dtype)
+    except BadInput as error:
+        raise BadInput(
+            f"{error} The run was made with {about.model_source}; give its place now with --model."
+        ) from error
+    require_model_of(circuit.record, loaded)
+    task = task_of_run(folder, about.task_source, about.task_seed, about.record, loaded.fitting)
+    return EdgeRun(folder=folder, about=about, circuit=circuit, model=loaded, task=task)
+
+
+def put_in_run(
+    file: Path, model: str | None, task: str | Path | None, out: str | Path | None, edges: int | None, device: str
+) -> EdgeRun:  # fmt: skip
+    """A circuit from a file, of a model and a task, as a new run folder."""
+    from gossamer.models.huggingface import load_decoder
+
+    if model is None or task is None:
+        missing = " and ".join(n for n, v in (("--model", model), ("--task", task)) if v is None)
+        raise BadInput(f"Expected {missing} with the circuit file {file}: it does not say what it is of.")
+    asked = load_task(str(task))
+    loaded = load_decoder(model, device)
+    asked = loaded.fitting(asked)
+    circuit = read_circuit(file, loaded.graph(), size=edges)
+    require_model_of(circuit.record, loaded)
+    if not circuit.n_edges:
+        raise BadInput(f"Expected a circuit with edges in {file}, it has none.")
+    folder = Path(out) if out else next_free(Path("runs") / f"{asked.name}-{loaded.name}-{file.stem}")
+    require_new(folder)
+    model_hash, means_hash = loaded.hashes()
+    record = circuit.record.model_copy(update={
+        "model": loaded.name, "model_sha256": model_hash, "means_sha256": means_hash, "task": asked.name,
+        "task_version": asked.version,
+    })  # fmt: skip
+    circuit = replace(circuit, record=record)
+    result = EdgeResult(
+        nodes=circuit.n_nodes, edges=circuit.n_edges, all_edges=loaded.graph().n_edges, cut=None,
+        faithfulness=faithfulness(edge_trial(loaded, asked, circuit), target=0.9),
+    )  # fmt: skip
+    about = EdgeRunRecord(record=record, result=result, model_source=loaded.source, task_source=copied_pairs(str(task)))
+    write(folder, about, circuit, None, str(task))
+    return EdgeRun(folder=folder, about=about, circuit=circuit, model=loaded, task=asked)
+
+
+def verify(
+    run: EdgeRun, *, ablation: str, granularity: str, target: float, pairs: int, seed: int,
+    progress: Steps | None, say: Say,
+) -> VerifyReport:  # fmt: skip
+    """See gossamer.commands.verify."""
+    model_hash, means_hash = run.model.hashes()
+    config = {"ablation": ablation, "granularity": granularity, "target": target, "pairs": pairs}
+    record = Record.now(
+        method="verify", config=config, seed=seed, model=run.model.name, model_sha256=model_hash,
+        means_sha256=means_hash, task=run.task.name, task_version=run.task.version,
+    )  # fmt: skip
+    trial = run.trial_of(record, progress)
+    say(f"trying {run.circuit.n_edges} edges on {trial.heldout.n_pairs} held-out pairs, ablation by {ablation}")
+    evidence = run_edge_checks(trial, target=target)
+    save_evidence(evidence, run.folder / EVIDENCE, record)
+    notes = tuple(map(str, run.circuit.record.details.get("notes", ())))
+    return VerifyReport(
+        run=str(run.folder), model=run.model.name, task=run.task.name, evidence=evidence, notes=notes
+    )  # fmt: skip

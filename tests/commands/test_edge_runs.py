@@ -1,0 +1,189 @@
+"""Runs whose circuit is edges: from a folder of a decoder to a verdict, a replay, and one error each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from taught import pairs, saved, taught
+from transformers import AutoTokenizer
+
+from gossamer import commands
+from gossamer.circuit import Circuit
+from gossamer.errors import BadInput, CorruptFile, Unsupported
+from gossamer.scores import EdgeScores
+
+STORIES = Path(__file__).parents[3] / "shared" / "data" / "stories260k" / "hf"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(tmp_path_factory.mktemp("taught") / "taught")
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pairs as a user's file, 16 of them."""
+    file = tmp_path_factory.mktemp("pairs") / "she-he.jsonl"
+    rows = [
+        {"clean": e.clean, "counterfactual": e.counterfactual, "answer": e.answer, "wrong_answer": e.wrong_answer}
+        for e in pairs()[::6]
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return file
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path, own: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    report = commands.eap_ig(folder, own, out=out, steps=3)
+    assert report.all_edges == taught().graph().n_edges == 82
+    assert report.faithfulness.nulls[0].n == 20
+    assert len(report.strongest) == 10
+    return out
+
+
+def test_a_run_is_cut_where_it_is_faithful_enough(run: Path) -> None:
+    circuit, scores = Circuit.load(run / "circuit.safetensors"), EdgeScores.load(run / "scores.safetensors")
+    about = json.loads((run / "record.json").read_text())
+    assert about["kind"] == "edges"
+    assert about["result"]["cut"] == {"faithfulness": 0.9}
+    assert about["task_source"] == "she-he.jsonl"
+    assert (run / "she-he.jsonl").is_file()
+    assert 0 < circuit.n_edges < 82
+    inside = scores.graph.numbers(circuit.src, circuit.dst, circuit.matrix)
+    assert np.array_equal(scores.values[inside], circuit.weight)
+
+
+def test_verify_and_replay(run: Path) -> None:
+    report = commands.verify(run, pairs=6)
+    names = [e.claim.split(":")[0] for e in report.evidence]
+    assert names == ["faithfulness", "restoration", "accuracy", "divergence", "necessity"]
+    assert all(e.methodology and e.methodology["value"] == "resample" for e in report.evidence)
+    again = commands.replay(run, search=True)
+    assert again.agrees, again.differences
+    assert again.compared > 60
+    record = run / "record.json"
+    whole = record.read_text()
+    record.write_text(whole.replace('"all_edges": 82', '"all_edges": 83'))
+    wrong = commands.replay(run)
+    assert [d.what for d in wrong.differences] == ["edges of the model"]
+    record.write_text(whole)
+    by_zero = commands.verify(run, pairs=6, ablation="zero", granularity="node")
+    assert [e.claim.split(":")[0] for e in by_zero.evidence] == ["faithfulness", "accuracy", "divergence", "necessity"]
+    assert commands.replay(run).agrees
+    with pytest.raises(BadInput, match="Unknown ablation value 'zeros'"):
+        commands.verify(run, ablation="zeros")
+
+
+def test_a_circuit_file_with_its_model_and_task_is_tried(run: Path, folder: Path, own: Path, tmp_path: Path) -> None:
+    report = commands.verify(
+        run / "circuit.safetensors", model=str(folder), task=own, out=tmp_path / "tried", pairs=6
+    )  # fmt: skip
+    assert len(report.evidence) == 5
+    assert commands.replay(tmp_path / "tried").agrees
+    with pytest.raises(BadInput, match="Expected --task with the circuit file"):
+        commands.verify(run / "circuit.safetensors", model=str(folder))
+
+
+def test_acdc_has_a_run_folder_too(folder: Path, own: Path, tmp_path: Path) -> None:
+    report = commands.acdc(folder, own, out=tmp_path / "run", threshold=0.05, pairs=4)
+    assert 0 < report.edges < 82
+    assert not (tmp_path / "run" / "scores.safetensors").exists()
+    assert commands.replay(tmp_path / "run", search=True).agrees
+
+
+def test_a_model_that_does_no_better_than_a_coin_has_no_circuit(folder: Path, tmp_path: Path) -> None:
+    """The answers of half the pairs exchanged: no model can order them."""
+    file = tmp_path / "nonsense.jsonl"
+    rows = []
+    for i, e in enumerate(pairs()):
+        answers = (e.answer, e.wrong_answer) if i // 2 % 2 else (e.wrong_answer, e.answer)
+        rows.append({
+            "clean": e.clean, "counterfactual": e.counterfactual, "answer": answers[0], "wrong_answer": answers[1]
+        })  # fmt: skip
+    file.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(BadInput, match="a model that does nonsense, taught does not: it orders"):
+        commands.eap(folder, file, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    forced = commands.eap(folder, file, out=tmp_path / "run", force=True, edges=10)
+    assert forced.edges <= 10
+
+
+def test_bad_input_is_one_error_each(run: Path, folder: Path, own: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="Expected 1 to 82 edges"):
+        commands.eap(folder, own, edges=83, out=tmp_path / "a")
+    with pytest.raises(BadInput, match=r"already there|exists"):
+        commands.eap(folder, own, out=run)
+    with pytest.raises(BadInput, match="Hugging Face model"):
+        commands.eap(tmp_path / "nothing", own)
+    with pytest.raises(Unsupported, match="another ablation of a circuit of channels"):
+        commands.verify(tmp_path, ablation="zero")
+    torch.manual_seed(1)
+    other = taught.__wrapped__(steps=1)
+    other.model.save_pretrained(tmp_path / "other")
+    other.tokenizer.save_pretrained(tmp_path / "other")
+    with pytest.raises(BadInput, match="Expected the model the circuit was found in"):
+        commands.verify(run, model=str(tmp_path / "other"))
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "record.json").write_text((run / "record.json").read_text()[:-40])
+    with pytest.raises(CorruptFile, match="not a whole run record"):
+        commands.verify(broken)
+
+
+def test_a_decoder_is_asked_the_tasks_and_ones_own_pairs(folder: Path, own: Path, tmp_path: Path) -> None:
+    report = commands.tasks_check(own, model=folder)
+    assert report.model == "taught"
+    assert report.usable == report.pairs == 16
+    assert report.paired_accuracy == 1.0
+    one = json.loads(own.read_text().splitlines()[0])
+    (tmp_path / "uneven.jsonl").write_text(
+        "\n".join(json.dumps({**one, "clean": one["clean"] + more}) for more in ("", " the"))
+    )
+    uneven = commands.tasks_check(tmp_path / "uneven.jsonl", model=folder)
+    assert uneven.usable == 1
+    assert "its prompts have 6 and 5 tokens" in uneven.checks[1].problems[0]
+    with pytest.raises(Unsupported, match="circuits of a Hugging Face decoder: gossamer discover eap"):
+        commands.prune(folder, own)
+
+
+def test_a_pretrained_model_that_cannot_repeat_random_words_is_told_so(tmp_path: Path) -> None:
+    """Random words, repeated: stories260k has no induction head to speak of."""
+    if not STORIES.is_dir():
+        pytest.skip("shared data is absent")
+    tokenizer = AutoTokenizer.from_pretrained(STORIES)
+    words = [t[1:] for t in tokenizer.get_vocab() if t[0] == "\u2581" and t[1:].isalpha() and len(t) > 3]
+    assert len(words) > 10
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(128):
+        *start, one, other = rng.choice(words, 7, replace=False)
+        again = " ".join(start)
+        rows.append({
+            "clean": f"{again} {one} {again}", "counterfactual": f"{again} {other} {again}", "answer": f" {one}",
+            "wrong_answer": f" {other}",
+        })  # fmt: skip
+    file = tmp_path / "random-repeat.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(BadInput, match="a model that does random-repeat, hf does not: it orders"):
+        commands.eap(STORIES, file, out=tmp_path / "run")
+
+
+def test_a_circuit_in_the_peers_format_gets_a_verdict(run: Path, folder: Path, own: Path, tmp_path: Path) -> None:
+    """Written by hand as EAP-IG's Graph.to_json writes it: keys and values per query head."""
+    heads = {f"a{i}.h{h}": {"in_graph": True} for i in range(2) for h in range(4)}
+    others = {name: {"in_graph": True} for name in ("input", "m0", "m1", "logits")}
+    kept = ["input->a0.h0<v>", "input->a0.h2<v>", "a0.h2->m0", "m0->a1.h0<v>", "m0->a1.h2<v>", "m1->logits"]
+    kept += ["a1.h1->logits", "m0->m1", "a0.h2->m1", "a1.h3->logits", "a1.h0->logits", "input->m0"]
+    (tmp_path / "circuit.json").write_text(json.dumps({
+        "cfg": {"n_layers": 2, "n_heads": 4, "parallel_attn_mlp": False, "d_model": 32}, "nodes": {**others, **heads},
+        "edges": {name: {"score": 1.0, "in_graph": True} for name in kept},
+    }))  # fmt: skip
+    report = commands.verify(tmp_path / "circuit.json", model=str(folder), task=own, out=tmp_path / "run", pairs=8)
+    assert {e.claim.split(":")[0]: e.verdict for e in report.evidence}.keys() >= {"faithfulness", "necessity"}
+    assert any("key" in note or "group" in note or "list" in note for note in report.notes), report.notes
+    assert commands.replay(tmp_path / "run").agrees
