@@ -96,7 +96,7 @@ def test_acdc_has_a_run_folder_too(folder: Path, own: Path, tmp_path: Path) -> N
     assert commands.replay(tmp_path / "run", search=True).agrees
 
 
-def test_a_model_that_does_no_better_than_a_coin_has_no_circuit(folder: Path, tmp_path: Path) -> None:
+def test_a_model_that_does_not_do_the_task_has_no_circuit(folder: Path, tmp_path: Path) -> None:
     """The answers of half the pairs exchanged: no model can order them."""
     file = tmp_path / "nonsense.jsonl"
     rows = []
@@ -106,7 +106,7 @@ def test_a_model_that_does_no_better_than_a_coin_has_no_circuit(folder: Path, tm
             "clean": e.clean, "counterfactual": e.counterfactual, "answer": answers[0], "wrong_answer": answers[1]
         })  # fmt: skip
     file.write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(BadInput, match="a model that does nonsense, taught does not: it orders"):
+    with pytest.raises(BadInput, match="a model that does nonsense, taught does not: of"):
         commands.eap(folder, file, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
     forced = commands.eap(folder, file, out=tmp_path / "run", force=True, edges=10)
@@ -156,7 +156,7 @@ def test_a_pretrained_model_that_cannot_repeat_random_words_is_told_so(tmp_path:
     if not STORIES.is_dir():
         pytest.skip("shared data is absent")
     tokenizer = AutoTokenizer.from_pretrained(STORIES)
-    words = [t[1:] for t in tokenizer.get_vocab() if t[0] == "\u2581" and t[1:].isalpha() and len(t) > 3]
+    words = [t[1:] for t in tokenizer.get_vocab() if t[0] == " " and t[1:].isalpha() and len(t) > 3]
     assert len(words) > 10
     rng = np.random.default_rng(0)
     rows = []
@@ -169,7 +169,7 @@ def test_a_pretrained_model_that_cannot_repeat_random_words_is_told_so(tmp_path:
         })  # fmt: skip
     file = tmp_path / "random-repeat.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(BadInput, match="a model that does random-repeat, hf does not: it orders"):
+    with pytest.raises(BadInput, match="a model that does random-repeat, hf does not: of"):
         commands.eap(STORIES, file, out=tmp_path / "run")
 
 
