@@ -10,7 +10,7 @@ from torch import Tensor
 from zoo import DECODERS, decoder
 
 from gossamer.circuit import Circuit
-from gossamer.discover import ACDCConfig, EAPIGConfig, acdc, eap, eap_ig
+from gossamer.discover import ACDCConfig, EAPIGConfig, acdc, eap, eap_ig, edge_patching
 from gossamer.discover.acdc import metric_of
 from gossamer.discover.eap import sides
 from gossamer.errors import BadInput, Unsupported
@@ -18,6 +18,7 @@ from gossamer.graph import HeadShape, block_graph, head_graph, on_paths
 from gossamer.models.huggingface import Blocks, Decoder
 from gossamer.models.huggingface.anatomy import anatomy
 from gossamer.site import Site
+from gossamer.verify import EdgeTrial, run_edge_checks
 
 
 def made(name: str, **changes: int) -> Blocks:
@@ -96,6 +97,21 @@ def test_acdc_is_the_sequential_algorithm_on_blocks() -> None:
     found = acdc(b, pairs, config)
     assert 0 < found.n_edges < graph.n_edges
     assert sorted(graph.numbers(found.src, found.dst, found.matrix)) == sorted(kept)
+
+
+def test_exact_scores_and_checks_of_blocks() -> None:
+    b, pairs = made("llama"), task(4)
+    n, (clean, other) = b.graph().n_edges, sides(b.encode(pairs.train))
+    reference, _ = b.writes(other)
+    with torch.no_grad():
+        runs = [b.patched(clean, alpha, reference) for alpha in (torch.zeros(n).double(), *torch.eye(n).double())]
+    gaps = torch.stack([(r[:, 5] - r[:, 9]).mean() for r in runs])  # the answers of every pair are 5 and 9
+    scores = edge_patching(b, pairs)
+    assert np.allclose(scores.values, (gaps[1:] - gaps[0]).numpy(), atol=1e-6)
+    encoded = b.encode(pairs.train)
+    trial = EdgeTrial(model=b, circuit=scores.top(12), heldout=encoded, training=encoded, value="mean", draws=3)
+    evidence = run_edge_checks(trial)
+    assert {e.methodology["component"] for e in evidence} == {"block"}
 
 
 @pytest.mark.parametrize("layers", [1, 2, 12, 32])
