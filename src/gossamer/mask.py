@@ -1,4 +1,4 @@
-"""Differentiable masks over nodes, with a trial axis: several masks train in one batched pass.
+"""Differentiable masks: Heaviside ones with a trial axis, several in one batched pass, and hard-concrete ones.
 
 Heaviside masks as in Gao et al. 2025, section A.5: m = H(tau), tau clamped to [-1, 1]; the backward pass replaces the
 step's derivative by that of a sigmoid at a temperature.
@@ -6,6 +6,7 @@ step's derivative by that of a sigmoid at a temperature.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -69,3 +70,24 @@ def apply_masks(masks: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Ca
         return _Replace.apply(x.unflatten(0, (len(per_trial), -1)), per_trial, value).flatten(0, 1)
 
     return edit
+
+
+# Hard-concrete masks of Louizos, Welling and Kingma 2018 (arXiv 1712.01312), with that paper's constants
+TEMPERATURE, LOW, HIGH = 2 / 3, -0.1, 1.1
+
+
+def hard_concrete(log_alpha: Tensor, uniform: Tensor | None = None) -> Tensor:
+    """A mask in [0, 1] with exact zeros and ones, and gradients in between: a sample, or its value at test time.
+
+    log_alpha: any shape; uniform: numbers in (0, 1) of that shape, without them equation 13 of the paper.
+    """
+    if uniform is None:
+        s = log_alpha.sigmoid()
+    else:
+        s = ((uniform.log() - (-uniform).log1p() + log_alpha) / TEMPERATURE).sigmoid()
+    return (LOW + (HIGH - LOW) * s).clamp(0, 1)
+
+
+def probability_kept(log_alpha: Tensor) -> Tensor:
+    """How probable it is that a hard-concrete sample is not 0 (equation 12 of the paper); differentiable."""
+    return (log_alpha - TEMPERATURE * math.log(-LOW / HIGH)).sigmoid()

@@ -13,8 +13,9 @@ from transformers import AutoTokenizer
 
 from gossamer import commands
 from gossamer.circuit import Circuit
+from gossamer.commands.edge_runs import CONFIGS
 from gossamer.errors import BadInput, CorruptFile, Unsupported
-from gossamer.scores import EdgeScores
+from gossamer.scores import EdgeScores, Scores
 
 STORIES = Path(__file__).parents[3] / "shared" / "data" / "stories260k" / "hf"
 
@@ -39,7 +40,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(folder: Path, own: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
-    report = commands.eap_ig(folder, own, out=out, steps=3)
+    report = commands.discover_edges("eap-ig", folder, own, out=out, steps=3)
     assert report.all_edges == taught().graph().n_edges == 82
     assert report.faithfulness.nulls[0].n == 20
     assert len(report.strongest) == 10
@@ -90,7 +91,7 @@ def test_a_circuit_file_with_its_model_and_task_is_tried(run: Path, folder: Path
 
 
 def test_acdc_has_a_run_folder_too(folder: Path, own: Path, tmp_path: Path) -> None:
-    report = commands.acdc(folder, own, out=tmp_path / "run", threshold=0.05, pairs=4)
+    report = commands.discover_edges("acdc", folder, own, out=tmp_path / "run", threshold=0.05, pairs=4)
     assert 0 < report.edges < 82
     assert not (tmp_path / "run" / "scores.safetensors").exists()
     assert commands.replay(tmp_path / "run", search=True).agrees
@@ -107,19 +108,19 @@ def test_a_model_that_does_not_do_the_task_has_no_circuit(folder: Path, tmp_path
         })  # fmt: skip
     file.write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(BadInput, match="a model that does nonsense, taught does not: of"):
-        commands.eap(folder, file, out=tmp_path / "run")
+        commands.discover_edges("eap", folder, file, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    forced = commands.eap(folder, file, out=tmp_path / "run", force=True, edges=10)
+    forced = commands.discover_edges("eap", folder, file, out=tmp_path / "run", force=True, edges=10)
     assert forced.edges <= 10
 
 
 def test_bad_input_is_one_error_each(run: Path, folder: Path, own: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="Expected 1 to 82 edges"):
-        commands.eap(folder, own, edges=83, out=tmp_path / "a")
+        commands.discover_edges("eap", folder, own, edges=83, out=tmp_path / "a")
     with pytest.raises(BadInput, match=r"already there|exists"):
-        commands.eap(folder, own, out=run)
+        commands.discover_edges("eap", folder, own, out=run)
     with pytest.raises(BadInput, match="Hugging Face model"):
-        commands.eap(tmp_path / "nothing", own)
+        commands.discover_edges("eap", tmp_path / "nothing", own)
     with pytest.raises(Unsupported, match="another ablation of a circuit of channels"):
         commands.verify(tmp_path, ablation="zero")
     torch.manual_seed(1)
@@ -170,7 +171,7 @@ def test_a_pretrained_model_that_cannot_repeat_random_words_is_told_so(tmp_path:
     file = tmp_path / "random-repeat.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(BadInput, match="a model that does random-repeat, hf does not: of"):
-        commands.eap(STORIES, file, out=tmp_path / "run")
+        commands.discover_edges("eap", STORIES, file, out=tmp_path / "run")
 
 
 def test_a_circuit_in_the_peers_format_gets_a_verdict(run: Path, folder: Path, own: Path, tmp_path: Path) -> None:
@@ -187,3 +188,29 @@ def test_a_circuit_in_the_peers_format_gets_a_verdict(run: Path, folder: Path, o
     assert {e.claim.split(":")[0]: e.verdict for e in report.evidence}.keys() >= {"faithfulness", "necessity"}
     assert any("key" in note or "group" in note or "list" in note for note in report.notes), report.notes
     assert commands.replay(tmp_path / "run").agrees
+
+
+@pytest.mark.parametrize("name", sorted(set(CONFIGS) - {"eap-ig", "acdc", "edge-patching"}))
+def test_every_method_makes_a_run_that_replays(name: str, folder: Path, own: Path, tmp_path: Path) -> None:
+    options: dict[str, dict[str, object]] = {
+        "edge-mask": {"steps": 60}, "consensus": {"resamples": 4, "method": "eap"}, "random": {}, "weight-magnitude": {},
+    }  # fmt: skip
+    report = commands.discover_edges(name, folder, own, out=tmp_path / "run", edges=40, **options.get(name, {}))
+    assert 0 < report.edges <= 82
+    assert commands.replay(tmp_path / "run").agrees
+
+
+def test_numbers_of_nodes_have_a_folder_and_a_sign(folder: Path, own: Path, tmp_path: Path) -> None:
+    for name in ("activation-patching", "direct-logit-attribution"):
+        report = commands.discover_nodes(name, folder, own, out=tmp_path / name, pairs=4)
+        assert "negative" in report.sign or "positive" in report.sign
+        values = dict(report.scores)
+        assert np.all(np.diff(np.abs(list(values.values()))) <= 0)
+        stored = Scores.load(tmp_path / name / "scores.safetensors")
+        assert values["m1"] == stored.values[stored.layout.starts["m1"]]
+    parts = commands.discover_nodes(
+        "query-key-attribution", folder, own, out=tmp_path / "qk", head="a1.h1", key=1, pairs=4
+    )
+    assert len(parts.scores) == 7**2  # input, four heads, an MLP and a constant
+    with pytest.raises(BadInput, match="a1.h9"):
+        commands.discover_nodes("query-key-attribution", folder, own, out=tmp_path / "b", head="a1.h9", key=1)

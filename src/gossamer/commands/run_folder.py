@@ -27,9 +27,9 @@ from gossamer.scores import Scores
 from gossamer.task import Task
 from gossamer.tasks import is_pairs_file, load_task
 
-RECORD, SCORES, CIRCUIT, EVIDENCE, BUNDLE, PAGE, BINARISED = (
+RECORD, SCORES, CIRCUIT, EVIDENCE, BUNDLE, PAGE, BINARISED, REPORT = (
     "record.json", "scores.safetensors", "circuit.safetensors", "evidence.json", "bundle.json", "page.html",
-    "binarised.json",
+    "binarised.json", "report.json",
 )  # fmt: skip
 
 
