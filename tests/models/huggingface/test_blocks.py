@@ -7,7 +7,7 @@ import pytest
 import torch
 from discover.test_acdc import Numbers, task
 from torch import Tensor
-from zoo import DECODERS, decoder
+from zoo import decoder
 
 from gossamer.circuit import Circuit
 from gossamer.discover import ACDCConfig, EAPIGConfig, acdc, eap, eap_ig, edge_patching
@@ -20,6 +20,9 @@ from gossamer.models.huggingface.anatomy import anatomy
 from gossamer.site import Site
 from gossamer.verify import EdgeTrial, run_edge_checks
 
+# fused maps, parallel layers, groups, post-norms; the runs are the decoder's, whose test has every family
+SHAPES = ("gpt2", "gptj", "falcon", "llama", "gemma2", "olmo2")
+
 
 def made(name: str, **changes: int) -> Blocks:
     """Without the proof, which is test_decoder's."""
@@ -31,7 +34,7 @@ def total(logits: Tensor) -> Tensor:
     return (logits[:, 5] - logits[:, 9]).sum()
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", SHAPES)
 def test_scores_are_sums_over_heads_and_ablations_are_of_all_heads(name: str) -> None:
     b = made(name)
     heads, graph = b.decoder, b.graph()

@@ -26,6 +26,7 @@ from gossamer.task import Encoded, Example, Task
 from gossamer.verify import run_checks
 
 LENGTHS = (7, 5, 6, 7)
+SHAPES = ("gpt2", "gpt_neox", "opt", "bloom", "falcon", "phi3", "llama", "gemma2", "olmo2")  # fused maps, groups, norms
 RECORD = Record(method="t", config={}, seed=0)
 
 
@@ -86,6 +87,7 @@ def test_masks_of_ones_are_the_clean_run_and_masks_are_ablations(made: Channels)
     assert min(float((x - y).abs().max()) for x, y in ((masked, clean), (zeros, clean), (zeros, masked))) > 1e-3
 
 
+@pytest.mark.parametrize("made", SHAPES, indirect=True)
 def test_several_masks_in_a_pass_padding_and_parts_change_nothing(
     made: Channels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +149,7 @@ def test_reads_are_what_the_modules_hand_on_and_writes_add_up(made: Channels) ->
     assert torch.equal(reads["final_resid"], seen[parts.final_norm, "in"])
 
 
+@pytest.mark.parametrize("made", SHAPES, indirect=True)
 def test_to_cut_every_edge_out_of_a_channel_is_to_ablate_it(made: Channels) -> None:
     graph, batch = made.graph(), prompts()
     clean = made.run(batch).gap
