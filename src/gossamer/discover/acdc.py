@@ -70,7 +70,7 @@ def acdc(
     reference, _ = model.writes(other)
     runs = model.ablations(clean, reference)
     score = metric_of(config, clean, runs.clean)
-    graph = model.graph("head")
+    graph = model.graph()
     edges = np.arange(graph.n_edges)[::-1]  # a graph lists them reader by reader in the order of the forward pass
     if config.order == "forward":
         ends = np.stack([graph.dst, graph.matrix])

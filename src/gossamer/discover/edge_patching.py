@@ -49,7 +49,7 @@ def edge_patching(
     progress(runs done, all runs, largest size so far).
     """
     config = config or EdgePatchingConfig()
-    graph = model.graph("head")
+    graph = model.graph()
     task = model.fitting(task)
     pairs = model.encode(task.train[: config.pairs])
     found = ablated_alone(model, pairs, config, np.arange(graph.n_edges)[:, None], progress)
@@ -72,7 +72,7 @@ def ablated_alone(
         return np.zeros((0, pairs.n_pairs))
     sizes = np.array([len(s) for s in sets])
     edges = np.concatenate(list(sets))
-    n = model.graph("head").n_edges
+    n = model.graph().n_edges
     if sizes.min() < 1 or edges.min() < 0 or edges.max() >= n:
         raise BadInput(f"Expected sets of edges with numbers of 0 to {n - 1}, got an empty set or another number.")
     starts = np.cumsum(sizes) - sizes

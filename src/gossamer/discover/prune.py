@@ -172,14 +172,17 @@ def pruned(
 ) -> Pruned:  # fmt: skip
     """The circuit of a cut through one mask parameter tau [n_nodes], with its Record and its held-out numbers."""
     graph = model.graph("channel")
+    inside = graph.within(cut.nodes)
     model_hash, means_hash = model.hashes()
     record = Record.now(
         method="prune", config=config.model_dump(mode="json"), seed=config.seed, model=model.name,
         model_sha256=model_hash, means_sha256=means_hash, task=task.name, task_version=task.version,
-        details={"methodology": METHODOLOGY, "best_k_coef": k_coef, "reached": cut.reached},
+        details={
+            "methodology": METHODOLOGY, "best_k_coef": k_coef, "reached": cut.reached, "means_of": model.means_of,
+        },
     )  # fmt: skip
     circuit = Circuit.from_nodes(
-        graph, model.edge_weights(graph), cut.nodes, record=record, calibration=cut.calibration, tied=config.tied
+        inside, model.edge_weights(inside), cut.nodes, record=record, calibration=cut.calibration, tied=config.tied
     )
     values = tau.double().numpy()[owners(graph, config.tied)]
     return Pruned(
@@ -314,4 +317,4 @@ def cut_at(
 
 
 def _point(graph: Graph, nodes: np.ndarray, loss: float) -> CurvePoint:
-    return CurvePoint(len(nodes), len(graph.between(nodes)), loss)
+    return CurvePoint(len(nodes), graph.count(nodes), loss)

@@ -100,7 +100,8 @@ def prune_edges(
     for cut in searched.cuts:
         if not cut.reached:
             continue
-        start = Circuit.from_nodes(graph, model.edge_weights(graph), cut.nodes, record=whole.record)
+        inside = graph.within(cut.nodes)
+        start = Circuit.from_nodes(inside, model.edge_weights(inside), cut.nodes, record=whole.record)
         for coef in config.edge_coef:
             tau_nodes, tau_edges = _train(model, start, train, coef, config, progress)
             circuit, loss = _cut(model, start, tau_nodes, tau_edges, sample, config)
