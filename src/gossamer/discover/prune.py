@@ -123,12 +123,14 @@ def prune(
 
 
 class Searched(NamedTuple):
-    """Trained masks tau [trials, n_nodes], the cut of each at the target, and what was tried for it."""
+    """Trained masks tau [trials, n_nodes], the cut of each at the target, and what was tried for it on the sample."""
 
     tau: Tensor
     cuts: list[Cut]
     seen: list[Seen]
     trials: tuple[Trial, ...]
+    train: Encoded
+    heldout: Encoded
 
 
 def search(
@@ -136,14 +138,13 @@ def search(
 ) -> Searched:
     """One mask per node penalty, trained in one pass and cut on the training split."""
     graph = model.graph("channel")
-    train = model.encode(task.train)
-    model.encode(task.heldout)  # what this model cannot read is told before the search
+    train, heldout = model.encode(task.train), model.encode(task.heldout)
     tau = train_masks(model, graph, train, (config,), progress)
     owner, sample = owners(graph, config.tied), train.pairs(0, EVALUATION_PAIRS)
     seen: list[Seen] = [{} for _ in tau]
     cuts = [cut_at(model, graph, mask_ranking(owner, t), sample, config, s) for t, s in zip(tau, seen, strict=True)]
     trials = tuple(trial_of(k, c, t[owner]) for k, c, t in zip(config.k_coef, cuts, tau, strict=True))
-    return Searched(tau, cuts, seen, trials)
+    return Searched(tau, cuts, seen, trials, train, heldout)
 
 
 def smallest(model: Subject, task: Task, config: PruneConfig, found: Searched) -> Pruned:
@@ -154,10 +155,9 @@ def smallest(model: Subject, task: Task, config: PruneConfig, found: Searched) -
         if trials[i].reached else (True, trials[i].loss_nats, trials[i].nodes),
     )  # fmt: skip
     graph, tau = model.graph("channel"), found.tau[best]
-    sample, heldout = model.encode(task.train).pairs(0, EVALUATION_PAIRS), model.encode(task.heldout)
-    ranked = mask_ranking(owners(graph, config.tied), tau)
+    ranked, sample = mask_ranking(owners(graph, config.tied), tau), found.train.pairs(0, EVALUATION_PAIRS)
     cut = cut_at(model, graph, ranked, sample, config, found.seen[best], AROUND)
-    return pruned(model, task, config, tau, cut, sample, heldout, trials, config.k_coef[best])
+    return pruned(model, task, config, tau, cut, found.heldout, trials, config.k_coef[best])
 
 
 def trial_of(k_coef: float, cut: Cut, tau: Tensor) -> Trial:
@@ -167,7 +167,7 @@ def trial_of(k_coef: float, cut: Cut, tau: Tensor) -> Trial:
 
 
 def pruned(
-    model: Subject, task: Task, config: PruneConfig, tau: Tensor, cut: Cut, sample: Encoded, heldout: Encoded,
+    model: Subject, task: Task, config: PruneConfig, tau: Tensor, cut: Cut, heldout: Encoded,
     trials: tuple[Trial, ...], k_coef: float,
 ) -> Pruned:  # fmt: skip
     """The circuit of a cut through one mask parameter tau [n_nodes], with its Record and its held-out numbers."""
@@ -182,12 +182,11 @@ def pruned(
         graph, model.edge_weights(graph), cut.nodes, record=record, calibration=cut.calibration, tied=config.tied
     )
     values = tau.double().numpy()[owners(graph, config.tied)]
+    z = circuit_gap(model, circuit, heldout)
     return Pruned(
         scores=Scores(layout=graph.layout, values=values, record=record), circuit=circuit,
-        reached=cut.reached, loss_train=float(circuit_loss(model, circuit, sample).mean()),
-        loss_heldout=float(circuit_loss(model, circuit, heldout).mean()),
-        accuracy_heldout=float(paired_accuracy(circuit_gap(model, circuit, heldout)).mean()),
-        curve=tuple(sorted(set(cut.points))), trials=trials,
+        reached=cut.reached, loss_train=cut.points[-1].loss_nats, loss_heldout=float(task_loss_nats(z).mean()),
+        accuracy_heldout=float(paired_accuracy(z).mean()), curve=tuple(sorted(set(cut.points))), trials=trials,
     )  # fmt: skip
 
 
@@ -254,7 +253,7 @@ def mask_ranking(owner: np.ndarray, tau: Tensor) -> MaskRanking:
     return MaskRanking(ranking(owner, values), int((values[np.unique(owner)] > 0).sum()))
 
 
-Seen = dict[int, tuple[float, Calibration | None]]
+Seen = dict[tuple[int, int], tuple[float, Calibration | None]]  # (units, pairs): loss and calibration
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -275,41 +274,50 @@ def cut_at(
 
     As the paper, it takes the loss to fall with size; where it does not, the cut is a size that meets the target next
     to one that does not. When even all nodes miss the target, the best size seen. The cut is the last of `points`.
+    A size is tried on a few pairs first: most sizes miss or meet the target by far (a factor of two), and a few pairs
+    show it. The cut itself is always measured on the whole sample.
     seen: losses by size, which cuts of the same ranking at other targets share. around: further sizes to try for the
     curve, as multiples of the cut.
     """
-    ranked, few = mask.ranked, sample.pairs(0, FEW_PAIRS)
+    ranked, target, few = mask.ranked, config.target_loss, sample.pairs(0, FEW_PAIRS)
 
-    def measure(size: int) -> float:
-        if size not in seen:
-            seen[size] = loss_at(model, graph, ranked.nodes(size), sample, config.calibrate)
-        return seen[size][0]
+    def measure(size: int, pairs: Encoded = sample) -> float:
+        if (size, pairs.n_pairs) not in seen:
+            seen[size, pairs.n_pairs] = loss_at(model, graph, ranked.nodes(size), pairs, config.calibrate)
+        return seen[size, pairs.n_pairs][0]
 
     def meets(size: int) -> bool:
-        """Most sizes that miss the target miss it by far, and a few pairs show it."""
-        if size not in seen and loss_at(model, graph, ranked.nodes(size), few, config.calibrate)[0] > far:
-            missed.append(size)
-            return False
-        return measure(size) <= config.target_loss
+        if (size, sample.n_pairs) not in seen:
+            if (rough := measure(size, few)) > 2 * target:
+                missed.append(size)
+                return False
+            if rough < target / 2:
+                return True
+        return measure(size) <= target
 
-    missed, far = list[int](), 2 * config.target_loss
+    missed = list[int]()
     low, high, most = 0, max(1, mask.kept), len(ranked.order)
-    while not meets(high) and high < most:  # grow until the target is met
-        low, high = high, min(most, 2 * high)
-    reached = meets(high)
-    while reached and high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if meets(middle) else (middle, high)
+    while True:
+        while not meets(high) and high < most:  # grow until the target is met
+            low, high = high, min(most, 2 * high)
+        reached = meets(high)
+        while reached and high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if meets(middle) else (middle, high)
+        if not reached or measure(high) <= target:  # else the few pairs misled: grow from here
+            break
     for factor in around if reached else ():
         measure(max(1, min(int(high * factor), most)))  # the curve around the cut
     if not reached:
         for size in missed:
             measure(size)
-    size = high if reached else min(seen, key=lambda s: (seen[s][0], s))
-    points = [_point(graph, ranked.nodes(s), seen[s][0]) for s in sorted(seen) if s != size]
+    whole = {size: found for (size, pairs), found in sorted(seen.items()) if pairs == sample.n_pairs}
+    size = high if reached else min(whole, key=lambda s: (whole[s][0], s))
+    points = [_point(graph, ranked.nodes(s), found[0]) for s, found in whole.items() if s != size]
     nodes = ranked.nodes(size)
     return Cut(
-        nodes=nodes, reached=reached, calibration=seen[size][1], points=(*points, _point(graph, nodes, seen[size][0]))
+        nodes=nodes, reached=reached, calibration=whole[size][1],
+        points=(*points, _point(graph, nodes, whole[size][0])),
     )  # fmt: skip
 
 

@@ -162,7 +162,7 @@ def sweep(
                 )  # fmt: skip
                 if target not in best or size.key < best[target]:
                     best[target] = size.key
-                    keep(size, pruned(model, task, at, t, cut, sample, heldout, (made,), own.k_coef[0]))
+                    keep(size, pruned(model, task, at, t, cut, heldout, (made,), own.k_coef[0]))
                 sizes.append(size)
             trial.set_user_attr("config", own.model_dump(mode="json"))
             trial.set_user_attr("sizes", [s.model_dump() for s in sizes])
