@@ -291,11 +291,11 @@ def cut_at(
             if (rough := measure(size, few)) > 2 * target:
                 missed.append(size)
                 return False
-            if rough < target / 2:
+            if rough < surely:
                 return True
         return measure(size) <= target
 
-    missed = list[int]()
+    missed, surely = list[int](), target / 2
     low, high, most = 0, max(1, mask.kept), len(ranked.order)
     while True:
         while not meets(high) and high < most:  # grow until the target is met
@@ -304,8 +304,9 @@ def cut_at(
         while reached and high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if meets(middle) else (middle, high)
-        if not reached or measure(high) <= target:  # else the few pairs misled: grow from here
+        if not reached or measure(high) <= target:
             break
+        surely = 0.0  # the few pairs misled: from here on without them
     for factor in around if reached else ():
         measure(max(1, min(int(high * factor), most)))  # the curve around the cut
     if not reached:
