@@ -35,21 +35,26 @@ def heaviside(tau: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
 
 
 class _Replace(torch.autograd.Function):
-    """m x + (1 - m) value, x [trials, rows, pos, channels], m [trials, channels], value [channels]."""
+    """m x + (1 - m) value, x [trials * rows, ..., channels], m [trials, channels], value [channels]."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, m: Tensor, value: Tensor) -> Tensor:
         ctx.save_for_backward(x, m, value)
-        return torch.addcmul(((1 - m) * value)[:, None, None], m[:, None, None], x)
+        by_trial = x.reshape(len(m), -1, x.shape[-1])
+        out = torch.empty(x.shape, dtype=x.dtype, device=x.device)  # no view: some models add to what they get in place
+        torch.addcmul(((1 - m) * value)[:, None], m[:, None], by_trial, out=out.view(by_trial.shape))
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, m, value = ctx.saved_tensors
-        grad_m = None
+        by_trial, grad_m, grad_x = grad.reshape(len(m), -1, grad.shape[-1]), None, None
         if ctx.needs_input_grad[1]:
-            grad_m = (grad * x).sum((1, 2)).addcmul_(grad.sum((1, 2)), value, value=-1)
-        return grad * m[:, None, None] if ctx.needs_input_grad[0] else None, grad_m, None
+            grad_m = (by_trial * x.reshape(by_trial.shape)).sum(1).addcmul_(by_trial.sum(1), value, value=-1)
+        if ctx.needs_input_grad[0]:
+            grad_x = (by_trial * m[:, None]).view(x.shape)
+        return grad_x, grad_m, None
 
 
 def apply_masks(masks: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Callable[[str, Tensor], Tensor]:
@@ -67,7 +72,7 @@ def apply_masks(masks: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Ca
         value, per_trial = values[location], m if m.ndim == 2 else m[None]
         if value.ndim > 1:
             return m * x + (1 - m) * value
-        return _Replace.apply(x.unflatten(0, (len(per_trial), -1)), per_trial, value).flatten(0, 1)
+        return _Replace.apply(x, per_trial, value)
 
     return edit
 

@@ -105,7 +105,7 @@ def _losses(compare: _Comparison, run: Run) -> None:
     for n_nodes, n_edges, loss in result.curve:
         nodes = ranked.nodes(ranked.units(n_nodes))
         now, _ = loss_at(model, graph, nodes, train, circuit.calibration is not None)
-        compare.same(f"cut at {n_nodes} nodes: edges", n_edges, len(graph.between(nodes)))
+        compare.same(f"cut at {n_nodes} nodes: edges", n_edges, graph.count(nodes))
         compare.same(f"cut at {n_nodes} nodes: task loss", loss, now)
 
 

@@ -93,7 +93,7 @@ def prune_edges(
     if not found.reached:
         return replace(found, circuit=whole)
     graph = model.graph("channel")
-    train, heldout = model.encode(task.train), model.encode(task.heldout)
+    train, heldout = searched.train, searched.heldout
     sample = train.pairs(0, EVALUATION_PAIRS)
     best: tuple[Circuit, float] = (whole, found.loss_train)
     trials: list[EdgeTrial] = []
