@@ -148,8 +148,17 @@ def test_a_decoder_is_asked_the_tasks_and_ones_own_pairs(folder: Path, own: Path
     uneven = commands.tasks_check(tmp_path / "uneven.jsonl", model=folder)
     assert uneven.usable == 1
     assert "its prompts have 6 and 5 tokens" in uneven.checks[1].problems[0]
-    with pytest.raises(Unsupported, match="circuits of a Hugging Face decoder: gossamer discover eap"):
-        commands.prune(folder, own)
+
+
+def test_channels_of_a_decoder_are_pruned_tried_and_replayed(folder: Path, own: Path, tmp_path: Path) -> None:
+    report = commands.prune(folder, own, out=tmp_path / "run", steps=60, k_coef=(1e-3,), target_loss=0.3)
+    assert report.reached
+    assert report.nodes < sum(w for _, w in Circuit.load(tmp_path / "run" / "circuit.safetensors").layout.locations) / 2
+    evidence = {e.claim.split(":")[0]: e for e in commands.verify(tmp_path / "run").evidence}
+    assert evidence["sufficiency"].methodology["reference"] == "training"  # type: ignore[index]
+    assert commands.replay(tmp_path / "run").agrees
+    with pytest.raises(Unsupported, match="taught, a Hugging Face decoder"):
+        commands.show(tmp_path / "run")
 
 
 def test_a_pretrained_model_that_cannot_repeat_random_words_is_told_so(tmp_path: Path) -> None:

@@ -155,14 +155,13 @@ def _discover(
     task_seed: int, progress: Steps | None, say: Say,
 ) -> PruneReport:  # fmt: skip
     from gossamer.commands.run_folder import next_free, write_run
-    from gossamer.commands.solved import fitted, scores_of
-    from gossamer.models import from_pretrained
+    from gossamer.commands.solved import at_channels, fitted, scores_of
     from gossamer.registry import method
     from gossamer.tasks import load_task
 
     started = time.perf_counter()
     found_task = load_task(str(task), task_seed)
-    loaded = from_pretrained(model, device)
+    loaded = at_channels(model, device, found_task)
     found_task = fitted(loaded, found_task, say)
     suffix = name.removeprefix("prune")
     folder = Path(out) if out else next_free(
@@ -448,7 +447,7 @@ def binarise(
         raise Unsupported("binarising a circuit with cut edges", "it is not built", "the circuit of `prune`")
     say(f"two values for each of {r.circuit.n_nodes} nodes, trained on {len(r.task.train)} pairs")
     target = r.about.result.target_loss_nats
-    found = method(r.model, r.task, r.circuit, target_loss=target, config=config, progress=progress)
+    found = method(r.weight_sparse, r.task, r.circuit, target_loss=target, config=config, progress=progress)
     loss, accuracy = found.evidence
     report = BinariseReport(
         run=str(run), model=r.model.name, task=r.task.name, config=config.model_dump(mode="json"),
