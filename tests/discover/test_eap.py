@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from edge_helpers import metric_under
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from gossamer.circuit import Circuit
 from gossamer.discover import EAPConfig, EAPIGConfig, eap, eap_ig
-from gossamer.discover.eap import metric_under
 from gossamer.errors import BadInput
 from gossamer.models.huggingface import Decoder, decoder_of, load_decoder
 from gossamer.task import Example, Task

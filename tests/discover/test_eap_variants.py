@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import zoo
+from edge_helpers import metric_under
 from scalar_decoder import ScalarDecoder, numbers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -24,7 +25,6 @@ from gossamer.discover import (
     random_edges,
     weight_magnitude,
 )
-from gossamer.discover.eap import metric_under
 from gossamer.discover.eap_ig_activations import sublayers
 from gossamer.errors import Unsupported
 from gossamer.graph import Graph

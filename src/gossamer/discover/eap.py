@@ -15,7 +15,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -101,11 +100,3 @@ def scored(
         },
     )  # fmt: skip
     return EdgeScores(graph=graph, values=total / pairs.n_pairs, record=record)
-
-
-@torch.no_grad()
-def metric_under(model: ResidualSubject, batch: Encoded, config: EAPConfig, alpha: Tensor) -> np.ndarray:
-    """The metric per pair [pairs] with a share alpha [edges] of each edge resampled from the counterfactual."""
-    clean, other = sides(batch)
-    reference, _ = model.writes(other)
-    return per_pair(config, clean, model.patched(clean, alpha, reference)).double().cpu().numpy()
