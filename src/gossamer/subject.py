@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gossamer.ablation import Ablation
@@ -102,6 +102,31 @@ class Ablations(Protocol):
         """Logits [trials, rows, vocab] under shares alpha [trials, writers, readers], 0 in layers before `layer`."""
 
 
+class Removals(Protocol):
+    """A run of one batch of prompts in which more and more edges are ablated, from the logits back."""
+
+    clean: Tensor  # logits without any, [rows, vocab]
+
+    def stages(self) -> Iterator[np.ndarray]:
+        """All edges in ACDC's order, in groups whose readers do not read each other's writes."""
+
+    def live(self, edges: np.ndarray) -> np.ndarray:
+        """Per edge, whether what its reader reads can still reach the logits."""
+
+    def at_once(self, edges: np.ndarray) -> int:
+        """How many of these edges are worth trying in a pass."""
+
+    def logits(self, edges: np.ndarray) -> Tensor:
+        """Logits [trials, rows, vocab]; trial t removes the edges 0 to t, live ones of one stage, besides earlier ones.
+        All later stages must have been decided."""
+
+    def accept(self, n: int) -> None:
+        """Remove the first n edges of the last trials for good."""
+
+    def drop(self, edges: np.ndarray) -> None:
+        """Remove edges that are not live for good."""
+
+
 class ResidualSubject(Protocol):
     """A model at head grain: named writers to a residual stream, named readers of it, edges between them.
 
@@ -128,6 +153,9 @@ class ResidualSubject(Protocol):
 
     def ablations(self, batch: Encoded, reference: Tensor) -> Ablations:
         """Many ablations of the same prompts, each computed from where it differs from the clean run on."""
+
+    def removals(self, batch: Encoded, reference: Tensor) -> Removals:
+        """Edges ablated one after the other from the logits back, as ACDC does."""
 
     def patched(self, batch: Encoded, alpha: Tensor, reference: Tensor) -> Tensor:
         """Logits [rows, vocab] with a share alpha [edges] of each edge ablated: its reader gets that share of

@@ -313,6 +313,12 @@ class _Finder:
         return found[0], found[1], found[2]
 
 
+def joint_norms(layer: Layer) -> bool:
+    """Whether a norm runs over the queries, or the keys, of all heads together."""
+    sizes = {r.rows.numel() for r in (layer.q, layer.k) if len(r.rows) > 1}
+    return any(_is_norm(m) and cast(Tensor, m.weight).numel() in sizes for m in layer.attention.modules())
+
+
 class _Reached(Exception):
     pass
 
@@ -329,8 +335,7 @@ def prove_rows(model: PreTrainedModel, parts: Anatomy) -> None:
     layer, tokens = parts.layers[0], probe_tokens(model)
     group = torch.arange(parts.n_heads) // (parts.n_heads // parts.n_groups)
     plain = _values(model, layer, tokens, None, 0)
-    sizes = {r.rows.numel() for r in (layer.q, layer.k) if len(r.rows) > 1}
-    joint = any(_is_norm(m) and cast(Tensor, m.weight).numel() in sizes for m in layer.attention.modules())
+    joint = joint_norms(layer)
     for name, reader in (("queries", layer.q), ("keys", layer.k), ("values", layer.v)):
         at = -1 if name == "queries" else 0
         for number, rows in enumerate(reader.rows):

@@ -37,6 +37,7 @@ from gossamer.models.huggingface.anatomy import (
     same,
     weight_of,
 )
+from gossamer.models.huggingface.removals import Removals
 from gossamer.models.loaded import tensors_sha256
 from gossamer.subject import Objective
 from gossamer.task import Encoded, Example, Task, encode, fitting
@@ -326,6 +327,10 @@ class Decoder:
     def ablations(self, batch: Encoded, reference: Tensor) -> Ablations:
         """Many ablations of the same prompts, each computed from where it differs from the clean run on."""
         return Ablations(self, batch, reference)
+
+    def removals(self, batch: Encoded, reference: Tensor) -> Removals:
+        """Edges removed one after the other from the logits back, each trial computed from what it changes alone."""
+        return Removals(self, batch, reference)
 
     def _table(self, alpha: Tensor) -> Tensor:
         """[writers, readers] of one number per edge; 0 where there is no edge."""
