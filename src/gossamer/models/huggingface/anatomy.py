@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -380,6 +380,22 @@ def _values(
         for h in handles:
             h.remove()
     raise AssertionError("unreachable: every layer writes")
+
+
+def exchange(module: nn.Module, forward: Callable[..., Any], stack: ExitStack) -> None:
+    """Let a module do something else, until the stack is left."""
+    before = vars(module).get("forward")
+    module.forward = forward
+    if before is None:
+        stack.callback(delattr, module, "forward")
+    else:
+        stack.callback(setattr, module, "forward", before)
+
+
+def plainly(module: nn.Module, x: Tensor) -> Tensor:
+    """What a module whose forward is exchanged would make of x."""
+    made: Tensor = type(module).forward(module, x)
+    return made
 
 
 def post_scale(norm: nn.Module, total: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -31,6 +31,8 @@ from gossamer.models.huggingface.anatomy import (
     Anatomy,
     Layer,
     anatomy,
+    exchange,
+    plainly,
     post_scale,
     probe_tokens,
     prove_rows,
@@ -214,7 +216,7 @@ class Decoder:
             for layer in parts.layers[: state.layer]:
                 _skip(layer, stack)
             for layer in parts.layers[state.layer :]:
-                self._hook_layer(state, layer, add)
+                self._hook_layer(state, layer, stack)
 
             def logits(head: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor]:
                 rows = torch.arange(len(state.last), device=state.resid.device)
@@ -231,7 +233,10 @@ class Decoder:
             add(parts.head.register_forward_pre_hook(logits))
             yield
 
-    def _hook_layer(self, state: _Pass, layer: Layer, add: Callable[[RemovableHandle], None]) -> None:
+    def _hook_layer(self, state: _Pass, layer: Layer, stack: ExitStack) -> None:
+        def add(handle: RemovableHandle) -> None:
+            stack.callback(handle.remove)
+
         changed: dict[nn.Module, Tensor] = {}
         linears = list(dict.fromkeys(r.linear for r in (layer.q, layer.k, layer.v)))
 
@@ -241,14 +246,16 @@ class Decoder:
             if state.follow:
                 state.reads.append((state.resid, []))
 
-        def after_read(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
-            out = changed[module].view_as(out) if module in changed else out
+        def read(module: nn.Module, x: Tensor) -> Tensor:
+            return changed[module].view(*x.shape[:-1], -1) if module in changed else plainly(module, x)
+
+        def after_read(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
             if state.follow:
                 state.reads[-1][1].append(out)
-            return out
 
         add(linears[0].register_forward_pre_hook(before_attention))
         for m in linears:
+            exchange(m, partial(read, m), stack)
             add(m.register_forward_hook(after_read))
 
         def after_attention(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
@@ -407,8 +414,7 @@ def _skip(layer: Layer, stack: ExitStack) -> None:
     def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         return (hidden_states, *(None,) * (layer.returns - 1)) if layer.returns else hidden_states
 
-    layer.block.forward = forward
-    stack.callback(delattr, layer.block, "forward")
+    exchange(layer.block, forward, stack)
 
 
 def _pull(norm: nn.Module | None, x: Tensor, grads: Tensor) -> Tensor:

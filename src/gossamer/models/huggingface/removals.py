@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from gossamer.models.huggingface.anatomy import Layer, joint_norms, post_scale, weight_of
+from gossamer.models.huggingface.anatomy import exchange, joint_norms, plainly, post_scale, weight_of
 from gossamer.task import Encoded
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class _Trials:
     """One pass. share: what it ablates more than the state, [trials, writers, tried readers]; resid: what has been
     written before the layer under way, [trials or 1, rows, pos, d], middle: after its attention.
 
-    changed: writers that change, in order; delta: by how much their reference minus their write grows, [changed, trials,
-    rows, pos, d], without the writers of the last layer; delta_last: the same at the last token, of all.
+    changed: writers that change, in order; delta: by how much their reference minus their write grows, without those of
+    the last layer, [changed, trials, rows, pos, d]; delta_last: the same at the last token, of all.
     """
 
     n: int
@@ -80,8 +80,11 @@ class Removals:
         self.coupled = [layer.attn_post is not None or joint_norms(layer) for layer in self.layers]
         self._caches: dict[int, tuple[DynamicCache, list[tuple[Tensor, Tensor]]]] = {}
         n_writers, n_readers = len(self.shape.writers), len(self.shape.readers)
+        self._planned: tuple[np.ndarray, list[_Layer]] | None = None
         cells = decoder._cells
         self._writer, self._reader = (c.cpu().numpy() for c in cells)
+        self._n_read = [n for _, _, n in self.shape.readers]
+        self._heads_from = [self.shape.written_before(number) for number in range(len(self.layers) + 1)]
         self.kept = np.zeros((n_writers, n_readers), dtype=bool)
         self.kept[self._writer, self._reader] = True
         self.alpha = torch.zeros(n_readers, n_writers, dtype=self.clean.dtype, device=self.clean.device)
@@ -92,9 +95,8 @@ class Removals:
         self.outs: dict[nn.Module, Tensor] = {}
         self.totals: dict[tuple[int, str], Tensor] = {}
         self._returns: dict[nn.Module, int] = {}
-        every = [
-            _Layer(*(np.ones(n, dtype=bool) for n in (heads, groups, groups, heads)), True) for _ in self.layers
-        ]  # fmt: skip
+        each = [np.ones(n, dtype=bool) for n in (heads, groups, groups, heads)]
+        every = [_Layer(each[0], each[1], each[2], each[3], True) for _ in self.layers]
         none = np.zeros(0, dtype=np.int64)
         handles = [layer.attention.register_forward_hook(self._note_returns) for layer in self.layers]
         try:
@@ -124,11 +126,11 @@ class Removals:
 
     def _live(self) -> np.ndarray:
         heads, groups = self.shape.n_heads, self.shape.n_groups
-        live = np.zeros(len(self.shape.readers), dtype=bool)
+        live = np.zeros(len(self._n_read), dtype=bool)
         live[-1] = True
         for number in reversed(range(len(self.layers))):
             first, mlp = self.columns[number], self.columns[number + 1] - 1
-            head, m = self.shape.written_before(number), self.shape.written_before(number + 1) - 1
+            head, m = self._heads_from[number], self._heads_from[number + 1] - 1
             live[mlp] = (self.kept[m] & live).any()
             own = (self.kept[head : head + heads] & live).any(1)
             own |= self.coupled[number] and own.any()
@@ -137,13 +139,16 @@ class Removals:
         return live
 
     def _plan(self, tried: np.ndarray) -> list[_Layer]:
-        """What a change of what these readers read makes each layer compute again."""
+        """What a change of what these readers read makes each layer compute again; it hangs on edges into later stages,
+        which are decided, so it stays the same until the readers are others."""
+        if self._planned is not None and np.array_equal(self._planned[0], tried):
+            return self._planned[1]
         heads, groups, live = self.shape.n_heads, self.shape.n_groups, self._live()
-        changed = np.zeros(len(self.shape.writers), dtype=bool)
+        changed = np.zeros(len(self.gap), dtype=bool)
         plan = []
         for number in range(len(self.layers)):
             columns = np.arange(self.columns[number], self.columns[number + 1])
-            head = self.shape.written_before(number)
+            head = self._heads_from[number]
             hit = live[columns] & (changed @ self.kept[:, columns]) | np.isin(columns, tried)
             q, k, v, _ = np.split(hit, [heads, heads + groups, heads + 2 * groups])
             own = q | np.repeat(k | v, heads // groups)
@@ -153,6 +158,7 @@ class Removals:
             hit_mlp = bool(live[mlp] and (changed & self.kept[:, mlp]).any()) or mlp in tried
             changed[head + heads] = hit_mlp
             plan.append(_Layer(q, k, v, own, hit_mlp))
+        self._planned = tried, plan
         return plan
 
     # trials
@@ -161,14 +167,14 @@ class Removals:
         """How many removals in a pass are worth it: a few hundred tokens on a CPU, thousands elsewhere."""
         tokens = 256 if self.clean.device.type == "cpu" else 1 << 14
         reader = self._reader[edges[0]]
-        last_only = reader == len(self.shape.readers) - 1 or reader == self.columns[-1] - 1
+        last_only = reader == len(self._n_read) - 1 or reader == self.columns[-1] - 1
         return max(1, tokens // (self.rows * (1 if last_only else self.tokens.shape[1])))
 
     @torch.no_grad()
     def logits(self, edges: np.ndarray) -> Tensor:
         """Logits [trials, rows, vocab]: trial t removes the edges 0 to t, all of one stage, from the state."""
         tried, column = np.unique(self._reader[edges], return_inverse=True)
-        share = np.zeros((len(edges), len(self.shape.writers), len(tried)))
+        share = np.zeros((len(edges), len(self.gap), len(tried)))
         for t in range(len(edges)):
             share[t:, self._writer[edges[t]], column[t]] = 1
         return self._pass(edges, tried, torch.from_numpy(share).to(self.alpha), self._plan(tried))
@@ -217,7 +223,7 @@ class Removals:
     def _pass(self, edges: np.ndarray, tried: np.ndarray, share: Tensor, plan: list[_Layer]) -> Tensor:
         n, n_last, d = len(share), len(self.layers) - 1, self.gap.shape[1:]
         changed = np.flatnonzero(np.concatenate([[False], *((*p.heads, p.mlp) for p in plan)]))
-        full = int(np.searchsorted(changed, self.shape.written_before(n_last)))
+        full = int(np.searchsorted(changed, self._heads_from[n_last]))
         first = next((i for i, p in enumerate(plan) if p.attention or p.mlp), len(plan))
         start = self.starts[first][None]
         state = self._trials = _Trials(
@@ -226,30 +232,21 @@ class Removals:
             delta_last=self.gap.new_empty(len(changed), n, self.rows, 1, d[-1]),
         )  # fmt: skip
         with ExitStack() as stack:
-
-            def put(module: nn.Module, forward: Callable[..., Any]) -> None:
-                before = vars(module).get("forward")
-                module.forward = forward
-                if before is None:
-                    stack.callback(delattr, module, "forward")
-                else:
-                    stack.callback(setattr, module, "forward", before)
-
             for number in range(len(plan)):
-                self._put_layer(state, number, put)
-            put(self.decoder.parts.final_norm, _same)
+                self._put_layer(state, number, stack)
+            exchange(self.decoder.parts.final_norm, _same, stack)
             head, norm = self.decoder.parts.head, self.decoder.parts.final_norm
 
             def logits(given: Tensor) -> Tensor:
                 x = self._inputs(state, np.array([len(self.alpha) - 1]), self._on_last(state.resid), last=True)
-                return _plainly(head, _plainly(norm, x[0].flatten(0, 1)))
+                return plainly(head, plainly(norm, x[0].flatten(0, 1)))
 
-            put(head, logits)
+            exchange(head, logits, stack)
             tokens = self.tokens.to(self.clean.device).repeat(n, 1)
             found = self.decoder.model(tokens, **self._cache(n)).logits[:, 0]
         return found.unflatten(0, (n, self.rows))
 
-    def _put_layer(self, state: _Trials, number: int, put: Callable[[nn.Module, Callable[..., Any]], None]) -> None:
+    def _put_layer(self, state: _Trials, number: int, stack: ExitStack) -> None:
         """Let a layer's maps compute what changes; what the layer itself adds up meanwhile is read by nobody."""
         layer, plan = self.layers[number], state.plan[number]
 
@@ -260,10 +257,10 @@ class Removals:
             return (hidden_states, *(None,) * (layer.returns - 1)) if layer.returns else hidden_states
 
         if not (plan.attention or plan.mlp):
-            put(layer.block, skip)
+            exchange(layer.block, skip, stack)
             return
         for norm in {layer.attn_norm, layer.mlp_norm} - {None}:
-            put(cast(nn.Module, norm), _same)
+            exchange(cast(nn.Module, norm), _same, stack)
         linears = dict.fromkeys(r.linear for r in (layer.q, layer.k, layer.v))
 
         def reads(module: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -285,10 +282,10 @@ class Removals:
 
         if plan.attention:
             for m in linears:
-                put(m, reads(m))
-            put(layer.out, out)
+                exchange(m, reads(m), stack)
+            exchange(layer.out, out, stack)
         else:
-            put(layer.attention, attend)
+            exchange(layer.attention, attend, stack)
         seen: list[Tensor] = []
         shape: list[torch.Size] = []
 
@@ -303,23 +300,23 @@ class Removals:
                     at = np.array([self.columns[number + 1] - 1])
                     x = self._inputs(state, at, self._on_last(base) if last else base, last=last)
                     seen.append(_normed(layer.mlp_norm, x[0].flatten(0, 1)))
-                return _plainly(module, seen[0])
+                return plainly(module, seen[0])
 
             return forward
 
         def down(inner: Tensor) -> Tensor:
             if plan.mlp:
-                total = _normed(layer.mlp_post, _plainly(layer.down, inner)).unflatten(0, (state.n, self.rows))
+                total = _normed(layer.mlp_post, plainly(layer.down, inner)).unflatten(0, (state.n, self.rows))
                 state.totals[number, "mlp"] = total
-                self._wrote(state, self.shape.written_before(number + 1) - 1, total[None])
+                self._wrote(state, self._heads_from[number + 1] - 1, total[None])
             else:
                 total = self.totals[number, "mlp"][None]
             self._layer_done(state, number, total)
             return total.new_zeros(shape[0])
 
         for m in layer.up:
-            put(m, up(m))
-        put(layer.down, down)
+            exchange(m, up(m), stack)
+        exchange(layer.down, down, stack)
 
     def _attended(self, state: _Trials, number: int, total: Tensor) -> None:
         state.middle = (state.resid if total.shape[-2] > 1 else self._on_last(state.resid)) + total
@@ -329,21 +326,19 @@ class Removals:
 
     def _inputs(self, state: _Trials, readers: np.ndarray, base: Tensor, *, last: bool) -> Tensor:
         """What readers of as many writers read, [readers, trials, rows, pos, d]. base: all that is written before."""
-        n = self.shape.readers[readers[0]][2]
+        n = self._n_read[readers[0]]
         gap, delta = (self.gap_last, state.delta_last) if last else (self.gap, state.delta)
-        share = self.alpha[readers, :n]
-        x = base.expand(len(readers), state.n, *gap.shape[1:])
+        share, x = self.alpha[readers, :n], base.expand(len(readers), state.n, *gap.shape[1:])
+        column = np.searchsorted(state.tried, readers)
+        if len(state.tried) and np.array_equal(state.tried[column.clip(max=len(state.tried) - 1)], readers):
+            # the readers that are tried: all that they read is as in the state
+            share = share + state.share[:, :n, column].transpose(1, 2)  # [trials, readers, n]
+            return x + (share.transpose(0, 1) @ gap[:n].flatten(1)).view_as(x)
         if not self.kept[:n, readers].all():
             x = x + (share @ gap[:n].flatten(1)).view(len(readers), 1, *gap.shape[1:])
             c = int(np.searchsorted(state.changed, n))
             if c and not self.kept[np.ix_(state.changed[:c], readers)].all():
-                moved = share[:, state.changed[:c]] @ delta[:c].flatten(1)
-                x = x + moved.view(len(readers), state.n, *gap.shape[1:])
-        if len(here := np.flatnonzero(np.isin(readers, state.tried))):
-            column = np.searchsorted(state.tried, readers[here])
-            more = state.share[:, :n, column].transpose(1, 2) @ gap[:n].flatten(1)  # [trials, here, numbers]
-            x = x.clone()
-            x[here] += more.transpose(0, 1).view(len(here), state.n, *gap.shape[1:])
+                x = x + (share[:, state.changed[:c]] @ delta[:c].flatten(1)).view_as(x)
         return x
 
     def _read_attention(self, state: _Trials, number: int) -> None:
@@ -386,13 +381,13 @@ class Removals:
         layer, hit = self.layers[number], np.flatnonzero(state.plan[number].heads)
         z = z.unflatten(0, (state.n, self.rows))
         z = self._on_last(z) if number == len(self.layers) - 1 else z
-        out = _plainly(layer.out, z)
+        out = plainly(layer.out, z)
         total = state.totals[number, "attention"] = _normed(layer.attn_post, out)
         each = z.unflatten(-1, (self.shape.n_heads, -1))[..., hit, :].flatten(0, 2).transpose(0, 1)
         weight = weight_of(layer.out).T.unflatten(0, (self.shape.n_heads, -1))[hit]
         written = (each @ weight).unflatten(1, z.shape[:3])
         written = written if layer.attn_post is None else written * post_scale(layer.attn_post, out)
-        self._wrote(state, self.shape.written_before(number) + int(hit[0]), written)
+        self._wrote(state, self._heads_from[number] + int(hit[0]), written)
         self._attended(state, number, total)
 
     def _wrote(self, state: _Trials, writer: int, written: Tensor) -> None:
@@ -413,11 +408,5 @@ def _same(x: Tensor) -> Tensor:
     return x
 
 
-def _plainly(module: nn.Module, x: Tensor) -> Tensor:
-    """What a module makes of x where its forward is exchanged."""
-    made: Tensor = type(module).forward(module, x)
-    return made
-
-
 def _normed(norm: nn.Module | None, x: Tensor) -> Tensor:
-    return x if norm is None else _plainly(norm, x)
+    return x if norm is None else plainly(norm, x)
