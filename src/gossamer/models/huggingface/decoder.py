@@ -50,8 +50,9 @@ class _Pass:
     """What a forward pass has written so far, and what its hooks are to do.
 
     resid: the sum of everything written [rows, pos, d]; middle: the same after the attention of the layer under way.
-    writes: what each writer wrote, in order; known: what the first writers wrote in a run that this one only goes on
-    from, and that their `rows` share. alpha: [writers, readers], or [trials, writers, readers], the rows then being
+    writes: what each writer wrote, in order; into: where it goes in their place, without gradients, [writers, rows, pos,
+    d], of which n_into are there; known: what the first writers wrote in a run that this one only goes on from, and that
+    their `rows` share. alpha: [writers, readers], or [trials, writers, readers], the rows then being
     `trials` blocks of those of the reference.
     """
 
@@ -65,6 +66,8 @@ class _Pass:
     resid: Tensor = field(default_factory=lambda: torch.empty(0))
     middle: Tensor = field(default_factory=lambda: torch.empty(0))
     writes: list[Tensor] = field(default_factory=list)
+    into: Tensor | None = None
+    n_into: int = 0
     reads: list[tuple[Tensor, list[Tensor]]] = field(default_factory=list)
     column: int = 0
 
@@ -94,9 +97,17 @@ class _Pass:
         assert isinstance(total, Tensor)
         return total.transpose(0, 1)
 
+    def wrote(self, written: Tensor) -> None:
+        """Note what the next writers wrote, [writers, rows, pos, d]."""
+        if self.into is None:
+            self.writes.append(written)
+        else:
+            self.into[self.n_into : self.n_into + len(written)] = written.detach()
+            self.n_into += len(written)
+
     @property
     def n_written(self) -> int:
-        return sum(len(w) for w in self.writes) + (0 if self.known is None else len(self.known))
+        return self.n_into + sum(len(w) for w in self.writes) + (0 if self.known is None else len(self.known))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -206,7 +217,7 @@ class Decoder:
                     x = x.detach().requires_grad_()
                 state.resid = x
                 if state.known is None:
-                    state.writes.append(x[None])
+                    state.wrote(x[None])
                 if args:
                     return (x, *args[1:]), kwargs
                 return args, {**kwargs, "hidden_states": x}
@@ -261,7 +272,10 @@ class Decoder:
         def after_attention(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
             total = out if layer.attn_post is None else layer.attn_post(out)
             state.middle = state.resid + total
-            state.writes.append(self._head_writes(layer, args[0], out))
+            if state.into is None:
+                state.wrote(self._head_writes(layer, args[0], out))
+            else:
+                state.wrote(self._head_writes(layer, args[0].detach(), out.detach()))
 
         add(layer.out.register_forward_hook(after_attention))
 
@@ -293,7 +307,7 @@ class Decoder:
         def after_mlp(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
             total = (out.clone() if layer.mlp_post is None else layer.mlp_post(out)).view_as(state.resid)
             state.resid = state.middle + total
-            state.writes.append(total[None])
+            state.wrote(total[None])
 
         add(layer.down.register_forward_hook(after_mlp))
 
@@ -314,9 +328,15 @@ class Decoder:
     @torch.no_grad()
     def writes(self, batch: Encoded) -> tuple[Tensor, Tensor]:
         """(what every writer wrote [writers, rows, pos, d], logits at the last token [rows, vocab])."""
-        state = _Pass(last=batch.last)
+        state = _Pass(last=batch.last, into=self._room(batch))
         logits = self._forward(batch.tokens, state)
-        return torch.cat(state.writes), logits
+        return cast(Tensor, state.into), logits
+
+    def _room(self, batch: Encoded) -> Tensor:
+        """Memory for what every writer writes, [writers, rows, pos, d]."""
+        return torch.empty(
+            len(self.shape.writers), *batch.tokens.shape, self.parts.d_model, dtype=self.model.dtype, device=self.device
+        )
 
     def patched(self, batch: Encoded, alpha: Tensor, reference: Tensor) -> Tensor:
         """Logits [rows, vocab] with a share of each edge ablated.
@@ -361,18 +381,20 @@ class Decoder:
         change of an edge is reference minus `writes` (default: minus this run's). objective: logits at the last token
         [rows, vocab] -> a sum over rows.
         """
-        state = _Pass(last=batch.last, start=start, follow=True)
+        state = _Pass(last=batch.last, start=start, follow=True, into=self._room(batch))
         with torch.enable_grad():
             total = objective(self._forward(batch.tokens, state))
             flat = [o for _, outs in state.reads for o in outs]
-            grads = iter(torch.autograd.grad(total, flat))
+            grads = list(torch.autograd.grad(total, flat))[::-1]
+        del total, flat
         with torch.no_grad():
-            own = torch.cat([w.detach() for w in state.writes])
+            own = cast(Tensor, state.into)
             change = reference - (own if writes is None else writes)
             columns = []
             for (x, outs), readers in zip(state.reads, self._groups(), strict=True):
-                given = [next(grads) for _ in outs]
-                columns.append(self._scores(batch, change, x.detach(), given, readers))
+                given = [grads.pop() for _ in range(len(outs))]
+                outs.clear()
+                columns += self._scores(batch, change, x.detach(), given, readers)
             table = torch.cat(columns, dim=1)
             return table[self._cells], own
 
@@ -384,24 +406,35 @@ class Decoder:
 
     def _scores(
         self, batch: Encoded, change: Tensor, x: Tensor, grads: list[Tensor], where: tuple[Layer | None, str]
-    ) -> Tensor:
-        """Inner products of every writer's change with the gradients of a group of readers, [writers, readers]."""
+    ) -> list[Tensor]:
+        """Inner products of the change of every writer with the gradients of readers, [writers, readers] each; 0 for
+        the writers that these do not read."""
         layer, what = where
         if layer is None:
             rows = torch.arange(len(batch.last), device=change.device)
             pulled = _pull(self.parts.final_norm, x, grads[0][None])
-            return change[:, rows, batch.last.to(rows)].flatten(1) @ pulled.flatten(1).T
+            return [change[:, rows, batch.last.to(rows)].flatten(1) @ pulled.flatten(1).T]
+        number = self.parts.layers.index(layer)
+        n = self.shape.written_before(number, mlp=what == "mlp")
+
+        def products(norm: nn.Module | None, inner: Tensor) -> Tensor:
+            found = change.new_zeros(len(change), len(inner))
+            found[:n] = change[:n].flatten(1) @ _pull(norm, x, inner).flatten(1).T
+            return found
+
         if what == "mlp":
             inner = sum(g.view(*x.shape[:2], -1) @ weight_of(m) for m, g in zip(layer.up, grads, strict=True))
             assert isinstance(inner, Tensor)
-            return change.flatten(1) @ _pull(layer.mlp_norm, x, inner[None]).flatten(1).T
+            return [products(layer.mlp_norm, inner[None])]
         linears = list(dict.fromkeys(r.linear for r in (layer.q, layer.k, layer.v)))
         by_linear = dict(zip(linears, grads, strict=True))
-        pulled = torch.cat([
-            torch.einsum("npro,rod->rnpd", by_linear[r.linear][..., r.rows.to(x.device)], r.weight())
+        return [
+            products(
+                layer.attn_norm,
+                torch.einsum("npro,rod->rnpd", by_linear[r.linear][..., r.rows.to(x.device)], r.weight()),
+            )
             for r in (layer.q, layer.k, layer.v)
-        ])  # fmt: skip
-        return change.flatten(1) @ _pull(layer.attn_norm, x, pulled).flatten(1).T
+        ]
 
 
 def _read(norm: nn.Module | None, x: Tensor) -> Tensor:
