@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from gossamer.ablation import Ablation
 from gossamer.errors import BadInput
@@ -125,6 +125,14 @@ class Removals(Protocol):
 
     def drop(self, edges: np.ndarray) -> None:
         """Remove edges that are not live for good."""
+
+
+@runtime_checkable
+class Budgeted(Protocol):
+    """A model that knows how much memory a method takes."""
+
+    def pairs_that_fit(self, n_tokens: int, budget_bytes: int, method: str) -> int:
+        """How many pairs of so many tokens a prompt fit at once; BadInput, naming what would do, if not even one."""
 
 
 class ResidualSubject(Protocol):

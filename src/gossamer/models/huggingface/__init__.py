@@ -18,10 +18,12 @@ except ImportError as error:
     raise BadInput("Hugging Face folders need transformers: pip install 'gossamer-interp[hf]'.") from error
 
 from gossamer.models.huggingface.decoder import Decoder, decoder_of, load_decoder
+from gossamer.models.huggingface.memory import estimate, pairs_that_fit
 from gossamer.models.huggingface.sparse import GossamerConfig, GossamerForCausalLM, export_huggingface
 
 __all__ = [
-    "Decoder", "GossamerConfig", "GossamerForCausalLM", "decoder_of", "export_huggingface", "load_decoder",
+    "Decoder", "GossamerConfig", "GossamerForCausalLM", "decoder_of", "estimate", "export_huggingface", "load_decoder",
+    "pairs_that_fit",
 ]  # fmt: skip
 
 transformers.AutoConfig.register(GossamerConfig.model_type, GossamerConfig, exist_ok=True)

@@ -50,10 +50,10 @@ class _Pass:
     """What a forward pass has written so far, and what its hooks are to do.
 
     resid: the sum of everything written [rows, pos, d]; middle: the same after the attention of the layer under way.
-    writes: what each writer wrote, in order; into: where it goes in their place, without gradients, [writers, rows, pos,
-    d], of which n_into are there; known: what the first writers wrote in a run that this one only goes on from, and that
-    their `rows` share. alpha: [writers, readers], or [trials, writers, readers], the rows then being
-    `trials` blocks of those of the reference.
+    writes: what each writer wrote, in order; into: where it goes in their place, without gradients,
+    [writers, rows, pos, d], of which n_into are there; known: what the first writers wrote in a run that this one only
+    goes on from, and that their `rows` share. alpha: [writers, readers], or [trials, writers, readers], the rows
+    then being `trials` blocks of those of the reference.
     """
 
     last: Tensor
@@ -397,6 +397,12 @@ class Decoder:
                 columns += self._scores(batch, change, x.detach(), given, readers)
             table = torch.cat(columns, dim=1)
             return table[self._cells], own
+
+    def pairs_that_fit(self, n_tokens: int, budget_bytes: int, method: str) -> int:
+        """How many pairs of so many tokens a method can take at once; see `memory.pairs_that_fit`."""
+        from gossamer.models.huggingface.memory import pairs_that_fit
+
+        return pairs_that_fit(self, n_tokens, budget_bytes, method)
 
     def _groups(self) -> Iterator[tuple[Layer | None, str]]:
         for layer in self.parts.layers:
