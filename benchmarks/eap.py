@@ -8,7 +8,7 @@ one backward pass of the same logit difference, down to the embeddings, with the
 token alone. A random GPT-2-shaped model in float32 and a random Llama-shaped one with grouped queries. The runs
 alternate and medians are compared, of processor time where one thread runs: other users of a machine slow a clock,
 not that. Peak memory is what a process of its own has taken at most (VmHWM), less what the loaded model had taken,
-next to what was predicted for it.
+next to what was predicted for it; the run has that as its budget (--no-budget: as the allocator likes it).
 """
 
 from __future__ import annotations
@@ -140,7 +140,8 @@ def measure(family: str, given: argparse.Namespace) -> dict[str, Any]:
     eap(model, random_task(1, 4), EAPConfig(pairs=1))  # libraries loaded on first use are not the method's memory
     Path("/proc/self/clear_refs").write_text("5")
     before = resident("VmRSS")
-    eap(model, task, EAPConfig(pairs=given.pairs, pairs_at_once=given.pairs))
+    budget = None if given.no_budget else f"{predicted}"
+    eap(model, task, EAPConfig(pairs=given.pairs, pairs_at_once=given.pairs, memory=budget))
     peak = resident("VmHWM") - before + held
     return {"tokens": given.tokens, "predicted": predicted, "measured": peak, "weights": held}
 
@@ -149,8 +150,9 @@ def memory(family: str, given: argparse.Namespace, **changes: Any) -> dict[str, 
     flags = {**vars(given), **changes, "measure": family}
     command = [sys.executable, __file__]
     for name, value in flags.items():
-        if name not in ("json", "lengths", "memory"):
+        if name not in ("json", "lengths", "no_budget"):
             command += [f"--{name.replace('_', '-')}", str(value)]
+    command += ["--no-budget"] * given.no_budget + ["--lengths", str(flags["tokens"])]
     found: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return found
 
@@ -168,6 +170,7 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="*", default=[128, 256, 512, 1024], help="for peak memory")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--no-budget", action="store_true")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()

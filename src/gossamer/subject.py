@@ -131,8 +131,8 @@ class Removals(Protocol):
 class Budgeted(Protocol):
     """A model that knows how much memory a method takes."""
 
-    def pairs_that_fit(self, n_tokens: int, budget_bytes: int, method: str) -> int:
-        """How many pairs of so many tokens a prompt fit at once; BadInput, naming what would do, if not even one."""
+    def within_budget(self, n_tokens: int, budget_bytes: int, method: str) -> int:
+        """How many pairs of so many tokens a prompt to take at once; BadInput, naming what would do, if none fits."""
 
 
 class ResidualSubject(Protocol):

@@ -123,7 +123,7 @@ def _at_once(model: ResidualSubject, pairs: Encoded, config: EAPConfig, name: st
         raise Unsupported(
             f"a memory budget for {model.name}", "what it takes is not known", "a number of pairs_at_once"
         )
-    return min(config.pairs_at_once, model.pairs_that_fit(pairs.tokens.shape[1], budget, name))
+    return min(config.pairs_at_once, model.within_budget(pairs.tokens.shape[1], budget, name))
 
 
 @torch.no_grad()

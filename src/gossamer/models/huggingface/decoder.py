@@ -39,6 +39,7 @@ from gossamer.models.huggingface.anatomy import (
     same,
     weight_of,
 )
+from gossamer.models.huggingface.memory import give_back_large_blocks, pairs_that_fit
 from gossamer.models.huggingface.removals import Removals
 from gossamer.models.loaded import tensors_sha256
 from gossamer.subject import Objective
@@ -398,11 +399,15 @@ class Decoder:
             table = torch.cat(columns, dim=1)
             return table[self._cells], own
 
-    def pairs_that_fit(self, n_tokens: int, budget_bytes: int, method: str) -> int:
-        """How many pairs of so many tokens a method can take at once; see `memory.pairs_that_fit`."""
-        from gossamer.models.huggingface.memory import pairs_that_fit
+    def within_budget(self, n_tokens: int, budget_bytes: int, method: str) -> int:
+        """How many pairs of so many tokens a method can take at once, from here on with memory given back when let go.
 
-        return pairs_that_fit(self, n_tokens, budget_bytes, method)
+        See `memory.pairs_that_fit`; BadInput if not even one fits.
+        """
+        found = pairs_that_fit(self, n_tokens, budget_bytes, method)
+        if self.device.type == "cpu":
+            give_back_large_blocks()
+        return found
 
     def _groups(self) -> Iterator[tuple[Layer | None, str]]:
         for layer in self.parts.layers:
