@@ -135,6 +135,17 @@ class Budgeted(Protocol):
         """How many pairs of so many tokens a prompt to take at once; BadInput, naming what would do, if none fits."""
 
 
+@runtime_checkable
+class AlongPath(Protocol):
+    """A model that adds up gradients along a path at less than their single cost."""
+
+    def path_gradient(
+        self, batch: Encoded, reference: Tensor, objective: Objective, fractions: Sequence[float]
+    ) -> Tensor:
+        """The mean of `edge_gradient` [edges] over runs that start so far on the way from the reference's start to the
+        clean one; the first fraction is 1."""
+
+
 class ResidualSubject(Protocol):
     """A model at head grain: named writers to a residual stream, named readers of it, edges between them.
 

@@ -382,6 +382,42 @@ def _values(
     raise AssertionError("unreachable: every layer writes")
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NormForm:
+    """A norm x -> gain * y / sqrt(mean square of y + eps) + offset, y = x, or x less its mean where `centred`."""
+
+    gain: Tensor
+    offset: Tensor
+    centred: bool
+    eps: float
+
+    def unit(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(1 / sqrt(..) [..., 1], y / sqrt(..) [..., d]), in float32 at least."""
+        y = x if x.dtype.itemsize >= 4 else x.float()
+        y = y - y.mean(-1, keepdim=True) if self.centred else y
+        size = torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
+        return size, y * size
+
+
+@torch.no_grad()
+def norm_form(norm: nn.Module) -> NormForm | None:
+    """What a norm computes, read off its values; None if it is not of this form."""
+    weight = next(norm.parameters(), None)
+    eps = getattr(norm, "eps", getattr(norm, "variance_epsilon", None))
+    if weight is None or eps is None:
+        return None
+    x = 3 + torch.randn(4, len(weight), generator=torch.Generator().manual_seed(0)).to(weight)
+    signs = torch.ones_like(x[0])
+    signs[1::2] = -1
+    offset = norm(torch.zeros_like(signs))
+    gain = (norm(signs) - norm(-signs)) / 2 * math.sqrt(1 + eps)
+    for centred in (False, True):
+        form = NormForm(gain=gain, offset=offset, centred=centred, eps=float(eps))
+        if same(norm(x), (form.unit(x)[1] * gain + offset).to(x), roundings=16):
+            return form
+    return None
+
+
 def exchange(module: nn.Module, forward: Callable[..., Any], stack: ExitStack) -> None:
     """Let a module do something else, until the stack is left."""
     before = vars(module).get("forward")

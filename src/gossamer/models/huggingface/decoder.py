@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -39,6 +39,7 @@ from gossamer.models.huggingface.anatomy import (
     same,
     weight_of,
 )
+from gossamer.models.huggingface.gradients import edge_gradient, path_gradient
 from gossamer.models.huggingface.memory import give_back_large_blocks, pairs_that_fit
 from gossamer.models.huggingface.removals import Removals
 from gossamer.models.loaded import tensors_sha256
@@ -52,7 +53,7 @@ class _Pass:
 
     resid: the sum of everything written [rows, pos, d]; middle: the same after the attention of the layer under way.
     writes: what each writer wrote, in order; into: where it goes in their place, without gradients,
-    [writers, rows, pos, d], of which n_into are there; known: what the first writers wrote in a run that this one only
+    [writers, rows, pos, d], of which n_written are there; known: what the first writers wrote in a run that this one only
     goes on from, and that their `rows` share. alpha: [writers, readers], or [trials, writers, readers], the rows
     then being `trials` blocks of those of the reference.
     """
@@ -68,9 +69,12 @@ class _Pass:
     middle: Tensor = field(default_factory=lambda: torch.empty(0))
     writes: list[Tensor] = field(default_factory=list)
     into: Tensor | None = None
-    n_into: int = 0
+    n_written: int = 0
     reads: list[tuple[Tensor, list[Tensor]]] = field(default_factory=list)
     column: int = 0
+
+    def __post_init__(self) -> None:
+        self.n_written = 0 if self.known is None else len(self.known)
 
     def mixed(self, base: Tensor, n_writers: int, n_readers: int) -> Tensor | None:
         """Inputs of the next readers [readers, rows, pos, d]; None where none of them has an ablated edge."""
@@ -98,17 +102,24 @@ class _Pass:
         assert isinstance(total, Tensor)
         return total.transpose(0, 1)
 
-    def wrote(self, written: Tensor) -> None:
-        """Note what the next writers wrote, [writers, rows, pos, d]."""
-        if self.into is None:
-            self.writes.append(written)
-        else:
-            self.into[self.n_into : self.n_into + len(written)] = written.detach()
-            self.n_into += len(written)
+    def wrote(self, n: int, written: Callable[[], Tensor]) -> None:
+        """Note what the next n writers wrote, [writers, rows, pos, d]."""
+        if self.into is not None:
+            with torch.no_grad():
+                self.into[self.n_written : self.n_written + n] = written()
+        elif not self.follow:
+            self.writes.append(written())
+        self.n_written += n
 
-    @property
-    def n_written(self) -> int:
-        return self.n_into + sum(len(w) for w in self.writes) + (0 if self.known is None else len(self.known))
+
+@dataclass(kw_only=True)
+class Followed:
+    """A run with gradients: per group of readers (of each layer attention and MLP, then the logits) the residual that
+    they read, and what the gradient is taken at: outputs of the maps to queries, keys, values; inputs of the MLP's
+    maps; the input of the map to the logits."""
+
+    logits: Tensor
+    reads: list[tuple[Tensor, list[Tensor]]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -218,7 +229,7 @@ class Decoder:
                     x = x.detach().requires_grad_()
                 state.resid = x
                 if state.known is None:
-                    state.wrote(x[None])
+                    state.wrote(1, lambda: x[None])
                 if args:
                     return (x, *args[1:]), kwargs
                 return args, {**kwargs, "hidden_states": x}
@@ -273,42 +284,34 @@ class Decoder:
         def after_attention(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
             total = out if layer.attn_post is None else layer.attn_post(out)
             state.middle = state.resid + total
-            if state.into is None:
-                state.wrote(self._head_writes(layer, args[0], out))
-            else:
-                state.wrote(self._head_writes(layer, args[0].detach(), out.detach()))
+            state.wrote(self.parts.n_heads, lambda: self._head_writes(layer, args[0], out))
 
         add(layer.out.register_forward_hook(after_attention))
 
         def before_mlp(module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor, ...] | None:
-            if module is not layer.up[0]:
-                return None if changed.get(module) is None else (changed[module].view_as(args[0]),)
             base = state.resid if layer.parallel else state.middle
-            n = state.n_written - (self.parts.n_heads if layer.parallel else 0)
-            if n != self.shape.written_before(self.parts.layers.index(layer), mlp=True):
-                raise Unsupported(f"the model {self.name}", "its MLP runs before its attention", "another decoder")
-            inputs = state.mixed(base, n, 1)
-            state.column += 1
-            if state.follow:
-                state.reads.append((base, []))
-            if inputs is None:
-                return None
-            seen = _read(layer.mlp_norm, inputs[0])
-            changed.update(dict.fromkeys(layer.up, seen))
-            return (seen.view_as(args[0]),)
-
-        def after_up(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-            if state.follow:
-                state.reads[-1][1].append(out)
+            if module is layer.up[0]:
+                n = state.n_written - (self.parts.n_heads if layer.parallel else 0)
+                if n != self.shape.written_before(self.parts.layers.index(layer), mlp=True):
+                    raise Unsupported(f"the model {self.name}", "its MLP runs before its attention", "another decoder")
+                inputs = state.mixed(base, n, 1)
+                state.column += 1
+                if inputs is not None:
+                    changed.update(dict.fromkeys(layer.up, _read(layer.mlp_norm, inputs[0])))
+                if state.follow:
+                    state.reads.append((base, []))
+            if state.follow:  # the gradient at this map's own input
+                state.reads[-1][1].append(args[0].view_as(args[0]))
+                return (state.reads[-1][1][-1],)
+            return (changed[module].view_as(args[0]),) if module in changed else None
 
         for m in layer.up:
             add(m.register_forward_pre_hook(before_mlp))
-            add(m.register_forward_hook(after_up))
 
         def after_mlp(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
             total = (out.clone() if layer.mlp_post is None else layer.mlp_post(out)).view_as(state.resid)
             state.resid = state.middle + total
-            state.wrote(total[None])
+            state.wrote(1, lambda: total[None])
 
         add(layer.down.register_forward_hook(after_mlp))
 
@@ -329,11 +332,11 @@ class Decoder:
     @torch.no_grad()
     def writes(self, batch: Encoded) -> tuple[Tensor, Tensor]:
         """(what every writer wrote [writers, rows, pos, d], logits at the last token [rows, vocab])."""
-        state = _Pass(last=batch.last, into=self._room(batch))
+        state = _Pass(last=batch.last, into=self.room(batch))
         logits = self._forward(batch.tokens, state)
         return cast(Tensor, state.into), logits
 
-    def _room(self, batch: Encoded) -> Tensor:
+    def room(self, batch: Encoded) -> Tensor:
         """Memory for what every writer writes, [writers, rows, pos, d]."""
         return torch.empty(
             len(self.shape.writers), *batch.tokens.shape, self.parts.d_model, dtype=self.model.dtype, device=self.device
@@ -382,22 +385,21 @@ class Decoder:
         change of an edge is reference minus `writes` (default: minus this run's). objective: logits at the last token
         [rows, vocab] -> a sum over rows.
         """
-        state = _Pass(last=batch.last, start=start, follow=True, into=self._room(batch))
+        return edge_gradient(self, batch, reference, objective, start=start, writes=writes)
+
+    def path_gradient(
+        self, batch: Encoded, reference: Tensor, objective: Objective, fractions: Sequence[float]
+    ) -> Tensor:
+        """The mean of `edge_gradient` [edges] over runs whose residual stream starts so far on the way from the
+        reference's start to the clean one; the first fraction is 1. The change is that from the clean run in each."""
+        return path_gradient(self, batch, reference, objective, fractions)
+
+    def followed(self, batch: Encoded, start: Tensor | None, into: Tensor | None) -> Followed:
+        """A run with gradients, its writes put into `into` where given."""
+        state = _Pass(last=batch.last, start=start, follow=True, into=into)
         with torch.enable_grad():
-            total = objective(self._forward(batch.tokens, state))
-            flat = [o for _, outs in state.reads for o in outs]
-            grads = list(torch.autograd.grad(total, flat))[::-1]
-        del total, flat
-        with torch.no_grad():
-            own = cast(Tensor, state.into)
-            change = reference - (own if writes is None else writes)
-            columns = []
-            for (x, outs), readers in zip(state.reads, self._groups(), strict=True):
-                given = [grads.pop() for _ in range(len(outs))]
-                outs.clear()
-                columns += self._scores(batch, change, x.detach(), given, readers)
-            table = torch.cat(columns, dim=1)
-            return table[self._cells], own
+            logits = self._forward(batch.tokens, state)
+        return Followed(logits=logits, reads=state.reads)
 
     def within_budget(self, n_tokens: int, budget_bytes: int, method: str) -> int:
         """How many pairs of so many tokens a method can take at once, from here on with memory given back when let go.
@@ -408,44 +410,6 @@ class Decoder:
         if self.device.type == "cpu":
             give_back_large_blocks()
         return found
-
-    def _groups(self) -> Iterator[tuple[Layer | None, str]]:
-        for layer in self.parts.layers:
-            yield layer, "attention"
-            yield layer, "mlp"
-        yield None, "logits"
-
-    def _scores(
-        self, batch: Encoded, change: Tensor, x: Tensor, grads: list[Tensor], where: tuple[Layer | None, str]
-    ) -> list[Tensor]:
-        """Inner products of the change of every writer with the gradients of readers, [writers, readers] each; 0 for
-        the writers that these do not read."""
-        layer, what = where
-        if layer is None:
-            rows = torch.arange(len(batch.last), device=change.device)
-            pulled = _pull(self.parts.final_norm, x, grads[0][None])
-            return [change[:, rows, batch.last.to(rows)].flatten(1) @ pulled.flatten(1).T]
-        number = self.parts.layers.index(layer)
-        n = self.shape.written_before(number, mlp=what == "mlp")
-
-        def products(norm: nn.Module | None, inner: Tensor) -> Tensor:
-            found = change.new_zeros(len(change), len(inner))
-            found[:n] = change[:n].flatten(1) @ _pull(norm, x, inner).flatten(1).T
-            return found
-
-        if what == "mlp":
-            inner = sum(g.view(*x.shape[:2], -1) @ weight_of(m) for m, g in zip(layer.up, grads, strict=True))
-            assert isinstance(inner, Tensor)
-            return [products(layer.mlp_norm, inner[None])]
-        linears = list(dict.fromkeys(r.linear for r in (layer.q, layer.k, layer.v)))
-        by_linear = dict(zip(linears, grads, strict=True))
-        return [
-            products(
-                layer.attn_norm,
-                torch.einsum("npro,rod->rnpd", by_linear[r.linear][..., r.rows.to(x.device)], r.weight()),
-            )
-            for r in (layer.q, layer.k, layer.v)
-        ]
 
 
 def _read(norm: nn.Module | None, x: Tensor) -> Tensor:
@@ -459,14 +423,6 @@ def _skip(layer: Layer, stack: ExitStack) -> None:
         return (hidden_states, *(None,) * (layer.returns - 1)) if layer.returns else hidden_states
 
     exchange(layer.block, forward, stack)
-
-
-def _pull(norm: nn.Module | None, x: Tensor, grads: Tensor) -> Tensor:
-    """Gradients at a norm's output [n, ...] pulled back to its input x."""
-    if norm is None:
-        return grads
-    back = torch.func.vjp(norm, x)[1]
-    return torch.func.vmap(lambda g: back(g)[0])(grads)
 
 
 class Ablations:

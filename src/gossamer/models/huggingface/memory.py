@@ -94,8 +94,6 @@ def _kept(model: Decoder) -> tuple[float, ...]:
 
 
 def _kept_at(model: Decoder, n_tokens: int) -> int:
-    from gossamer.models.huggingface.decoder import _Pass
-
     tokens = torch.zeros(1, n_tokens, dtype=torch.int64, device=model.device)
     own = {t.untyped_storage().data_ptr() for t in (*model.model.parameters(), *model.model.buffers())}
     found: dict[int, int] = {}
@@ -105,13 +103,11 @@ def _kept_at(model: Decoder, n_tokens: int) -> int:
         return x
 
     last = torch.tensor([n_tokens - 1])
-    state = _Pass(last=last, follow=True, into=model._room(Encoded(tokens, last, last, last)))
+    batch = Encoded(tokens, last, last, last)
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, _same):
-        logits = model._forward(tokens, state)
-    for x, outs in state.reads:
-        for t in (x, *outs):
-            note(t)
-    note(logits)
+        run = model.followed(batch, None, model.room(batch))
+    for t in (run.logits, *(t for x, outs in run.reads for t in (x, *outs))):
+        note(t)
     return sum(size for at, size in found.items() if at not in own)
 
 
