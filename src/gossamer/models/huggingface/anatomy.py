@@ -410,7 +410,7 @@ def norm_form(norm: nn.Module) -> NormForm | None:
     signs = torch.ones_like(x[0])
     signs[1::2] = -1
     offset = norm(torch.zeros_like(signs))
-    gain = (norm(signs) - norm(-signs)) / 2 * math.sqrt(1 + eps)
+    gain = signs * (norm(signs) - norm(-signs)) / 2 * math.sqrt(1 + eps)
     for centred in (False, True):
         form = NormForm(gain=gain, offset=offset, centred=centred, eps=float(eps))
         if same(norm(x), (form.unit(x)[1] * gain + offset).to(x), roundings=16):

@@ -53,8 +53,8 @@ class _Pass:
 
     resid: the sum of everything written [rows, pos, d]; middle: the same after the attention of the layer under way.
     writes: what each writer wrote, in order; into: where it goes in their place, without gradients,
-    [writers, rows, pos, d], of which n_written are there; known: what the first writers wrote in a run that this one only
-    goes on from, and that their `rows` share. alpha: [writers, readers], or [trials, writers, readers], the rows
+    [writers, rows, pos, d], of which n_written are there; known: what the first writers wrote in a run that this one
+    only goes on from, and that their `rows` share. alpha: [writers, readers], or [trials, writers, readers], the rows
     then being `trials` blocks of those of the reference.
     """
 

@@ -8,8 +8,8 @@ x -> gain * y / |y| + offset, with y = x or x less its mean, is known: gradients
     W' = W * gain (less its mean over channels where y is), a = (s g) . (W' u) / channels,
 
 and W' u is what the map gave, less what it gives for the offset. So gradients of several runs add up as they are, as
-narrow as heads, before they meet weights and changes; only (change . u) a belongs to each run. Through a norm of another
-kind they are pulled run by run.
+narrow as heads, before they meet weights and changes; only (change . u) a belongs to each run. Through a norm of
+another kind they are pulled run by run.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Gradients:
     def add(self, reference: Tensor, start: Tensor | None, writes: Tensor | None, change: Tensor | None) -> Tensor:
         """One run, from `start`, which puts what it writes into `writes` where given.
 
-        Returns the change of every writer, [writers, rows, pos, d]: `change` where given, else reference minus `writes`.
+        Returns the change of every writer [writers, rows, pos, d]: `change` where given, else reference minus `writes`.
         """
         run = self.decoder.followed(self.batch, start, writes)
         with torch.enable_grad():
