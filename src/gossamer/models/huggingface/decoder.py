@@ -115,8 +115,8 @@ class _Pass:
 @dataclass(kw_only=True)
 class Followed:
     """A run with gradients: per group of readers (of each layer attention and MLP, then the logits) the residual that
-    they read, and what the gradient is taken at: outputs of the maps to queries, keys, values; inputs of the MLP's
-    maps; the input of the map to the logits."""
+    they read, and what the gradient is taken at: outputs of the maps to queries, keys, values; the input of the MLP's
+    norm, or of its maps where attention has the same norm; the input of the map to the logits."""
 
     logits: Tensor
     reads: list[tuple[Tensor, list[Tensor]]]
@@ -288,6 +288,9 @@ class Decoder:
 
         add(layer.out.register_forward_hook(after_attention))
 
+        own_norm = layer.mlp_norm is not None and layer.mlp_norm is not layer.attn_norm
+        at_norm: list[Tensor] = []
+
         def before_mlp(module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor, ...] | None:
             base = state.resid if layer.parallel else state.middle
             if module is layer.up[0]:
@@ -299,12 +302,18 @@ class Decoder:
                 if inputs is not None:
                     changed.update(dict.fromkeys(layer.up, _read(layer.mlp_norm, inputs[0])))
                 if state.follow:
-                    state.reads.append((base, []))
-            if state.follow:  # the gradient at this map's own input
+                    state.reads.append((base, list(at_norm)))
+            if state.follow and not own_norm:  # the gradient at this map's own input
                 state.reads[-1][1].append(args[0].view_as(args[0]))
                 return (state.reads[-1][1][-1],)
             return (changed[module].view_as(args[0]),) if module in changed else None
 
+        def before_norm(module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor]:
+            at_norm[:] = [args[0].view_as(args[0])]
+            return (at_norm[0],)
+
+        if state.follow and own_norm:
+            add(cast(nn.Module, layer.mlp_norm).register_forward_pre_hook(before_norm))
         for m in layer.up:
             add(m.register_forward_pre_hook(before_mlp))
 

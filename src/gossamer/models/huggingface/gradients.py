@@ -42,11 +42,17 @@ class _Sums:
 class Gradients:
     """Adds up runs of one batch; `scores` then makes the products."""
 
+    @torch.no_grad()
     def __init__(self, decoder: Decoder, batch: Encoded, objective: Objective) -> None:
         self.decoder, self.batch, self.objective = decoder, batch, objective
         self.layers, self.shape = decoder.parts.layers, decoder.shape
         self.sums: list[_Sums] = []
         self.forms = [None if layer.attn_norm is None else norm_form(layer.attn_norm) for layer in self.layers]
+
+        self.at_offset = [  # what maps give for the offset of the norm before them, [1, out]
+            {} if form is None else {r.linear: r.linear(form.offset[None]) for r in readers(layer)}
+            for layer, form in zip(self.layers, self.forms, strict=True)
+        ]
 
     def add(self, reference: Tensor, start: Tensor | None, writes: Tensor | None, change: Tensor | None) -> Tensor:
         """One run, from `start`, which puts what it writes into `writes` where given.
@@ -84,7 +90,11 @@ class Gradients:
         if number < 2 * len(self.layers) and number % 2 == 0:
             self._add_attention(number // 2, sums, change, x, outs, grads)
             return
-        norm = self.decoder.parts.final_norm if number == 2 * len(self.layers) else self.layers[number // 2].mlp_norm
+        if number == 2 * len(self.layers):
+            norm: nn.Module | None = self.decoder.parts.final_norm
+        else:
+            layer = self.layers[number // 2]
+            norm = layer.mlp_norm if layer.mlp_norm is layer.attn_norm else None  # else it is at the norm's input
         inner = grads[0].view(x.shape)
         for g in grads[1:]:
             inner = inner + g.view(x.shape)
@@ -109,7 +119,7 @@ class Gradients:
             out, g = (_columns(r, t) for t in by_linear[r.linear])
             if form is not None and size is not None:
                 g = g * size.flatten(0, 1)[..., None]
-                at_zero = _columns(r, layer_at(r.linear, form))[0]
+                at_zero = _columns(r, self.at_offset[number][r.linear])[0]
                 along.append((g * (out - at_zero)).sum(-1, dtype=size.dtype) / x.shape[-1])
             found.append(g.to(x))
         if unit is not None:
@@ -143,12 +153,6 @@ class Gradients:
 
 def readers(layer: Layer) -> tuple[Reader, Reader, Reader]:
     return layer.q, layer.k, layer.v
-
-
-def layer_at(linear: nn.Module, form: NormForm) -> Tensor:
-    """What a map makes of the offset of the norm before it, [1, out]."""
-    made: Tensor = linear(form.offset[None])
-    return made
 
 
 def _columns(r: Reader, x: Tensor) -> Tensor:
