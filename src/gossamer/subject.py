@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from gossamer.ablation import Ablation, MeansOf
 from gossamer.errors import BadInput
@@ -104,6 +104,58 @@ class Ablations(Protocol):
 
     def logits(self, alpha: Tensor, layer: int) -> Tensor:
         """Logits [trials, rows, vocab] under shares alpha [trials, writers, readers], 0 in layers before `layer`."""
+
+
+class Removals(Protocol):
+    """A run of one batch of prompts in which more and more edges are ablated, from the logits back."""
+
+    clean: Tensor  # logits without any, [rows, vocab]
+
+    def stages(self) -> Iterator[np.ndarray]:
+        """All edges in ACDC's order, in groups whose readers do not read each other's writes."""
+
+    def live(self, edges: np.ndarray) -> np.ndarray:
+        """Per edge, whether what its reader reads can still reach the logits."""
+
+    def at_once(self, edges: np.ndarray) -> int:
+        """How many of these edges are worth trying in a pass."""
+
+    def logits(self, edges: np.ndarray) -> Tensor:
+        """Logits [trials, rows, vocab]; trial t removes the edges 0 to t, live ones of one stage, besides earlier ones.
+        All later stages must have been decided."""
+
+    def accept(self, n: int) -> None:
+        """Remove the first n edges of the last trials for good."""
+
+    def drop(self, edges: np.ndarray) -> None:
+        """Remove edges that are not live for good."""
+
+
+@runtime_checkable
+class Removing(Protocol):
+    """A model that computes no more of a run than a removal can change."""
+
+    def removals(self, batch: Encoded, reference: Tensor) -> Removals:
+        """Edges ablated one after the other from the logits back, as ACDC does."""
+
+
+@runtime_checkable
+class Budgeted(Protocol):
+    """A model that knows how much memory a method takes."""
+
+    def within_budget(self, n_tokens: int, budget_bytes: int, method: str) -> int:
+        """How many pairs of so many tokens a prompt to take at once; BadInput, naming what would do, if none fits."""
+
+
+@runtime_checkable
+class AlongPath(Protocol):
+    """A model that adds up gradients along a path at less than their single cost."""
+
+    def path_gradient(
+        self, batch: Encoded, reference: Tensor, objective: Objective, fractions: Sequence[float]
+    ) -> Tensor:
+        """The mean of `edge_gradient` [edges] over runs that start so far on the way from the reference's start to the
+        clean one; the first fraction is 1."""
 
 
 class ResidualSubject(Protocol):

@@ -62,6 +62,33 @@ def test_a_run_from_the_middle_equals_the_whole_run(name: str) -> None:
     assert "forward" not in vars(d.parts.layers[0].block)  # nothing is left behind
 
 
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_trial_of_removals_equals_the_whole_run(name: str) -> None:
+    """Whatever was accepted before, several trials in a pass and edges that were dropped unseen among it."""
+    d = made(name)
+    clean, other = sides(d.encode(task(4).train))
+    reference, _ = d.writes(other)
+    runs, rng = d.removals(clean, reference), np.random.default_rng(0)
+    alpha, unseen, worst = torch.zeros(d.graph().n_edges).double(), 0, 0.0
+    for stage in runs.stages():
+        live = runs.live(stage)
+        runs.drop(stage[~live])
+        alpha[stage[~live].copy()] = 1
+        unseen += int((~live).sum())
+        edges = rng.permutation(stage[live])
+        for at in range(0, len(edges), 8):
+            some = edges[at : at + 8]
+            found, trial = runs.logits(some), int(rng.integers(len(some)))
+            tried = alpha.clone()
+            tried[some[: trial + 1]] = 1
+            worst = max(worst, float((found[trial] - d.patched(clean, tried, reference)).abs().max()))
+            runs.accept(accepted := int(rng.choice([0, len(some) // 2, len(some), len(some)])))
+            alpha[some[:accepted]] = 1
+    assert worst < 1e-6
+    assert unseen
+    assert all("forward" not in vars(m) for m in d.model.modules())  # nothing is left behind
+
+
 def sequential(d: Decoder, pairs: Encoded, config: ACDCConfig) -> tuple[list[int], float]:
     """Algorithm 1 of the paper, one whole run an edge: edges kept, and the smallest distance to the threshold."""
     clean, other = sides(pairs)

@@ -5,9 +5,10 @@ from the last to the first: with all earlier removals in force, the edge is abla
 the threshold it stays ablated. The metric is KL(model || circuit) at the answer's position, mean over pairs, or the
 drop of the logit difference; ablated edges carry the counterfactual prompt's value.
 
-The result is that of the sequential algorithm, edge for edge, but a run starts at the layer of the edge that is tried
-and at the first token in which the prompts differ, and several successive removals are tried in one batch: the longest
-run of them that the sequential rule accepts is kept, the rest is tried again.
+The result is that of the sequential algorithm, edge for edge, but a run computes only what the edge that is tried can
+change: the readers that its reader still reaches, after the first token in which the prompts differ. An edge whose
+reader reaches the logits no more changes nothing and is removed without a run. Several successive removals are tried in
+one batch where that pays: the longest run of them that the sequential rule accepts is kept, the rest is tried again.
 
 When it lies: greedy and in one order. Of two edges of which either is enough it keeps one, which one depending on the
 order; an edge that holds the metric down is removed; a value that is the same in both prompts is invisible.
@@ -15,7 +16,7 @@ order; an edge that holds the metric down is removed; a value that is the same i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -26,14 +27,15 @@ from torch import Tensor
 from gossamer.circuit import Circuit
 from gossamer.discover.eap import Progress
 from gossamer.errors import options
+from gossamer.graph import Graph
 from gossamer.metric import row_metric
 from gossamer.record import Record
 from gossamer.registry import method
-from gossamer.subject import ResidualSubject
+from gossamer.subject import Removing, ResidualSubject
 from gossamer.task import Encoded, Task, sides
 
 if TYPE_CHECKING:
-    from gossamer.subject import Ablations
+    from gossamer.subject import Removals
 
 
 class ACDCConfig(BaseModel):
@@ -68,20 +70,27 @@ def acdc(
     batch = model.encode(task.train[: config.pairs])
     clean, other = sides(batch)
     reference, _ = model.writes(other)
-    runs = model.ablations(clean, reference)
+    runs = model.removals(clean, reference) if isinstance(model, Removing) else _OneByOne(model, clean, reference)
     score = metric_of(config, clean, runs.clean)
     graph = model.graph()
-    edges = np.arange(graph.n_edges)[::-1]  # a graph lists them reader by reader in the order of the forward pass
-    if config.order == "forward":
-        ends = np.stack([graph.dst, graph.matrix])
-        reader = np.diff(ends, prepend=ends[:, :1]).any(axis=0).cumsum()
-        edges = np.argsort(reader[-1] - reader, kind="stable")
     search = _Search(runs, score, config.threshold)
-    start = 0
-    while start < len(edges):
-        start += search.advance(edges[start : start + runs.at_once])
-        if progress:
-            progress(start, len(edges), search.now)
+    done = 0
+    for stage in runs.stages():
+        if config.order == "forward":
+            stage = _forward(graph, stage)
+        live = runs.live(stage)
+        runs.drop(stage[~live])
+        search.unrun += int((~live).sum())
+        done += int((~live).sum())
+        edges = stage[live]
+        while len(edges):
+            decided = search.advance(edges)
+            edges = edges[decided:]
+            done += decided
+            if progress:
+                progress(done, graph.n_edges, search.now)
+    if progress:
+        progress(done, graph.n_edges, search.now)
     kept = np.array(sorted(search.rises), dtype=np.int64)
     model_hash, means_hash = model.hashes()
     record = Record.now(
@@ -89,10 +98,17 @@ def acdc(
         means_sha256=means_hash, task=task.name, task_version=task.version,
         details={
             "pairs": batch.n_pairs, "left_out": dict(task.left_out), "methodology": "acdc-resample",
-            "metric_at_end": search.now, "passes": search.passes,
+            "metric_at_end": search.now, "passes": search.passes, "removed_without_a_run": search.unrun,
         },
     )  # fmt: skip
     return Circuit.from_edges(graph, kept, np.array([search.rises[e] for e in kept.tolist()]), record=record)
+
+
+def _forward(graph: Graph, edges: np.ndarray) -> np.ndarray:
+    """The same edges, those of each reader from its first writer to its last."""
+    ends = np.stack([graph.dst[edges], graph.matrix[edges]])
+    starts = np.flatnonzero(np.diff(ends, prepend=-1).any(axis=0))
+    return np.concatenate([part[::-1] for part in np.split(edges, starts[1:])])
 
 
 def metric_of(config: ACDCConfig, clean: Encoded, whole: Tensor) -> Callable[[Tensor], list[float]]:
@@ -108,32 +124,64 @@ def metric_of(config: ACDCConfig, clean: Encoded, whole: Tensor) -> Callable[[Te
     return lambda logits: (before - mean(logits)).tolist()
 
 
-class _Search:
-    """The circuit so far: `alpha` is 1 where an edge is removed, `now` the metric, `rises` of the edges kept."""
+class _OneByOne:
+    """The removals of a model that only knows ablations of a layer on, see gossamer.subject.Removals."""
 
-    def __init__(self, runs: Ablations, score: Callable[[Tensor], list[float]], threshold: float) -> None:
+    def __init__(self, model: ResidualSubject, clean: Encoded, reference: Tensor) -> None:
+        self.n_edges, self.runs = model.graph().n_edges, model.ablations(clean, reference)
+        self.clean = self.runs.clean
+        self.alpha = torch.zeros(self.runs.table_shape, dtype=self.clean.dtype, device=self.clean.device)
+        self.tried = np.empty(0, dtype=np.int64)
+
+    def stages(self) -> Iterator[np.ndarray]:
+        """All in one: a graph lists its edges reader by reader in the order of the forward pass."""
+        yield np.arange(self.n_edges)[::-1]
+
+    def live(self, edges: np.ndarray) -> np.ndarray:
+        return np.ones(len(edges), dtype=bool)
+
+    def at_once(self, edges: np.ndarray) -> int:
+        layer = self.runs.places(edges[: self.runs.at_once])[2]
+        return int(np.count_nonzero(layer == layer[0]))
+
+    def logits(self, edges: np.ndarray) -> Tensor:
+        self.tried = edges
+        writer, reader, layer = self.runs.places(edges)
+        alphas = self.alpha.repeat(len(edges), 1, 1)
+        for trial in range(len(edges)):
+            alphas[trial:, writer[trial], reader[trial]] = 1
+        return self.runs.logits(alphas, int(layer[0]))
+
+    def accept(self, n: int) -> None:
+        self.drop(self.tried[:n])
+
+    def drop(self, edges: np.ndarray) -> None:
+        writer, reader, _ = self.runs.places(edges)
+        self.alpha[writer, reader] = 1
+
+
+class _Search:
+    """The search so far: `now` the metric, `rises` of the edges kept, `unrun` edges removed without a run."""
+
+    def __init__(self, runs: Removals, score: Callable[[Tensor], list[float]], threshold: float) -> None:
         self.runs, self.score, self.threshold = runs, score, threshold
-        self.alpha = torch.zeros(runs.table_shape, dtype=runs.clean.dtype, device=runs.clean.device)
         self.now = score(runs.clean[None])[0]
         self.rises: dict[int, float] = {}
-        self.passes, self.width = 0, 1
+        self.passes, self.unrun, self.width = 0, 0, 1
 
     def advance(self, edges: np.ndarray) -> int:
         """Try the first of these edges, as many in a pass as lately were accepted in a row; how many are decided."""
-        writer, reader, layer = self.runs.places(edges)
-        n = int(np.count_nonzero(layer[: self.width] == layer[0]))
-        alphas = self.alpha.repeat(n, 1, 1)
-        for trial in range(n):  # trial t removes the edges 0 to t
-            alphas[trial:, writer[trial], reader[trial]] = 1
-        values = self.score(self.runs.logits(alphas, int(layer[0])))
+        most = self.runs.at_once(edges)
+        tried = edges[: min(self.width, most)]
+        values = self.score(self.runs.logits(tried))
         self.passes += 1
         for trial, value in enumerate(values):
             if value - self.now >= self.threshold:
-                self.rises[int(edges[trial])] = value - self.now
+                self.rises[int(tried[trial])] = value - self.now
+                self.runs.accept(trial)
                 self.width = trial + 1
                 return trial + 1
             self.now = value
-            self.alpha[writer[trial], reader[trial]] = 1
-        if n == self.width:
-            self.width = min(self.runs.at_once, 2 * self.width)
-        return n
+        self.runs.accept(len(tried))
+        self.width = min(most, 2 * self.width)
+        return len(tried)

@@ -18,12 +18,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from gossamer.errors import options
+from gossamer.budget import bytes_of
+from gossamer.errors import Unsupported, options
 from gossamer.metric import row_metric
 from gossamer.record import Record
 from gossamer.registry import method
 from gossamer.scores import EdgeScores
-from gossamer.subject import ResidualSubject
+from gossamer.subject import Budgeted, ResidualSubject
 from gossamer.task import Encoded, Task, sides
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ Progress = Callable[[int, int, float], None]
 class EAPConfig(BaseModel):
     """metric: of the clean prompts, the right answer's logit minus the wrong one's, or the same of probabilities.
 
-    pairs: how many training pairs; pairs_at_once: memory, no number changes with it.
+    pairs: how many training pairs; pairs_at_once: how many are in memory together, at most; memory: a budget such as
+    "8GB", weights included, for which fewer pairs go at once where needed. No number changes with these two.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,6 +45,7 @@ class EAPConfig(BaseModel):
     metric: Literal["logit-difference", "probability-difference"] = "logit-difference"
     pairs: int = Field(default=64, gt=0)
     pairs_at_once: int = Field(default=16, gt=0)
+    memory: str | None = None
 
 
 def eap_config(**changes: Any) -> EAPConfig:
@@ -83,12 +86,13 @@ def scored(
     task = model.fitting(task)
     graph, pairs = model.graph(), model.encode(task.train[: config.pairs])
     total = np.zeros(graph.n_edges)
-    for start in range(0, pairs.n_pairs, config.pairs_at_once):
-        clean, other = sides(pairs.pairs(start, min(start + config.pairs_at_once, pairs.n_pairs)))
+    at_once = _at_once(model, pairs, config, name)
+    for start in range(0, pairs.n_pairs, at_once):
+        clean, other = sides(pairs.pairs(start, min(start + at_once, pairs.n_pairs)))
         reference, _ = model.writes(other)
         total += score(clean, reference, partial(_total, config, clean)).double().cpu().numpy()
         if progress:
-            done = min(start + config.pairs_at_once, pairs.n_pairs)
+            done = min(start + at_once, pairs.n_pairs)
             progress(done, pairs.n_pairs, float(np.abs(total).max() / done))
     model_hash, means_hash = model.hashes()
     record = Record.now(
@@ -100,3 +104,15 @@ def scored(
         },
     )  # fmt: skip
     return EdgeScores(graph=graph, values=total / pairs.n_pairs, record=record)
+
+
+def _at_once(model: ResidualSubject, pairs: Encoded, config: EAPConfig, name: str) -> int:
+    """How many pairs go at once under the budget."""
+    if config.memory is None:
+        return config.pairs_at_once
+    budget = bytes_of(config.memory)
+    if not isinstance(model, Budgeted):
+        raise Unsupported(
+            f"a memory budget for {model.name}", "what it takes is not known", "a number of pairs_at_once"
+        )
+    return min(config.pairs_at_once, model.within_budget(pairs.tokens.shape[1], budget, name))

@@ -19,7 +19,7 @@ from gossamer.discover.eap import EAPConfig, Progress, scored
 from gossamer.errors import options
 from gossamer.registry import method
 from gossamer.scores import EdgeScores
-from gossamer.subject import ResidualSubject
+from gossamer.subject import AlongPath, ResidualSubject
 from gossamer.task import Encoded, Task
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def eap_ig(
     steps = config.steps
 
     def score(clean: Encoded, reference: Tensor, objective: Objective) -> Tensor:
+        if isinstance(model, AlongPath):
+            return model.path_gradient(clean, reference, objective, [1.0, *(k / steps for k in range(1, steps))])
         # the last step is the clean run itself: it gives the clean writes along with its gradient
         total, writes = model.edge_gradient(clean, reference, objective)
         for k in range(1, steps):

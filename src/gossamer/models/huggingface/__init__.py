@@ -21,11 +21,12 @@ from gossamer.models.huggingface.blocks import Blocks
 from gossamer.models.huggingface.channels import Channels, channels_of
 from gossamer.models.huggingface.decoder import Decoder, decoder_of, load_decoder
 from gossamer.models.huggingface.means import Means
+from gossamer.models.huggingface.memory import estimate, pairs_that_fit
 from gossamer.models.huggingface.sparse import GossamerConfig, GossamerForCausalLM, export_huggingface
 
 __all__ = [
     "Blocks", "Channels", "Decoder", "GossamerConfig", "GossamerForCausalLM", "Means", "channels_of", "decoder_of",
-    "export_huggingface", "load_decoder",
+    "estimate", "export_huggingface", "load_decoder", "pairs_that_fit",
 ]  # fmt: skip
 
 transformers.AutoConfig.register(GossamerConfig.model_type, GossamerConfig, exist_ok=True)

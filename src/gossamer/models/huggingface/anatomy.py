@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -319,6 +319,12 @@ class _Finder:
         return found[0], found[1], found[2]
 
 
+def joint_norms(layer: Layer) -> bool:
+    """Whether a norm runs over the queries, or the keys, of all heads together."""
+    sizes = {r.rows.numel() for r in (layer.q, layer.k) if len(r.rows) > 1}
+    return any(_is_norm(m) and cast(Tensor, m.weight).numel() in sizes for m in layer.attention.modules())
+
+
 class _Reached(Exception):
     pass
 
@@ -335,8 +341,7 @@ def prove_rows(model: PreTrainedModel, parts: Anatomy) -> None:
     layer, tokens = parts.layers[0], probe_tokens(model)
     group = torch.arange(parts.n_heads) // (parts.n_heads // parts.n_groups)
     plain = _values(model, layer, tokens, None, 0)
-    sizes = {r.rows.numel() for r in (layer.q, layer.k) if len(r.rows) > 1}
-    joint = any(_is_norm(m) and cast(Tensor, m.weight).numel() in sizes for m in layer.attention.modules())
+    joint = joint_norms(layer)
     for name, reader in (("queries", layer.q), ("keys", layer.k), ("values", layer.v)):
         at = -1 if name == "queries" else 0
         for number, rows in enumerate(reader.rows):
@@ -381,6 +386,58 @@ def _values(
         for h in handles:
             h.remove()
     raise AssertionError("unreachable: every layer writes")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NormForm:
+    """A norm x -> gain * y / sqrt(mean square of y + eps) + offset, y = x, or x less its mean where `centred`."""
+
+    gain: Tensor
+    offset: Tensor
+    centred: bool
+    eps: float
+
+    def unit(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(1 / sqrt(..) [..., 1], y / sqrt(..) [..., d]), in float32 at least."""
+        y = x if x.dtype.itemsize >= 4 else x.float()
+        y = y - y.mean(-1, keepdim=True) if self.centred else y
+        size = torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
+        return size, y * size
+
+
+@torch.no_grad()
+def norm_form(norm: nn.Module) -> NormForm | None:
+    """What a norm computes, read off its values; None if it is not of this form."""
+    weight = next(norm.parameters(), None)
+    eps = getattr(norm, "eps", getattr(norm, "variance_epsilon", None))
+    if weight is None or eps is None:
+        return None
+    x = 3 + torch.randn(4, len(weight), generator=torch.Generator().manual_seed(0)).to(weight)
+    signs = torch.ones_like(x[0])
+    signs[1::2] = -1
+    offset = norm(torch.zeros_like(signs))
+    gain = signs * (norm(signs) - norm(-signs)) / 2 * math.sqrt(1 + eps)
+    for centred in (False, True):
+        form = NormForm(gain=gain, offset=offset, centred=centred, eps=float(eps))
+        if same(norm(x), (form.unit(x)[1] * gain + offset).to(x), roundings=16):
+            return form
+    return None
+
+
+def exchange(module: nn.Module, forward: Callable[..., Any], stack: ExitStack) -> None:
+    """Let a module do something else, until the stack is left."""
+    before = vars(module).get("forward")
+    module.forward = forward
+    if before is None:
+        stack.callback(delattr, module, "forward")
+    else:
+        stack.callback(setattr, module, "forward", before)
+
+
+def plainly(module: nn.Module, x: Tensor) -> Tensor:
+    """What a module whose forward is exchanged would make of x."""
+    made: Tensor = type(module).forward(module, x)
+    return made
 
 
 def post_scale(norm: nn.Module, total: Tensor) -> Tensor:

@@ -31,12 +31,17 @@ from gossamer.models.huggingface.anatomy import (
     Anatomy,
     Layer,
     anatomy,
+    exchange,
+    plainly,
     post_scale,
     probe_tokens,
     prove_rows,
     same,
     weight_of,
 )
+from gossamer.models.huggingface.gradients import edge_gradient, path_gradient
+from gossamer.models.huggingface.memory import give_back_large_blocks, pairs_that_fit
+from gossamer.models.huggingface.removals import Removals
 from gossamer.models.loaded import tensors_sha256
 from gossamer.subject import Objective
 from gossamer.task import Encoded, Example, Task, encode, fitting
@@ -47,9 +52,10 @@ class _Pass:
     """What a forward pass has written so far, and what its hooks are to do.
 
     resid: the sum of everything written [rows, pos, d]; middle: the same after the attention of the layer under way.
-    writes: what each writer wrote, in order; known: what the first writers wrote in a run that this one only goes on
-    from, and that their `rows` share. alpha: [writers, readers], or [trials, writers, readers], the rows then being
-    `trials` blocks of those of the reference.
+    writes: what each writer wrote, in order; into: where it goes in their place, without gradients,
+    [writers, rows, pos, d], of which n_written are there; known: what the first writers wrote in a run that this one
+    only goes on from, and that their `rows` share. alpha: [writers, readers], or [trials, writers, readers], the rows
+    then being `trials` blocks of those of the reference.
     """
 
     last: Tensor
@@ -62,8 +68,13 @@ class _Pass:
     resid: Tensor = field(default_factory=lambda: torch.empty(0))
     middle: Tensor = field(default_factory=lambda: torch.empty(0))
     writes: list[Tensor] = field(default_factory=list)
+    into: Tensor | None = None
+    n_written: int = 0
     reads: list[tuple[Tensor, list[Tensor]]] = field(default_factory=list)
     column: int = 0
+
+    def __post_init__(self) -> None:
+        self.n_written = 0 if self.known is None else len(self.known)
 
     def mixed(self, base: Tensor, n_writers: int, n_readers: int) -> Tensor | None:
         """Inputs of the next readers [readers, rows, pos, d]; None where none of them has an ablated edge."""
@@ -91,9 +102,24 @@ class _Pass:
         assert isinstance(total, Tensor)
         return total.transpose(0, 1)
 
-    @property
-    def n_written(self) -> int:
-        return sum(len(w) for w in self.writes) + (0 if self.known is None else len(self.known))
+    def wrote(self, n: int, written: Callable[[], Tensor]) -> None:
+        """Note what the next n writers wrote, [writers, rows, pos, d]."""
+        if self.into is not None:
+            with torch.no_grad():
+                self.into[self.n_written : self.n_written + n] = written()
+        elif not self.follow:
+            self.writes.append(written())
+        self.n_written += n
+
+
+@dataclass(kw_only=True)
+class Followed:
+    """A run with gradients: per group of readers (of each layer attention and MLP, then the logits) the residual that
+    they read, and what the gradient is taken at: outputs of the maps to queries, keys, values; the input of the MLP's
+    norm, or of its maps where attention has the same norm; the input of the map to the logits."""
+
+    logits: Tensor
+    reads: list[tuple[Tensor, list[Tensor]]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -204,7 +230,7 @@ class Decoder:
                     x = x.detach().requires_grad_()
                 state.resid = x
                 if state.known is None:
-                    state.writes.append(x[None])
+                    state.wrote(1, lambda: x[None])
                 if args:
                     return (x, *args[1:]), kwargs
                 return args, {**kwargs, "hidden_states": x}
@@ -214,7 +240,7 @@ class Decoder:
             for layer in parts.layers[: state.layer]:
                 _skip(layer, stack)
             for layer in parts.layers[state.layer :]:
-                self._hook_layer(state, layer, add)
+                self._hook_layer(state, layer, stack)
 
             def logits(head: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor]:
                 rows = torch.arange(len(state.last), device=state.resid.device)
@@ -231,7 +257,10 @@ class Decoder:
             add(parts.head.register_forward_pre_hook(logits))
             yield
 
-    def _hook_layer(self, state: _Pass, layer: Layer, add: Callable[[RemovableHandle], None]) -> None:
+    def _hook_layer(self, state: _Pass, layer: Layer, stack: ExitStack) -> None:
+        def add(handle: RemovableHandle) -> None:
+            stack.callback(handle.remove)
+
         changed: dict[nn.Module, Tensor] = {}
         linears = list(dict.fromkeys(r.linear for r in (layer.q, layer.k, layer.v)))
 
@@ -241,52 +270,58 @@ class Decoder:
             if state.follow:
                 state.reads.append((state.resid, []))
 
-        def after_read(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
-            out = changed[module].view_as(out) if module in changed else out
+        def read(module: nn.Module, x: Tensor) -> Tensor:
+            return changed[module].view(*x.shape[:-1], -1) if module in changed else plainly(module, x)
+
+        def after_read(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
             if state.follow:
                 state.reads[-1][1].append(out)
-            return out
 
         add(linears[0].register_forward_pre_hook(before_attention))
         for m in linears:
+            exchange(m, partial(read, m), stack)
             add(m.register_forward_hook(after_read))
 
         def after_attention(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
             total = out if layer.attn_post is None else layer.attn_post(out)
             state.middle = state.resid + total
-            state.writes.append(self._head_writes(layer, args[0], out))
+            state.wrote(self.parts.n_heads, lambda: self._head_writes(layer, args[0], out))
 
         add(layer.out.register_forward_hook(after_attention))
 
+        own_norm = layer.mlp_norm is not None and layer.mlp_norm is not layer.attn_norm
+        at_norm: list[Tensor] = []
+
         def before_mlp(module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor, ...] | None:
-            if module is not layer.up[0]:
-                return None if changed.get(module) is None else (changed[module].view_as(args[0]),)
             base = state.resid if layer.parallel else state.middle
-            n = state.n_written - (self.parts.n_heads if layer.parallel else 0)
-            if n != self.shape.written_before(self.parts.layers.index(layer), mlp=True):
-                raise Unsupported(f"the model {self.name}", "its MLP runs before its attention", "another decoder")
-            inputs = state.mixed(base, n, 1)
-            state.column += 1
-            if state.follow:
-                state.reads.append((base, []))
-            if inputs is None:
-                return None
-            seen = _read(layer.mlp_norm, inputs[0])
-            changed.update(dict.fromkeys(layer.up, seen))
-            return (seen.view_as(args[0]),)
+            if module is layer.up[0]:
+                n = state.n_written - (self.parts.n_heads if layer.parallel else 0)
+                if n != self.shape.written_before(self.parts.layers.index(layer), mlp=True):
+                    raise Unsupported(f"the model {self.name}", "its MLP runs before its attention", "another decoder")
+                inputs = state.mixed(base, n, 1)
+                state.column += 1
+                if inputs is not None:
+                    changed.update(dict.fromkeys(layer.up, _read(layer.mlp_norm, inputs[0])))
+                if state.follow:
+                    state.reads.append((base, list(at_norm)))
+            if state.follow and not own_norm:  # the gradient at this map's own input
+                state.reads[-1][1].append(args[0].view_as(args[0]))
+                return (state.reads[-1][1][-1],)
+            return (changed[module].view_as(args[0]),) if module in changed else None
 
-        def after_up(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-            if state.follow:
-                state.reads[-1][1].append(out)
+        def before_norm(module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor]:
+            at_norm[:] = [args[0].view_as(args[0])]
+            return (at_norm[0],)
 
+        if state.follow and own_norm:
+            add(cast(nn.Module, layer.mlp_norm).register_forward_pre_hook(before_norm))
         for m in layer.up:
             add(m.register_forward_pre_hook(before_mlp))
-            add(m.register_forward_hook(after_up))
 
         def after_mlp(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
             total = (out.clone() if layer.mlp_post is None else layer.mlp_post(out)).view_as(state.resid)
             state.resid = state.middle + total
-            state.writes.append(total[None])
+            state.wrote(1, lambda: total[None])
 
         add(layer.down.register_forward_hook(after_mlp))
 
@@ -307,9 +342,15 @@ class Decoder:
     @torch.no_grad()
     def writes(self, batch: Encoded) -> tuple[Tensor, Tensor]:
         """(what every writer wrote [writers, rows, pos, d], logits at the last token [rows, vocab])."""
-        state = _Pass(last=batch.last)
+        state = _Pass(last=batch.last, into=self.room(batch))
         logits = self._forward(batch.tokens, state)
-        return torch.cat(state.writes), logits
+        return cast(Tensor, state.into), logits
+
+    def room(self, batch: Encoded) -> Tensor:
+        """Memory for what every writer writes, [writers, rows, pos, d]."""
+        return torch.empty(
+            len(self.shape.writers), *batch.tokens.shape, self.parts.d_model, dtype=self.model.dtype, device=self.device
+        )
 
     def patched(self, batch: Encoded, alpha: Tensor, reference: Tensor) -> Tensor:
         """Logits [rows, vocab] with a share of each edge ablated.
@@ -327,6 +368,10 @@ class Decoder:
     def ablations(self, batch: Encoded, reference: Tensor) -> Ablations:
         """Many ablations of the same prompts, each computed from where it differs from the clean run on."""
         return Ablations(self, batch, reference)
+
+    def removals(self, batch: Encoded, reference: Tensor) -> Removals:
+        """Edges removed one after the other from the logits back, each trial computed from what it changes alone."""
+        return Removals(self, batch, reference)
 
     def _table(self, alpha: Tensor) -> Tensor:
         """[writers, readers] of one number per edge; 0 where there is no edge."""
@@ -350,47 +395,31 @@ class Decoder:
         change of an edge is reference minus `writes` (default: minus this run's). objective: logits at the last token
         [rows, vocab] -> a sum over rows.
         """
-        state = _Pass(last=batch.last, start=start, follow=True)
-        with torch.enable_grad():
-            total = objective(self._forward(batch.tokens, state))
-            flat = [o for _, outs in state.reads for o in outs]
-            grads = iter(torch.autograd.grad(total, flat))
-        with torch.no_grad():
-            own = torch.cat([w.detach() for w in state.writes])
-            change = reference - (own if writes is None else writes)
-            columns = []
-            for (x, outs), readers in zip(state.reads, self._groups(), strict=True):
-                given = [next(grads) for _ in outs]
-                columns.append(self._scores(batch, change, x.detach(), given, readers))
-            table = torch.cat(columns, dim=1)
-            return table[self._cells], own
+        return edge_gradient(self, batch, reference, objective, start=start, writes=writes)
 
-    def _groups(self) -> Iterator[tuple[Layer | None, str]]:
-        for layer in self.parts.layers:
-            yield layer, "attention"
-            yield layer, "mlp"
-        yield None, "logits"
-
-    def _scores(
-        self, batch: Encoded, change: Tensor, x: Tensor, grads: list[Tensor], where: tuple[Layer | None, str]
+    def path_gradient(
+        self, batch: Encoded, reference: Tensor, objective: Objective, fractions: Sequence[float]
     ) -> Tensor:
-        """Inner products of every writer's change with the gradients of a group of readers, [writers, readers]."""
-        layer, what = where
-        if layer is None:
-            rows = torch.arange(len(batch.last), device=change.device)
-            pulled = _pull(self.parts.final_norm, x, grads[0][None])
-            return change[:, rows, batch.last.to(rows)].flatten(1) @ pulled.flatten(1).T
-        if what == "mlp":
-            inner = sum(g.view(*x.shape[:2], -1) @ weight_of(m) for m, g in zip(layer.up, grads, strict=True))
-            assert isinstance(inner, Tensor)
-            return change.flatten(1) @ _pull(layer.mlp_norm, x, inner[None]).flatten(1).T
-        linears = list(dict.fromkeys(r.linear for r in (layer.q, layer.k, layer.v)))
-        by_linear = dict(zip(linears, grads, strict=True))
-        pulled = torch.cat([
-            torch.einsum("npro,rod->rnpd", by_linear[r.linear][..., r.rows.to(x.device)], r.weight())
-            for r in (layer.q, layer.k, layer.v)
-        ])  # fmt: skip
-        return change.flatten(1) @ _pull(layer.attn_norm, x, pulled).flatten(1).T
+        """The mean of `edge_gradient` [edges] over runs whose residual stream starts so far on the way from the
+        reference's start to the clean one; the first fraction is 1. The change is that from the clean run in each."""
+        return path_gradient(self, batch, reference, objective, fractions)
+
+    def followed(self, batch: Encoded, start: Tensor | None, into: Tensor | None) -> Followed:
+        """A run with gradients, its writes put into `into` where given."""
+        state = _Pass(last=batch.last, start=start, follow=True, into=into)
+        with torch.enable_grad():
+            logits = self._forward(batch.tokens, state)
+        return Followed(logits=logits, reads=state.reads)
+
+    def within_budget(self, n_tokens: int, budget_bytes: int, method: str) -> int:
+        """How many pairs of so many tokens a method can take at once, from here on with memory given back when let go.
+
+        See `memory.pairs_that_fit`; BadInput if not even one fits.
+        """
+        found = pairs_that_fit(self, n_tokens, budget_bytes, method)
+        if self.device.type == "cpu":
+            give_back_large_blocks()
+        return found
 
 
 def _read(norm: nn.Module | None, x: Tensor) -> Tensor:
@@ -403,16 +432,7 @@ def _skip(layer: Layer, stack: ExitStack) -> None:
     def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         return (hidden_states, *(None,) * (layer.returns - 1)) if layer.returns else hidden_states
 
-    layer.block.forward = forward
-    stack.callback(delattr, layer.block, "forward")
-
-
-def _pull(norm: nn.Module | None, x: Tensor, grads: Tensor) -> Tensor:
-    """Gradients at a norm's output [n, ...] pulled back to its input x."""
-    if norm is None:
-        return grads
-    back = torch.func.vjp(norm, x)[1]
-    return torch.func.vmap(lambda g: back(g)[0])(grads)
+    exchange(layer.block, forward, stack)
 
 
 class Ablations:

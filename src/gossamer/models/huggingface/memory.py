@@ -1,0 +1,115 @@
+"""How much memory EAP needs at most, before it is run, and how many pairs fit into a budget.
+
+What has to be held together: the weights; what every writer wrote in both runs and their difference; what the model's
+own operations keep for the backward pass; the gradients at all readers; and what is in hand at one moment. All but one
+are sizes of known tensors. What the operations keep is measured: the model runs on three short prompts, and as a
+function of the length it is a polynomial (of degree two where attention weights are kept).
+
+When it lies: operations that choose another algorithm at another length, and an allocator that keeps what was let go.
+glibc does (half as much again on a CPU) unless it is told not to, as a run with a budget does. The libraries' own
+working memory, of tens of megabytes on a CPU, is not counted.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gossamer.errors import BadInput, Unsupported
+from gossamer.models.huggingface.anatomy import weight_of
+from gossamer.task import Encoded
+
+if TYPE_CHECKING:
+    from gossamer.models.huggingface.decoder import Decoder
+
+METHODS = ("eap", "eap-ig")
+_LENGTHS = (4, 8, 12)
+_M_MMAP_THRESHOLD = -3  # malloc.h
+
+
+def estimate(model: Decoder, n_tokens: int, pairs_at_once: int, method: str = "eap") -> int:
+    """Peak bytes, weights included, of `eap` or `eap-ig` on pairs of so many tokens a prompt.
+
+    Unsupported for another method; BadInput for numbers below one.
+    """
+    if method not in METHODS:
+        raise Unsupported(f"an estimate of the memory of {method}", "only that of EAP is known", " or ".join(METHODS))
+    if n_tokens < 1 or pairs_at_once < 1:
+        raise BadInput(f"Expected at least one token and one pair, got {n_tokens} and {pairs_at_once}.")
+    parts, size = model.parts, model.model.dtype.itemsize
+    layers, numbers = parts.layers, size * pairs_at_once * n_tokens  # bytes of one number per token
+    runs = numbers * parts.d_model * len(model.shape.writers)  # what all writers write in one run
+    outs = [
+        [weight_of(m).shape[0] for m in (*dict.fromkeys(r.linear for r in (layer.q, layer.k, layer.v)), *layer.up)]
+        for layer in layers
+    ]
+    kept = pairs_at_once * int(max(0.0, float(np.polyval(_kept(model), n_tokens))))
+    heads = numbers * parts.d_model * parts.n_heads  # one number per head, token and channel
+    forward = heads * (2 if layers[0].attn_post is not None else 1)
+    backward = 3 * numbers * max(max(widths) for widths in outs)
+    scoring = runs + numbers * sum(map(sum, outs)) + 3 * heads
+    held = runs * (3 if method == "eap-ig" else 2)
+    return weights(model) + held + max(kept + max(forward, backward), scoring)
+
+
+def weights(model: Decoder) -> int:
+    """Bytes of the parameters and buffers."""
+    tensors = [*model.model.parameters(), *model.model.buffers()]
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+def pairs_that_fit(model: Decoder, n_tokens: int, budget_bytes: int, method: str = "eap") -> int:
+    """The most pairs at once whose estimate stays within the budget; BadInput, naming what would do, if none does."""
+    one = estimate(model, n_tokens, 1, method)
+    if one > budget_bytes:
+        raise BadInput(
+            f"Expected a memory budget of at least {one / 1e9:.2f} GB for one pair of {n_tokens} tokens with {method} "
+            f"({weights(model) / 1e9:.2f} GB of it weights), got {budget_bytes / 1e9:.2f} GB; give more, or a shorter "
+            "prompt, a smaller dtype or a smaller model."
+        )
+    two = estimate(model, n_tokens, 2, method)  # the estimate is a straight line in the pairs
+    return max(1, 1 + (budget_bytes - one) // (two - one))
+
+
+def give_back_large_blocks() -> None:
+    """Make glibc return blocks of a megabyte and more to the system when they are freed; elsewhere nothing happens.
+
+    Otherwise it learns to keep blocks of up to 32 MB, which is faster and leaves holes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+
+
+@cache
+def _kept(model: Decoder) -> tuple[float, ...]:
+    """Coefficients of the bytes that one prompt keeps for the backward pass, as a polynomial in its tokens."""
+    return tuple(np.polyfit(_LENGTHS, [_kept_at(model, n) for n in _LENGTHS], 2))
+
+
+def _kept_at(model: Decoder, n_tokens: int) -> int:
+    tokens = torch.zeros(1, n_tokens, dtype=torch.int64, device=model.device)
+    own = {t.untyped_storage().data_ptr() for t in (*model.model.parameters(), *model.model.buffers())}
+    found: dict[int, int] = {}
+
+    def note(x: Tensor) -> Tensor:
+        found[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    last = torch.tensor([n_tokens - 1])
+    batch = Encoded(tokens, last, last, last)
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, _same):
+        run = model.followed(batch, None, model.room(batch))
+    for t in (run.logits, *(t for x, outs in run.reads for t in (x, *outs))):
+        note(t)
+    return sum(size for at, size in found.items() if at not in own)
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
