@@ -87,7 +87,7 @@ export function render({ model, el }: Host): () => void {
       h("h1", {}, bundle.title), lead(bundle), tally(bundle.evidence)),
     stage,
     part("trial", "The trial", "each check beside its nulls: what the same number is when the circuit is not special", trial(bundle.evidence)),
-    part("curve", "Size for loss", "", sizeCurve(bundle)),
+    ...(bundle.grain === "channel" ? [part("curve", "Size for loss", "", sizeCurve(bundle))] : []),
     recordPart,
     h("footer", {}, `Gossamer ${bundle.gossamer_version}. This page is one file and makes no request.`),
   );
