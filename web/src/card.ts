@@ -45,24 +45,25 @@ function links(title: string, list: Link[], index: Index, open: (site: string) =
 }
 
 /** Tokens in running text, each tinted by its activation; the peak is outlined, negative ones are underlined. */
-function excerpt(one: Excerpt, largest: number): HTMLElement {
+function excerpt(one: Excerpt, largest: number, least: number): HTMLElement {
   const text = h("p", { class: "excerpt" });
   one.tokens.forEach((token, i) => {
     const act = one.activations[i] as number;
     const share = Math.min(1, Math.abs(act) / largest);
     const kind = act === 0 ? "" : act > 0 ? " pos" : " neg";
     const peak = i === one.position ? " peak" : "";
-    const tint = act === 0 ? null : `--share:${(12 + share * 58).toFixed(0)}%`;
+    const tint = act === 0 ? null : `--share:${(least + share * (70 - least)).toFixed(0)}%`;
     const read = act === 0 ? null : h("span", { class: "sr" }, ` (${num(act, 3)})`);
     text.append(h("span", { class: `tok${kind}${peak}`, style: tint, "data-tip": `${visibleSpaces(token)}   ${num(act, 6)}` }, visible(token), read));
   });
   return text;
 }
 
-function excerpts(list: ReadonlyArray<Excerpt>): HTMLElement[] {
+/** least: the tint, in percent, of the smallest activation that is not zero. */
+function excerpts(list: ReadonlyArray<Excerpt>, least = 12): HTMLElement[] {
   const largest = Math.max(1e-9, ...list.flatMap((one) => one.activations.map(Math.abs)));
   return list.map((one) =>
-    h("div", { class: "excerpt-row" }, h("span", { class: "peak-value" }, num(one.activations[one.position] as number, 3)), excerpt(one, largest)),
+    h("div", { class: "excerpt-row" }, h("span", { class: "peak-value" }, num(one.activations[one.position] as number, 3)), excerpt(one, largest, least)),
   );
 }
 
@@ -124,7 +125,7 @@ function partCard(index: Index, node: NodeView, open: (site: string | null) => v
     h("div", { class: "two" },
       node.kind === "input" ? null : links("Fed by", into, index, open, "No kept edge."),
       node.kind === "logits" ? null : links("Feeds", out, index, open, "No kept edge.")),
-    node.task_examples.length ? section("Looks at", "attention from the last token, highest", ...excerpts(node.task_examples)) : null,
+    node.task_examples.length ? section("Looks at", "attention from the last token, highest", ...excerpts(node.task_examples, 0)) : null,
   );
 }
 
@@ -181,7 +182,7 @@ function overview(index: Index, open: (site: string) => void): HTMLElement {
     : `${count(nonzero)} of ${total} weights are not zero (${num((100 * nonzero) / Math.max(1, model.total_weights), 2)} %)`;
   return h("div", { class: "card overview" },
     section("What matters most", parts ? "sum of |score| over its edges" : "loss rise when ablated, nats",
-      top.length ? h("table", { class: "links" }, h("tbody", {}, ...rows)) : h("p", { class: "muted" }, "Not measured.")),
+      top.length ? h("table", { class: "links" }, h("tbody", {}, ...rows)) : h("p", { class: "muted" }, parts ? "The circuit came without scores." : "Not measured.")),
     section("The task", "each prompt and its right answer", ...pairs),
     section("The model", null,
       h("p", { class: "prose" }, h("b", {}, model.name), `: ${size}. `, weights,

@@ -4,12 +4,13 @@ import type { Edge, NodeView } from "./bundle";
 import { h, num, plural, s, shorten, signed, uniqueId, visible } from "./dom";
 import { headLayout, PORT } from "./heads";
 import { toneOf, type Index, type Tone } from "./index";
-import { layout, PILL, type Layout, type Spot } from "./layout";
+import { layout, PILL, plateWidth, type Layout, type Spot } from "./layout";
 import { describe } from "./sites";
 import type { Store } from "./state";
 
 const WITH_MARKERS = 700;
 const NUMBERS_UP_TO = 16;
+const TALLEST = 2000;
 
 export interface Figure {
   readonly element: HTMLElement;
@@ -109,7 +110,7 @@ function endTitle(y: number, label: string): SVGTextElement {
 }
 
 function endPlate(x: number, y: number, text: string): SVGGElement {
-  const width = Math.max(120, text.length * 6.9 + 26);
+  const width = plateWidth(text);
   return s("g", { class: "plate" },
     s("rect", { x: x - width / 2, y: y - 15, width, height: 30, rx: 15 }),
     s("text", { x, y: y + 4.5, class: "plate-text" }, text),
@@ -214,7 +215,7 @@ export function figure(index: Index, store: Store): Figure {
     const matter = index.matter(node);
     const ink = matter === null ? 0 : Math.sqrt(Math.max(0, matter) / index.largestMatter);
     const words = [describe(node), ...aboutMatter(index, node)].join("\n");
-    const unmeasured = matter === null && spot.shape !== "end";
+    const unmeasured = matter === null && node.kind === "channel";
     const g = s("g", {
       class: `node ${spot.shape}${ink > 0.69 ? " strong" : ink > 0.55 ? " middle" : ""}${unmeasured ? " unmeasured" : ""}`,
       transform: `translate(${x} ${y})`,
@@ -244,7 +245,7 @@ export function figure(index: Index, store: Store): Figure {
   const fit = (): void => {
     const width = svg.parentElement?.clientWidth || plan.width;
     const k = Math.min(1.25, width / plan.width);
-    const height = Math.min(plan.height * k, 1500);
+    const height = Math.min(plan.height * k, TALLEST);
     Object.assign(size, { width, height });
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.setAttribute("height", height.toFixed(1));
@@ -353,9 +354,17 @@ export function figure(index: Index, store: Store): Figure {
     event.preventDefault();
   });
 
-  // The rank of a node's strongest edge; nodes that only carry have none.
-  const best = new Map<string, number>();
-  for (const { edge, rank } of drawn) for (const site of [edge.src, edge.dst]) if (!best.has(site)) best.set(site, rank);
+  // The edges of each node, strongest first; nodes that only carry have none.
+  const edgesOf = new Map<string, Drawn[]>();
+  for (const one of drawn) {
+    for (const site of [one.edge.src, one.edge.dst]) {
+      const list = edgesOf.get(site);
+      if (list) list.push(one);
+      else edgesOf.set(site, [one]);
+    }
+  }
+  // Only what changes is touched: with thousands of edges the rest costs more than a frame.
+  let painted: { centre: string | null; strongest: number } = { centre: null, strongest: -1 };
 
   const paint = (): void => {
     const { selected, peeked, found, strongest } = store.get();
@@ -369,18 +378,21 @@ export function figure(index: Index, store: Store): Figure {
       g.classList.toggle("centre", site === centre);
       g.classList.toggle("near", near.has(site));
       g.classList.toggle("dim", centre === null && found !== null && !found.has(site));
-      g.classList.toggle("idle", (best.get(site) ?? -1) >= strongest);
+      g.classList.toggle("idle", (edgesOf.get(site)?.[0]?.rank ?? -1) >= strongest);
       g.classList.toggle("found", found !== null && found.has(site));
       g.setAttribute("aria-pressed", String(site === selected));
     }
     numberLayer.replaceChildren();
-    const on = drawn.filter(({ edge }) => edge.src === centre || edge.dst === centre);
-    for (const { edge, rank, path, hit } of drawn) {
+    const own = (site: string | null): Drawn[] => (site === null ? [] : (edgesOf.get(site) ?? []));
+    const on = own(centre);
+    const changed = strongest === painted.strongest ? [...own(painted.centre), ...on] : drawn;
+    for (const { edge, rank, path, hit } of changed) {
       const touches = edge.src === centre || edge.dst === centre;
       path.classList.toggle("on", touches);
       path.classList.toggle("hidden", !touches && rank >= strongest);
       hit?.classList.toggle("hidden", !touches && rank >= strongest);
     }
+    painted = { centre, strongest };
     for (const path of svg.querySelectorAll<SVGPathElement>(".carry, .root, .edges [data-site]")) {
       const ends = [path.getAttribute("data-src"), path.getAttribute("data-dst"), path.getAttribute("data-site")];
       path.classList.toggle("on", centre !== null && ends.includes(centre));

@@ -4,7 +4,7 @@
 import type { Bundle, NodeView } from "./bundle";
 import { shorten, visible } from "./dom";
 import { sizeOf } from "./index";
-import { chunk, LABELS, sideBySide, type BlockBand, type Box, type HeadBox, type Layout, type RowBand, type Spot } from "./layout";
+import { chunk, LABELS, plateWidth, sideBySide, type BlockBand, type Box, type HeadBox, type Layout, type RowBand, type Spot } from "./layout";
 import { placeOf } from "./sites";
 
 const PART = { width: 44, height: 24 };
@@ -31,15 +31,15 @@ const READS: Record<NodeView["kind"], string[]> = {
 
 function textOf(node: NodeView, bundle: Bundle): string {
   const example = bundle.task.examples[0];
-  if (node.kind === "input") return example ? shorten(visible(example.clean), 44) : "prompt";
-  if (node.kind === "logits") return example ? `${visible(example.answer)}   rather than   ${visible(example.wrong_answer)}` : "answer";
+  if (node.kind === "input") return example ? shorten(visible(example.clean), 64) : "prompt";
+  if (node.kind === "logits") return example ? `${visible(example.answer).trim()}   rather than   ${visible(example.wrong_answer).trim()}` : "answer";
   return node.kind === "mlp" ? "MLP" : `${node.kind === "head" ? "h" : "g"}${node.index}`;
 }
 
 function spotOf(node: NodeView, bundle: Bundle): Spot {
   const text = textOf(node, bundle);
   const end = node.kind === "input" || node.kind === "logits";
-  const width = end ? Math.max(120, text.length * 6.9 + 26) : node.kind === "mlp" ? MLP_WIDTH : PART.width;
+  const width = end ? plateWidth(text) : node.kind === "mlp" ? MLP_WIDTH : PART.width;
   const reads = node.kind === "head" && bundle.model.n_group !== null ? ["q"] : READS[node.kind];
   const ports = reads.map((matrix, i) => ({ matrix, dx: (i - (reads.length - 1) / 2) * PORT.width }));
   return { node, place: placeOf(node), x: 0, y: 0, width, height: end ? 30 : PART.height, shape: end ? "end" : "part", text, ports };
@@ -122,7 +122,7 @@ export function headLayout(bundle: Bundle): Layout {
   for (const layer of layers) {
     const here = frames.filter((frame) => frame.layer === layer).sort((a, b) => a.x - b.x);
     const mlp = spots.get(`m${layer}`);
-    y += 84 + Math.min(56, 1.2 * Math.sqrt(into.get(layer) ?? 0) * 4);
+    y += 84 + Math.min(40, 5 * Math.sqrt(into.get(layer) ?? 0));
     const start = y - PART.height / 2 - PORT.height - 16;
     const lines = Math.max(1, Math.ceil(here.reduce((t, frame) => t + frame.width + FRAME_GAP, 0) / WIDEST));
     if (here.length) {
@@ -135,7 +135,7 @@ export function headLayout(bundle: Bundle): Layout {
       y += (lines - 1) * LINE;
     }
     if (mlp) {
-      if (here.length) y += 48;
+      if (here.length) y += 54;
       mlp.y = y;
       bands.push({ label: "MLP", y });
       rows.push([mlp.node.site]);

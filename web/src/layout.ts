@@ -272,6 +272,11 @@ export function chunk<T>(items: T[], rows: number): T[][] {
   return Array.from({ length: rows }, (_, r) => items.filter((_, i) => i % rows === r));
 }
 
+/** The plate of the tokens or of the answer is as wide as its text in the mono face. */
+export function plateWidth(text: string): number {
+  return Math.max(120, text.length * 7.3 + 28);
+}
+
 const BLOCKS: Record<string, string> = { attn: "attention", mlp: "MLP", final: "residual stream", other: "" };
 
 export function layout(bundle: Bundle): Layout {
