@@ -15,8 +15,10 @@ from gossamer.evidence import Evidence
 from gossamer.graph import group_links
 from gossamer.record import Record
 from gossamer.show import bundle as view
+from gossamer.task import sides
 
 EXAMPLES, LOOKED_AT = 6, 4  # pairs of the task on the page; clean prompts on which heads are shown
+AROUND = 32  # tokens shown to each side of the one that a head looks at most
 _KINDS: dict[str, view.Kind] = {"h": "head", "g": "kv_group"}
 
 
@@ -96,10 +98,8 @@ def _score_view(record: Record, all_edges: int) -> view.EdgeScoreView:
 
 def _parts(name: str) -> tuple[view.Kind, int | None, int]:
     """(kind, layer, number among its kind in its layer) of a node's name."""
-    if name == "input":
-        return "input", None, 0
-    if name == "logits":
-        return "logits", None, 0
+    if name == "input" or name == "logits":
+        return ("input" if name == "input" else "logits"), None, 0
     layer, _, part = name[1:].partition(".")
     return (_KINDS[part[0]], int(layer), int(part[1:])) if part else ("mlp", int(layer), 0)
 
@@ -127,21 +127,31 @@ def _nodes(run: EdgeRun, scored: bool) -> tuple[view.NodeView, ...]:
 
 
 def _looks(run: EdgeRun) -> dict[tuple[int | None, int], tuple[view.Excerpt, ...]]:
-    """(layer, head) -> its attention from the last token of some clean prompts, over their tokens."""
+    """(layer, head) -> its attention from the last token of some clean prompts, over the tokens around the one it looks
+    at most; none for a model that does not return its attention."""
     from gossamer.models.huggingface.attention import attention_from_last
 
     batch = run.model.encode(run.task.heldout[:LOOKED_AT])
-    found: dict[tuple[int | None, int], list[view.Excerpt]] = {}
+    wanted = [(layer, head) for kind, layer, head in map(_parts, map(str, run.circuit.sites)) if kind == "head"]
+    found: dict[tuple[int | None, int], tuple[view.Excerpt, ...]] = {}
     for pair in range(batch.n_pairs):
-        one = batch.pairs(pair, pair + 1)
-        n = int(one.last[0]) + 1
-        tokens = _texts(run.model.tokenizer, one.tokens[0, :n].tolist())
-        for layer, heads in enumerate(attention_from_last(run.model, one)[:, 0, :, :n]):
-            for head, row in enumerate(heads):
-                shares = tuple(round(p, 6) for p in row.tolist())
-                excerpt = view.Excerpt(tokens=tokens, activations=shares, position=int(row.argmax()))
-                found.setdefault((layer, head), []).append(excerpt)
-    return {head: tuple(excerpts) for head, excerpts in found.items()}
+        clean = sides(batch.pairs(pair, pair + 1))[0]
+        n = int(clean.last[0]) + 1
+        texts = _texts(run.model.tokenizer, clean.tokens[0, :n].tolist())
+        try:
+            shares = attention_from_last(run.model, clean)[:, 0, :, :n]
+        except Unsupported:
+            return {}
+        for layer, head in wanted:
+            row = shares[layer or 0, head]
+            peak = int(row.argmax())
+            first = max(0, min(peak - AROUND, n - 2 * AROUND))
+            here = slice(first, first + 2 * AROUND)
+            excerpt = view.Excerpt(
+                tokens=texts[here], activations=tuple(round(p, 4) for p in row[here].tolist()), position=peak - first
+            )
+            found[layer, head] = (*found.get((layer, head), ()), excerpt)
+    return found
 
 
 def _texts(tokenizer: Any, tokens: list[int]) -> tuple[str, ...]:
