@@ -58,11 +58,11 @@ function twinLine({ circuit, model }: Bundle, twin: Twin): HTMLElement {
 }
 
 /** Between heads and MLPs: how many of the model's edges, how faithful they are, and what chance has. */
-function faithful({ task, circuit, model }: Bundle): HTMLElement {
+function faithful({ circuit, model }: Bundle): HTMLElement {
   const { faithfulness: f, edge_score } = circuit;
   const line = h("p", { class: "lead" });
-  if (f && f.verdict !== "pass") line.append(verdictBadge(f.verdict, f.verdict === "fail" ? "Not faithful:" : `${sentence(f.verdict)}:`), " ");
-  else line.append(`${sentence(task.description)}: `);
+  const words = { pass: "Faithful:", fail: "Not faithful:", "not reached": "Not reached:", "not measured": "Not measured:" };
+  if (f) line.append(verdictBadge(f.verdict, words[f.verdict]), " ");
   const all = edge_score?.all_edges ?? circuit.n_edges;
   line.append(h("b", {}, plural(circuit.n_edges, "edge")), ` of the ${count(all)} in ${model.name} (${num((100 * circuit.n_edges) / Math.max(1, all), 2)} %), between `,
     h("b", {}, plural(circuit.n_nodes, "node")));

@@ -1561,11 +1561,11 @@ function twinLine({ circuit, model }, twin) {
   line.append(".");
   return line;
 }
-function faithful({ task, circuit, model }) {
+function faithful({ circuit, model }) {
   const { faithfulness: f, edge_score } = circuit;
   const line = h("p", { class: "lead" });
-  if (f && f.verdict !== "pass") line.append(verdictBadge(f.verdict, f.verdict === "fail" ? "Not faithful:" : `${sentence(f.verdict)}:`), " ");
-  else line.append(`${sentence(task.description)}: `);
+  const words2 = { pass: "Faithful:", fail: "Not faithful:", "not reached": "Not reached:", "not measured": "Not measured:" };
+  if (f) line.append(verdictBadge(f.verdict, words2[f.verdict]), " ");
   const all = edge_score?.all_edges ?? circuit.n_edges;
   line.append(
     h("b", {}, plural(circuit.n_edges, "edge")),
