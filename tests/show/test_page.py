@@ -312,9 +312,9 @@ def test_edges_that_are_needed_are_solid_and_those_without_a_score_grey(browser:
 def test_thousands_of_edges_begin_with_the_strongest_and_stay_quick(browser: Any, tmp_path: Path) -> None:
     bundle = head_bundle(12, 12, None, 5000)
     text = opened(browser, bundle, tmp_path)
-    assert "strongest 400 of 5,000 edges" in text
+    assert "strongest 200 of 5,000 edges" in text
     shown = "return document.querySelectorAll('.edges path.edge:not(.hidden)').length"
-    assert browser.execute_script(shown) == 400
+    assert browser.execute_script(shown) == 200
     strongest = max(bundle.circuit.edges, key=lambda e: abs(e.weight or 0))
     assert "|score| of its edges" in browser.execute_script(
         "return document.querySelector(`g.node[data-site='${arguments[0]}']`).dataset.tip", strongest.src

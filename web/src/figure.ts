@@ -3,7 +3,7 @@
 import type { Edge, NodeView } from "./bundle";
 import { h, num, plural, s, shorten, signed, uniqueId, visible } from "./dom";
 import { headLayout, PORT } from "./heads";
-import { toneOf, type Index, type Tone } from "./index";
+import { sizeOf, toneOf, type Index, type Tone } from "./index";
 import { layout, PILL, plateWidth, type Layout, type Spot } from "./layout";
 import { describe } from "./sites";
 import type { Store } from "./state";
@@ -173,6 +173,7 @@ export function figure(index: Index, store: Store): Figure {
     carryLayer.append(s("path", { d, class: level ? "carry meets" : "carry", "data-src": carry.src, "data-dst": carry.dst }));
   }
 
+  const fades = bundle.grain === "head" && index.edges.some((edge) => edge.weight !== null); // weak ones recede
   const drawn: Drawn[] = index.edges.map((edge, rank) => {
     const tone = toneOf(bundle, edge.weight);
     const line = lineOfEdge(edge, spotOf(edge.src), spotOf(edge.dst), plan);
@@ -181,6 +182,7 @@ export function figure(index: Index, store: Store): Figure {
       class: `edge ${tone}`,
       "stroke-width": thickness(edge.weight, index.largestWeight).toFixed(2),
       "marker-end": `url(#${prefix}-${tone})`,
+      style: fades ? `--fade:${(0.3 + 0.7 * Math.sqrt(sizeOf(edge) / index.largestWeight)).toFixed(2)}` : null,
     });
     return { edge, rank, path, line, hit: null };
   });

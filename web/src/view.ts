@@ -20,7 +20,8 @@ export interface Host {
   readonly el: HTMLElement;
 }
 
-const MANY_EDGES = 400;
+/** More than half as many again, and the page opens with the strongest so many: those between heads run further. */
+const MANY_EDGES = { channel: 400, head: 200 };
 const THEMES: Theme[] = ["auto", "light", "dark"];
 
 function themeButton(root: HTMLElement): HTMLButtonElement {
@@ -66,7 +67,8 @@ function part(id: string, title: string, note: string, ...children: HTMLElement[
 export function render({ model, el }: Host): () => void {
   const bundle = model.get("bundle") as Bundle;
   const index = indexOf(bundle);
-  const store = new Store({ selected: null, peeked: null, found: null, strongest: index.edges.length > MANY_EDGES * 1.5 ? MANY_EDGES : index.edges.length });
+  const many = MANY_EDGES[bundle.grain];
+  const store = new Store({ selected: null, peeked: null, found: null, strongest: index.edges.length > many * 1.5 ? many : index.edges.length });
   const root = h("div", { class: "gossamer" });
   el.replaceChildren(h("style", {}, css), root);
 
