@@ -46,7 +46,7 @@ class ScalarDecoder:
     def fitting(self, task: Task) -> Task:
         return task
 
-    def graph(self, grain: str) -> Graph:
+    def graph(self, grain: str = "head") -> Graph:
         assert grain == "head"
         return head_graph(self.shape)
 

@@ -320,6 +320,16 @@ def test_a_mask_of_ones_changes_no_bit_and_a_mask_of_zeros_leaves_the_value() ->
     assert edit("c", x) is x
 
 
+def test_gradients_of_a_replacement_are_those_of_its_formula() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 5, 8, generator=generator, dtype=torch.float64).chunk(2, dim=-1)[0].requires_grad_()  # strided
+    m = torch.rand(3, 4, generator=generator, dtype=torch.float64).requires_grad_()
+    value = torch.randn(4, generator=generator, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x, m: apply_masks({"a": m}, {"a": value})("a", x), (x, m))
+    each = m.repeat_interleave(2, 0)[:, None]
+    assert torch.allclose(apply_masks({"a": m}, {"a": value})("a", x), each * x + (1 - each) * value, atol=1e-15)
+
+
 @given(st.lists(st.floats(-20, 20), min_size=1, max_size=20))
 def test_an_input_blind_model_loses_at_least_ln2(gap: list[float]) -> None:
     z = torch.tensor([x for g in gap for x in (g, -g)], dtype=torch.float64)

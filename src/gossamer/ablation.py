@@ -15,6 +15,9 @@ Direction = Literal["clean", "counterfactual"]
 Set = Literal["complement", "circuit"]
 Reference = Literal["pretraining", "counterfactual", "clean", "training", "none"]
 
+MeansOf = Literal["pretraining", "training"]
+MEANS_OF: dict[str, MeansOf] = {"pretraining": "pretraining", "training": "training"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Methodology:

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from gossamer.ablation import Ablation, Granularity, Methodology, methodology
+from gossamer.ablation import MEANS_OF, Ablation, Granularity, Methodology, methodology
 from gossamer.errors import BadInput, CorruptFile, one_line
 from gossamer.graph import Graph, Layout
 from gossamer.record import Record
@@ -102,6 +102,15 @@ class Circuit:
         flags[self.nodes] = True
         return self.layout.split(flags)
 
+    def _preset(self, name: str) -> Methodology:
+        """A preset with what this circuit says: its granularity, its blocks, what its reference means are over."""
+        method = replace(methodology(name), granularity=self.granularity)
+        if self.layout.grain == "block":
+            method = replace(method, component="block")
+        if method.reference == "pretraining":  # a record without the entry is of pretraining text
+            method = replace(method, reference=MEANS_OF[self.record.details.get("means_of", "pretraining")])
+        return method
+
     def as_ablation(self, how: str | Methodology) -> Ablation:
         """The one place that defines ablating a circuit or its complement, by a preset's name or by a methodology.
 
@@ -109,7 +118,7 @@ class Circuit:
         ablate the circuit is to ablate its edges and no node. A preset takes the circuit's granularity; a methodology
         has its own, so one of nodes asks what a circuit of edges would be as its nodes.
         """
-        method = replace(methodology(how), granularity=self.granularity) if isinstance(how, str) else how
+        method = self._preset(how) if isinstance(how, str) else how
         inside = self.kept_by_location()
         if method.granularity == "edge":
             keep = {k: v | (method.set == "circuit") for k, v in inside.items()}

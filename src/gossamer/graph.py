@@ -6,6 +6,7 @@ Which kinds count in "edges" (and so in every reported size):
 | ------- | ---------- | ---------------------------------------------------- |
 | channel | `weight`   | `carry`, `attention`, `bias`, `embed`, `unembed`     |
 | head    | `residual` |                                                      |
+| block   | `residual` |                                                      |
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Layout:
     def number(self, site: Site) -> int:
         """The node number of a site; an index beyond its location is BadInput."""
         width = self.width(site.location)
-        if self.grain == "head" and site.index is None:
+        if self.grain != "channel" and site.index is None:
             return self.starts[site.location]
         if site.index is None or not 0 <= site.index < width:
             raise BadInput(f"Expected an index of 0 to {width - 1} at {site.location}, got {site}.")
@@ -61,7 +62,7 @@ class Layout:
             raise BadInput(f"Expected a node number of 0 to {self.n_nodes - 1}, got {number}.")
         for name, start in reversed(self.starts.items()):
             if number >= start:
-                return Site(name, None if self.grain == "head" else int(number - start))
+                return Site(name, int(number - start) if self.grain == "channel" else None)
         raise AssertionError("unreachable: the first location starts at 0")
 
     def split(self, per_node: np.ndarray) -> dict[str, np.ndarray]:
@@ -73,7 +74,8 @@ class Layout:
 class Graph:
     """Edges as three parallel arrays: source and destination node numbers, and the number of the weight matrix.
 
-    `matrices` names the matrices; every edge here is of the kind its grain counts.
+    `matrices` names the matrices; every edge here is of the kind its grain counts. A dense model's edges are too many
+    to list: ask its graph for those `within` some nodes.
     """
 
     layout: Layout
@@ -102,11 +104,33 @@ class Graph:
         kept[nodes] = True
         return np.flatnonzero(kept[self.src] & kept[self.dst])
 
+    def count(self, nodes: np.ndarray) -> int:
+        """How many edges have both ends in `nodes` (node numbers)."""
+        return len(self.between(nodes))
+
+    def within(self, nodes: np.ndarray) -> Graph:
+        """The graph with only the edges between `nodes` (node numbers)."""
+        return self._part(self.between(nodes))
+
+    def draw(self, counts: np.ndarray, rng: np.random.Generator) -> Graph:
+        """The graph with only so many edges of each matrix (`counts`), drawn at random."""
+        drawn = [
+            rng.choice(np.flatnonzero(self.matrix == number), n, replace=False) for number, n in enumerate(counts)
+        ]  # fmt: skip
+        return self._part(np.concatenate(drawn))
+
+    def _part(self, edges: np.ndarray) -> Graph:
+        return Graph(
+            layout=self.layout, src=self.src[edges], dst=self.dst[edges], matrix=self.matrix[edges],
+            matrices=self.matrices,
+        )  # fmt: skip
+
 
 def carries(layout: Layout, nodes: np.ndarray) -> list[tuple[int, int]]:
     """Links at channel grain that are not counted as edges, between nodes of a set: (source, destination) numbers.
 
-    A residual write and every later read of the same channel, and a query channel with its key channel.
+    A residual write and every later read of the same channel, and a query channel with its key channel (without
+    grouped queries).
     """
     order = [name for name, _ in layout.locations]
     by_location: dict[str, dict[int, int]] = {name: {} for name in order}
@@ -117,7 +141,7 @@ def carries(layout: Layout, nodes: np.ndarray) -> list[tuple[int, int]]:
     for place, name in enumerate(order):
         if name.endswith(".resid_delta"):
             reads = [n for n in order[place + 1 :] if n.endswith(".act_in") or n == "final_resid"]
-        elif name.endswith(".attn.q"):
+        elif name.endswith(".attn.q") and layout.width(name) == layout.width(name[:-1] + "k"):
             reads = [name[:-1] + "k"]
         else:
             continue
@@ -190,6 +214,24 @@ def head_graph(shape: HeadShape) -> Graph:
     )  # fmt: skip
 
 
+BLOCK_READS = ("attn", "mlp", "logits")  # the "matrices" at block grain
+
+
+def block_graph(shape: HeadShape) -> Graph:
+    """`head_graph` with all heads of a layer as one node `a0`, which reads once: 2 L^2 + 3 L + 1 edges of L sequential
+    layers. Edges are listed reader by reader."""
+    parts: list[tuple[int, int, int]] = []  # (how many writers are read, reader, what it reads for)
+    for i, parallel in enumerate(shape.parallel):
+        parts += [(1 + 2 * i, 1 + 2 * i, 0), (1 + 2 * i + (not parallel), 2 + 2 * i, 1)]
+    parts.append((1 + 2 * shape.n_layers, 1 + 2 * shape.n_layers, 2))
+    counts, to, what = np.array(parts).T
+    names = ("input", *(f"{kind}{i}" for i in range(shape.n_layers) for kind in "am"), "logits")
+    return Graph(
+        layout=Layout(grain="block", locations=tuple((n, 1) for n in names)), matrices=BLOCK_READS,
+        src=np.concatenate([np.arange(n) for n in counts]), dst=np.repeat(to, counts), matrix=np.repeat(what, counts),
+    )  # fmt: skip
+
+
 def group_links(layout: Layout) -> np.ndarray:
     """(key-value group, head of that group) node numbers, [links, 2]; without grouped queries none. Head grain."""
     starts = layout.starts
@@ -202,8 +244,8 @@ def group_links(layout: Layout) -> np.ndarray:
 def on_paths(graph: Graph, edges: np.ndarray) -> np.ndarray:
     """Those of the edges (indices) that lie on a path from `input` to `logits` through these edges alone.
 
-    Head grain; what a head reads for its queries, keys and values all reaches what it writes, and what a key-value
-    group reads reaches every head of the group.
+    Head and block grain; what a head reads for its queries, keys and values all reaches what it writes, and what a
+    key-value group reads reaches every head of the group.
     """
     starts = graph.layout.starts
     links = group_links(graph.layout)

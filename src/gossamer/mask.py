@@ -1,4 +1,4 @@
-"""Differentiable masks over nodes, with a trial axis: several masks train in one batched pass.
+"""Differentiable masks: Heaviside ones with a trial axis, several in one batched pass, and hard-concrete ones.
 
 Heaviside masks as in Gao et al. 2025, section A.5: m = H(tau), tau clamped to [-1, 1]; the backward pass replaces the
 step's derivative by that of a sigmoid at a temperature.
@@ -6,6 +6,7 @@ step's derivative by that of a sigmoid at a temperature.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,21 +35,26 @@ def heaviside(tau: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
 
 
 class _Replace(torch.autograd.Function):
-    """m x + (1 - m) value, x [trials, rows, pos, channels], m [trials, channels], value [channels]."""
+    """m x + (1 - m) value, x [trials * rows, ..., channels], m [trials, channels], value [channels]."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, m: Tensor, value: Tensor) -> Tensor:
         ctx.save_for_backward(x, m, value)
-        return torch.addcmul(((1 - m) * value)[:, None, None], m[:, None, None], x)
+        by_trial = x.reshape(len(m), -1, x.shape[-1])
+        out = torch.empty(x.shape, dtype=x.dtype, device=x.device)  # no view: some models add to what they get in place
+        torch.addcmul(((1 - m) * value)[:, None], m[:, None], by_trial, out=out.view(by_trial.shape))
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, m, value = ctx.saved_tensors
-        grad_m = None
+        by_trial, grad_m, grad_x = grad.reshape(len(m), -1, grad.shape[-1]), None, None
         if ctx.needs_input_grad[1]:
-            grad_m = (grad * x).sum((1, 2)).addcmul_(grad.sum((1, 2)), value, value=-1)
-        return grad * m[:, None, None] if ctx.needs_input_grad[0] else None, grad_m, None
+            grad_m = (by_trial * x.reshape(by_trial.shape)).sum(1).addcmul_(by_trial.sum(1), value, value=-1)
+        if ctx.needs_input_grad[0]:
+            grad_x = (by_trial * m[:, None]).view(x.shape)
+        return grad_x, grad_m, None
 
 
 def apply_masks(masks: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Callable[[str, Tensor], Tensor]:
@@ -66,6 +72,27 @@ def apply_masks(masks: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Ca
         value, per_trial = values[location], m if m.ndim == 2 else m[None]
         if value.ndim > 1:
             return m * x + (1 - m) * value
-        return _Replace.apply(x.unflatten(0, (len(per_trial), -1)), per_trial, value).flatten(0, 1)
+        return _Replace.apply(x, per_trial, value)
 
     return edit
+
+
+# Hard-concrete masks of Louizos, Welling and Kingma 2018 (arXiv 1712.01312), with that paper's constants
+TEMPERATURE, LOW, HIGH = 2 / 3, -0.1, 1.1
+
+
+def hard_concrete(log_alpha: Tensor, uniform: Tensor | None = None) -> Tensor:
+    """A mask in [0, 1] with exact zeros and ones, and gradients in between: a sample, or its value at test time.
+
+    log_alpha: any shape; uniform: numbers in (0, 1) of that shape, without them equation 13 of the paper.
+    """
+    if uniform is None:
+        s = log_alpha.sigmoid()
+    else:
+        s = ((uniform.log() - (-uniform).log1p() + log_alpha) / TEMPERATURE).sigmoid()
+    return (LOW + (HIGH - LOW) * s).clamp(0, 1)
+
+
+def probability_kept(log_alpha: Tensor) -> Tensor:
+    """How probable it is that a hard-concrete sample is not 0 (equation 12 of the paper); differentiable."""
+    return (log_alpha - TEMPERATURE * math.log(-LOW / HIGH)).sigmoid()

@@ -16,15 +16,19 @@ from gossamer.record import Record
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """values: float [n_nodes], in the order of the layout; higher is kept longer."""
+    """values: float [n_nodes], in the order of the layout; higher is kept longer.
+
+    signed: the values have a sign as those of EdgeScores have, and a node of larger size is kept longer.
+    """
 
     layout: Layout
     values: np.ndarray
     record: Record
+    signed: bool = False
 
     def ranking(self) -> np.ndarray:
-        """Node numbers from the highest score to the lowest; equal scores by node number."""
-        return np.argsort(-self.values, kind="stable")
+        """Node numbers from the highest score (or size, of signed ones) to the lowest; equal ones by node number."""
+        return np.argsort(-(np.abs(self.values) if self.signed else self.values), kind="stable")
 
     def top(self, k: int) -> np.ndarray:
         """The k nodes with the highest scores."""
@@ -37,6 +41,7 @@ class Scores:
         meta = {
             "format_version": FORMAT_VERSION, "kind": "gossamer-scores", "grain": self.layout.grain,
             "locations": json.dumps(self.layout.locations), "record": self.record.model_dump_json(),
+            "signed": json.dumps(self.signed),
         }  # fmt: skip
         return save_arrays({"values": self.values}, meta, path)
 
@@ -46,8 +51,9 @@ class Scores:
         arrays, meta = load_arrays(path, "gossamer-scores")
         try:
             found = cls(
-                layout=layout_of(meta), values=arrays["values"], record=Record.model_validate_json(meta["record"])
-            )
+                layout=layout_of(meta), values=arrays["values"], record=Record.model_validate_json(meta["record"]),
+                signed=bool(json.loads(meta.get("signed", "false"))),
+            )  # fmt: skip
         except (LookupError, TypeError, ValueError) as error:
             raise CorruptFile(f"{path} is not a whole scores file ({one_line(error)}); make it again.") from error
         if found.values.shape != (found.layout.n_nodes,):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from gossamer.ablation import Ablation
+from gossamer.ablation import Ablation, MeansOf
 from gossamer.errors import BadInput
 from gossamer.graph import Graph
 from gossamer.record import Record
@@ -44,6 +44,10 @@ class Subject(Protocol):
     def hashes(self) -> tuple[str, str]:
         """(hash of the weights, hash of the reference means)."""
 
+    @property
+    def means_of(self) -> MeansOf:
+        """What the reference means are over."""
+
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """Pairs as this model's tokens; BadInput lists every pair that does not fit."""
 
@@ -51,7 +55,7 @@ class Subject(Protocol):
         """Sites and counted edges at a grain; Unsupported for a grain this model has not."""
 
     def edge_weights(self, graph: Graph) -> np.ndarray:
-        """One weight per edge of `graph`."""
+        """One weight per edge of `graph`: this model's, or what it has within some nodes."""
 
     def cut_edges(self, ablation: Ablation) -> EdgeMasks | None:
         """What an ablation of granularity edge cuts, as masks of zeros; None at granularity node."""
@@ -103,9 +107,10 @@ class Ablations(Protocol):
 
 
 class ResidualSubject(Protocol):
-    """A model at head grain: named writers to a residual stream, named readers of it, edges between them.
+    """A model at head or block grain: named writers to a residual stream, named readers of it, edges between them.
 
-    Writers are ordered as the graph's HeadShape lists them; `rows` are prompts, computed up to their last token.
+    Writers are in the order of the forward pass, heads before their MLP; `rows` are prompts, computed up to their last
+    token.
     """
 
     @property
@@ -120,8 +125,8 @@ class ResidualSubject(Protocol):
     def fitting(self, task: Task) -> Task:
         """The task without the pairs this model cannot be asked; `left_out` and the version say how many."""
 
-    def graph(self, grain: str) -> Graph:
-        """Nodes and edges at grain `head`."""
+    def graph(self, grain: str = ...) -> Graph:
+        """Nodes and edges at this model's own grain, reader by reader in the order of the forward pass."""
 
     def writes(self, batch: Encoded) -> tuple[Tensor, Tensor]:
         """(what every writer wrote [writers, rows, pos, d], logits at the last token [rows, vocab])."""

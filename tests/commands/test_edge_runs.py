@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 import torch
 from taught import pairs, saved, taught
+from transformers import AutoTokenizer
 
 from gossamer import commands
 from gossamer.circuit import Circuit
+from gossamer.commands.edge_runs import CONFIGS
 from gossamer.errors import BadInput, CorruptFile, Unsupported
-from gossamer.scores import EdgeScores
+from gossamer.scores import EdgeScores, Scores
+
+STORIES = Path(__file__).parents[3] / "shared" / "data" / "stories260k" / "hf"
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +40,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(folder: Path, own: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
-    report = commands.eap_ig(folder, own, out=out, steps=3)
+    report = commands.discover_edges("eap-ig", folder, own, out=out, steps=3)
     assert report.all_edges == taught().graph().n_edges == 82
     assert report.faithfulness.nulls[0].n == 20
     assert len(report.strongest) == 10
@@ -87,13 +91,13 @@ def test_a_circuit_file_with_its_model_and_task_is_tried(run: Path, folder: Path
 
 
 def test_acdc_has_a_run_folder_too(folder: Path, own: Path, tmp_path: Path) -> None:
-    report = commands.acdc(folder, own, out=tmp_path / "run", threshold=0.05, pairs=4)
+    report = commands.discover_edges("acdc", folder, own, out=tmp_path / "run", threshold=0.05, pairs=4)
     assert 0 < report.edges < 82
     assert not (tmp_path / "run" / "scores.safetensors").exists()
     assert commands.replay(tmp_path / "run", search=True).agrees
 
 
-def test_a_model_that_does_no_better_than_a_coin_has_no_circuit(folder: Path, tmp_path: Path) -> None:
+def test_a_model_that_does_not_do_the_task_has_no_circuit(folder: Path, tmp_path: Path) -> None:
     """The answers of half the pairs exchanged: no model can order them."""
     file = tmp_path / "nonsense.jsonl"
     rows = []
@@ -103,20 +107,20 @@ def test_a_model_that_does_no_better_than_a_coin_has_no_circuit(folder: Path, tm
             "clean": e.clean, "counterfactual": e.counterfactual, "answer": answers[0], "wrong_answer": answers[1]
         })  # fmt: skip
     file.write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(BadInput, match="a model that does nonsense, taught does not: it orders"):
-        commands.eap(folder, file, out=tmp_path / "run")
+    with pytest.raises(BadInput, match="a model that does nonsense, taught does not: of"):
+        commands.discover_edges("eap", folder, file, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    forced = commands.eap(folder, file, out=tmp_path / "run", force=True, edges=10)
+    forced = commands.discover_edges("eap", folder, file, out=tmp_path / "run", force=True, edges=10)
     assert forced.edges <= 10
 
 
 def test_bad_input_is_one_error_each(run: Path, folder: Path, own: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="Expected 1 to 82 edges"):
-        commands.eap(folder, own, edges=83, out=tmp_path / "a")
+        commands.discover_edges("eap", folder, own, edges=83, out=tmp_path / "a")
     with pytest.raises(BadInput, match=r"already there|exists"):
-        commands.eap(folder, own, out=run)
+        commands.discover_edges("eap", folder, own, out=run)
     with pytest.raises(BadInput, match="Hugging Face model"):
-        commands.eap(tmp_path / "nothing", own)
+        commands.discover_edges("eap", tmp_path / "nothing", own)
     with pytest.raises(Unsupported, match="another ablation of a circuit of channels"):
         commands.verify(tmp_path, ablation="zero")
     torch.manual_seed(1)
@@ -144,5 +148,78 @@ def test_a_decoder_is_asked_the_tasks_and_ones_own_pairs(folder: Path, own: Path
     uneven = commands.tasks_check(tmp_path / "uneven.jsonl", model=folder)
     assert uneven.usable == 1
     assert "its prompts have 6 and 5 tokens" in uneven.checks[1].problems[0]
-    with pytest.raises(Unsupported, match="circuits of a Hugging Face decoder: gossamer discover eap"):
-        commands.prune(folder, own)
+
+
+def test_channels_of_a_decoder_are_pruned_tried_and_replayed(folder: Path, own: Path, tmp_path: Path) -> None:
+    report = commands.prune(folder, own, out=tmp_path / "run", steps=60, k_coef=(1e-3,), target_loss=0.3)
+    assert report.reached
+    assert report.nodes < sum(w for _, w in Circuit.load(tmp_path / "run" / "circuit.safetensors").layout.locations) / 2
+    evidence = {e.claim.split(":")[0]: e for e in commands.verify(tmp_path / "run").evidence}
+    assert evidence["sufficiency"].methodology["reference"] == "training"  # type: ignore[index]
+    assert commands.replay(tmp_path / "run").agrees
+    with pytest.raises(Unsupported, match="taught, a Hugging Face decoder"):
+        commands.show(tmp_path / "run")
+
+
+def test_a_pretrained_model_that_cannot_repeat_random_words_is_told_so(tmp_path: Path) -> None:
+    """Random words, repeated: stories260k has no induction head to speak of."""
+    if not STORIES.is_dir():
+        pytest.skip("shared data is absent")
+    tokenizer = AutoTokenizer.from_pretrained(STORIES)
+    words = [t[1:] for t in tokenizer.get_vocab() if t[0] == " " and t[1:].isalpha() and len(t) > 3]
+    assert len(words) > 10
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(128):
+        *start, one, other = rng.choice(words, 7, replace=False)
+        again = " ".join(start)
+        rows.append({
+            "clean": f"{again} {one} {again}", "counterfactual": f"{again} {other} {again}", "answer": f" {one}",
+            "wrong_answer": f" {other}",
+        })  # fmt: skip
+    file = tmp_path / "random-repeat.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(BadInput, match="a model that does random-repeat, hf does not: of"):
+        commands.discover_edges("eap", STORIES, file, out=tmp_path / "run")
+
+
+def test_a_circuit_in_the_peers_format_gets_a_verdict(run: Path, folder: Path, own: Path, tmp_path: Path) -> None:
+    """Written by hand as EAP-IG's Graph.to_json writes it: keys and values per query head."""
+    heads = {f"a{i}.h{h}": {"in_graph": True} for i in range(2) for h in range(4)}
+    others = {name: {"in_graph": True} for name in ("input", "m0", "m1", "logits")}
+    kept = ["input->a0.h0<v>", "input->a0.h2<v>", "a0.h2->m0", "m0->a1.h0<v>", "m0->a1.h2<v>", "m1->logits"]
+    kept += ["a1.h1->logits", "m0->m1", "a0.h2->m1", "a1.h3->logits", "a1.h0->logits", "input->m0"]
+    (tmp_path / "circuit.json").write_text(json.dumps({
+        "cfg": {"n_layers": 2, "n_heads": 4, "parallel_attn_mlp": False, "d_model": 32}, "nodes": {**others, **heads},
+        "edges": {name: {"score": 1.0, "in_graph": True} for name in kept},
+    }))  # fmt: skip
+    report = commands.verify(tmp_path / "circuit.json", model=str(folder), task=own, out=tmp_path / "run", pairs=8)
+    assert {e.claim.split(":")[0]: e.verdict for e in report.evidence}.keys() >= {"faithfulness", "necessity"}
+    assert any("key" in note or "group" in note or "list" in note for note in report.notes), report.notes
+    assert commands.replay(tmp_path / "run").agrees
+
+
+@pytest.mark.parametrize("name", sorted(set(CONFIGS) - {"eap-ig", "acdc", "edge-patching"}))
+def test_every_method_makes_a_run_that_replays(name: str, folder: Path, own: Path, tmp_path: Path) -> None:
+    options: dict[str, dict[str, object]] = {
+        "edge-mask": {"steps": 60}, "consensus": {"resamples": 4, "method": "eap"},
+    }  # fmt: skip
+    report = commands.discover_edges(name, folder, own, out=tmp_path / "run", edges=40, **options.get(name, {}))
+    assert 0 < report.edges <= 82
+    assert commands.replay(tmp_path / "run").agrees
+
+
+def test_numbers_of_nodes_have_a_folder_and_a_sign(folder: Path, own: Path, tmp_path: Path) -> None:
+    for name in ("activation-patching", "direct-logit-attribution"):
+        report = commands.discover_nodes(name, folder, own, out=tmp_path / name, pairs=4)
+        assert "negative" in report.sign or "positive" in report.sign
+        values = dict(report.scores)
+        assert np.all(np.diff(np.abs(list(values.values()))) <= 0)
+        stored = Scores.load(tmp_path / name / "scores.safetensors")
+        assert values["m1"] == stored.values[stored.layout.starts["m1"]]
+    parts = commands.discover_nodes(
+        "query-key-attribution", folder, own, out=tmp_path / "qk", head="a1.h1", key=1, pairs=4
+    )
+    assert len(parts.scores) == 7**2  # input, four heads, an MLP and a constant
+    with pytest.raises(BadInput, match=r"a1\.h9"):
+        commands.discover_nodes("query-key-attribution", folder, own, out=tmp_path / "b", head="a1.h9", key=1)

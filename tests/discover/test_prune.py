@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from toys import PLANTED_NODES, planted_task, random_model
 
 from gossamer.discover import PruneConfig, prune, prune_config
 from gossamer.discover.mask_training import Adam, _losses, _worst_half, train_masks
-from gossamer.discover.prune import circuit_loss
+from gossamer.discover.prune import FEW_PAIRS, Sizes, circuit_loss, cut_at, mask_ranking
 from gossamer.errors import BadInput
 from gossamer.metric import LN2, task_loss_nats
 from gossamer.models import LoadedModel
@@ -59,6 +61,29 @@ def test_the_cut_is_the_smallest_that_meets_the_target(planted: LoadedModel, pla
     assert float(circuit_loss(planted, smaller, sample).mean()) > 0.15
     assert float(circuit_loss(planted, found.circuit, sample).mean()) <= 0.15
     assert found.loss_train == pytest.approx(float(circuit_loss(planted, found.circuit, sample).mean()), abs=1e-6)
+
+
+@pytest.mark.parametrize(("few_meet", "all_meet"), [(7, 7), (30, 30), (3, 7), (1, 30), (5, 300)])
+def test_a_few_pairs_save_runs_but_do_not_decide_the_cut(
+    planted: LoadedModel, monkeypatch: pytest.MonkeyPatch, few_meet: int, all_meet: int
+) -> None:
+    whole = list[int]()
+
+    def loss_at(_: object, graph: object, nodes: np.ndarray, sample: Encoded, calibrated: bool) -> tuple[float, None]:
+        if sample.n_pairs > FEW_PAIRS:
+            whole.append(len(nodes))
+        return float(len(nodes) < (few_meet if sample.n_pairs == FEW_PAIRS else all_meet)), None
+
+    monkeypatch.setattr(importlib.import_module("gossamer.discover.prune"), "loss_at", loss_at)
+    graph, sample = planted.graph("channel"), planted.encode(planted_task(FEW_PAIRS + 1).train)
+    tau = torch.arange(20.0, 20.0 - graph.layout.n_nodes, -1.0)
+    sizes = Sizes(planted, graph, mask_ranking(np.arange(graph.layout.n_nodes), tau), sample, calibrated=False)
+    cut = cut_at(sizes, 0.15)
+    assert (cut.reached, cut.nodes.tolist()) == (True, list(range(all_meet)))
+    assert (cut.point.nodes, cut.point.loss_nats) == (all_meet, 0.0)
+    if few_meet == all_meet:
+        assert whole == [all_meet]
+    assert len(whole) == len(set(whole)) == len(sizes.curve())
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(planted: LoadedModel, planted_pairs: Task) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gossamer.models import kernels
-from gossamer.models.kernels import _attention_with_sink_key, abs_topk, attention
+from gossamer.models.kernels import _attention_with_sink_key, abs_topk, attention, linear_topk
 
 
 def sink_softmax(q: Tensor, k: Tensor, v: Tensor, sink: Tensor) -> Tensor:
@@ -63,3 +64,16 @@ def test_topk_in_blocks_on_two_threads_keeps_what_one_pass_keeps(monkeypatch: py
     monkeypatch.setattr(kernels, "BLOCK_ELEMENTS", 48)
     torch.set_num_threads(2)
     assert torch.equal(abs_topk(x, 5), whole)
+
+
+def test_a_product_with_topk_equals_the_two_in_turn() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = (2, 5, 7), (12, 7), (12,)
+    inputs = [torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
+    ours, plain = linear_topk(*inputs, 2, groups=3), abs_topk(F.linear(*inputs), 2, groups=3)
+    assert ours.shape == (2, 5, 12)
+    assert torch.allclose(ours, plain, atol=1e-12)
+    for a, b in zip(
+        torch.autograd.grad(ours.pow(2).sum(), inputs), torch.autograd.grad(plain.pow(2).sum(), inputs), strict=True
+    ):
+        assert torch.allclose(a, b, atol=1e-12)

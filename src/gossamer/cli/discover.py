@@ -112,9 +112,52 @@ def _of_edges(name: str, options: str, about: str, *own: str) -> None:
         given = fields(getattr(discover, options), set_, **asked)
         _edges(name, model, task, json, given, edges, faithfulness, out, task_seed, force, dtype, device)
 
+    _add(command, name, about, {"edges", "faithfulness", "pairs", "steps", "threshold", "of"} - set(own))
+
+
+def _of_nodes(name: str, options: str, about: str, *own: str) -> None:
+    """The command of a method that gives numbers and no circuit; own: which of its own options it has."""
+
+    def command(
+        model: DecoderName, task: TaskName,
+        receiver: Annotated[list[str] | None, typer.Option(help="A read, such as a9.h9<q>; repeatable.")] = None,
+        attention_parts: Annotated[
+            bool, typer.Option("--attention-parts", help="Queries, keys and values of every head too.")
+        ] = False,
+        head: Annotated[str | None, typer.Option(help="The head that attends, such as a5.h1.")] = None,
+        key: Annotated[int | None, typer.Option(help="Position it attends to; negative counts from the end.")] = None,
+        query: Annotated[int | None, typer.Option(help="Position it attends from (-1).")] = None,
+        show: Annotated[int, typer.Option(help="How many numbers to print.")] = 20,
+        out: EdgeOut = None, pairs: PairsUsed = None, task_seed: TaskSeed = 0, force: Force = False, set_: Set = None,
+        dtype: Dtype = "float32", device: Device = "cpu", json: Json = False,
+    ) -> None:  # fmt: skip
+        from gossamer import discover
+        from gossamer.commands import discover_nodes
+
+        given = fields(
+            getattr(discover, options), set_, receivers=receiver or None, attention_parts=attention_parts, head=head,
+            key=key, query=query, pairs=pairs,
+        )  # fmt: skip
+        with steps(name, "score") as progress:
+            r = discover_nodes(
+                name, model, task, out=out, task_seed=task_seed, force=force, dtype=dtype, device=device,
+                progress=progress, say=say, **given,
+            )  # fmt: skip
+
+        def text() -> None:
+            rows = [[n, f"{score:+.4g}"] for n, score in r.scores[:show]]
+            table(f"{len(rows)} of {len(r.scores)}, largest first", ["what", "score"], rows)
+            typer.echo(f"sign: {r.sign}\nrun folder: {r.run}")
+
+        emit(r, json, text)
+
+    _add(command, name, about, {"receiver", "attention_parts", "head", "key", "query"} - set(own))
+
+
+def _add(command: Callable[..., None], name: str, about: str, without: set[str]) -> None:
+    """Register a command under a name, without some of its options."""
     every = inspect.signature(command, eval_str=True)
-    optional = {"edges", "faithfulness", "pairs", "steps", "threshold", "of"} - set(own)
-    kept = [p for n, p in every.parameters.items() if n not in optional]
+    kept = [p for n, p in every.parameters.items() if n not in without]
     command.__signature__ = every.replace(parameters=kept)  # type: ignore[attr-defined]
     app.command(name, help=about)(command)
 
@@ -128,9 +171,21 @@ _of_edges(
 _of_edges("eap-ig-activations", "EAPIGConfig", "The same between two activations of each sublayer.", *_SCORED, "steps")
 _of_edges("ceap", "EAPIGConfig", "Score by conductance (arXiv 2606.16920) and cut.", *_SCORED, "steps")
 _of_edges("acdc", "ACDCConfig", "Try every edge from the logits back (Conmy et al. 2023).", "threshold", "pairs")
+_of_edges("edge-patching", "EdgePatchingConfig", "Exact: ablate every edge alone, and cut.", *_SCORED)
+_of_edges("edge-mask", "EdgeMaskConfig", "Train a hard-concrete mask per edge (Bhaskar et al. 2024).", "edges", "pairs")
 _of_edges("consensus", "ConsensusConfig", "Edges that are found whichever pairs are drawn.", "edges", "pairs", "of")
 _of_edges("weight-magnitude", "WeightMagnitudeConfig", "Baseline: score by the size of weights and cut.", *_CUT)
 _of_edges("random", "RandomConfig", "Baseline: random scores, cut.", *_CUT)
+
+
+_of_nodes("activation-patching", "ActivationPatchingConfig", "Exact: ablate every node alone.", "attention_parts")
+_of_nodes("attribution-patching", "AttributionPatchingConfig", "Every node to first order, with the fixes of AtP*.")
+_of_nodes("path-patching", "PathPatchingConfig", "Exact: what senders do to these reads directly.", "receiver")
+_of_nodes("direct-logit-attribution", "DirectLogitAttributionConfig", "Parts that sum to the logit difference.")
+_of_nodes(
+    "query-key-attribution", "QueryKeyAttributionConfig", "Why a head attends there: parts of its score.", "head",
+    "key", "query",
+)  # fmt: skip
 
 
 def _edges(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Annotated, Any
 
@@ -69,7 +70,12 @@ _UsageError: Any = typer.BadParameter.__mro__[1]  # click's, or that of the copy
 
 
 def main() -> None:
-    """Entry point of the `gossamer` script."""
+    """Entry point of the `gossamer` script.
+
+    torch's threads wait for each other spinning, which on a machine that others use takes a search 20 times as long:
+    here they sleep, unless the environment says otherwise. It has to be said before torch loads.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     as_json = "--json" in sys.argv
     try:
         sys.exit(app(standalone_mode=not as_json))

@@ -21,6 +21,7 @@ from gossamer.commands.reports import (
     FigureReport,
     ImportReport,
     MeansReport,
+    NodeReport,
     PairsReport,
     PerturbReport,
     PruneReport,
@@ -45,10 +46,9 @@ Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
 
 __all__ = [
-    "acdc", "binarise", "bridge_perturb", "bridge_report", "bridge_train", "ceap", "consensus", "demo",
-    "discover_edges", "eap", "eap_ig", "eap_ig_activations", "export", "figure_draw", "figure_frontier",
-    "figure_size_for_loss", "import_openai_viz", "means", "prune", "prune_edges", "replay", "show", "sweep_prune",
-    "tasks", "tasks_check", "train", "verify",
+    "binarise", "bridge_perturb", "bridge_report", "bridge_train", "demo", "discover_edges", "discover_nodes", "export",
+    "figure_draw", "figure_frontier", "figure_size_for_loss", "import_openai_viz", "means", "prune", "prune_edges",
+    "replay", "show", "sweep_prune", "tasks", "tasks_check", "train", "verify",
 ]  # fmt: skip
 
 
@@ -130,36 +130,6 @@ def prune_edges(
     return _discover("prune-edges", model, task, edge_prune_config(**search), out, device, task_seed, progress, say)
 
 
-def eap(model: str | Path, task: str | Path, **options: Any) -> EdgeReport:
-    """Edge attribution patching over the heads of a Hugging Face decoder; writes a run folder. See `discover_edges`."""
-    return discover_edges("eap", model, task, **options)
-
-
-def eap_ig(model: str | Path, task: str | Path, **options: Any) -> EdgeReport:
-    """Edge attribution patching with integrated gradients; writes a run folder. See `discover_edges`."""
-    return discover_edges("eap-ig", model, task, **options)
-
-
-def acdc(model: str | Path, task: str | Path, **options: Any) -> EdgeReport:
-    """Automatic circuit discovery; writes a run folder. See `discover_edges`."""
-    return discover_edges("acdc", model, task, **options)
-
-
-def eap_ig_activations(model: str | Path, task: str | Path, **options: Any) -> EdgeReport:
-    """Integrated gradients along each sublayer's writes; writes a run folder. See `discover_edges`."""
-    return discover_edges("eap-ig-activations", model, task, **options)
-
-
-def ceap(model: str | Path, task: str | Path, **options: Any) -> EdgeReport:
-    """Conductance of every edge; writes a run folder. See `discover_edges`."""
-    return discover_edges("ceap", model, task, **options)
-
-
-def consensus(model: str | Path, task: str | Path, **options: Any) -> EdgeReport:
-    """Edges that a method finds whichever pairs are drawn; writes a run folder. See `discover_edges`."""
-    return discover_edges("consensus", model, task, **options)
-
-
 def discover_edges(
     method: str, model: str | Path, task: str | Path, /, *, edges: int | None = None, faithfulness: float = 0.9,
     out: str | Path | None = None, device: str = "cpu", dtype: str = "float32", task_seed: int = 0,
@@ -167,6 +137,7 @@ def discover_edges(
 ) -> EdgeReport:  # fmt: skip
     """Find the circuit of a task among the edges between the heads and MLPs of a Hugging Face decoder.
 
+    method: eap, eap-ig, eap-ig-activations, ceap, acdc, edge-mask, edge-patching, consensus, random, weight-magnitude.
     The run folder `out` (default: runs/TASK-MODEL-METHOD, numbered if taken). Methods that score edges are cut at
     `edges` of them or, without that, at the fewest that reach `faithfulness` on training pairs. A model that orders the
     task's pairs no better than a coin is BadInput unless `force`. `options` are fields of the method's configuration.
@@ -184,14 +155,13 @@ def _discover(
     task_seed: int, progress: Steps | None, say: Say,
 ) -> PruneReport:  # fmt: skip
     from gossamer.commands.run_folder import next_free, write_run
-    from gossamer.commands.solved import fitted, scores_of
-    from gossamer.models import from_pretrained
+    from gossamer.commands.solved import at_channels, fitted, scores_of
     from gossamer.registry import method
     from gossamer.tasks import load_task
 
     started = time.perf_counter()
     found_task = load_task(str(task), task_seed)
-    loaded = from_pretrained(model, device)
+    loaded = at_channels(model, device, found_task)
     found_task = fitted(loaded, found_task, say)
     suffix = name.removeprefix("prune")
     folder = Path(out) if out else next_free(
@@ -209,6 +179,25 @@ def _discover(
         loss_heldout=pruned.loss_heldout, loss_full=full[2], accuracy_circuit=pruned.accuracy_heldout,
         accuracy_full=full[0], trials=tuple(t._asdict() for t in pruned.trials), seconds=time.perf_counter() - started,
         edges_of_nodes=c.record.details.get("edges_of_node_circuit"),
+    )  # fmt: skip
+
+
+def discover_nodes(
+    method: str, model: str | Path, task: str | Path, /, *, out: str | Path | None = None, device: str = "cpu",
+    dtype: str = "float32", task_seed: int = 0, force: bool = False, progress: Steps | None = None, say: Say = _silent,
+    **options: Any,
+) -> NodeReport:  # fmt: skip
+    """A number for every node of a Hugging Face decoder on a task, largest first; no circuit is cut.
+
+    method: activation-patching, attribution-patching, path-patching, direct-logit-attribution, and, for pairs of
+    writers, query-key-attribution. The run folder `out` holds report.json and, of nodes, scores.safetensors. `options`
+    are fields of the method's configuration; the rest as discover_edges.
+    """
+    from gossamer.commands.node_runs import discover
+
+    return discover(
+        method, model, task, out=out, device=device, dtype=dtype, task_seed=task_seed, force=force, progress=progress,
+        say=say, options=options,
     )  # fmt: skip
 
 
@@ -470,7 +459,7 @@ def binarise(
         raise Unsupported("binarising a circuit with cut edges", "it is not built", "the circuit of `prune`")
     say(f"two values for each of {r.circuit.n_nodes} nodes, trained on {len(r.task.train)} pairs")
     target = r.about.result.target_loss_nats
-    found = method(r.model, r.task, r.circuit, target_loss=target, config=config, progress=progress)
+    found = method(r.weight_sparse, r.task, r.circuit, target_loss=target, config=config, progress=progress)
     loss, accuracy = found.evidence
     report = BinariseReport(
         run=str(run), model=r.model.name, task=r.task.name, config=config.model_dump(mode="json"),

@@ -54,12 +54,13 @@ def build_bundle(run: Run, evidence: Sequence[Evidence], twin: Path | None = Non
 
 
 def _model_view(run: Run) -> view.ModelView:
-    model, c = run.model.model, run.model.model.config
+    model, c = run.weight_sparse.model, run.weight_sparse.model.config
     nonzero, total = model.weight_counts()
     return view.ModelView(
-        name=run.model.name, n_layer=c.n_layer, d_model=c.d_model, n_head=c.n_head, d_head=c.d_head, d_mlp=c.d_mlp,
+        name=run.weight_sparse.name, n_layer=c.n_layer, d_model=c.d_model, n_head=c.n_head, d_head=c.d_head,
+        d_mlp=c.d_mlp,
         vocab_size=c.vocab_size, nonzero_weights=nonzero, total_weights=total,
-        val_loss_nats=_val_loss(run.model),
+        val_loss_nats=_val_loss(run.weight_sparse),
     )  # fmt: skip
 
 
@@ -130,7 +131,7 @@ def _circuit_view(run: Run) -> view.CircuitView:
 
 
 def _nodes(run: Run) -> tuple[view.NodeView, ...]:
-    circuit, model = run.circuit, run.model
+    circuit, model = run.circuit, run.weight_sparse
     heldout = model.encode(run.task.heldout)
     sites = circuit.sites
     effects = node_effects(model, circuit, heldout.pairs(0, EFFECT_PAIRS))

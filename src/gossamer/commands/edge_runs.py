@@ -35,13 +35,15 @@ from gossamer.discover import (
     consensus_config,
     eap_config,
     eap_ig_config,
+    edge_mask_config,
+    edge_patching_config,
     random_config,
     weight_magnitude_config,
 )
 from gossamer.errors import BadInput, CorruptFile, one_line, require_new
 from gossamer.evidence import Evidence, save_evidence
 from gossamer.formats import read_circuit
-from gossamer.metric import logit_difference, ordered_accuracy
+from gossamer.metric import logit_difference, ordered_accuracy, paired_accuracy
 from gossamer.record import Record
 from gossamer.registry import method
 from gossamer.scores import EdgeScores
@@ -57,8 +59,8 @@ if TYPE_CHECKING:
 
 CONFIGS: dict[str, Callable[..., Any]] = {
     "eap": eap_config, "eap-ig": eap_ig_config, "eap-ig-activations": eap_ig_config, "ceap": eap_ig_config,
-    "acdc": acdc_config, "consensus": consensus_config, "random": random_config,
-    "weight-magnitude": weight_magnitude_config,
+    "acdc": acdc_config, "edge-patching": edge_patching_config, "edge-mask": edge_mask_config,
+    "consensus": consensus_config, "random": random_config, "weight-magnitude": weight_magnitude_config,
 }  # fmt: skip
 TRIAL_PAIRS = 128  # held-out pairs of a trial; training pairs that a cut is made on
 Say = Callable[[str], None]
@@ -128,54 +130,69 @@ def edge_trial(
     )  # fmt: skip
 
 
-def require_done(model: ResidualSubject, task: Task) -> tuple[float, tuple[float, float]]:
-    """Ordered accuracy on training pairs, with its interval; BadInput for a model that does no better than a coin."""
+def require_done(model: ResidualSubject, task: Task) -> tuple[float, float]:
+    """(paired, ordered accuracy) on training pairs; BadInput for a model that does not do the task.
+
+    That is one that orders pairs no better than a coin; or that gets both prompts of a pair right no more often than a
+    coin, and does not order nearly all pairs either (then its answers would only be shifted).
+    """
     batch = model.encode(task.train[:TRIAL_PAIRS])
-    found = []
-    for start in range(0, batch.n_pairs, 16):
-        part = batch.pairs(start, min(start + 16, batch.n_pairs))
-        found.append(ordered_accuracy(logit_difference(model.writes(part)[1], part)).cpu())
-    ordered = torch.cat(found).numpy()
-    ends = bootstrap_interval(ordered)
-    if ends[0] <= 0.5:
+    parts = (batch.pairs(start, min(start + 16, batch.n_pairs)) for start in range(0, batch.n_pairs, 16))
+    gap = torch.cat([logit_difference(model.writes(part)[1], part).float().cpu() for part in parts])
+    paired, ordered = paired_accuracy(gap).numpy(), ordered_accuracy(gap).numpy()
+    surely = bootstrap_interval(ordered)[0]
+    if surely <= 0.5 or (surely < 0.9 and bootstrap_interval(paired)[0] <= 0.25):
         raise BadInput(
-            f"Expected a model that does {task.name}, {model.name} does not: it orders {ordered.mean():.1%} of "
-            f"{len(ordered)} pairs right (95% interval {ends[0]:.1%} to {ends[1]:.1%}, a coin 50%), so there is no "
-            "circuit to find. Try another task (`gossamer tasks`) or model, or --force to search all the same."
+            f"Expected a model that does {task.name}, {model.name} does not: of {len(paired)} pairs it gets both "
+            f"prompts right in {paired.mean():.1%} (a coin 25%) and orders {ordered.mean():.1%} (a coin 50%), so there "
+            "is no circuit to find. Try another task (`gossamer tasks --model`) or model, or --force to search all the "
+            "same."
         )
-    return float(ordered.mean()), ends
+    return float(paired.mean()), float(ordered.mean())
+
+
+def load_for(
+    model: str | Path, task: str | Path, task_seed: int, device: str, dtype: str, force: bool, say: Say
+) -> tuple[Decoder, Task]:  # fmt: skip
+    """A decoder and the pairs of a task that it can be asked; BadInput, without `force`, if it does not do the task."""
+    from gossamer.models.huggingface import load_decoder
+
+    asked = load_task(str(task), task_seed)
+    loaded = load_decoder(model, device, dtype)
+    asked = loaded.fitting(asked)
+    if asked.left_out:
+        which = ", ".join(f"{n} {split}" for split, n in asked.left_out.items())
+        say(f"{asked.name}: {which} pairs left out, they do not fit {loaded.name}")
+    if not force:
+        paired, ordered = require_done(loaded, asked)
+        say(f"{loaded.name} gets {paired:.1%} of training pairs right (coin 25%), orders {ordered:.1%} (coin 50%)")
+    return loaded, asked
 
 
 def discover(
     name: str, model: str | Path, task: str | Path, *, edges: int | None, f: float, out: str | Path | None,
     device: str, dtype: str, task_seed: int, force: bool, progress: Steps | None, say: Say, options: dict[str, Any],
 ) -> EdgeReport:  # fmt: skip
-    """See gossamer.commands.eap."""
-    from gossamer.models.huggingface import load_decoder
-
+    """See gossamer.commands.discover_edges."""
     started = time.perf_counter()
     if name == "consensus" and edges is not None:  # of every circuit it compares, not of what it returns
         options = {**options, "edges": edges}
     config = CONFIGS[name](**options)
     if not 0 < f <= 1:
         raise BadInput(f"Expected a faithfulness of more than 0 to 1 to cut at, got {f:g}.")
-    asked = load_task(str(task), task_seed)
-    loaded = load_decoder(model, device, dtype)
+    loaded, asked = load_for(model, task, task_seed, device, dtype, force, say)
     graph = loaded.graph()
     if edges is not None and not 0 < edges <= graph.n_edges:
         raise BadInput(f"Expected 1 to {graph.n_edges} edges of {loaded.name}, got {edges}.")
-    asked = loaded.fitting(asked)
-    if asked.left_out:
-        which = ", ".join(f"{n} {split}" for split, n in asked.left_out.items())
-        say(f"{asked.name}: {which} pairs left out, they do not fit {loaded.name}")
     folder = Path(out) if out else next_free(Path("runs") / f"{asked.name}-{loaded.name}-{name}")
     require_new(folder)
-    if not force:
-        ordered, _ = require_done(loaded, asked)
-        say(f"{loaded.name} orders {ordered:.1%} of training pairs right; {name} over {graph.n_edges:,} edges")
+    say(f"{name} over {graph.n_edges:,} edges")
     found = method[name](loaded, asked, config, progress=progress)
     cut: dict[str, float] | None = None
-    if isinstance(found, EdgeScores):
+    if name == "edge-mask" and edges is None:
+        cut = {"probability": 0.5}
+        scores, circuit = found, found.above(0.5)
+    elif isinstance(found, EdgeScores):
         cut = {"edges": edges} if edges is not None else {"faithfulness": f}
         scores, circuit = found, cut_of(loaded, asked, found, edges, f, say)
     elif isinstance(found, Consensus):

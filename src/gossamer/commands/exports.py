@@ -43,14 +43,14 @@ def export_run(
         require_onnx()
     require_new(out)
     r = read_run(run, model, device)
-    require_exportable(r.model, r.circuit, ablation)
-    fit, held = r.model.encode(r.task.train).pairs(0, FIT_PAIRS), r.model.encode(r.task.heldout)
-    answers = sorted({int(t) for b in (r.model.encode(r.task.train), held) for t in b.answer.unique()})
+    require_exportable(r.weight_sparse, r.circuit, ablation)
+    fit, held = r.weight_sparse.encode(r.task.train).pairs(0, FIT_PAIRS), r.weight_sparse.encode(r.task.heldout)
+    answers = sorted({int(t) for b in (r.weight_sparse.encode(r.task.train), held) for t in b.answer.unique()})
     say(f"exporting {r.circuit.n_nodes} nodes and {r.circuit.n_edges} edges, {mode}")
     if to == "python":
-        source = program(r.model, r.circuit, fit, answers, preset=ablation)
+        source = program(r.weight_sparse, r.circuit, fit, answers, preset=ablation)
     made = extract(
-        r.model, r.circuit, "exact" if mode == "exact" else "frozen", preset=ablation, prompts=fit,
+        r.weight_sparse, r.circuit, "exact" if mode == "exact" else "frozen", preset=ablation, prompts=fit,
         answers=None if all_tokens else answers,
     )  # fmt: skip
     runtime = None
@@ -66,15 +66,16 @@ def export_run(
         partial.write_text(source, encoding="utf-8")
         os.replace(partial, out)
     with torch.no_grad():
-        ours, theirs = made.gap(held), circuit_gap(r.model, r.circuit, held, ablation).cpu()
+        ours, theirs = made.gap(held), circuit_gap(r.weight_sparse, r.circuit, held, ablation).cpu()
     error = (ours - theirs).abs()
 
     def mean(score: Callable[[Tensor], Tensor], z: Tensor) -> float:
         return float(score(z).mean())
 
     return ExportReport(
-        out=str(out), to=to, mode=mode, model=r.model.name, task=r.task.name, nodes=r.circuit.n_nodes,
-        edges=r.circuit.n_edges, numbers=made.n_numbers(), model_numbers=_numbers(r.model.model), ablation=ablation,
+        out=str(out), to=to, mode=mode, model=r.weight_sparse.name, task=r.task.name, nodes=r.circuit.n_nodes,
+        edges=r.circuit.n_edges, numbers=made.n_numbers(), ablation=ablation,
+        model_numbers=_numbers(r.weight_sparse.model),
         n_pairs=held.n_pairs, error_mean=float(error.mean()), error_max=float(error.max()),
         accuracy=mean(paired_accuracy, ours), ablated_accuracy=mean(paired_accuracy, theirs),
         loss=mean(task_loss_nats, ours), ablated_loss=mean(task_loss_nats, theirs), runtime_error=runtime,

@@ -69,7 +69,8 @@ def differences(
 def _cut(compare: _Comparison, run: Run) -> None:
     """The circuit is the cut through the scores (node granularity), and its edges are the model's."""
     circuit, result, graph = run.circuit, run.about.result, run.model.graph("channel")
-    again = Circuit.from_nodes(graph, run.model.edge_weights(graph), circuit.nodes, record=circuit.record)
+    inside = graph.within(circuit.nodes)
+    again = Circuit.from_nodes(inside, run.model.edge_weights(inside), circuit.nodes, record=circuit.record)
     ours, theirs = _edges(circuit), _edges(again)
     compare.same("nodes", result.nodes, circuit.n_nodes)
     compare.same("edges that are not weights of the model", 0, len(ours.keys() - theirs.keys()))
@@ -105,7 +106,7 @@ def _losses(compare: _Comparison, run: Run) -> None:
     for n_nodes, n_edges, loss in result.curve:
         nodes = ranked.nodes(ranked.units(n_nodes))
         now, _ = loss_at(model, graph, nodes, train, circuit.calibration is not None)
-        compare.same(f"cut at {n_nodes} nodes: edges", n_edges, len(graph.between(nodes)))
+        compare.same(f"cut at {n_nodes} nodes: edges", n_edges, graph.count(nodes))
         compare.same(f"cut at {n_nodes} nodes: task loss", loss, now)
 
 

@@ -70,6 +70,19 @@ class EdgeReport(Report):
     seconds: float
 
 
+class NodeReport(Report):
+    """A number per node, or per pair of writers (`query & key`), largest size first. sign: what its sign says."""
+
+    run: str
+    model: str
+    task: str
+    method: str
+    sign: str
+    scores: tuple[tuple[str, float], ...]
+    record: dict[str, JsonValue]
+    seconds: float
+
+
 class VerifyReport(Report):
     """A trial: every check's Evidence. notes: what reading another tool's file changed, or could not tell."""
 

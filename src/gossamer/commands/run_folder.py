@@ -13,23 +13,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
 from gossamer.circuit import Circuit
+from gossamer.commands.solved import at_channels
 from gossamer.discover import Pruned
-from gossamer.errors import BadInput, CorruptFile, one_line, require_new
-from gossamer.models import LoadedModel, checked_device, from_pretrained
+from gossamer.errors import BadInput, CorruptFile, Unsupported, one_line, require_new
+from gossamer.models import LoadedModel, checked_device
 from gossamer.models.files import put_in_place
 from gossamer.record import Record
 from gossamer.scores import Scores
 from gossamer.task import Task
 from gossamer.tasks import is_pairs_file, load_task
 
-RECORD, SCORES, CIRCUIT, EVIDENCE, BUNDLE, PAGE, BINARISED = (
+if TYPE_CHECKING:
+    from gossamer.models.huggingface import Channels
+
+RECORD, SCORES, CIRCUIT, EVIDENCE, BUNDLE, PAGE, BINARISED, REPORT = (
     "record.json", "scores.safetensors", "circuit.safetensors", "evidence.json", "bundle.json", "page.html",
-    "binarised.json",
+    "binarised.json", "report.json",
 )  # fmt: skip
 
 
@@ -72,8 +76,18 @@ class Run:
     about: RunRecord
     scores: Scores
     circuit: Circuit
-    model: LoadedModel
+    model: LoadedModel | Channels
     task: Task
+
+    @property
+    def weight_sparse(self) -> LoadedModel:
+        """Its model; Unsupported for a Hugging Face decoder."""
+        if not isinstance(self.model, LoadedModel):
+            raise Unsupported(
+                f"this for a run on {self.model.name}, a Hugging Face decoder", "it is built for weight-sparse models",
+                "verify or replay, or show of a circuit of edges (discover eap, acdc, ...)",
+            )  # fmt: skip
+        return self.model
 
 
 def next_free(folder: Path) -> Path:
@@ -168,8 +182,10 @@ def read_run(folder: Path, model: str | None = None, device: str = "cpu") -> Run
     about = read_record(folder)
     scores, circuit = Scores.load(folder / SCORES), Circuit.load(folder / CIRCUIT)
     source = model or about.model_source
+    own = folder / about.task_source
+    asked = load_task(str(own) if is_pairs_file(about.task_source) else about.task_source, about.task_seed)
     try:
-        loaded = from_pretrained(source, device)
+        loaded = at_channels(source, device, asked)
     except BadInput as error:
         raise BadInput(
             f"{error} The run was made with {about.model_source}; give its place now with --model."

@@ -25,30 +25,41 @@ from gossamer.task import Example, Task, check_pair, unequal
 from gossamer.tasks import load_task, read_pairs
 
 if TYPE_CHECKING:
-    from gossamer.models.huggingface import Decoder
+    from gossamer.models.huggingface import Channels, Decoder
 
 ROWS = 32  # pairs of a decoder in a pass
 SOLVED = 0.9  # calibrated paired accuracy from which a model counts as doing a task
 CALIBRATION_PAIRS = 512
 
 
+def at_channels(name_or_folder: str | Path, device: str, task: Task) -> LoadedModel | Channels:
+    """A model whose channels can be pruned: a weight-sparse one, or a Hugging Face decoder with the means of a task's
+    training prompts."""
+    found = any_model(name_or_folder, device)
+    if isinstance(found, LoadedModel):
+        return found
+    from gossamer.models.huggingface import channels_of
+
+    return channels_of(found, task)
+
+
 @torch.no_grad()
-def gap_of(model: LoadedModel | Decoder, examples: Sequence[Example]) -> Tensor:
+def gap_of(model: LoadedModel | Channels | Decoder, examples: Sequence[Example]) -> Tensor:
     """Logit gap of every row, right answer minus wrong one, [2 pairs]."""
     batch = model.encode(examples)
-    if isinstance(model, LoadedModel):
+    if not hasattr(model, "writes"):
         return model.run(batch).gap
     parts = (batch.pairs(start, start + ROWS) for start in range(0, batch.n_pairs, ROWS))
     return torch.cat([logit_difference(model.writes(part)[1], part) for part in parts]).float()
 
 
-def scores_of(model: LoadedModel | Decoder, examples: tuple[Example, ...]) -> tuple[float, float, float]:
+def scores_of(model: LoadedModel | Channels | Decoder, examples: tuple[Example, ...]) -> tuple[float, float, float]:
     """(paired accuracy, ordered accuracy, task loss) of the whole model."""
     z = gap_of(model, examples)
     return float(paired_accuracy(z).mean()), float(ordered_accuracy(z).mean()), float(task_loss_nats(z).mean())
 
 
-def fitted(model: LoadedModel | Decoder, task: Task, say: Callable[[str], None]) -> Task:
+def fitted(model: LoadedModel | Channels | Decoder, task: Task, say: Callable[[str], None]) -> Task:
     """The pairs of a task that the model can be asked; how many are left out is said."""
     found = model.fitting(task)
     if found.left_out:

@@ -37,13 +37,17 @@ if TYPE_CHECKING:
 
 
 class ACDCConfig(BaseModel):
-    """threshold: in units of the metric, nats for `kl`, logits for `logit-difference`; pairs: of the training split."""
+    """threshold: in units of the metric, nats for `kl`, logits for `logit-difference`; pairs: of the training split.
+
+    order: in which a reader's writers are tried, the last first or the first first.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     threshold: float = Field(default=0.01, gt=0)
     metric: Literal["kl", "logit-difference"] = "kl"
     pairs: int = Field(default=32, gt=0)
+    order: Literal["reverse", "forward"] = "reverse"
 
 
 def acdc_config(**changes: Any) -> ACDCConfig:
@@ -66,8 +70,12 @@ def acdc(
     reference, _ = model.writes(other)
     runs = model.ablations(clean, reference)
     score = metric_of(config, clean, runs.clean)
-    graph = model.graph("head")
+    graph = model.graph()
     edges = np.arange(graph.n_edges)[::-1]  # a graph lists them reader by reader in the order of the forward pass
+    if config.order == "forward":
+        ends = np.stack([graph.dst, graph.matrix])
+        reader = np.diff(ends, prepend=ends[:, :1]).any(axis=0).cumsum()
+        edges = np.argsort(reader[-1] - reader, kind="stable")
     search = _Search(runs, score, config.threshold)
     start = 0
     while start < len(edges):

@@ -86,7 +86,7 @@ def consensus(
     edges than the graph has, before anything is run.
     """
     config = config or ConsensusConfig()
-    graph = model.graph("head")
+    graph = model.graph()
     run = _Run(model, model.fitting(task), config, graph, progress)
 
     def cut(found: EdgeScores | Circuit) -> Circuit:

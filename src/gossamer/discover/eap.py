@@ -82,7 +82,7 @@ def scored(
     Pairs that the model cannot be asked are left out, as the record says.
     """
     task = model.fitting(task)
-    graph, pairs = model.graph("head"), model.encode(task.train[: config.pairs])
+    graph, pairs = model.graph(), model.encode(task.train[: config.pairs])
     total = np.zeros(graph.n_edges)
     for start in range(0, pairs.n_pairs, config.pairs_at_once):
         clean, other = sides(pairs.pairs(start, min(start + config.pairs_at_once, pairs.n_pairs)))

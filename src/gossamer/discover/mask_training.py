@@ -27,6 +27,8 @@ def owners(graph: Graph, tied: bool) -> np.ndarray:
         for name, width in graph.layout.locations:
             if name.endswith(".attn.k"):
                 start, query = graph.layout.starts[name], graph.layout.starts[name[:-1] + "q"]
+                if (queries := graph.layout.width(name[:-1] + "q")) != width:
+                    raise BadInput(f"Expected as many key as query channels to tie, got {width} and {queries}; untie.")
                 owner[start : start + width] = np.arange(query, query + width)
     return owner
 

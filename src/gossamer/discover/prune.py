@@ -9,8 +9,8 @@ When it lies: a mask learned against full complement ablation can solve a task i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -123,12 +123,14 @@ def prune(
 
 
 class Searched(NamedTuple):
-    """Trained masks tau [trials, n_nodes], the cut of each at the target, and what was tried for it."""
+    """Trained masks tau [trials, n_nodes], the sizes of each that were tried and its cut at the target."""
 
     tau: Tensor
+    sizes: list[Sizes]
     cuts: list[Cut]
-    seen: list[Seen]
     trials: tuple[Trial, ...]
+    train: Encoded
+    heldout: Encoded
 
 
 def search(
@@ -136,14 +138,13 @@ def search(
 ) -> Searched:
     """One mask per node penalty, trained in one pass and cut on the training split."""
     graph = model.graph("channel")
-    train = model.encode(task.train)
-    model.encode(task.heldout)  # what this model cannot read is told before the search
+    train, heldout = model.encode(task.train), model.encode(task.heldout)
     tau = train_masks(model, graph, train, (config,), progress)
     owner, sample = owners(graph, config.tied), train.pairs(0, EVALUATION_PAIRS)
-    seen: list[Seen] = [{} for _ in tau]
-    cuts = [cut_at(model, graph, mask_ranking(owner, t), sample, config, s) for t, s in zip(tau, seen, strict=True)]
+    sizes = [Sizes(model, graph, mask_ranking(owner, t), sample, config.calibrate) for t in tau]
+    cuts = [cut_at(s, config.target_loss) for s in sizes]
     trials = tuple(trial_of(k, c, t[owner]) for k, c, t in zip(config.k_coef, cuts, tau, strict=True))
-    return Searched(tau, cuts, seen, trials)
+    return Searched(tau, sizes, cuts, trials, train, heldout)
 
 
 def smallest(model: Subject, task: Task, config: PruneConfig, found: Searched) -> Pruned:
@@ -153,41 +154,41 @@ def smallest(model: Subject, task: Task, config: PruneConfig, found: Searched) -
         range(len(trials)), key=lambda i: (not trials[i].reached, trials[i].edges, trials[i].nodes)
         if trials[i].reached else (True, trials[i].loss_nats, trials[i].nodes),
     )  # fmt: skip
-    graph, tau = model.graph("channel"), found.tau[best]
-    sample, heldout = model.encode(task.train).pairs(0, EVALUATION_PAIRS), model.encode(task.heldout)
-    ranked = mask_ranking(owners(graph, config.tied), tau)
-    cut = cut_at(model, graph, ranked, sample, config, found.seen[best], AROUND)
-    return pruned(model, task, config, tau, cut, sample, heldout, trials, config.k_coef[best])
+    sizes, cut = found.sizes[best], found.cuts[best]
+    for factor in AROUND if cut.reached else ():
+        sizes.loss(max(1, min(int(cut.units * factor), sizes.most)))
+    return pruned(model, task, config, found.tau[best], cut, sizes, found.heldout, trials, config.k_coef[best])
 
 
 def trial_of(k_coef: float, cut: Cut, tau: Tensor) -> Trial:
     """What a mask parameter [n_nodes] trained with a node penalty came to."""
-    last = cut.points[-1]
-    return Trial(k_coef, cut.reached, last.nodes, last.edges, last.loss_nats, int((tau > 0).sum()))
+    return Trial(k_coef, cut.reached, *cut.point, int((tau > 0).sum()))
 
 
 def pruned(
-    model: Subject, task: Task, config: PruneConfig, tau: Tensor, cut: Cut, sample: Encoded, heldout: Encoded,
+    model: Subject, task: Task, config: PruneConfig, tau: Tensor, cut: Cut, sizes: Sizes, heldout: Encoded,
     trials: tuple[Trial, ...], k_coef: float,
 ) -> Pruned:  # fmt: skip
     """The circuit of a cut through one mask parameter tau [n_nodes], with its Record and its held-out numbers."""
     graph = model.graph("channel")
+    inside = graph.within(cut.nodes)
     model_hash, means_hash = model.hashes()
     record = Record.now(
         method="prune", config=config.model_dump(mode="json"), seed=config.seed, model=model.name,
         model_sha256=model_hash, means_sha256=means_hash, task=task.name, task_version=task.version,
-        details={"methodology": METHODOLOGY, "best_k_coef": k_coef, "reached": cut.reached},
+        details={
+            "methodology": METHODOLOGY, "best_k_coef": k_coef, "reached": cut.reached, "means_of": model.means_of,
+        },
     )  # fmt: skip
     circuit = Circuit.from_nodes(
-        graph, model.edge_weights(graph), cut.nodes, record=record, calibration=cut.calibration, tied=config.tied
+        inside, model.edge_weights(inside), cut.nodes, record=record, calibration=cut.calibration, tied=config.tied
     )
     values = tau.double().numpy()[owners(graph, config.tied)]
+    z = circuit_gap(model, circuit, heldout)
     return Pruned(
         scores=Scores(layout=graph.layout, values=values, record=record), circuit=circuit,
-        reached=cut.reached, loss_train=float(circuit_loss(model, circuit, sample).mean()),
-        loss_heldout=float(circuit_loss(model, circuit, heldout).mean()),
-        accuracy_heldout=float(paired_accuracy(circuit_gap(model, circuit, heldout)).mean()),
-        curve=tuple(sorted(set(cut.points))), trials=trials,
+        reached=cut.reached, loss_train=cut.point.loss_nats, loss_heldout=float(task_loss_nats(z).mean()),
+        accuracy_heldout=float(paired_accuracy(z).mean()), curve=sizes.curve(), trials=trials,
     )  # fmt: skip
 
 
@@ -254,64 +255,89 @@ def mask_ranking(owner: np.ndarray, tau: Tensor) -> MaskRanking:
     return MaskRanking(ranking(owner, values), int((values[np.unique(owner)] > 0).sum()))
 
 
-Seen = dict[int, tuple[float, Calibration | None]]
+@dataclass(frozen=True, eq=False)
+class Sizes:
+    """Cuts through one ranking by their number of units, each run once.
+
+    seen: loss in nats and calibration of (units, pairs), on the first so many pairs of the sample.
+    """
+
+    model: Subject
+    graph: Graph
+    mask: MaskRanking
+    sample: Encoded
+    calibrated: bool
+    seen: dict[tuple[int, int], tuple[float, Calibration | None]] = field(default_factory=dict)
+
+    @property
+    def most(self) -> int:
+        return len(self.mask.ranked.order)
+
+    def loss(self, units: int, pairs: int = EVALUATION_PAIRS) -> float:
+        """Task loss in nats of the first `units` units on the sample, or on its first `pairs` pairs."""
+        at = units, min(pairs, self.sample.n_pairs)
+        if at not in self.seen:
+            nodes, part = self.mask.ranked.nodes(units), self.sample.pairs(0, pairs)
+            self.seen[at] = loss_at(self.model, self.graph, nodes, part, self.calibrated)
+        return self.seen[at][0]
+
+    def whole(self) -> dict[int, tuple[float, Calibration | None]]:
+        """Loss and calibration of every size that was run on the whole sample."""
+        return {units: found for (units, pairs), found in self.seen.items() if pairs == self.sample.n_pairs}
+
+    def point(self, units: int) -> CurvePoint:
+        nodes = self.mask.ranked.nodes(units)
+        return CurvePoint(len(nodes), self.graph.count(nodes), self.loss(units))
+
+    def curve(self) -> tuple[CurvePoint, ...]:
+        return tuple(sorted(map(self.point, self.whole())))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cut:
-    """The nodes of a cut, whether it meets the target, its calibration, and the sizes that were tried."""
+    """A cut of so many units: its nodes, whether it meets the target, its calibration, its size and loss."""
 
+    units: int
     nodes: np.ndarray
     reached: bool
     calibration: Calibration | None
-    points: tuple[CurvePoint, ...]
+    point: CurvePoint
 
 
-def cut_at(
-    model: Subject, graph: Graph, mask: MaskRanking, sample: Encoded, config: PruneConfig, seen: Seen,
-    around: Sequence[float] = (),
-) -> Cut:  # fmt: skip
+def cut_at(sizes: Sizes, target: float) -> Cut:
     """Fewest units of the ranking whose loss meets the target, by bisection from the size of the mask itself.
 
     As the paper, it takes the loss to fall with size; where it does not, the cut is a size that meets the target next
-    to one that does not. When even all nodes miss the target, the best size seen. The cut is the last of `points`.
-    seen: losses by size, which cuts of the same ranking at other targets share. around: further sizes to try for the
-    curve, as multiples of the cut.
+    to one that does not. When even all nodes miss the target, the best size seen. Most sizes miss or meet the target
+    by far (twice, half of it), and a few pairs show it; the cut itself is always tried on the whole sample.
     """
-    ranked, few = mask.ranked, sample.pairs(0, FEW_PAIRS)
+    missed, surely = set[int](), target / 2
 
-    def measure(size: int) -> float:
-        if size not in seen:
-            seen[size] = loss_at(model, graph, ranked.nodes(size), sample, config.calibrate)
-        return seen[size][0]
+    def meets(units: int) -> bool:
+        if units not in sizes.whole():
+            rough = sizes.loss(units, FEW_PAIRS)
+            if rough > 2 * target:
+                missed.add(units)
+            if rough > 2 * target or rough < surely:
+                return rough < surely
+        return sizes.loss(units) <= target
 
-    def meets(size: int) -> bool:
-        """Most sizes that miss the target miss it by far, and a few pairs show it."""
-        if size not in seen and loss_at(model, graph, ranked.nodes(size), few, config.calibrate)[0] > far:
-            missed.append(size)
-            return False
-        return measure(size) <= config.target_loss
-
-    missed, far = list[int](), 2 * config.target_loss
-    low, high, most = 0, max(1, mask.kept), len(ranked.order)
-    while not meets(high) and high < most:  # grow until the target is met
-        low, high = high, min(most, 2 * high)
-    reached = meets(high)
-    while reached and high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if meets(middle) else (middle, high)
-    for factor in around if reached else ():
-        measure(max(1, min(int(high * factor), most)))  # the curve around the cut
+    low, high = 0, max(1, sizes.mask.kept)
+    while True:
+        while not meets(high) and high < sizes.most:  # grow until the target is met
+            low, high = high, min(sizes.most, 2 * high)
+        reached = meets(high)
+        while reached and high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if meets(middle) else (middle, high)
+        if not reached or sizes.loss(high) <= target:
+            break
+        surely = 0.0  # the few pairs misled: from here on without them
     if not reached:
-        for size in missed:
-            measure(size)
-    size = high if reached else min(seen, key=lambda s: (seen[s][0], s))
-    points = [_point(graph, ranked.nodes(s), seen[s][0]) for s in sorted(seen) if s != size]
-    nodes = ranked.nodes(size)
+        for units in missed:
+            sizes.loss(units)
+        high = min(whole := sizes.whole(), key=lambda units: (whole[units][0], units))
     return Cut(
-        nodes=nodes, reached=reached, calibration=seen[size][1], points=(*points, _point(graph, nodes, seen[size][0]))
+        units=high, nodes=sizes.mask.ranked.nodes(high), reached=reached, calibration=sizes.whole()[high][1],
+        point=sizes.point(high),
     )  # fmt: skip
-
-
-def _point(graph: Graph, nodes: np.ndarray, loss: float) -> CurvePoint:
-    return CurvePoint(len(nodes), len(graph.between(nodes)), loss)

@@ -93,14 +93,15 @@ def prune_edges(
     if not found.reached:
         return replace(found, circuit=whole)
     graph = model.graph("channel")
-    train, heldout = model.encode(task.train), model.encode(task.heldout)
+    train, heldout = searched.train, searched.heldout
     sample = train.pairs(0, EVALUATION_PAIRS)
     best: tuple[Circuit, float] = (whole, found.loss_train)
     trials: list[EdgeTrial] = []
     for cut in searched.cuts:
         if not cut.reached:
             continue
-        start = Circuit.from_nodes(graph, model.edge_weights(graph), cut.nodes, record=whole.record)
+        inside = graph.within(cut.nodes)
+        start = Circuit.from_nodes(inside, model.edge_weights(inside), cut.nodes, record=whole.record)
         for coef in config.edge_coef:
             tau_nodes, tau_edges = _train(model, start, train, coef, config, progress)
             circuit, loss = _cut(model, start, tau_nodes, tau_edges, sample, config)

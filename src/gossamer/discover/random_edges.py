@@ -38,7 +38,7 @@ def random_edges(
 ) -> EdgeScores:
     """Independent standard normal numbers, so that size and sign are random both. The model is not run."""
     config = config or RandomConfig()
-    graph = model.graph("head")
+    graph = model.graph()
     values = np.random.default_rng(config.seed).standard_normal(graph.n_edges)
     record = untouched(model, task, "random", "random, like the size", config, config.seed)
     return EdgeScores(graph=graph, values=values, record=record)

@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from gossamer.discover.mask_training import owners, train_masks
-from gossamer.discover.prune import EVALUATION_PAIRS, PruneConfig, Pruned, Seen, cut_at, mask_ranking, pruned, trial_of
+from gossamer.discover.prune import EVALUATION_PAIRS, PruneConfig, Pruned, Sizes, cut_at, mask_ranking, pruned, trial_of
 from gossamer.errors import BadInput, one_line
 from gossamer.subject import Subject
 from gossamer.task import Task
@@ -150,11 +150,10 @@ def sweep(
         tau = train_masks(model, graph, train, configs, _of_all(progress, config, len(done), len(asked)))
         best = {target: found[0].key for target in config.target_losses if (found := _best(done, target))}
         for trial, own, t in zip(asked, configs, tau, strict=True):
-            seen: Seen = {}
-            sizes = []
+            tried, sizes = Sizes(model, graph, mask_ranking(owner, t), sample, own.calibrate), []
             for target in sorted(config.target_losses, reverse=True):
                 at = own.model_copy(update={"target_loss": target})
-                cut = cut_at(model, graph, mask_ranking(owner, t), sample, at, seen)
+                cut = cut_at(tried, target)
                 made = trial_of(own.k_coef[0], cut, t[owner])
                 size = Size(
                     target_loss=target, reached=cut.reached, nodes=made.nodes, edges=made.edges,
@@ -162,7 +161,7 @@ def sweep(
                 )  # fmt: skip
                 if target not in best or size.key < best[target]:
                     best[target] = size.key
-                    keep(size, pruned(model, task, at, t, cut, sample, heldout, (made,), own.k_coef[0]))
+                    keep(size, pruned(model, task, at, t, cut, tried, heldout, (made,), own.k_coef[0]))
                 sizes.append(size)
             trial.set_user_attr("config", own.model_dump(mode="json"))
             trial.set_user_attr("sizes", [s.model_dump() for s in sizes])

@@ -108,6 +108,12 @@ def abs_topk(x: Tensor, k: int, groups: int = 1, inplace: bool = False) -> Tenso
     return x if k * groups >= x.shape[-1] else _AbsTopK.apply(x, k, groups, inplace)
 
 
+def linear_topk(x: Tensor, weight: Tensor, bias: Tensor | None, k: int, groups: int = 1) -> Tensor:
+    """AbsTopK(x @ weight.T + bias). The product is made of rows, [n, d_out]: overwriting a view costs three copies."""
+    y = abs_topk(F.linear(x.flatten(0, -2), weight, bias), k, groups, inplace=True)
+    return y.unflatten(0, x.shape[:-1])
+
+
 class _RmsTopK(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float, k: int) -> Tensor:

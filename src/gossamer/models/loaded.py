@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from gossamer.ablation import Ablation
+from gossamer.ablation import Ablation, MeansOf
 from gossamer.corpora.tokenizer import END_OF_TEXT
 from gossamer.errors import BadInput, Unsupported
 from gossamer.graph import Graph, Layout
@@ -84,6 +84,66 @@ def _call(model: SparseTransformer, changed: Mapping[str, Tensor], method: str, 
     return functional_call(_Method(model), {f"model.{k}": v for k, v in changed.items()}, (method, *args))
 
 
+Matrix = tuple[str, str, str, Tensor]
+"""(name, source location, destination location, weight [destination, source])"""
+
+
+def entries_of(graph: Graph, whole: Graph, matrices: Iterable[Matrix], name: str) -> np.ndarray:
+    """The matrix entry of every edge of `graph`, which is `whole` or has some of its edges."""
+    if graph.layout != whole.layout or graph.matrices != whole.matrices:
+        raise BadInput(f"Expected the graph of {name} or a part of it; take it from model.graph('channel').")
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    for number, (_, source, destination, weight) in enumerate(matrices):
+        mine = np.flatnonzero(graph.matrix == number)
+        ends = (graph.dst[mine] - graph.layout.starts[destination], graph.src[mine] - graph.layout.starts[source])
+        rows, columns = (torch.from_numpy(e).to(weight.device) for e in ends)
+        entries = weight.detach()[rows, columns]
+        parts.append((mine, entries.to(torch.promote_types(entries.dtype, torch.float32)).cpu().numpy()))
+    order = np.argsort(np.concatenate([mine for mine, _ in parts]), kind="stable")
+    return np.concatenate([entries for _, entries in parts])[order]
+
+
+def cut_edges_of(ablation: Ablation, graph: Graph, dtype: torch.dtype) -> EdgeMasks | None:
+    """What an ablation of granularity edge cuts in a model with this graph; None at granularity node."""
+    if ablation.edges is None:
+        return None
+    listed, layout = ablation.edges, graph.layout
+    if ablation.methodology.set == "complement":
+        inside = graph.within(np.flatnonzero(np.concatenate([ablation.keep[k] for k, _ in layout.locations])))
+        between = np.stack([inside.src, inside.dst, inside.matrix])
+        sizes = (layout.n_nodes, layout.n_nodes, len(graph.matrices))
+        kept = np.isin(*(np.ravel_multi_index(tuple(e.astype(np.int64)), sizes) for e in (between, listed)))
+        listed = between[:, ~kept]
+    return EdgeMasks(listed, torch.zeros(listed.shape[1], dtype=dtype))
+
+
+def check_run(
+    name: str, layout: Layout, ablation: Ablation | None, masks: Mapping[str, Tensor] | None, edges: EdgeMasks | None,
+    value: str, reads: Sequence[str],
+) -> None:  # fmt: skip
+    """BadInput for what `run` of a model at channel grain cannot do as asked."""
+    if ablation is not None and (masks or edges):
+        raise BadInput("Expected an ablation or masks, got both.")
+    if ablation is not None and ablation.methodology.component != "channel":
+        raise Unsupported(
+            f"an ablation of {ablation.methodology.component}s in {name} at channel grain",
+            "its circuits are made of channels", "gao-mean or zero-complement",
+        )  # fmt: skip
+    if value not in ("mean", "zero"):
+        raise BadInput(f"Expected value mean or zero, got {value!r}.")
+    for location in reads:
+        layout.width(location)
+    shapes = {k: tuple(m.shape) for k, m in (masks or {}).items()}
+    trials = {shape[0] for shape in shapes.values() if len(shape) == 2}
+    for location, shape in shapes.items():
+        width = layout.width(location)
+        if shape[-1] != width or len(shape) > 2 or len(trials) > 1:
+            raise BadInput(
+                f"Expected masks of one number of trials, [{width}] or [trials, {width}] at {location}, got "
+                f"{list(shape)} and trials {sorted(trials)}."
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
     """A model, its tokenizer, its reference means and its Record.
@@ -106,6 +166,11 @@ class LoadedModel:
     def hashes(self) -> tuple[str, str]:
         """(hash of configuration and weights, hash of the reference means)."""
         return self._hashes
+
+    @property
+    def means_of(self) -> MeansOf:
+        """What the reference means are over."""
+        return "pretraining"
 
     @property
     def device(self) -> torch.device:
@@ -145,7 +210,7 @@ class LoadedModel:
     def layout(self) -> Layout:
         return Layout(grain="channel", locations=self.model.config.locations())
 
-    def _matrices(self) -> list[tuple[str, str, str, Tensor]]:
+    def _matrices(self) -> list[Matrix]:
         """(name, source location, destination location, weight [destination, source]) of every counted matrix."""
         weights: list[Tensor] = []
         for block in self.model.blocks:
@@ -158,8 +223,8 @@ class LoadedModel:
         return sum(w.numel() for *_, w in self._matrices())
 
     @cached_property
-    def _channel_graph(self) -> tuple[Graph, np.ndarray]:
-        src, dst, matrix, values = [], [], [], []
+    def _channel_graph(self) -> Graph:
+        src, dst, matrix = [], [], []
         matrices = self._matrices()
         for number, (_, source, destination, weight) in enumerate(matrices):
             w = weight.detach().cpu().numpy()
@@ -167,38 +232,24 @@ class LoadedModel:
             src.append(self.layout.starts[source] + columns)
             dst.append(self.layout.starts[destination] + rows)
             matrix.append(np.full(len(rows), number))
-            values.append(w[rows, columns])
-        graph = Graph(
+        return Graph(
             layout=self.layout, src=np.concatenate(src), dst=np.concatenate(dst), matrix=np.concatenate(matrix),
             matrices=tuple(name for name, *_ in matrices),
         )  # fmt: skip
-        return graph, np.concatenate(values)
 
     def graph(self, grain: str = "channel") -> Graph:
         """Every non-zero weight between two node locations is an edge (paper 0, section 3)."""
         if grain != "channel":
             raise Unsupported(f"grain {grain!r}", "a weight-sparse model's circuits are made of channels", "channel")
-        return self._channel_graph[0]
+        return self._channel_graph
 
     def edge_weights(self, graph: Graph) -> np.ndarray:
-        """The non-zero matrix entries, in the order of the graph's edges."""
-        if graph is not self._channel_graph[0]:
-            raise BadInput(f"Expected the graph of {self.name} itself; take it from model.graph('channel').")
-        return self._channel_graph[1]
+        """The non-zero matrix entries, in the order of the edges of the graph or of a part of it."""
+        return entries_of(graph, self.graph(), self._matrices(), self.name)
 
     def cut_edges(self, ablation: Ablation) -> EdgeMasks | None:
         """What an ablation of granularity edge cuts; None at granularity node."""
-        if ablation.edges is None:
-            return None
-        listed = ablation.edges
-        if ablation.methodology.set == "complement":
-            graph = self.graph()
-            inside = graph.between(np.flatnonzero(np.concatenate([ablation.keep[k] for k, _ in self.layout.locations])))
-            between = np.stack([graph.src[inside], graph.dst[inside], graph.matrix[inside]])
-            sizes = (self.layout.n_nodes, self.layout.n_nodes, len(graph.matrices))
-            kept = np.isin(*(np.ravel_multi_index(tuple(e.astype(np.int64)), sizes) for e in (between, listed)))
-            listed = between[:, ~kept]
-        return EdgeMasks(listed, torch.zeros(listed.shape[1], dtype=self.model.lm_head.weight.dtype))
+        return cut_edges_of(ablation, self.graph(), self.model.lm_head.weight.dtype)
 
     def _weights_under(self, edges: EdgeMasks, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Parameters of the matrices with masked edges: the masked share of a weight moves, times the source's
@@ -226,32 +277,6 @@ class LoadedModel:
             changed[f"{module}.bias"] = bias.index_add(0, rows, moved * means[source][columns])
         return changed
 
-    def _check_run(
-        self, ablation: Ablation | None, masks: Mapping[str, Tensor] | None, edges: EdgeMasks | None, value: str,
-        reads: Sequence[str],
-    ) -> None:  # fmt: skip
-        """BadInput for what `run` cannot do as asked."""
-        if ablation is not None and (masks or edges):
-            raise BadInput("Expected an ablation or masks, got both.")
-        if ablation is not None and ablation.methodology.component != "channel":
-            raise Unsupported(
-                f"an ablation of {ablation.methodology.component}s in {self.name}",
-                "a weight-sparse model's circuits are made of channels", "gao-mean or zero-complement",
-            )  # fmt: skip
-        if value not in ("mean", "zero"):
-            raise BadInput(f"Expected value mean or zero, got {value!r}.")
-        for location in reads:
-            self.layout.width(location)
-        shapes = {k: tuple(m.shape) for k, m in (masks or {}).items()}
-        trials = {shape[0] for shape in shapes.values() if len(shape) == 2}
-        for location, shape in shapes.items():
-            width = self.layout.width(location)
-            if shape[-1] != width or len(shape) > 2 or len(trials) > 1:
-                raise BadInput(
-                    f"Expected masks of one number of trials, [{width}] or [trials, {width}] at {location}, got "
-                    f"{list(shape)} and trials {sorted(trials)}."
-                )
-
     def run(
         self, batch: Encoded, *, ablation: Ablation | None = None, masks: Mapping[str, Tensor] | None = None,
         edges: EdgeMasks | None = None, value: str = "mean", reads: Sequence[str] = (), then: Edit | None = None,
@@ -264,7 +289,7 @@ class LoadedModel:
         masks with a trial axis [trials, channels] repeat the batch once per trial: gap is [trials * rows]. Reads keep
         all positions, which costs the final layer's full width; without them only the last position is computed.
         """
-        self._check_run(ablation, masks, edges, value, reads)
+        check_run(self.name, self.layout, ablation, masks, edges, value, reads)
         if not reads and not torch.is_grad_enabled() and batch.n_pairs > PAIRS_AT_ONCE:
             parts = [batch.pairs(i, i + PAIRS_AT_ONCE) for i in range(0, batch.n_pairs, PAIRS_AT_ONCE)]
             gaps = [self.run(b, ablation=ablation, masks=masks, edges=edges, value=value, then=then).gap for b in parts]

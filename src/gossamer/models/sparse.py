@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from gossamer.errors import Unsupported
-from gossamer.models.kernels import abs_topk, attention, gelu_topk, linear_cross_entropy, rms_topk
+from gossamer.models.kernels import abs_topk, attention, gelu_topk, linear_cross_entropy, linear_topk, rms_topk
 from gossamer.models.prefixes import Prefixes
 
 Edit = Callable[[str, Tensor], Tensor]
@@ -166,8 +166,8 @@ class Block(nn.Module):
         kept = c.kept("mlp_neuron")
         h = gelu_topk(h, kept) if c.activation == "gelu" else abs_topk(F.relu(h), kept)
         h = change(f"{self.index}.mlp.post_act", h)
-        d = F.linear(h, self.mlp.c_proj.weight, self.mlp.c_proj.bias)
-        return x + change(f"{self.index}.mlp.resid_delta", abs_topk(d, c.kept("mlp_out"), inplace=True))
+        d = linear_topk(h, self.mlp.c_proj.weight, self.mlp.c_proj.bias, c.kept("mlp_out"))
+        return x + change(f"{self.index}.mlp.resid_delta", d)
 
     def attention(
         self,
@@ -189,14 +189,14 @@ class Block(nn.Module):
             return t[torch.arange(t.shape[0], device=t.device), last, None]
 
         if together and last is None:
-            joint = F.linear(a, attn.c_attn.weight, attn.c_attn.bias)
-            q, k, v = abs_topk(joint, c.kept("attn_q"), groups=3, inplace=True).chunk(3, dim=-1)
+            joint = linear_topk(a, attn.c_attn.weight, attn.c_attn.bias, c.kept("attn_q"), groups=3)
+            q, k, v = joint.chunk(3, dim=-1)
         else:
             weights = attn.c_attn.weight.chunk(3)
             biases = attn.c_attn.bias.chunk(3) if c.bias else (None, None, None)
             reads = (a if last is None else at_last(a), a, a)
             q, k, v = (
-                abs_topk(F.linear(r, w, b), c.kept(place), inplace=True)  # type: ignore[arg-type]
+                linear_topk(r, w, b, c.kept(place))  # type: ignore[arg-type]
                 for r, w, b, place in zip(reads, weights, biases, ("attn_q", "attn_k", "attn_v"), strict=True)
             )
         if not plain:
@@ -214,8 +214,8 @@ class Block(nn.Module):
         y = y.transpose(1, 2).flatten(2)
         if prefixes is not None:
             y = prefixes.gather(y, trials) if last is None else y.unflatten(0, (trials, -1))[:, :, 0]
-        d = F.linear(y, attn.c_proj.weight, attn.c_proj.bias)
-        d = change(f"{i}.attn.resid_delta", abs_topk(d, c.kept("attn_out"), inplace=True))
+        d = linear_topk(y, attn.c_proj.weight, attn.c_proj.bias, c.kept("attn_out"))
+        d = change(f"{i}.attn.resid_delta", d)
         if last is not None:
             x = at_last(x)
             pos = None if pos is None else pos[:, last] if prefixes is not None else pos[0, last, None]

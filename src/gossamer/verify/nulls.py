@@ -34,14 +34,11 @@ def random_circuits(circuit: Circuit, graph: Graph, draws: int, seed: int) -> li
 
 
 def _random(circuit: Circuit, graph: Graph, rng: np.random.Generator) -> Circuit:
-    edges = np.empty(0, dtype=np.int64)
+    drawn = graph.within(np.empty(0, dtype=np.int64))
     if circuit.granularity == "edge":
-        wanted = np.bincount(circuit.matrix, minlength=len(graph.matrices))
-        edges = np.concatenate([
-            rng.choice(np.flatnonzero(graph.matrix == number), n, replace=False) for number, n in enumerate(wanted)
-        ])  # fmt: skip
+        drawn = graph.draw(np.bincount(circuit.matrix, minlength=len(graph.matrices)), rng)
     kept = np.zeros(graph.layout.n_nodes, dtype=bool)
-    kept[graph.src[edges]] = kept[graph.dst[edges]] = True
+    kept[drawn.src] = kept[drawn.dst] = True
     for name, inside in circuit.kept_by_location().items():
         here = graph.layout.split(kept)[name]
         if circuit.tied and name.endswith(".attn.k"):
@@ -51,8 +48,8 @@ def _random(circuit: Circuit, graph: Graph, rng: np.random.Generator) -> Circuit
         more = int(inside.sum()) - int(here.sum())
         here[rng.permutation(free)[: max(0, more)]] = True
     return replace(
-        circuit, nodes=np.flatnonzero(kept), src=graph.src[edges], dst=graph.dst[edges], matrix=graph.matrix[edges],
-        weight=np.zeros(len(edges), dtype=circuit.weight.dtype),
+        circuit, nodes=np.flatnonzero(kept), src=drawn.src, dst=drawn.dst, matrix=drawn.matrix,
+        weight=np.zeros(drawn.n_edges, dtype=circuit.weight.dtype),
     )  # fmt: skip
 
 

@@ -291,3 +291,9 @@ def test_a_weight_sparse_model_refuses_what_it_cannot_ablate(small: LoadedModel)
     small.run(batch, ablation=circuit.as_ablation("gao-mean"))
     with pytest.raises(Unsupported, match="an ablation of heads"):
         small.run(batch, ablation=circuit.as_ablation("acdc-resample"))
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_half_precision_finds_the_same_graph(name: str) -> None:
+    whole, half = (decoder_of(decoder(name).to(dtype), None, name) for dtype in (torch.float32, torch.bfloat16))
+    assert half.shape == whole.shape

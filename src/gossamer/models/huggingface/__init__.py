@@ -17,11 +17,15 @@ try:
 except ImportError as error:
     raise BadInput("Hugging Face folders need transformers: pip install 'gossamer-interp[hf]'.") from error
 
+from gossamer.models.huggingface.blocks import Blocks
+from gossamer.models.huggingface.channels import Channels, channels_of
 from gossamer.models.huggingface.decoder import Decoder, decoder_of, load_decoder
+from gossamer.models.huggingface.means import Means
 from gossamer.models.huggingface.sparse import GossamerConfig, GossamerForCausalLM, export_huggingface
 
 __all__ = [
-    "Decoder", "GossamerConfig", "GossamerForCausalLM", "decoder_of", "export_huggingface", "load_decoder",
+    "Blocks", "Channels", "Decoder", "GossamerConfig", "GossamerForCausalLM", "Means", "channels_of", "decoder_of",
+    "export_huggingface", "load_decoder",
 ]  # fmt: skip
 
 transformers.AutoConfig.register(GossamerConfig.model_type, GossamerConfig, exist_ok=True)

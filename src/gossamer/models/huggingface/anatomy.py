@@ -238,7 +238,7 @@ class _Finder:
         written, attn_post = self._written(out, norms)
         middle = before + written
         down, up = self._split(others, norms, before, middle)
-        parallel = self._reads_of(up, norms, before)
+        parallel = self._off(up, norms, before) < self._off(up, norms, middle)
         mlp_norm = self._norm_before(up, norms, before if parallel else middle)
         wrote, mlp_post = self._written(down, norms)
         self.residual = middle + wrote
@@ -269,6 +269,12 @@ class _Finder:
         return same(x, residual) or any(
             torch.equal(self.seen[n][1], x) and same(self.seen[n][0], residual) for n in norms
         )
+
+    def _off(self, readers: list[nn.Module], norms: list[nn.Module], residual: Tensor) -> float:
+        """How far what these maps read, normalised or as it is, lies from this residual."""
+        x = self.seen[readers[0]][0]
+        given = [x, *(self.seen[n][0] for n in norms if torch.equal(self.seen[n][1], x))]
+        return min(float((g - residual).abs().max()) for g in given if g.shape == residual.shape)
 
     def _norm_before(self, readers: list[nn.Module], norms: list[nn.Module], residual: Tensor) -> nn.Module | None:
         x = self.seen[readers[0]][0]

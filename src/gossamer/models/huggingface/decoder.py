@@ -124,7 +124,8 @@ class Decoder:
     def graph(self, grain: str = "head") -> Graph:
         """The graph at grain `head`: edges reader by reader, as `head_graph` lists them."""
         if grain != "head":
-            raise Unsupported(f"grain {grain!r} of a Hugging Face model", "only heads are built", "head")
+            other = "Blocks(decoder) at grain block, or channels_of(decoder) at grain channel"
+            raise Unsupported(f"grain {grain!r} of a Decoder", "it is the model at grain head", other)
         return self._head_graph
 
     def encode(self, examples: Sequence[Example]) -> Encoded:

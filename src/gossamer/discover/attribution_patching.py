@@ -1,0 +1,130 @@
+"""Attribution patching (AtP): activation_patching.py's change of the metric for every node at once, to first order.
+
+Nanda 2023; Kramar, Lieberum, Shah and Nanda 2024 (arXiv 2403.00745). A node's score is (what it hands on in the
+counterfactual run - in the clean run) . (gradient of the metric at it), from two forward passes and one backward. Two
+fixes of that paper, AtP*, against needed nodes that get no score:
+
+- `qk_fix`: for queries and keys the softmax is computed again with the counterfactual queries (or keys) in place of the
+  clean ones, and only what comes after the head's values is taken to first order. Where a head is sure, its softmax has
+  no gradient. Costs two forward passes.
+- `grad_drop`: the gradient is taken once per layer with nothing flowing back through what that layer writes, and the
+  score is the mean of the sizes. A node whose direct effect cancels with that through a later layer has no gradient.
+  Costs a backward pass per layer, and the sign. A layer's own nodes count the other layers' only.
+
+When it lies: to first order. A norm, an MLP or the values after the softmax may still saturate; a score may be many
+times too large as well; with `grad_drop` a score is the size of parts of an effect, and what truly cancels is not told
+from what does not. Try what it finds by activation_patching.py.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from gossamer.discover.activation_patching import with_parts
+from gossamer.discover.eap import EAPConfig, Progress, per_pair
+from gossamer.discover.edge_patching import SIGN, record_of
+from gossamer.errors import Unsupported, options
+from gossamer.registry import method
+from gossamer.scores import Scores
+from gossamer.task import Encoded, Task, sides
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gossamer.models.huggingface import Decoder
+    from gossamer.models.huggingface.reads import Activations
+
+
+class AttributionPatchingConfig(EAPConfig):
+    """qk_fix: exact softmax for queries and keys; grad_drop: mean size over gradients without one layer each."""
+
+    qk_fix: bool = True
+    grad_drop: bool = False
+
+
+def attribution_patching_config(**changes: Any) -> AttributionPatchingConfig:
+    """The defaults with fields changed; a value out of range is BadInput."""
+    return options(AttributionPatchingConfig, changes, "set of options")
+
+
+@method("attribution-patching")
+def attribution_patching(
+    model: Decoder, task: Task, config: AttributionPatchingConfig | None = None, *, progress: Progress | None = None
+) -> Scores:
+    """First-order scores of all nodes on the task's training pairs, in units of the metric per node ablated.
+
+    Nodes as in activation_patching.py with `attention_parts`: those of the graph, then queries, keys and values.
+    """
+    config = config or AttributionPatchingConfig()
+    graph = model.graph("head")
+    if config.grad_drop and model.shape.n_layers < 2:
+        raise Unsupported("grad_drop", "the model has one layer, and a node counts the others", "grad_drop=False")
+    layout = with_parts(graph)
+    task = model.fitting(task)
+    pairs = model.encode(task.train[: config.pairs])
+    total = np.zeros(layout.n_nodes)
+    for start in range(0, pairs.n_pairs, config.pairs_at_once):
+        done = min(start + config.pairs_at_once, pairs.n_pairs)
+        clean, other = sides(pairs.pairs(start, done))
+        found = node_estimates(model, clean, other, config)
+        total += np.array([float(found[name].cpu().double().sum()) for name in layout.starts])
+        if progress:
+            progress(done, pairs.n_pairs, float(np.abs(total).max() / done))
+    sign = SIGN.format(what="node")
+    if config.grad_drop:
+        sign = "size of the change of the metric when the node is ablated, mean over gradients without one layer each"
+    record = record_of("attribution-patching", config, model, task, pairs, sign=sign, methodology="acdc-resample")
+    return Scores(layout=layout, values=total / pairs.n_pairs, record=record, signed=True)
+
+
+def node_estimates(
+    model: Decoder, clean: Encoded, other: Encoded, config: AttributionPatchingConfig
+) -> dict[str, Tensor]:
+    """Per node and part of attention its score for each row, [rows]."""
+    from gossamer.models.huggingface.reads import activations, gradients, head_values_with
+
+    there = activations(model, other)
+    here, sets = gradients(
+        model, clean, lambda logits: per_pair(config, clean, logits).sum(), drop_each_layer=config.grad_drop
+    )
+    exact = {p: head_values_with(model, clean, here, p, there) for p in ("q", "k")} if config.qk_fix else {}
+    estimates = [_estimates(model, here, there, g, exact) for g in sets]
+    if not config.grad_drop:
+        return estimates[0]
+    inner = len(sets) - 1  # of a layer's own nodes one of the sets has no gradient at all
+    return {
+        name: torch.stack([e[name].abs() for e in estimates]).sum(0) / (inner if name[0] in "am" else len(sets))
+        for name in estimates[0]
+    }
+
+
+@torch.no_grad()
+def _estimates(
+    model: Decoder, here: Activations, there: Activations, gradient: Activations, exact: dict[str, list[Tensor]]
+) -> dict[str, Tensor]:
+    """Inner products of changes and gradients, by node."""
+    from gossamer.models.huggingface.reads import head_products
+
+    shape, kv = model.shape, "g" if model.shape.n_groups < model.shape.n_heads else "h"
+    found = {
+        "input": ((there.start - here.start) * gradient.start).sum((1, 2)),
+        "logits": ((there.logits - here.logits) * gradient.logits).sum(1),
+    }
+    for i, (own, new, g) in enumerate(zip(here.layers, there.layers, gradient.layers, strict=True)):
+        heads = head_products(model, i, there, g["attn"]) - head_products(model, i, here, g["attn"])
+        parts = {p: ((new[p] - own[p]) * g[p]).sum((1, 3)) for p in ("q", "k", "v")}  # [rows, heads or groups]
+        if exact:
+            moved = {p: ((exact[p][i] - own["z"]) * g["z"]).sum((1, 3)) for p in ("q", "k")}
+            parts |= {"q": moved["q"], "k": moved["k"].unflatten(1, (shape.n_groups, -1)).sum(2)}
+        found[f"m{i}"] = ((new["mlp"] - own["mlp"]) * g["mlp"]).sum((1, 2))
+        for h in range(shape.n_heads):
+            found[f"a{i}.h{h}"] = heads[:, h]
+            found[f"a{i}.h{h}<q>"] = parts["q"][:, h]
+        for n in range(shape.n_groups):
+            found |= {f"a{i}.{kv}{n}<{p}>": parts[p][:, n] for p in ("k", "v")}
+            if kv == "g":
+                found[f"a{i}.g{n}"] = parts["k"][:, n] + parts["v"][:, n]
+    return found

@@ -1,0 +1,119 @@
+"""Exact edge patching: every edge ablated alone, by a run of its own.
+
+What ACDC's first step and EAP's guess are about (Conmy et al. 2023, arXiv 2304.14997; Syed et al. 2023, arXiv
+2310.10348): the reader of one edge gets the writer's value of the counterfactual prompt, everything after it is
+computed again, and the score is what the metric changes by. Equal to one whole run per edge; a run starts at the layer
+of the edge and at the first token in which the prompts differ, and several run in one pass.
+
+When it lies: one edge at a time. Where either of two edges is enough, ablating one changes nothing and both look
+useless; where a later part makes up for an ablated one, the edge looks less needed than it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, Field
+
+from gossamer.discover.eap import EAPConfig, Progress, per_pair
+from gossamer.errors import BadInput, options
+from gossamer.record import Record
+from gossamer.registry import method
+from gossamer.scores import EdgeScores
+from gossamer.subject import ResidualSubject
+from gossamer.task import Encoded, Task, sides
+
+SIGN = "change of the metric when the {what} is ablated: negative where the metric needs it"
+
+
+class EdgePatchingConfig(EAPConfig):
+    """As for EAP, with fewer pairs: the cost is a run per edge and batch of pairs."""
+
+    pairs: int = Field(default=16, gt=0)
+
+
+def edge_patching_config(**changes: Any) -> EdgePatchingConfig:
+    """The defaults with fields changed; a value out of range is BadInput."""
+    return options(EdgePatchingConfig, changes, "set of options")
+
+
+@method("edge-patching")
+def edge_patching(
+    model: ResidualSubject, task: Task, config: EdgePatchingConfig | None = None, *, progress: Progress | None = None
+) -> EdgeScores:
+    """Exact scores of all edges on the task's training pairs, in units of the metric per edge ablated.
+
+    progress(runs done, all runs, largest size so far).
+    """
+    config = config or EdgePatchingConfig()
+    graph = model.graph()
+    task = model.fitting(task)
+    pairs = model.encode(task.train[: config.pairs])
+    found = ablated_alone(model, pairs, config, np.arange(graph.n_edges)[:, None], progress)
+    record = record_of(
+        "edge-patching", config, model, task, pairs, sign=SIGN.format(what="edge"), methodology="acdc-resample"
+    )
+    return EdgeScores(graph=graph, values=found.mean(1), record=record)
+
+
+@torch.no_grad()
+def ablated_alone(
+    model: ResidualSubject, pairs: Encoded, config: EAPConfig, sets: Sequence[np.ndarray] | np.ndarray,
+    progress: Progress | None = None,
+) -> np.ndarray:  # fmt: skip
+    """What the metric of each pair changes by when each of these sets of edges is ablated alone, [sets, pairs].
+
+    sets: indices of edges of the graph, none of them empty; an ablated edge carries the counterfactual prompt's value.
+    """
+    if len(sets) == 0:
+        return np.zeros((0, pairs.n_pairs))
+    sizes = np.array([len(s) for s in sets])
+    edges = np.concatenate(list(sets))
+    n = model.graph().n_edges
+    if sizes.min() < 1 or edges.min() < 0 or edges.max() >= n:
+        raise BadInput(f"Expected sets of edges with numbers of 0 to {n - 1}, got an empty set or another number.")
+    starts = np.cumsum(sizes) - sizes
+    found = np.zeros((len(sets), pairs.n_pairs))
+    batches = range(0, pairs.n_pairs, config.pairs_at_once)
+    done = 0
+    for begin in batches:
+        end = min(begin + config.pairs_at_once, pairs.n_pairs)
+        clean, other = sides(pairs.pairs(begin, end))
+        runs = model.ablations(clean, model.writes(other)[0])
+        before = per_pair(config, clean, runs.clean)
+        writer, reader, layer = runs.places(edges)
+        first = np.minimum.reduceat(layer, starts)
+        for trials in _chunks(first, runs.at_once):
+            alpha = torch.zeros(len(trials), *runs.table_shape, dtype=runs.clean.dtype, device=runs.clean.device)
+            for i, t in enumerate(trials.tolist()):
+                own = slice(starts[t], starts[t] + sizes[t])
+                alpha[i, writer[own], reader[own]] = 1
+            logits = runs.logits(alpha, int(first[trials[0]]))
+            change = torch.stack([per_pair(config, clean, trial) - before for trial in logits])
+            found[trials, begin:end] = change.cpu().double().numpy()
+            done += len(trials)
+            if progress:
+                progress(done, len(sets) * len(batches), float(np.abs(found).max()))
+    return found
+
+
+def _chunks(first: np.ndarray, size: int) -> list[np.ndarray]:
+    """Indices of trials that start in the same layer, at most `size` together."""
+    order = np.argsort(first, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(first[order])) + 1)
+    return [g[i : i + size] for g in groups for i in range(0, len(g), size)]
+
+
+def record_of(
+    name: str, config: BaseModel, model: ResidualSubject, task: Task, pairs: Encoded, *, sign: str, **details: Any
+) -> Record:
+    """How scores of a method were made; pairs that the model cannot be asked were left out, as it says."""
+    model_hash, means_hash = model.hashes()
+    return Record.now(
+        method=name, config=config.model_dump(mode="json"), seed=0, model=model.name, model_sha256=model_hash,
+        means_sha256=means_hash, task=task.name, task_version=task.version,
+        details={"pairs": pairs.n_pairs, "left_out": dict(task.left_out), "sign": sign, **details},
+    )  # fmt: skip
