@@ -16,6 +16,7 @@ from taught import pairs, saved
 from gossamer import commands
 from gossamer.circuit import Circuit
 from gossamer.commands.bundle_of_edges import _score_view, _texts
+from gossamer.discover.edge_patching import SIGN
 from gossamer.errors import Unsupported
 from gossamer.record import Record
 from gossamer.show import read_bundle
@@ -36,7 +37,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for e in pairs()[::6]
     ]
     (folder / "she-he.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    commands.eap_ig(saved(folder / "taught"), folder / "she-he.jsonl", out=folder / "run", steps=2, edges=40)
+    commands.discover_edges(
+        "eap-ig", saved(folder / "taught"), folder / "she-he.jsonl", out=folder / "run", steps=2, edges=40
+    )
     return folder / "run"
 
 
@@ -80,6 +83,7 @@ def test_what_a_score_means_is_what_its_method_says() -> None:
         return _score_view(Record(method=method, config={}, seed=0, details=details), 9).needed
 
     assert needed("eap", sign="change of the metric when the edge is ablated") == -1
+    assert needed("edge-patching", sign=SIGN.format(what="edge")) == -1
     assert needed("acdc") == 1
     assert needed("consensus") == needed("eap-ig-file") == needed("weight-magnitude", sign="none") == 0
 

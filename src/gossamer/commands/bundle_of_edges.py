@@ -83,14 +83,14 @@ def _circuit_view(run: EdgeRun, evidence: Sequence[Evidence]) -> view.CircuitVie
 
 def _score_view(record: Record, all_edges: int) -> view.EdgeScoreView:
     """What a score says, and which sign of it the answer needs: as the methods define it."""
-    means, needed = sign_of(record), 0
+    means, needed = sign_of(record).removeprefix("none: "), 0
     if record.method == "acdc":
         needed = 1
     elif record.method == "consensus":
         means = "share of resamples of the pairs whose circuit holds the edge"
     elif "sign" not in record.details:
         means = "as its file has it"
-    elif means == "change of the metric when the edge is ablated":
+    elif means.startswith("change of the metric when the edge is ablated"):
         needed = -1
     which: dict[int, Literal[-1, 0, 1]] = {-1: -1, 0: 0, 1: 1}
     return view.EdgeScoreView(means=means, needed=which[needed], all_edges=all_edges)
