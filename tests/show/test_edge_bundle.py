@@ -85,7 +85,7 @@ def test_what_a_score_means_is_what_its_method_says() -> None:
     assert needed("eap", sign="change of the metric when the edge is ablated") == -1
     assert needed("edge-patching", sign=SIGN.format(what="edge")) == -1
     assert needed("acdc") == 1
-    assert needed("consensus") == needed("eap-ig-file") == needed("weight-magnitude", sign="none") == 0
+    assert needed("consensus") == needed("eap-ig-file") == needed("edge-mask", sign="none") == 0
 
 
 def test_a_token_keeps_its_space_and_a_part_of_a_character_stands_alone() -> None:
