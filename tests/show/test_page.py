@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from example_bundle import example_bundle, synthetic_bundle
+from head_bundle import head_bundle
 from pydantic import ValidationError
 
 from gossamer.errors import CorruptFile
@@ -224,3 +225,110 @@ def test_a_check_says_in_one_sentence_what_fails_it(browser: Any, tmp_path: Path
     opened(browser, bundle, tmp_path)
     found = browser.execute_script("return [...document.querySelectorAll('.threshold')].map((e) => e.innerText)")
     assert found == [f"F{e.threshold[1:]}." for e in bundle.evidence]
+
+
+def click(browser: Any, site: str) -> str:
+    """The text of the node's card, after a click on the node."""
+    return str(
+        browser.execute_script(
+            "document.querySelector(`g.node[data-site='${arguments[0]}']`).dispatchEvent("
+            "new MouseEvent('click', {bubbles: true})); return document.querySelector('.panel').innerText",
+            site,
+        )
+    )
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 800])
+@pytest.mark.parametrize("groups", [2, None])
+def test_heads_and_mlps_are_drawn_in_layers(browser: Any, tmp_path: Path, groups: int | None, width: int) -> None:
+    bundle = head_bundle(groups=groups)
+    text = opened(browser, bundle, tmp_path, width)
+    assert f"{bundle.circuit.n_edges} edges of the" in text
+    assert "a faithfulness of 0.931" in text
+    assert "negative score: the answer needs the edge" in text
+    assert "Size for loss" not in text
+    sites = browser.execute_script("return [...document.querySelectorAll('g.node')].map((g) => g.dataset.site)")
+    assert sorted(sites) == sorted(node.site for node in bundle.circuit.nodes)
+    top = dict(
+        browser.execute_script(
+            "return [...document.querySelectorAll('g.node')].map((g) => "
+            "[g.dataset.site, g.querySelector('.pill').getBoundingClientRect().top])"
+        )
+    )
+    assert all(top[edge.src] < top[edge.dst] for edge in bundle.circuit.edges)
+    boxes = browser.execute_script(
+        "return [...document.querySelectorAll('g.node .pill')].map((g) => g.getBoundingClientRect().toJSON())"
+    )
+    apart = [
+        a["right"] <= b["left"] or b["right"] <= a["left"] or a["bottom"] <= b["top"] or b["bottom"] <= a["top"]
+        for i, a in enumerate(boxes)
+        for b in boxes[:i]
+    ]
+    assert all(apart)
+
+
+@pytest.mark.browser
+def test_a_heads_card_has_its_exact_scores_and_where_it_looks(browser: Any, tmp_path: Path) -> None:
+    bundle = head_bundle()
+    opened(browser, bundle, tmp_path)
+    c = bundle.circuit
+    head = next(n for n in c.nodes if n.kind == "head" and any(e.dst == n.site for e in c.edges))
+    text = click(browser, head.site)
+    assert text.split("\n\n")[:2] == [head.site, f"attention head {head.index}, layer {head.layer}"]
+    assert "attention from the last token" in text
+    tips = browser.execute_script(
+        "return [...document.querySelectorAll('.links [data-tip]')].map((e) => e.dataset.tip)"
+    )
+    for edge in c.edges:
+        if head.site in (edge.src, edge.dst):
+            assert f"{edge.matrix}: {edge.weight}" in tips
+    on = browser.execute_script("return document.querySelectorAll('path.edge.on').length")
+    assert on == sum(head.site in (e.src, e.dst) for e in c.edges)
+
+
+@pytest.mark.browser
+def test_edges_that_are_needed_are_solid_and_those_without_a_score_grey(browser: Any, tmp_path: Path) -> None:
+    def drawn(bundle: Bundle) -> dict[str, int]:
+        opened(browser, bundle, tmp_path)
+        return {
+            tone: browser.execute_script(f"return document.querySelectorAll('.edges .edge.{tone}').length")
+            for tone in ("up", "down", "flat")
+        }
+
+    bundle = head_bundle()
+    negative = sum((e.weight or 0) < 0 for e in bundle.circuit.edges)
+    n = bundle.circuit.n_edges
+    assert 0 < negative < n
+    assert drawn(bundle) == {"up": negative, "down": n - negative, "flat": 0}
+    assert bundle.circuit.edge_score is not None
+    other = bundle.circuit.edge_score.model_copy(update={"needed": 1})
+    turned = bundle.model_copy(update={"circuit": bundle.circuit.model_copy(update={"edge_score": other})})
+    assert drawn(turned) == {"up": n - negative, "down": negative, "flat": 0}
+    assert drawn(head_bundle(scored=False)) == {"up": 0, "down": 0, "flat": n}
+
+
+@pytest.mark.browser
+def test_thousands_of_edges_begin_with_the_strongest_and_stay_quick(browser: Any, tmp_path: Path) -> None:
+    bundle = head_bundle(12, 12, None, 5000)
+    text = opened(browser, bundle, tmp_path)
+    assert "strongest 200 of 5,000 edges" in text
+    shown = "return document.querySelectorAll('.edges path.edge:not(.hidden)').length"
+    assert browser.execute_script(shown) == 200
+    strongest = max(bundle.circuit.edges, key=lambda e: abs(e.weight or 0))
+    assert "|score| of its edges" in browser.execute_script(
+        "return document.querySelector(`g.node[data-site='${arguments[0]}']`).dataset.tip", strongest.src
+    )
+    peek = browser.execute_script(
+        "const nodes = [...document.querySelectorAll('g.node')].slice(0, 20); const start = performance.now();"
+        "for (const n of nodes) { n.dispatchEvent(new PointerEvent('pointerover', {bubbles: true}));"
+        "document.querySelector('.figure-svg').getBoundingClientRect(); }"
+        "return (performance.now() - start) / nodes.length"
+    )
+    assert peek < 200, f"{peek} ms"  # about 20 on one quiet core; the bound is for a busy one
+    browser.execute_script(
+        "const i = document.querySelector('.strength input'); i.value = 100;"
+        "i.dispatchEvent(new Event('input', {bubbles: true})); document.querySelector('.figure-svg')"
+        ".dispatchEvent(new PointerEvent('pointerleave'))"
+    )
+    assert browser.execute_script(shown) == 5000

@@ -22,11 +22,12 @@ export interface ModelView {
   readonly d_model: number;
   readonly n_head: number;
   readonly d_head: number;
-  readonly d_mlp: number;
+  readonly d_mlp: number | null;
   readonly vocab_size: number;
-  readonly nonzero_weights: number;
+  readonly nonzero_weights: number | null;
   readonly total_weights: number;
   readonly val_loss_nats: number | null;
+  readonly n_group: number | null;
 }
 
 export interface Calibration {
@@ -47,38 +48,28 @@ export interface NodeView {
   readonly index: number;
   readonly head: number | null;
   readonly ablation_effect_nats: number | null;
-  readonly mean: number;
-  readonly mean_on_answer: readonly [number, number];
+  readonly mean: number | null;
+  readonly mean_on_answer: readonly [number, number] | null;
   readonly direct_logit: number | null;
   readonly top_tokens_in: ReadonlyArray<readonly [string, number]>;
   readonly top_tokens_out: ReadonlyArray<readonly [string, number]>;
   readonly examples: ReadonlyArray<Excerpt>;
   readonly task_examples: ReadonlyArray<Excerpt>;
+  readonly kind: "channel" | "input" | "head" | "kv_group" | "mlp" | "logits";
+  readonly score_in: number | null;
+  readonly score_out: number | null;
 }
 
 export interface Edge {
   readonly src: string;
   readonly dst: string;
-  readonly weight: number;
+  readonly weight: number | null;
   readonly matrix: string;
 }
 
 export interface Carry {
   readonly src: string;
   readonly dst: string;
-}
-
-export interface CircuitView {
-  readonly reached: boolean;
-  readonly target_loss_nats: number;
-  readonly loss_train_nats: number;
-  readonly loss_heldout_nats: number;
-  readonly n_nodes: number;
-  readonly n_edges: number;
-  readonly calibration: Calibration | null;
-  readonly nodes: ReadonlyArray<NodeView>;
-  readonly edges: ReadonlyArray<Edge>;
-  readonly carries: ReadonlyArray<Carry>;
 }
 
 export interface Twin {
@@ -111,6 +102,27 @@ export interface EvidenceView {
   readonly note: string;
 }
 
+export interface EdgeScoreView {
+  readonly means: string;
+  readonly needed: -1 | 0 | 1;
+  readonly all_edges: number;
+}
+
+export interface CircuitView {
+  readonly reached: boolean;
+  readonly target_loss_nats: number | null;
+  readonly loss_train_nats: number | null;
+  readonly loss_heldout_nats: number | null;
+  readonly n_nodes: number;
+  readonly n_edges: number;
+  readonly calibration: Calibration | null;
+  readonly nodes: ReadonlyArray<NodeView>;
+  readonly edges: ReadonlyArray<Edge>;
+  readonly carries: ReadonlyArray<Carry>;
+  readonly faithfulness: EvidenceView | null;
+  readonly edge_score: EdgeScoreView | null;
+}
+
 export interface CurvePoint {
   readonly nodes: number;
   readonly edges: number;
@@ -128,4 +140,5 @@ export interface Bundle {
   readonly evidence: ReadonlyArray<EvidenceView>;
   readonly curve: ReadonlyArray<CurvePoint>;
   readonly record: { readonly [key: string]: JsonValue };
+  readonly grain: "channel" | "head";
 }

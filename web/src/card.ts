@@ -1,8 +1,8 @@
 // The panel beside the figure: a node's card, or, with nothing selected, where to begin.
 
 import type { Excerpt, NodeView } from "./bundle";
-import { count, h, num, s, signed, visible, visibleSpaces, type Child } from "./dom";
-import type { Index, Link } from "./index";
+import { count, h, num, plural, s, signed, visible, visibleSpaces, type Child } from "./dom";
+import { given, sizeOf, toneOf, type Index, type Link } from "./index";
 import { describe } from "./sites";
 import type { Store } from "./state";
 
@@ -18,60 +18,62 @@ function nodeButton(node: NodeView, open: (site: string) => void): HTMLButtonEle
   return button;
 }
 
-function linkRow(link: Link, largest: number, open: (site: string) => void): HTMLElement {
+function linkRow(link: Link, index: Index, open: (site: string) => void): HTMLElement {
   const { edge, other } = link;
-  if (!edge) return h("tr", {}, h("td", {}, nodeButton(other, open)), h("td", { class: "muted", colspan: 2 }, "carried"));
-  const share = (100 * Math.abs(edge.weight)) / largest;
-  return h("tr", {},
-    h("td", {}, nodeButton(other, open)),
-    h("td", { class: "figure-cell", "data-tip": `${edge.matrix}: ${edge.weight}` }, signed(edge.weight)),
-    h("td", { class: "bar-cell" }, h("span", { class: edge.weight >= 0 ? "bar up" : "bar down", style: `width:${share.toFixed(1)}%` })),
+  const parts = index.bundle.grain === "head";
+  const button = h("td", {}, nodeButton(other, open), parts && edge && "qkv".includes(edge.matrix) ? h("span", { class: "into" }, `for ${edge.matrix}`) : null);
+  if (!edge) return h("tr", {}, button, h("td", { class: "muted", colspan: 2 }, parts ? "keys, values" : "carried"));
+  const share = (100 * sizeOf(edge)) / index.largestWeight;
+  return h("tr", {}, button,
+    h("td", { class: "figure-cell", "data-tip": `${edge.matrix}: ${edge.weight ?? "no score"}` }, edge.weight === null ? "–" : signed(edge.weight)),
+    h("td", { class: "bar-cell" }, h("span", { class: `bar ${toneOf(index.bundle, edge.weight)}`, style: `width:${share.toFixed(1)}%` })),
   );
 }
 
-function links(title: string, list: Link[], largest: number, open: (site: string) => void, none: string): HTMLElement {
+function links(title: string, list: Link[], index: Index, open: (site: string) => void, none: string): HTMLElement {
   if (!list.length) return section(title, null, h("p", { class: "muted" }, none));
-  const body = h("tbody", {}, ...list.slice(0, LINKS_AT_FIRST).map((link) => linkRow(link, largest, open)));
+  const body = h("tbody", {}, ...list.slice(0, LINKS_AT_FIRST).map((link) => linkRow(link, index, open)));
   const table = h("table", { class: "links" }, h("caption", { class: "sr" }, title), body);
   const rest = list.slice(LINKS_AT_FIRST);
   if (!rest.length) return section(title, `${list.length}`, table);
   const more = h("button", { type: "button", class: "more" }, `${rest.length} more`);
   more.addEventListener("click", () => {
-    body.append(...rest.map((link) => linkRow(link, largest, open)));
+    body.append(...rest.map((link) => linkRow(link, index, open)));
     more.remove();
   });
   return section(title, `${list.length}`, table, more);
 }
 
 /** Tokens in running text, each tinted by its activation; the peak is outlined, negative ones are underlined. */
-function excerpt(one: Excerpt, largest: number): HTMLElement {
+function excerpt(one: Excerpt, largest: number, least: number): HTMLElement {
   const text = h("p", { class: "excerpt" });
   one.tokens.forEach((token, i) => {
     const act = one.activations[i] as number;
     const share = Math.min(1, Math.abs(act) / largest);
     const kind = act === 0 ? "" : act > 0 ? " pos" : " neg";
     const peak = i === one.position ? " peak" : "";
-    const tint = act === 0 ? null : `--share:${(12 + share * 58).toFixed(0)}%`;
+    const tint = act === 0 ? null : `--share:${(least + share * (70 - least)).toFixed(0)}%`;
     const read = act === 0 ? null : h("span", { class: "sr" }, ` (${num(act, 3)})`);
     text.append(h("span", { class: `tok${kind}${peak}`, style: tint, "data-tip": `${visibleSpaces(token)}   ${num(act, 6)}` }, visible(token), read));
   });
   return text;
 }
 
-function excerpts(list: ReadonlyArray<Excerpt>): HTMLElement[] {
+/** least: the tint, in percent, of the smallest activation that is not zero. */
+function excerpts(list: ReadonlyArray<Excerpt>, least = 12): HTMLElement[] {
   const largest = Math.max(1e-9, ...list.flatMap((one) => one.activations.map(Math.abs)));
   return list.map((one) =>
-    h("div", { class: "excerpt-row" }, h("span", { class: "peak-value" }, num(one.activations[one.position] as number, 3)), excerpt(one, largest)),
+    h("div", { class: "excerpt-row" }, h("span", { class: "peak-value" }, num(one.activations[one.position] as number, 3)), excerpt(one, largest, least)),
   );
 }
 
 /** The mean over text, and the means on the two sides of the pair, on one axis. */
 function sides(node: NodeView): HTMLElement {
-  const [clean, counter] = node.mean_on_answer;
+  const [clean, counter] = node.mean_on_answer ?? [null, null];
   const rows: [string, number, string][] = [
-    ["clean prompt", clean, "dot-full"],
-    ["counterfactual", counter, "dot-open"],
-    ["mean over text", node.mean, "dot-tick"],
+    ["clean prompt", given(clean), "dot-full"],
+    ["counterfactual", given(counter), "dot-open"],
+    ["mean over text", given(node.mean), "dot-tick"],
   ];
   const values = [...rows.map((r) => r[1]), 0];
   let [lo, hi] = [Math.min(...values), Math.max(...values)];
@@ -103,11 +105,34 @@ function fact(label: string, value: string, note: string): HTMLElement {
   return h("div", { class: "fact" }, h("div", { class: "fact-label" }, label), h("div", { class: "fact-value" }, value), h("div", { class: "fact-note" }, note));
 }
 
-function nodeCard(index: Index, node: NodeView, open: (site: string | null) => void): HTMLElement {
-  const effect = node.ablation_effect_nats;
-  const rank = index.ranked.indexOf(node) + 1;
+function cardHead(node: NodeView, open: (site: string | null) => void): HTMLElement {
   const close = h("button", { type: "button", class: "close", "aria-label": "Close the card (Escape)" }, "×");
   close.addEventListener("click", () => open(null));
+  return h("header", { class: "card-head" },
+    h("div", {}, h("h2", { class: "mono" }, node.site), h("p", { class: "muted" }, describe(node))), close);
+}
+
+/** A head, a group, an MLP or an end: its edges with their scores, and where a head looks. */
+function partCard(index: Index, node: NodeView, open: (site: string | null) => void): HTMLElement {
+  const edges = (list: Link[]): number => list.filter((link) => link.edge).length;
+  const [into, out] = [index.fedBy(node.site), index.feeds(node.site)];
+  const sum = (label: string, value: number | null, n: number): HTMLElement | null =>
+    value === null || n === 0 ? null : fact(label, num(value), `${plural(n, "edge")}, sum of |score|`);
+  const rank = index.ranked.indexOf(node) + 1;
+  return h("article", { class: "card", "data-card": node.site }, cardHead(node, open),
+    h("div", { class: "facts" }, sum("In", node.score_in, edges(into)), sum("Out", node.score_out, edges(out)),
+      rank ? fact("Rank", `${rank}`, `of ${index.ranked.length}, by |score|`) : null),
+    h("div", { class: "two" },
+      node.kind === "input" ? null : links("Fed by", into, index, open, "No kept edge."),
+      node.kind === "logits" ? null : links("Feeds", out, index, open, "No kept edge.")),
+    node.task_examples.length ? section("Looks at", "attention from the last token, highest", ...excerpts(node.task_examples, 0)) : null,
+  );
+}
+
+function nodeCard(index: Index, node: NodeView, open: (site: string | null) => void): HTMLElement {
+  if (node.kind !== "channel") return partCard(index, node, open);
+  const effect = node.ablation_effect_nats;
+  const rank = index.ranked.indexOf(node) + 1;
   const facts = h("div", { class: "facts" },
     effect === null
       ? fact("Ablation effect", "not measured", "")
@@ -116,13 +141,12 @@ function nodeCard(index: Index, node: NodeView, open: (site: string | null) => v
   );
   const isFinal = node.location === "final_resid";
   return h("article", { class: "card", "data-card": node.site },
-    h("header", { class: "card-head" },
-      h("div", {}, h("h2", { class: "mono" }, node.site), h("p", { class: "muted" }, describe(node))), close),
+    cardHead(node, open),
     facts,
     section("At the answer", "last position, mean over pairs", sides(node)),
     h("div", { class: "two" },
-      links("Fed by", index.fedBy(node.site), index.largestWeight, open, "No kept node: it reads the embedding, or only means."),
-      links("Feeds", index.feeds(node.site), index.largestWeight, open, isFinal ? "The logits." : "No kept node."),
+      links("Fed by", index.fedBy(node.site), index, open, "No kept node: it reads the embedding, or only means."),
+      links("Feeds", index.feeds(node.site), index, open, isFinal ? "The logits." : "No kept node."),
     ),
     node.examples.length ? section("Fires on", "strongest in text", ...excerpts(node.examples)) : null,
     node.task_examples.length ? section("On the task", null, ...excerpts(node.task_examples)) : null,
@@ -136,26 +160,32 @@ function overview(index: Index, open: (site: string) => void): HTMLElement {
   const { bundle } = index;
   const { model, circuit } = bundle;
   const top = index.ranked.slice(0, 10);
+  const parts = bundle.grain === "head";
   const rows = top.map((node) => {
-    const effect = node.ablation_effect_nats as number;
-    const share = Math.max(0, (100 * effect) / index.largestEffect);
-    return h("tr", {}, h("td", {}, nodeButton(node, open)), h("td", { class: "figure-cell", "data-tip": String(effect) }, signed(effect, 3)),
+    const matter = index.matter(node) as number;
+    const share = Math.max(0, (100 * matter) / index.largestMatter);
+    return h("tr", {}, h("td", {}, nodeButton(node, open)), h("td", { class: "figure-cell", "data-tip": String(matter) }, parts ? num(matter, 3) : signed(matter, 3)),
       h("td", { class: "bar-cell" }, h("span", { class: "bar ink", style: `width:${share.toFixed(1)}%` })));
   });
   const pairs = bundle.task.examples.map((pair) =>
     h("div", { class: "pair" },
       h("p", { class: "prompt" }, visible(pair.clean), h("mark", {}, visible(pair.answer))),
       h("p", { class: "prompt" }, visible(pair.counterfactual), h("mark", { class: "other" }, visible(pair.wrong_answer)))));
-  const size = `${model.n_layer} layers, width ${count(model.d_model)}, ${model.n_head} heads of ${model.d_head}, ` +
-    `${count(model.d_mlp)} neurons per layer, ${count(model.vocab_size)} tokens`;
-  const share = (100 * model.nonzero_weights) / Math.max(1, model.total_weights);
+  const shared = model.n_group === null ? "" : ` in ${model.n_group} groups`;
+  const neurons = model.d_mlp === null ? "" : `${count(model.d_mlp)} neurons per layer, `;
+  const size = `${plural(model.n_layer, "layer")}, width ${count(model.d_model)}, ${model.n_head} heads of ${model.d_head}${shared}, ` +
+    `${neurons}${count(model.vocab_size)} tokens`;
+  const total = count(model.total_weights);
+  const nonzero = model.nonzero_weights;
+  const weights = nonzero === null
+    ? `${total} parameters`
+    : `${count(nonzero)} of ${total} weights are not zero (${num((100 * nonzero) / Math.max(1, model.total_weights), 2)} %)`;
   return h("div", { class: "card overview" },
-    section("What matters most", "loss rise when ablated, nats",
-      top.length ? h("table", { class: "links" }, h("tbody", {}, ...rows)) : h("p", { class: "muted" }, "Not measured.")),
+    section("What matters most", parts ? "sum of |score| over its edges" : "loss rise when ablated, nats",
+      top.length ? h("table", { class: "links" }, h("tbody", {}, ...rows)) : h("p", { class: "muted" }, parts ? "The circuit came without scores." : "Not measured.")),
     section("The task", "each prompt and its right answer", ...pairs),
     section("The model", null,
-      h("p", { class: "prose" }, h("b", {}, model.name), `: ${size}. `,
-        `${count(model.nonzero_weights)} of ${count(model.total_weights)} weights are not zero (${num(share, 2)} %)`,
+      h("p", { class: "prose" }, h("b", {}, model.name), `: ${size}. `, weights,
         model.val_loss_nats === null ? "." : `; validation loss ${num(model.val_loss_nats)} nats per token.`),
       circuit.calibration
         ? h("p", { class: "prose muted" }, `The circuit's two candidate logits are scaled by ${num(circuit.calibration.scale)} and shifted by ${num(circuit.calibration.shift)}.`)

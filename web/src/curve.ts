@@ -2,6 +2,7 @@
 
 import type { Bundle } from "./bundle";
 import { count, h, num, s, ticks } from "./dom";
+import { given } from "./index";
 
 const W = 620;
 const H = 300;
@@ -10,12 +11,13 @@ const CHANCE = Math.LN2;
 
 export function sizeCurve(bundle: Bundle): HTMLElement {
   const { circuit } = bundle;
+  const [target, heldout] = [given(circuit.target_loss_nats), given(circuit.loss_heldout_nats)];
   const twin = bundle.twin && bundle.twin.n_edges > 0 ? bundle.twin : null; // a log axis has no zero
   const points = bundle.curve.filter((p) => p.edges > 0).sort((a, b) => a.edges - b.edges);
   const left = bundle.curve.length - points.length;
   if (!points.length) return h("p", { class: "muted" }, "The scores were cut at one size only.");
   const sizes = [...points.map((p) => p.edges), Math.max(1, circuit.n_edges), ...(twin ? [twin.n_edges] : [])];
-  const losses = [...points.map((p) => p.loss_nats), circuit.loss_heldout_nats, circuit.target_loss_nats, CHANCE, ...(twin ? [twin.loss_heldout_nats] : [])];
+  const losses = [...points.map((p) => p.loss_nats), heldout, target, CHANCE, ...(twin ? [twin.loss_heldout_nats] : [])];
   const [lo, hi] = [Math.log10(Math.min(...sizes)) - 0.08, Math.log10(Math.max(...sizes)) + 0.08];
   const top = Math.max(...losses) * 1.08;
   const x = (edges: number): number => M.left + ((Math.log10(edges) - lo) / Math.max(1e-9, hi - lo)) * (W - M.left - M.right);
@@ -42,7 +44,7 @@ export function sizeCurve(bundle: Bundle): HTMLElement {
     svg.append(s("path", { d: `M${M.left} ${y(loss)}H${W - M.right}`, class: "reference" }), s("text", { x: W - M.right + 8, y: y(loss) + 4, class: "axis-text start" }, label));
   };
   rule(CHANCE, "blind: ln 2");
-  rule(circuit.target_loss_nats, `target ${num(circuit.target_loss_nats, 3)}`);
+  rule(target, `target ${num(target, 3)}`);
   svg.append(s("path", { d: points.map((p, i) => `${i ? "L" : "M"}${x(p.edges).toFixed(1)} ${y(p.loss_nats).toFixed(1)}`).join(""), class: "curve-line" }));
   for (const p of points) {
     svg.append(s("circle", { cx: x(p.edges), cy: y(p.loss_nats), r: 3.5, class: "curve-dot", "data-tip": `${count(p.nodes)} nodes, ${count(p.edges)} edges\n${num(p.loss_nats)} nats` }));
@@ -58,9 +60,9 @@ export function sizeCurve(bundle: Bundle): HTMLElement {
     mark(s("rect", { x: cx - 6, y: cy - 6, width: 12, height: 12, class: "twin-mark", "data-tip": `${twin.name}\n${num(twin.loss_heldout_nats)} nats held out` }), twin.n_edges, twin.loss_heldout_nats, name);
   }
   if (circuit.n_edges > 0) {
-    const [cx, cy] = [x(circuit.n_edges), y(circuit.loss_heldout_nats)];
+    const [cx, cy] = [x(circuit.n_edges), y(heldout)];
     const name = circuit.reached ? "this circuit" : "best found, not reached";
-    mark(s("path", { d: `M${cx} ${cy - 8}l8 8l-8 8l-8 -8Z`, class: "own-mark", "data-tip": `${name}\n${num(circuit.loss_heldout_nats)} nats held out` }), circuit.n_edges, circuit.loss_heldout_nats, name);
+    mark(s("path", { d: `M${cx} ${cy - 8}l8 8l-8 8l-8 -8Z`, class: "own-mark", "data-tip": `${name}\n${num(heldout)} nats held out` }), circuit.n_edges, heldout, name);
   }
   const held = twin ? "Diamond and square:" : "Diamond:";
   const note = left ? ` Cuts without any edge are left out (${left}).` : "";

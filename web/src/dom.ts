@@ -89,3 +89,8 @@ export function uniqueId(name: string): string {
   serial += 1;
   return `gossamer-${name}-${serial}`;
 }
+
+/** The end of a text that is too long for its place. */
+export function shorten(text: string, most: number): string {
+  return text.length > most ? `…${text.slice(text.length - most + 1)}` : text;
+}

@@ -1,14 +1,16 @@
 // The circuit, drawn: SVG with pan, zoom, selection by pointer and by keyboard.
 
-import type { Edge } from "./bundle";
-import { h, num, plural, s, signed, uniqueId, visible } from "./dom";
-import type { Index } from "./index";
-import { layout, PILL, type Layout, type Spot } from "./layout";
+import type { Edge, NodeView } from "./bundle";
+import { h, num, plural, s, shorten, signed, uniqueId, visible } from "./dom";
+import { headLayout, PORT } from "./heads";
+import { sizeOf, toneOf, type Index, type Tone } from "./index";
+import { layout, PILL, plateWidth, type Layout, type Spot } from "./layout";
 import { describe } from "./sites";
 import type { Store } from "./state";
 
 const WITH_MARKERS = 700;
 const NUMBERS_UP_TO = 16;
+const TALLEST = 2000;
 
 export interface Figure {
   readonly element: HTMLElement;
@@ -22,18 +24,44 @@ interface Drawn {
   readonly edge: Edge;
   readonly rank: number;
   readonly path: SVGPathElement;
+  readonly line: Line;
   hit: SVGPathElement | null;
-  readonly from: Spot;
-  readonly to: Spot;
+}
+
+/** A cubic curve that leaves and arrives upright; `bow` sideways, for one that would run over what lies between. */
+interface Line {
+  readonly x1: number;
+  readonly y1: number;
+  readonly x2: number;
+  readonly y2: number;
+  readonly bend: number;
+  readonly bow: number;
+}
+
+function lineOf(x1: number, y1: number, x2: number, y2: number, bow = 0): Line {
+  return { x1, y1, x2, y2, bend: Math.max(14, Math.abs(y2 - y1) * 0.46), bow };
+}
+
+function pathOf({ x1, y1, x2, y2, bend, bow }: Line): string {
+  return `M${x1} ${y1}C${x1 + bow} ${y1 + bend} ${x2 + bow} ${y2 - bend} ${x2} ${y2}`;
 }
 
 function curve(x1: number, y1: number, x2: number, y2: number): string {
-  const bend = Math.max(14, Math.abs(y2 - y1) * 0.46);
-  return `M${x1} ${y1}C${x1} ${y1 + bend} ${x2} ${y2 - bend} ${x2} ${y2}`;
+  return pathOf(lineOf(x1, y1, x2, y2));
 }
 
-function thickness(weight: number, largest: number): number {
-  return 0.7 + 3.6 * Math.sqrt(Math.abs(weight) / largest);
+function thickness(weight: number | null, largest: number): number {
+  return 0.7 + 3.6 * Math.sqrt(Math.abs(weight ?? 0) / largest);
+}
+
+/** The curve of an edge, between the outlines of its ends and into the port of what it is read for. */
+function lineOfEdge(edge: Edge, from: Spot, to: Spot, plan: Layout): Line {
+  const port = to.ports.find((one) => one.matrix === edge.matrix);
+  const [x2, y1] = [to.x + (port?.dx ?? 0), from.y + from.height / 2];
+  const y2 = to.y - to.height / 2 - (port ? PORT.height : 0) - 1.5;
+  const upright = from.shape === "part" && Math.abs(x2 - from.x) < 24;
+  const over = upright && [...plan.spots.values()].some((one) => one.y > from.y && one.y < to.y && Math.abs(one.x - x2) < one.width / 2 + 3);
+  return lineOf(from.x, y1, x2, y2, over ? Math.min(76, 40 + 0.05 * (y2 - y1)) : 0);
 }
 
 /** An arrow for a positive weight, a bar for a negative one: the sign can be read without colour. */
@@ -46,6 +74,7 @@ function markers(prefix: string): SVGDefsElement {
   return s("defs", {},
     marker("up", "0 0 10 10", 8.5, s("path", { d: "M1 1.5L9 5L1 8.5Z", class: "tip-up" })),
     marker("down", "0 0 10 10", 6.5, s("path", { d: "M6.5 .4V9.6", class: "tip-down" })),
+    marker("flat", "0 0 10 10", 8.5, s("path", { d: "M1 1.5L9 5L1 8.5Z", class: "tip-flat" })),
   );
 }
 
@@ -70,30 +99,45 @@ function headBoxes(plan: Layout): SVGGElement {
   for (const box of plan.heads) {
     g.append(
       s("rect", { x: box.x, y: box.y, width: box.width, height: box.height, rx: 7, class: "head-box" }),
-      s("text", { x: box.x + 27, y: box.y + box.height / 2 + 3.5, class: "head-label" }, box.label),
     );
+    if (box.label) g.append(s("text", { x: box.x + 27, y: box.y + box.height / 2 + 3.5, class: "head-label" }, box.label));
   }
   return g;
 }
 
-function endPlate(x: number, y: number, label: string, text: string): SVGGElement {
-  const width = Math.max(120, text.length * 6.9 + 26);
+function endTitle(y: number, label: string): SVGTextElement {
+  return s("text", { x: 4, y: y + 4.5, class: "block-title" }, label);
+}
+
+function endPlate(x: number, y: number, text: string): SVGGElement {
+  const width = plateWidth(text);
   return s("g", { class: "plate" },
     s("rect", { x: x - width / 2, y: y - 15, width, height: 30, rx: 15 }),
     s("text", { x, y: y + 4.5, class: "plate-text" }, text),
-    s("text", { x: 4, y: y + 4.5, class: "block-title" }, label),
   );
 }
 
-function shorten(text: string, most: number): string {
-  return text.length > most ? `…${text.slice(text.length - most + 1)}` : text;
+/** What a node looks like. The back stays opaque when the face is dimmed, so that no line shows through. */
+function face({ node, place, width, height, shape, text, ports }: Spot, ink: number, fed: (matrix: string) => boolean): SVGElement[] {
+  const rx = { channel: 3, unit: 10, part: 5, end: 15 }[shape];
+  const box = { x: -width / 2, y: -height / 2, width, height, rx };
+  const tabs = ports.map(({ matrix, dx }) =>
+    s("g", { class: fed(matrix) ? "port" : "port unfed", transform: `translate(${dx} ${-height / 2 - PORT.height})` },
+      s("path", { d: `M${1 - PORT.width / 2} ${PORT.height}V4Q${1 - PORT.width / 2} 1 ${4 - PORT.width / 2} 1H${PORT.width / 2 - 4}Q${PORT.width / 2 - 1} 1 ${PORT.width / 2 - 1} 4V${PORT.height}`, class: "tab" }),
+      s("text", { y: PORT.height - 2.5, class: "port-text" }, matrix)));
+  const words = text ?? (place.short ? ` ${node.index}` : String(node.index));
+  return [
+    s("rect", { ...box, class: "back" }),
+    s("g", { class: "face" }, ...tabs,
+      s("rect", { ...box, class: "pill", style: `--ink-share:${(ink * 82).toFixed(1)}%` }),
+      s("text", { y: 4, class: shape === "end" ? "plate-text" : "pill-text" }, place.short ? s("tspan", { class: "qkv" }, place.short) : null, words)),
+  ];
 }
 
 export function figure(index: Index, store: Store): Figure {
   const { bundle } = index;
-  const plan = layout(bundle);
+  const plan = bundle.grain === "head" ? headLayout(bundle) : layout(bundle);
   const prefix = uniqueId("mark");
-  const simple = index.edges.length > WITH_MARKERS;
   const spotOf = (site: string): Spot => plan.spots.get(site) as Spot;
 
   const carryLayer = s("g", { class: "carries" });
@@ -117,9 +161,10 @@ export function figure(index: Index, store: Store): Figure {
     const [a, b] = [Math.min(...full, plan.tokens.x), Math.max(...full, plan.tokens.x)];
     ends.append(s("path", { d: `M${a} ${plan.tokens.y + 30}H${b}M${plan.tokens.x} ${plan.tokens.y + 15}v15`, class: "root" }));
   }
-  ends.append(endPlate(plan.tokens.x, plan.tokens.y, "Tokens in", example ? shorten(visible(example.clean), 44) : "prompt"));
+  ends.append(endTitle(plan.tokens.y, "Tokens in"), endTitle(plan.answer.y, "Answer out"));
+  if (!plan.spots.has("input")) ends.append(endPlate(plan.tokens.x, plan.tokens.y, example ? shorten(visible(example.clean), 44) : "prompt"));
   const answerText = example ? `${visible(example.answer)}   rather than   ${visible(example.wrong_answer)}` : "answer";
-  ends.append(endPlate(plan.answer.x, plan.answer.y, "Answer out", answerText));
+  if (!plan.spots.has("logits")) ends.append(endPlate(plan.answer.x, plan.answer.y, answerText));
 
   for (const carry of index.carries) {
     const [a, b] = [spotOf(carry.src), spotOf(carry.dst)];
@@ -128,26 +173,26 @@ export function figure(index: Index, store: Store): Figure {
     carryLayer.append(s("path", { d, class: level ? "carry meets" : "carry", "data-src": carry.src, "data-dst": carry.dst }));
   }
 
+  const fades = bundle.grain === "head" && index.edges.some((edge) => edge.weight !== null); // weak ones recede
   const drawn: Drawn[] = index.edges.map((edge, rank) => {
-    const [from, to] = [spotOf(edge.src), spotOf(edge.dst)];
-    const positive = edge.weight >= 0;
-    const d = curve(from.x, from.y + PILL.height / 2, to.x, to.y - PILL.height / 2 - (simple ? 0 : 1.5));
+    const tone = toneOf(bundle, edge.weight);
+    const line = lineOfEdge(edge, spotOf(edge.src), spotOf(edge.dst), plan);
     const path = s("path", {
-      d,
-      class: positive ? "edge up" : "edge down",
+      d: pathOf(line),
+      class: `edge ${tone}`,
       "stroke-width": thickness(edge.weight, index.largestWeight).toFixed(2),
-      "marker-end": simple ? null : `url(#${prefix}-${positive ? "up" : "down"})`,
+      "marker-end": `url(#${prefix}-${tone})`,
+      style: fades ? `--fade:${(0.3 + 0.7 * Math.sqrt(sizeOf(edge) / index.largestWeight)).toFixed(2)}` : null,
     });
-    return { edge, rank, path, hit: null, from, to };
+    return { edge, rank, path, line, hit: null };
   });
   // The strongest are drawn last, so they lie on top.
   for (let i = drawn.length - 1; i >= 0; i--) edgeLayer.append((drawn[i] as Drawn).path);
-  if (!simple) {
-    for (const one of drawn) {
-      const tip = `${one.edge.src} → ${one.edge.dst}\n${one.edge.matrix}  weight ${signed(one.edge.weight, 6)}`;
-      one.hit = s("path", { d: one.path.getAttribute("d"), class: "hit", "data-tip": tip });
-      hitLayer.append(one.hit);
-    }
+  const measure = bundle.grain === "head" ? "score" : "weight";
+  for (const one of drawn.slice(0, WITH_MARKERS)) {
+    const value = one.edge.weight === null ? `no ${measure}` : `${measure} ${signed(one.edge.weight, 6)}`;
+    one.hit = s("path", { d: pathOf(one.line), class: "hit", "data-tip": `${one.edge.src} → ${one.edge.dst}\n${one.edge.matrix}  ${value}` });
+    hitLayer.append(one.hit);
   }
   // The final channels' direct effect on the answer.
   const direct = [...plan.spots.values()].filter((p) => p.node.direct_logit !== null);
@@ -168,12 +213,13 @@ export function figure(index: Index, store: Store): Figure {
   const groups = new Map<string, SVGGElement>();
   for (const site of plan.rows.flat()) {
     const spot = spotOf(site);
-    const { node, place, x, y } = spot;
-    const effect = node.ablation_effect_nats;
-    const ink = effect === null ? 0 : Math.sqrt(Math.max(0, effect) / index.largestEffect);
-    const words = `${describe(node)}\n${effect === null ? "ablation not measured" : `ablating it: ${signed(effect)} nats`}`;
+    const { node, x, y } = spot;
+    const matter = index.matter(node);
+    const ink = matter === null ? 0 : Math.sqrt(Math.max(0, matter) / index.largestMatter);
+    const words = [describe(node), ...aboutMatter(index, node)].join("\n");
+    const unmeasured = matter === null && node.kind === "channel";
     const g = s("g", {
-      class: `node ${place.residual ? "channel" : "unit"}${ink > 0.69 ? " strong" : ink > 0.55 ? " middle" : ""}${effect === null ? " unmeasured" : ""}`,
+      class: `node ${spot.shape}${ink > 0.69 ? " strong" : ink > 0.55 ? " middle" : ""}${unmeasured ? " unmeasured" : ""}`,
       transform: `translate(${x} ${y})`,
       tabindex: -1,
       role: "button",
@@ -182,15 +228,7 @@ export function figure(index: Index, store: Store): Figure {
       "data-site": site,
       "data-tip": words,
     });
-    const box = { x: -PILL.width / 2, y: -PILL.height / 2, width: PILL.width, height: PILL.height, rx: place.residual ? 3 : 10 };
-    // The back stays opaque when the face is dimmed, so that no line shows through.
-    g.append(
-      s("rect", { ...box, class: "back" }),
-      s("g", { class: "face" },
-        s("rect", { ...box, class: "pill", style: `--ink-share:${(ink * 82).toFixed(1)}%` }),
-        s("text", { y: 4, class: "pill-text" }, place.short ? s("tspan", { class: "qkv" }, place.short) : null,
-          place.short ? ` ${node.index}` : String(node.index))),
-    );
+    g.append(...face(spot, ink, (matrix) => index.fedBy(site).some((link) => link.edge?.matrix === matrix)));
     groups.set(site, g);
     nodeLayer.append(g);
   }
@@ -209,7 +247,7 @@ export function figure(index: Index, store: Store): Figure {
   const fit = (): void => {
     const width = svg.parentElement?.clientWidth || plan.width;
     const k = Math.min(1.25, width / plan.width);
-    const height = Math.min(plan.height * k, 1500);
+    const height = Math.min(plan.height * k, TALLEST);
     Object.assign(size, { width, height });
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.setAttribute("height", height.toFixed(1));
@@ -262,10 +300,13 @@ export function figure(index: Index, store: Store): Figure {
     const site = siteAt(event.target);
     store.set({ selected: site === store.get().selected ? null : site });
   });
-  svg.addEventListener("pointerover", (event) => store.set({ peeked: siteAt(event.target) }));
-  svg.addEventListener("pointerleave", () => store.set({ peeked: null }));
-  svg.addEventListener("focusin", (event) => store.set({ peeked: siteAt(event.target) }));
-  svg.addEventListener("focusout", () => store.set({ peeked: null }));
+  const peek = (peeked: string | null): void => {
+    if (peeked !== store.get().peeked) store.set({ peeked });
+  };
+  svg.addEventListener("pointerover", (event) => peek(siteAt(event.target)));
+  svg.addEventListener("pointerleave", () => peek(null));
+  svg.addEventListener("focusin", (event) => peek(siteAt(event.target)));
+  svg.addEventListener("focusout", () => peek(null));
 
   // Keyboard: one stop for Tab, arrows inside.
   let current = index.ranked[0]?.site ?? plan.rows[0]?.[0] ?? "";
@@ -315,8 +356,21 @@ export function figure(index: Index, store: Store): Figure {
     event.preventDefault();
   });
 
+  // The edges of each node, strongest first; nodes that only carry have none.
+  const edgesOf = new Map<string, Drawn[]>();
+  for (const one of drawn) {
+    for (const site of [one.edge.src, one.edge.dst]) {
+      const list = edgesOf.get(site);
+      if (list) list.push(one);
+      else edgesOf.set(site, [one]);
+    }
+  }
+  // Only what changes is touched: with thousands of edges the rest costs more than a frame.
+  let painted: { centre: string | null; strongest: number } = { centre: null, strongest: -1 };
+
   const paint = (): void => {
     const { selected, peeked, found, strongest } = store.get();
+    svg.classList.toggle("plain", Math.min(strongest, drawn.length) > WITH_MARKERS);
     const centre = peeked ?? selected;
     svg.classList.toggle("centred", centre !== null);
     const near = new Set<string>();
@@ -326,22 +380,26 @@ export function figure(index: Index, store: Store): Figure {
       g.classList.toggle("centre", site === centre);
       g.classList.toggle("near", near.has(site));
       g.classList.toggle("dim", centre === null && found !== null && !found.has(site));
+      g.classList.toggle("idle", (edgesOf.get(site)?.[0]?.rank ?? -1) >= strongest);
       g.classList.toggle("found", found !== null && found.has(site));
       g.setAttribute("aria-pressed", String(site === selected));
     }
     numberLayer.replaceChildren();
-    const on = drawn.filter(({ edge }) => edge.src === centre || edge.dst === centre);
-    for (const { edge, rank, path, hit } of drawn) {
+    const own = (site: string | null): Drawn[] => (site === null ? [] : (edgesOf.get(site) ?? []));
+    const on = own(centre);
+    const changed = strongest === painted.strongest ? [...own(painted.centre), ...on] : drawn;
+    for (const { edge, rank, path, hit } of changed) {
       const touches = edge.src === centre || edge.dst === centre;
       path.classList.toggle("on", touches);
       path.classList.toggle("hidden", !touches && rank >= strongest);
       hit?.classList.toggle("hidden", !touches && rank >= strongest);
     }
+    painted = { centre, strongest };
     for (const path of svg.querySelectorAll<SVGPathElement>(".carry, .root, .edges [data-site]")) {
       const ends = [path.getAttribute("data-src"), path.getAttribute("data-dst"), path.getAttribute("data-site")];
       path.classList.toggle("on", centre !== null && ends.includes(centre));
     }
-    if (on.length <= NUMBERS_UP_TO) for (const one of on) numberLayer.append(numberOn(one, centre as string));
+    if (on.length <= NUMBERS_UP_TO) for (const one of on) numberLayer.append(numberOn(one, centre as string, toneOf(bundle, one.edge.weight)));
   };
   store.listen(paint);
   paint();
@@ -351,16 +409,21 @@ export function figure(index: Index, store: Store): Figure {
   return { element, naturalWidth: plan.width, fit, focus };
 }
 
+/** Lines about how much a node matters; none where nothing is to be said. */
+function aboutMatter(index: Index, node: NodeView): string[] {
+  const matter = index.matter(node);
+  if (index.bundle.grain === "head") return matter === null ? [] : [`|score| of its edges: ${num(matter)}`];
+  return [matter === null ? "ablation not measured" : `ablating it: ${signed(matter)} nats`];
+}
+
 /** The weight, near the far end of its edge. */
-function numberOn({ edge, from, to }: Drawn, centre: string): SVGTextElement {
-  const share = edge.src === centre ? 0.74 : 0.26;
-  const [y1, y2] = [from.y + PILL.height / 2, to.y - PILL.height / 2];
-  const t = share;
-  const bend = Math.max(14, Math.abs(y2 - y1) * 0.46);
+function numberOn({ edge, line }: Drawn, centre: string, tone: Tone): SVGTextElement {
+  const t = edge.src === centre ? 0.74 : 0.26;
+  const { x1, y1, x2, y2, bend, bow } = line;
   const mix = (a: number, b: number, c: number, d: number): number =>
     (1 - t) ** 3 * a + 3 * (1 - t) ** 2 * t * b + 3 * (1 - t) * t * t * c + t ** 3 * d;
-  const [x, y] = [mix(from.x, from.x, to.x, to.x), mix(y1, y1 + bend, y2 - bend, y2)];
-  return s("text", { x, y: y + 3.5, class: edge.weight >= 0 ? "number up" : "number down" }, signed(edge.weight, 2));
+  const [x, y] = [mix(x1, x1 + bow, x2 + bow, x2), mix(y1, y1 + bend, y2 - bend, y2)];
+  return s("text", { x, y: y + 3.5, class: `number ${tone}` }, edge.weight === null ? "" : signed(edge.weight, 2));
 }
 
 function controls(zoom: (factor: number) => void, fit: () => void): HTMLElement {
@@ -390,12 +453,34 @@ export function legend(index: Index): HTMLElement {
     one.setAttribute("x", String(0.5 + i * 22));
     scale.append(one);
   });
+  const up = line("edge up", s("path", { d: "M26 2.5L33 6L26 9.5Z", class: "tip-up" }));
+  const down = line("edge down", s("path", { d: "M30 1V11", class: "tip-down" }));
+  if (index.bundle.grain === "head") {
+    const { edge_score: score, carries } = index.bundle.circuit;
+    const said = (positive: boolean): string => {
+      const sign = positive ? "positive score" : "negative score";
+      if (!score?.needed) return sign;
+      return `${sign}: ${(score.needed > 0) === positive ? "the answer needs the edge" : "the edge works against the answer"}`;
+    };
+    const scored = index.edges.some((edge) => edge.weight !== null);
+    const signs = [score?.needed !== -1, score?.needed === -1];
+    return h("div", { class: "legend" },
+      ...(scored
+        ? [h("p", { class: "legend-note" }, `Score: ${score?.means ?? ""}; the wider the line, the larger it is, up to ${num(index.largestWeight, 3)}.`),
+            item(up, said(signs[0] as boolean)),
+            index.edges.some((edge) => toneOf(index.bundle, edge.weight) === "down") ? item(down, said(signs[1] as boolean)) : null]
+        : [item(line("edge flat", s("path", { d: "M26 2.5L33 6L26 9.5Z", class: "tip-flat" })), "edge; the circuit came without scores")]),
+      h("span", { class: "legend-item" }, h("b", { class: "legend-ports" }, "q k v"), "read for queries, keys, values"),
+      carries.length ? item(line("carry meets", null), "keys and values (g) that the heads of a frame share, not an edge") : null,
+      scored ? item(scale, `stronger fill: more |score| on its edges (up to ${num(index.largestMatter, 3)})`) : null,
+    );
+  }
   return h("div", { class: "legend" },
-    item(line("edge up", s("path", { d: "M26 2.5L33 6L26 9.5Z", class: "tip-up" })), "positive weight"),
-    item(line("edge down", s("path", { d: "M30 1V11", class: "tip-down" })), "negative weight"),
+    item(up, "positive weight"),
+    item(down, "negative weight"),
     item(line("carry", null), "carried by the residual stream, not an edge"),
     item(shape(3), "residual channel"),
     item(shape(6), "neuron, or q, k, v of a head"),
-    item(scale, `stronger fill: ablating it costs more (up to ${num(index.largestEffect, 3)} nats)`),
+    item(scale, `stronger fill: ablating it costs more (up to ${num(index.largestMatter, 3)} nats)`),
   );
 }

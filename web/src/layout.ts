@@ -2,6 +2,7 @@
 // one column through all layers, so a carry is a straight vertical line; neurons and heads sit between the columns.
 
 import type { Bundle, NodeView } from "./bundle";
+import { sizeOf } from "./index";
 import { placeOf, type Place } from "./sites";
 
 export const PILL = { width: 38, height: 20 };
@@ -9,7 +10,7 @@ const PITCH = 50;
 const HEAD_LABEL = 46;
 const HEAD_PAD = 6;
 const PILL_GAP = 6;
-const LABELS = 132;
+export const LABELS = 132;
 const TOP = 50;
 
 export interface Spot {
@@ -17,6 +18,13 @@ export interface Spot {
   readonly place: Place;
   x: number;
   y: number;
+  readonly width: number;
+  readonly height: number;
+  readonly shape: "channel" | "unit" | "part" | "end";
+  /** What is written on it; null for a channel, whose index is. */
+  readonly text: string | null;
+  /** Where edges of a matrix enter, from the middle of the top; those of others enter there. */
+  readonly ports: ReadonlyArray<{ readonly matrix: string; readonly dx: number }>;
 }
 
 export interface HeadBox {
@@ -55,13 +63,17 @@ export interface Layout {
   readonly height: number;
 }
 
+/** Something with a width and the place it wants to be at, then is at. */
+export interface Box {
+  readonly width: number;
+  x: number;
+}
+
 /** Something that is placed freely in a row: one neuron, or one head with its channels. */
-interface Free {
+interface Free extends Box {
   readonly sites: string[];
   readonly row: number;
   readonly head: number | null;
-  readonly width: number;
-  x: number;
 }
 
 interface Tie {
@@ -233,15 +245,15 @@ function intoSlots(wants: number[], lo: number, hi: number): number[] {
 }
 
 /** Boxes side by side in order, each as near as it can be to its wish (pool-adjacent-violators on the gaps). */
-function sideBySide(frees: Free[], gap: number): void {
-  type Pool = { items: Free[]; offset: number[]; want: number };
+export function sideBySide<F extends Box>(frees: F[], gap: number): void {
+  type Pool = { items: F[]; offset: number[]; want: number };
   const pools: Pool[] = [];
   for (const free of frees) {
     pools.push({ items: [free], offset: [0], want: free.x });
     while (pools.length > 1) {
       const [a, b] = [pools[pools.length - 2] as Pool, pools[pools.length - 1] as Pool];
       const last = a.items.length - 1;
-      const step = (a.offset[last] as number) + ((a.items[last] as Free).width + (b.items[0] as Free).width) / 2 + gap;
+      const step = (a.offset[last] as number) + ((a.items[last] as F).width + (b.items[0] as F).width) / 2 + gap;
       if (a.want + step <= b.want) break;
       const n = a.items.length + b.items.length;
       const want = (a.want * a.items.length + (b.want - step) * b.items.length) / n;
@@ -255,16 +267,24 @@ function sideBySide(frees: Free[], gap: number): void {
   for (const pool of pools) pool.items.forEach((free, i) => (free.x = pool.want + (pool.offset[i] as number)));
 }
 
-function chunk<T>(items: T[], rows: number): T[][] {
+export function chunk<T>(items: T[], rows: number): T[][] {
   // Every rows-th item to a line, so that each line covers the whole width.
   return Array.from({ length: rows }, (_, r) => items.filter((_, i) => i % rows === r));
+}
+
+/** The plate of the tokens or of the answer is as wide as its text in the mono face. */
+export function plateWidth(text: string): number {
+  return Math.max(120, text.length * 7.3 + 28);
 }
 
 const BLOCKS: Record<string, string> = { attn: "attention", mlp: "MLP", final: "residual stream", other: "" };
 
 export function layout(bundle: Bundle): Layout {
   const { nodes, edges, carries } = bundle.circuit;
-  const spots = new Map<string, Spot>(nodes.map((node) => [node.site, { node, place: placeOf(node), x: 0, y: 0 }]));
+  const spots = new Map<string, Spot>(nodes.map((node) => {
+    const place = placeOf(node);
+    return [node.site, { node, place, x: 0, y: 0, ...PILL, shape: place.residual ? "channel" : "unit", text: null, ports: [] }];
+  }));
   const { frees, owner } = freesOf(spots);
 
   // Order the channels.
@@ -274,7 +294,7 @@ export function layout(bundle: Bundle): Layout {
     const [a, b] = [spots.get(edge.src), spots.get(edge.dst)];
     if (!a || !b || a.place.residual === b.place.residual) continue;
     const [channel, free] = a.place.residual ? [a, owner.get(edge.dst)] : [b, owner.get(edge.src)];
-    if (free) ties.push({ channel: channel.node.index, free, weight: Math.sqrt(Math.abs(edge.weight)) + 0.05 });
+    if (free) ties.push({ channel: channel.node.index, free, weight: Math.sqrt(sizeOf(edge)) + 0.05 });
   }
   pullTogether({ channels, ties, frees });
 

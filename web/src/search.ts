@@ -9,8 +9,9 @@ const AT_MOST = 8;
 
 export function search(index: Index, store: Store, open: (site: string) => void): HTMLElement {
   const listId = uniqueId("found");
+  const what = index.bundle.grain === "head" ? "Find a head, a group or an MLP" : "Find a node or a token";
   const input = h("input", {
-    type: "search", class: "search", placeholder: "Find a node or a token", "aria-label": "Find a node or a token", role: "combobox",
+    type: "search", class: "search", placeholder: what, "aria-label": what, role: "combobox",
     "aria-expanded": "false", "aria-controls": listId, "aria-autocomplete": "list", autocomplete: "off", spellcheck: "false",
   });
   const list = h("ul", { class: "results", id: listId, role: "listbox", hidden: true });

@@ -32,6 +32,10 @@ export function partOf(location: string): string {
 }
 
 export function placeOf(node: NodeView): Place {
+  if (node.kind !== "channel") {
+    const row = node.layer === null ? (node.kind === "input" ? -1 : 1e9) : node.layer * 10 + (node.kind === "mlp" ? 1 : 0);
+    return { row, rowName: node.kind === "mlp" ? "MLP" : "heads", block: "layer", layer: node.layer, short: "", residual: false };
+  }
   if (node.location === "final_resid") {
     return { row: 1e9, rowName: "final", block: "final", layer: null, short: "", residual: true };
   }
@@ -48,8 +52,20 @@ export function placeOf(node: NodeView): Place {
   };
 }
 
+const NOUNS: Record<Exclude<NodeView["kind"], "channel">, string> = {
+  input: "embeddings of the tokens", logits: "logits of the answer", head: "attention head", mlp: "MLP",
+  kv_group: "keys and values of group",
+};
+
+/** Between heads and MLPs: `attention head 1, layer 5`. */
+function describePart(node: NodeView, kind: Exclude<NodeView["kind"], "channel">): string {
+  if (node.layer === null) return NOUNS[kind];
+  return `${NOUNS[kind]}${kind === "mlp" ? "" : ` ${node.index}`}, layer ${node.layer}`;
+}
+
 /** `neuron 863, layer 0`; `value channel 80, head 5, layer 1`. */
 export function describe(node: NodeView): string {
+  if (node.kind !== "channel") return describePart(node, node.kind);
   if (node.location === "final_resid") return `channel ${node.index} of the final residual stream`;
   const noun = PARTS[partOf(node.location)]?.noun ?? partOf(node.location);
   const words = noun.split(" ");

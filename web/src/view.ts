@@ -20,7 +20,8 @@ export interface Host {
   readonly el: HTMLElement;
 }
 
-const MANY_EDGES = 400;
+/** More than half as many again, and the page opens with the strongest so many: those between heads run further. */
+const MANY_EDGES = { channel: 400, head: 200 };
 const THEMES: Theme[] = ["auto", "light", "dark"];
 
 function themeButton(root: HTMLElement): HTMLButtonElement {
@@ -66,7 +67,8 @@ function part(id: string, title: string, note: string, ...children: HTMLElement[
 export function render({ model, el }: Host): () => void {
   const bundle = model.get("bundle") as Bundle;
   const index = indexOf(bundle);
-  const store = new Store({ selected: null, peeked: null, found: null, strongest: index.edges.length > MANY_EDGES * 1.5 ? MANY_EDGES : index.edges.length });
+  const many = MANY_EDGES[bundle.grain];
+  const store = new Store({ selected: null, peeked: null, found: null, strongest: index.edges.length > many * 1.5 ? many : index.edges.length });
   const root = h("div", { class: "gossamer" });
   el.replaceChildren(h("style", {}, css), root);
 
@@ -87,7 +89,7 @@ export function render({ model, el }: Host): () => void {
       h("h1", {}, bundle.title), lead(bundle), tally(bundle.evidence)),
     stage,
     part("trial", "The trial", "each check beside its nulls: what the same number is when the circuit is not special", trial(bundle.evidence)),
-    part("curve", "Size for loss", "", sizeCurve(bundle)),
+    ...(bundle.grain === "channel" ? [part("curve", "Size for loss", "", sizeCurve(bundle))] : []),
     recordPart,
     h("footer", {}, `Gossamer ${bundle.gossamer_version}. This page is one file and makes no request.`),
   );

@@ -13,11 +13,14 @@ from gossamer.cli.console import Device, Json, emit, say
 def show(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     model: Annotated[str | None, typer.Option(help="Where the model is now; default: where the run found it.")] = None,
-    twin: Annotated[Path | None, typer.Option(help="Run folder of the dense twin's circuit, to compare.")] = None,
+    twin: Annotated[
+        Path | None, typer.Option(help="Run folder of the dense twin's circuit (channels), to compare.")
+    ] = None,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Write a self-contained page about a run: the circuit, what its nodes fire on, the trial, the Record."""
+    """Write a self-contained page about a run: the circuit, what its nodes fire on or its heads look at, the trial,
+    the Record."""
     from gossamer import commands
 
     r = commands.show(run, model=model, twin=twin, device=device, say=say)

@@ -386,23 +386,35 @@ def show(
     run: str | Path, *, model: str | None = None, twin: str | Path | None = None, device: str = "cpu",
     say: Say = _silent,
 ) -> ShowReport:  # fmt: skip
-    """Write bundle.json and the offline page.html of a run. twin: the run folder of the dense twin's circuit."""
+    """Write bundle.json and the offline page.html of a run, whose circuit is of channels or of edges between heads.
+
+    twin: the run folder of the dense twin's circuit, for circuits of channels.
+    """
+    from gossamer.commands import edge_runs
+    from gossamer.commands.bundle_of_edges import build_edge_bundle
     from gossamer.commands.bundle_of_run import build_bundle
     from gossamer.commands.run_folder import BUNDLE, EVIDENCE, PAGE, read_run, write_json
     from gossamer.evidence import load_evidence
     from gossamer.show import write_page
     from gossamer.subject import require_model_of
 
-    r = read_run(Path(run), model, device)
+    folder = Path(run)
+    of_edges = edge_runs.is_edge_run(folder)
+    if of_edges and twin:
+        raise Unsupported("a twin beside a circuit of edges", "the two are not compared yet", "no --twin")
+    r = edge_runs.read(folder, model, device) if of_edges else read_run(folder, model, device)
     require_model_of(r.circuit.record, r.model)
-    path = r.folder / EVIDENCE
+    path = folder / EVIDENCE
     evidence = load_evidence(path) if path.is_file() else ()
     if not evidence:
         say("no evidence yet: the page will say so; `gossamer verify` first makes it complete")
-    bundle = build_bundle(r, evidence, Path(twin) if twin else None)
-    write_json(bundle, r.folder / BUNDLE)
-    page = write_page(bundle, r.folder / PAGE)
-    return ShowReport(run=str(run), page=str(page), bundle=str(r.folder / BUNDLE), bytes=page.stat().st_size)
+    bundle = (
+        build_edge_bundle(r, evidence) if isinstance(r, edge_runs.EdgeRun)
+        else build_bundle(r, evidence, Path(twin) if twin else None)
+    )  # fmt: skip
+    write_json(bundle, folder / BUNDLE)
+    page = write_page(bundle, folder / PAGE)
+    return ShowReport(run=str(run), page=str(page), bundle=str(folder / BUNDLE), bytes=page.stat().st_size)
 
 
 def replay(

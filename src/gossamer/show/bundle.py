@@ -19,6 +19,8 @@ FORMAT_VERSION: Literal[1] = 1
 
 Interval = tuple[float, float]
 Verdict = Literal["pass", "fail", "not reached", "not measured"]
+Grain = Literal["channel", "head"]
+Kind = Literal["channel", "input", "head", "kv_group", "mlp", "logits"]
 
 
 class BundleModel(BaseModel):
@@ -45,18 +47,22 @@ class TaskView(BundleModel):
 
 
 class ModelView(BundleModel):
-    """The model the circuit was found in. Losses in nats per token."""
+    """The model the circuit was found in. Losses in nats per token; null is what is not known of a model.
+
+    n_group: key-value groups, null where heads share no keys and values.
+    """
 
     name: str
     n_layer: int
     d_model: int
     n_head: int
     d_head: int
-    d_mlp: int
+    d_mlp: int | None
     vocab_size: int
-    nonzero_weights: int
+    nonzero_weights: int | None
     total_weights: int
     val_loss_nats: float | None
+    n_group: int | None = None
 
 
 class Calibration(BundleModel):
@@ -83,13 +89,18 @@ class Excerpt(BundleModel):
 
 
 class NodeView(BundleModel):
-    """One kept channel.
+    """One kept node: a channel, or at grain head what reads or writes the residual stream.
 
-    `site` is the channel-grain string (`0.mlp.post_act:863`); `layer` is null for `final_resid`; `head` is set for
-    q, k and v only. `ablation_effect_nats` is the rise in task loss when this node alone is mean-ablated inside the
-    circuit. `mean` is the reference mean; `mean_on_answer` the mean at the last position on the clean and on the
-    counterfactual side. `direct_logit` (final_resid only) is the weight to the answer's minus the wrong answer's
-    logit. `top_tokens_in` and `top_tokens_out` are (token, weight) from the embedding and the unembedding.
+    At grain channel: `site` is the channel-grain string (`0.mlp.post_act:863`); `layer` is null for `final_resid`;
+    `head` is set for q, k and v only. `ablation_effect_nats` is the rise in task loss when this node alone is
+    mean-ablated inside the circuit. `mean` is the reference mean; `mean_on_answer` the mean at the last position on the
+    clean and on the counterfactual side. `direct_logit` (final_resid only) is the weight to the answer's minus the
+    wrong answer's logit. `top_tokens_in` and `top_tokens_out` are (token, weight) from the embedding and the
+    unembedding.
+
+    At grain head: `site` is the node's name (`a5.h1`, `a5.g0`, `m3`, `input`, `logits`), `index` its number among its
+    kind in its layer, and `score_in`, `score_out` the sums of |score| over its edges of the circuit. `task_examples` of
+    a head are its attention from the last token; `mean` and `mean_on_answer` are null.
     """
 
     site: str
@@ -98,67 +109,37 @@ class NodeView(BundleModel):
     index: int
     head: int | None
     ablation_effect_nats: float | None
-    mean: float
-    mean_on_answer: tuple[float, float]
+    mean: float | None
+    mean_on_answer: tuple[float, float] | None
     direct_logit: float | None
     top_tokens_in: tuple[tuple[str, float], ...]
     top_tokens_out: tuple[tuple[str, float], ...]
     examples: tuple[Excerpt, ...]
     task_examples: tuple[Excerpt, ...]
+    kind: Kind = "channel"
+    score_in: float | None = None
+    score_out: float | None = None
 
 
 class Edge(BundleModel):
-    """One nonzero entry of `matrix` (for example `0.mlp.c_fc`) that joins two kept nodes."""
+    """What joins two kept nodes: at grain channel a nonzero entry of `matrix` (for example `0.mlp.c_fc`).
+
+    At grain head `matrix` is what the edge is read for (q, k, v, mlp or logits) and `weight` its score, null where the
+    circuit came without.
+    """
 
     src: str
     dst: str
-    weight: float
+    weight: float | None
     matrix: str
 
 
 class Carry(BundleModel):
-    """A link without a weight, not counted as an edge: a residual write read later, or a query meeting its key."""
+    """A link without a weight, not counted as an edge: a residual write read later, a query meeting its key, or the
+    keys and values of a group read by a head."""
 
     src: str
     dst: str
-
-
-class CircuitView(BundleModel):
-    """The circuit. Task losses in nats; `n_nodes` and `n_edges` must be the lengths of `nodes` and `edges`.
-
-    Not `reached`: no circuit found meets the target on the training pairs, and this is the one nearest to it.
-    """
-
-    reached: bool
-    target_loss_nats: float
-    loss_train_nats: float
-    loss_heldout_nats: float
-    n_nodes: int
-    n_edges: int
-    calibration: Calibration | None
-    nodes: tuple[NodeView, ...]
-    edges: tuple[Edge, ...]
-    carries: tuple[Carry, ...]
-
-    @model_validator(mode="after")
-    def _closed(self) -> CircuitView:
-        """Every count and every end of a link must agree with what is drawn; all problems are reported at once."""
-        sites = [node.site for node in self.nodes]
-        known = set(sites)
-        problems = []
-        if len(known) != len(sites):
-            problems.append(f"sites must be unique, but {len(sites) - len(known)} repeat")
-        if self.n_nodes != len(self.nodes):
-            problems.append(f"n_nodes is {self.n_nodes} but {len(self.nodes)} nodes are listed")
-        if self.n_edges != len(self.edges):
-            problems.append(f"n_edges is {self.n_edges} but {len(self.edges)} edges are listed")
-        links: tuple[Edge | Carry, ...] = (*self.edges, *self.carries)
-        loose = sorted({end for link in links for end in (link.src, link.dst)} - known)
-        if loose:
-            problems.append(f"links end at sites that are not nodes: {', '.join(loose[:5])} ({len(loose)} in all)")
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
 
 
 class Twin(BundleModel):
@@ -200,6 +181,57 @@ class EvidenceView(BundleModel):
     note: str
 
 
+class EdgeScoreView(BundleModel):
+    """What the weight of an edge is at grain head. `means`: in words; `needed`: the sign of an edge that the model's
+    answer needs, 0 where the sign does not say; `all_edges`: how many edges the model has."""
+
+    means: str
+    needed: Literal[-1, 0, 1]
+    all_edges: int
+
+
+class CircuitView(BundleModel):
+    """The circuit; `n_nodes` and `n_edges` must be the lengths of `nodes` and `edges`.
+
+    Grain channel: task losses in nats; not `reached`: no circuit found meets the target on the training pairs, and this
+    is the one nearest to it. Grain head: `edge_score` instead, and `faithfulness` on held-out pairs, which says whether
+    it is `reached`.
+    """
+
+    reached: bool
+    target_loss_nats: float | None
+    loss_train_nats: float | None
+    loss_heldout_nats: float | None
+    n_nodes: int
+    n_edges: int
+    calibration: Calibration | None
+    nodes: tuple[NodeView, ...]
+    edges: tuple[Edge, ...]
+    carries: tuple[Carry, ...]
+    faithfulness: EvidenceView | None = None
+    edge_score: EdgeScoreView | None = None
+
+    @model_validator(mode="after")
+    def _closed(self) -> CircuitView:
+        """Every count and every end of a link must agree with what is drawn; all problems are reported at once."""
+        sites = [node.site for node in self.nodes]
+        known = set(sites)
+        problems = []
+        if len(known) != len(sites):
+            problems.append(f"sites must be unique, but {len(sites) - len(known)} repeat")
+        if self.n_nodes != len(self.nodes):
+            problems.append(f"n_nodes is {self.n_nodes} but {len(self.nodes)} nodes are listed")
+        if self.n_edges != len(self.edges):
+            problems.append(f"n_edges is {self.n_edges} but {len(self.edges)} edges are listed")
+        links: tuple[Edge | Carry, ...] = (*self.edges, *self.carries)
+        loose = sorted({end for link in links for end in (link.src, link.dst)} - known)
+        if loose:
+            problems.append(f"links end at sites that are not nodes: {', '.join(loose[:5])} ({len(loose)} in all)")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
 class CurvePoint(BundleModel):
     """The circuit cut at another size from the same scores; task loss in nats."""
 
@@ -209,7 +241,10 @@ class CurvePoint(BundleModel):
 
 
 class Bundle(BundleModel):
-    """Everything one page draws. Read with `Bundle.model_validate_json`, or from a file with `read_bundle`."""
+    """Everything one page draws. Read with `Bundle.model_validate_json`, or from a file with `read_bundle`.
+
+    Fields with a default came after the first files of this format version: a file without them is of grain channel.
+    """
 
     format_version: Literal[1]
     title: str
@@ -221,6 +256,25 @@ class Bundle(BundleModel):
     evidence: tuple[EvidenceView, ...]
     curve: tuple[CurvePoint, ...]
     record: Annotated[dict[str, JsonValue], Field(description="free nested JSON: the run's provenance")]
+    grain: Grain = "channel"
+
+    @model_validator(mode="after")
+    def _of_one_grain(self) -> Bundle:
+        """Numbers that the view of a grain cannot do without must be there."""
+        c = self.circuit
+        wanted: dict[str, object] = (
+            {"faithfulness": c.faithfulness, "edge_score": c.edge_score} if self.grain == "head"
+            else {n: getattr(c, n) for n in ("target_loss_nats", "loss_train_nats", "loss_heldout_nats")}
+        )  # fmt: skip
+        problems = [f"circuit.{name} is null" for name, value in wanted.items() if value is None]
+        odd = [n.site for n in c.nodes if (n.kind == "channel") != (self.grain == "channel")]
+        if odd:
+            problems.append(f"{len(odd)} nodes are of another grain, the first is {odd[0]}")
+        if self.grain == "channel" and any(e.weight is None for e in c.edges):
+            problems.append("an edge has no weight")
+        if problems:
+            raise ValueError(f"at grain {self.grain}: {'; '.join(problems)}")
+        return self
 
 
 def read_bundle(path: Path) -> Bundle:

@@ -56,6 +56,63 @@ function uniqueId(name) {
   serial += 1;
   return `gossamer-${name}-${serial}`;
 }
+function shorten(text, most) {
+  return text.length > most ? `…${text.slice(text.length - most + 1)}` : text;
+}
+
+// src/index.ts
+function given(value) {
+  if (value === null) throw new Error("a number of the bundle is missing");
+  return value;
+}
+function toneOf(bundle, weight) {
+  if (weight === null) return "flat";
+  const solid = bundle.circuit.edge_score?.needed === -1 ? weight < 0 : weight >= 0;
+  return solid ? "up" : "down";
+}
+function sizeOf(edge) {
+  return Math.abs(edge.weight ?? 0);
+}
+function strengthOf(node) {
+  if (node.kind === "input" || node.kind === "logits" || node.score_in === null) return null;
+  return node.score_in + (node.score_out ?? 0);
+}
+function indexOf(bundle) {
+  const { circuit } = bundle;
+  const nodes = new Map(circuit.nodes.map((node) => [node.site, node]));
+  const out = /* @__PURE__ */ new Map();
+  const into = /* @__PURE__ */ new Map();
+  const add = (map, at, other, edge) => {
+    const node = nodes.get(other);
+    if (!node) return;
+    const list = map.get(at);
+    if (list) list.push({ other: node, edge });
+    else map.set(at, [{ other: node, edge }]);
+  };
+  const edges = [...circuit.edges].sort((a, b) => sizeOf(b) - sizeOf(a));
+  for (const edge of edges) {
+    add(out, edge.src, edge.dst, edge);
+    add(into, edge.dst, edge.src, edge);
+  }
+  for (const carry of circuit.carries) {
+    add(out, carry.src, carry.dst, null);
+    add(into, carry.dst, carry.src, null);
+  }
+  const matter = (node) => bundle.grain === "head" ? strengthOf(node) : node.ablation_effect_nats;
+  const ranked = circuit.nodes.filter((node) => matter(node) !== null).sort((a, b) => matter(b) - matter(a));
+  return {
+    bundle,
+    nodes,
+    edges,
+    carries: circuit.carries,
+    largestWeight: Math.max(1e-9, ...edges.slice(0, 1).map(sizeOf)),
+    matter,
+    largestMatter: Math.max(1e-9, ranked[0] ? matter(ranked[0]) : 0),
+    ranked,
+    feeds: (site) => out.get(site) ?? [],
+    fedBy: (site) => into.get(site) ?? []
+  };
+}
 
 // src/sites.ts
 var PARTS = {
@@ -72,6 +129,10 @@ function partOf(location) {
   return location.replace(/^\d+\./, "");
 }
 function placeOf(node) {
+  if (node.kind !== "channel") {
+    const row = node.layer === null ? node.kind === "input" ? -1 : 1e9 : node.layer * 10 + (node.kind === "mlp" ? 1 : 0);
+    return { row, rowName: node.kind === "mlp" ? "MLP" : "heads", block: "layer", layer: node.layer, short: "", residual: false };
+  }
   if (node.location === "final_resid") {
     return { row: 1e9, rowName: "final", block: "final", layer: null, short: "", residual: true };
   }
@@ -87,7 +148,19 @@ function placeOf(node) {
     residual: part2.endsWith("act_in") || part2.endsWith("resid_delta")
   };
 }
+var NOUNS = {
+  input: "embeddings of the tokens",
+  logits: "logits of the answer",
+  head: "attention head",
+  mlp: "MLP",
+  kv_group: "keys and values of group"
+};
+function describePart(node, kind) {
+  if (node.layer === null) return NOUNS[kind];
+  return `${NOUNS[kind]}${kind === "mlp" ? "" : ` ${node.index}`}, layer ${node.layer}`;
+}
 function describe(node) {
+  if (node.kind !== "channel") return describePart(node, node.kind);
   if (node.location === "final_resid") return `channel ${node.index} of the final residual stream`;
   const noun = PARTS[partOf(node.location)]?.noun ?? partOf(node.location);
   const words2 = noun.split(" ");
@@ -106,56 +179,58 @@ function nodeButton(node, open) {
   button.addEventListener("click", () => open(node.site));
   return button;
 }
-function linkRow(link, largest, open) {
+function linkRow(link, index, open) {
   const { edge, other } = link;
-  if (!edge) return h("tr", {}, h("td", {}, nodeButton(other, open)), h("td", { class: "muted", colspan: 2 }, "carried"));
-  const share = 100 * Math.abs(edge.weight) / largest;
+  const parts = index.bundle.grain === "head";
+  const button = h("td", {}, nodeButton(other, open), parts && edge && "qkv".includes(edge.matrix) ? h("span", { class: "into" }, `for ${edge.matrix}`) : null);
+  if (!edge) return h("tr", {}, button, h("td", { class: "muted", colspan: 2 }, parts ? "keys, values" : "carried"));
+  const share = 100 * sizeOf(edge) / index.largestWeight;
   return h(
     "tr",
     {},
-    h("td", {}, nodeButton(other, open)),
-    h("td", { class: "figure-cell", "data-tip": `${edge.matrix}: ${edge.weight}` }, signed(edge.weight)),
-    h("td", { class: "bar-cell" }, h("span", { class: edge.weight >= 0 ? "bar up" : "bar down", style: `width:${share.toFixed(1)}%` }))
+    button,
+    h("td", { class: "figure-cell", "data-tip": `${edge.matrix}: ${edge.weight ?? "no score"}` }, edge.weight === null ? "–" : signed(edge.weight)),
+    h("td", { class: "bar-cell" }, h("span", { class: `bar ${toneOf(index.bundle, edge.weight)}`, style: `width:${share.toFixed(1)}%` }))
   );
 }
-function links(title, list, largest, open, none) {
+function links(title, list, index, open, none) {
   if (!list.length) return section(title, null, h("p", { class: "muted" }, none));
-  const body = h("tbody", {}, ...list.slice(0, LINKS_AT_FIRST).map((link) => linkRow(link, largest, open)));
+  const body = h("tbody", {}, ...list.slice(0, LINKS_AT_FIRST).map((link) => linkRow(link, index, open)));
   const table2 = h("table", { class: "links" }, h("caption", { class: "sr" }, title), body);
   const rest = list.slice(LINKS_AT_FIRST);
   if (!rest.length) return section(title, `${list.length}`, table2);
   const more = h("button", { type: "button", class: "more" }, `${rest.length} more`);
   more.addEventListener("click", () => {
-    body.append(...rest.map((link) => linkRow(link, largest, open)));
+    body.append(...rest.map((link) => linkRow(link, index, open)));
     more.remove();
   });
   return section(title, `${list.length}`, table2, more);
 }
-function excerpt(one, largest) {
+function excerpt(one, largest, least) {
   const text = h("p", { class: "excerpt" });
   one.tokens.forEach((token, i) => {
     const act = one.activations[i];
     const share = Math.min(1, Math.abs(act) / largest);
     const kind = act === 0 ? "" : act > 0 ? " pos" : " neg";
     const peak = i === one.position ? " peak" : "";
-    const tint = act === 0 ? null : `--share:${(12 + share * 58).toFixed(0)}%`;
+    const tint = act === 0 ? null : `--share:${(least + share * (70 - least)).toFixed(0)}%`;
     const read = act === 0 ? null : h("span", { class: "sr" }, ` (${num(act, 3)})`);
     text.append(h("span", { class: `tok${kind}${peak}`, style: tint, "data-tip": `${visibleSpaces(token)}   ${num(act, 6)}` }, visible(token), read));
   });
   return text;
 }
-function excerpts(list) {
+function excerpts(list, least = 12) {
   const largest = Math.max(1e-9, ...list.flatMap((one) => one.activations.map(Math.abs)));
   return list.map(
-    (one) => h("div", { class: "excerpt-row" }, h("span", { class: "peak-value" }, num(one.activations[one.position], 3)), excerpt(one, largest))
+    (one) => h("div", { class: "excerpt-row" }, h("span", { class: "peak-value" }, num(one.activations[one.position], 3)), excerpt(one, largest, least))
   );
 }
 function sides(node) {
-  const [clean, counter] = node.mean_on_answer;
+  const [clean, counter] = node.mean_on_answer ?? [null, null];
   const rows = [
-    ["clean prompt", clean, "dot-full"],
-    ["counterfactual", counter, "dot-open"],
-    ["mean over text", node.mean, "dot-tick"]
+    ["clean prompt", given(clean), "dot-full"],
+    ["counterfactual", given(counter), "dot-open"],
+    ["mean over text", given(node.mean), "dot-tick"]
   ];
   const values = [...rows.map((r) => r[1]), 0];
   let [lo, hi] = [Math.min(...values), Math.max(...values)];
@@ -192,11 +267,45 @@ function tokenList(list) {
 function fact(label, value, note) {
   return h("div", { class: "fact" }, h("div", { class: "fact-label" }, label), h("div", { class: "fact-value" }, value), h("div", { class: "fact-note" }, note));
 }
-function nodeCard(index, node, open) {
-  const effect = node.ablation_effect_nats;
-  const rank = index.ranked.indexOf(node) + 1;
+function cardHead(node, open) {
   const close = h("button", { type: "button", class: "close", "aria-label": "Close the card (Escape)" }, "×");
   close.addEventListener("click", () => open(null));
+  return h(
+    "header",
+    { class: "card-head" },
+    h("div", {}, h("h2", { class: "mono" }, node.site), h("p", { class: "muted" }, describe(node))),
+    close
+  );
+}
+function partCard(index, node, open) {
+  const edges = (list) => list.filter((link) => link.edge).length;
+  const [into, out] = [index.fedBy(node.site), index.feeds(node.site)];
+  const sum = (label, value, n) => value === null || n === 0 ? null : fact(label, num(value), `${plural(n, "edge")}, sum of |score|`);
+  const rank = index.ranked.indexOf(node) + 1;
+  return h(
+    "article",
+    { class: "card", "data-card": node.site },
+    cardHead(node, open),
+    h(
+      "div",
+      { class: "facts" },
+      sum("In", node.score_in, edges(into)),
+      sum("Out", node.score_out, edges(out)),
+      rank ? fact("Rank", `${rank}`, `of ${index.ranked.length}, by |score|`) : null
+    ),
+    h(
+      "div",
+      { class: "two" },
+      node.kind === "input" ? null : links("Fed by", into, index, open, "No kept edge."),
+      node.kind === "logits" ? null : links("Feeds", out, index, open, "No kept edge.")
+    ),
+    node.task_examples.length ? section("Looks at", "attention from the last token, highest", ...excerpts(node.task_examples, 0)) : null
+  );
+}
+function nodeCard(index, node, open) {
+  if (node.kind !== "channel") return partCard(index, node, open);
+  const effect = node.ablation_effect_nats;
+  const rank = index.ranked.indexOf(node) + 1;
   const facts = h(
     "div",
     { class: "facts" },
@@ -207,19 +316,14 @@ function nodeCard(index, node, open) {
   return h(
     "article",
     { class: "card", "data-card": node.site },
-    h(
-      "header",
-      { class: "card-head" },
-      h("div", {}, h("h2", { class: "mono" }, node.site), h("p", { class: "muted" }, describe(node))),
-      close
-    ),
+    cardHead(node, open),
     facts,
     section("At the answer", "last position, mean over pairs", sides(node)),
     h(
       "div",
       { class: "two" },
-      links("Fed by", index.fedBy(node.site), index.largestWeight, open, "No kept node: it reads the embedding, or only means."),
-      links("Feeds", index.feeds(node.site), index.largestWeight, open, isFinal ? "The logits." : "No kept node.")
+      links("Fed by", index.fedBy(node.site), index, open, "No kept node: it reads the embedding, or only means."),
+      links("Feeds", index.feeds(node.site), index, open, isFinal ? "The logits." : "No kept node.")
     ),
     node.examples.length ? section("Fires on", "strongest in text", ...excerpts(node.examples)) : null,
     node.task_examples.length ? section("On the task", null, ...excerpts(node.task_examples)) : null,
@@ -232,15 +336,16 @@ function overview(index, open) {
   const { bundle } = index;
   const { model, circuit } = bundle;
   const top = index.ranked.slice(0, 10);
+  const parts = bundle.grain === "head";
   const rows = top.map((node) => {
-    const effect = node.ablation_effect_nats;
-    const share2 = Math.max(0, 100 * effect / index.largestEffect);
+    const matter = index.matter(node);
+    const share = Math.max(0, 100 * matter / index.largestMatter);
     return h(
       "tr",
       {},
       h("td", {}, nodeButton(node, open)),
-      h("td", { class: "figure-cell", "data-tip": String(effect) }, signed(effect, 3)),
-      h("td", { class: "bar-cell" }, h("span", { class: "bar ink", style: `width:${share2.toFixed(1)}%` }))
+      h("td", { class: "figure-cell", "data-tip": String(matter) }, parts ? num(matter, 3) : signed(matter, 3)),
+      h("td", { class: "bar-cell" }, h("span", { class: "bar ink", style: `width:${share.toFixed(1)}%` }))
     );
   });
   const pairs = bundle.task.examples.map((pair) => h(
@@ -249,15 +354,19 @@ function overview(index, open) {
     h("p", { class: "prompt" }, visible(pair.clean), h("mark", {}, visible(pair.answer))),
     h("p", { class: "prompt" }, visible(pair.counterfactual), h("mark", { class: "other" }, visible(pair.wrong_answer)))
   ));
-  const size = `${model.n_layer} layers, width ${count(model.d_model)}, ${model.n_head} heads of ${model.d_head}, ${count(model.d_mlp)} neurons per layer, ${count(model.vocab_size)} tokens`;
-  const share = 100 * model.nonzero_weights / Math.max(1, model.total_weights);
+  const shared = model.n_group === null ? "" : ` in ${model.n_group} groups`;
+  const neurons = model.d_mlp === null ? "" : `${count(model.d_mlp)} neurons per layer, `;
+  const size = `${plural(model.n_layer, "layer")}, width ${count(model.d_model)}, ${model.n_head} heads of ${model.d_head}${shared}, ${neurons}${count(model.vocab_size)} tokens`;
+  const total = count(model.total_weights);
+  const nonzero = model.nonzero_weights;
+  const weights = nonzero === null ? `${total} parameters` : `${count(nonzero)} of ${total} weights are not zero (${num(100 * nonzero / Math.max(1, model.total_weights), 2)} %)`;
   return h(
     "div",
     { class: "card overview" },
     section(
       "What matters most",
-      "loss rise when ablated, nats",
-      top.length ? h("table", { class: "links" }, h("tbody", {}, ...rows)) : h("p", { class: "muted" }, "Not measured.")
+      parts ? "sum of |score| over its edges" : "loss rise when ablated, nats",
+      top.length ? h("table", { class: "links" }, h("tbody", {}, ...rows)) : h("p", { class: "muted" }, parts ? "The circuit came without scores." : "Not measured.")
     ),
     section("The task", "each prompt and its right answer", ...pairs),
     section(
@@ -268,7 +377,7 @@ function overview(index, open) {
         { class: "prose" },
         h("b", {}, model.name),
         `: ${size}. `,
-        `${count(model.nonzero_weights)} of ${count(model.total_weights)} weights are not zero (${num(share, 2)} %)`,
+        weights,
         model.val_loss_nats === null ? "." : `; validation loss ${num(model.val_loss_nats)} nats per token.`
       ),
       circuit.calibration ? h("p", { class: "prose muted" }, `The circuit's two candidate logits are scaled by ${num(circuit.calibration.scale)} and shifted by ${num(circuit.calibration.shift)}.`) : null
@@ -305,12 +414,13 @@ var M = { left: 56, right: 130, top: 18, bottom: 46 };
 var CHANCE = Math.LN2;
 function sizeCurve(bundle) {
   const { circuit } = bundle;
+  const [target, heldout] = [given(circuit.target_loss_nats), given(circuit.loss_heldout_nats)];
   const twin = bundle.twin && bundle.twin.n_edges > 0 ? bundle.twin : null;
   const points = bundle.curve.filter((p) => p.edges > 0).sort((a, b) => a.edges - b.edges);
   const left = bundle.curve.length - points.length;
   if (!points.length) return h("p", { class: "muted" }, "The scores were cut at one size only.");
   const sizes = [...points.map((p) => p.edges), Math.max(1, circuit.n_edges), ...twin ? [twin.n_edges] : []];
-  const losses = [...points.map((p) => p.loss_nats), circuit.loss_heldout_nats, circuit.target_loss_nats, CHANCE, ...twin ? [twin.loss_heldout_nats] : []];
+  const losses = [...points.map((p) => p.loss_nats), heldout, target, CHANCE, ...twin ? [twin.loss_heldout_nats] : []];
   const [lo, hi] = [Math.log10(Math.min(...sizes)) - 0.08, Math.log10(Math.max(...sizes)) + 0.08];
   const top = Math.max(...losses) * 1.08;
   const x = (edges) => M.left + (Math.log10(edges) - lo) / Math.max(1e-9, hi - lo) * (W - M.left - M.right);
@@ -336,7 +446,7 @@ function sizeCurve(bundle) {
     svg.append(s("path", { d: `M${M.left} ${y(loss)}H${W - M.right}`, class: "reference" }), s("text", { x: W - M.right + 8, y: y(loss) + 4, class: "axis-text start" }, label));
   };
   rule(CHANCE, "blind: ln 2");
-  rule(circuit.target_loss_nats, `target ${num(circuit.target_loss_nats, 3)}`);
+  rule(target, `target ${num(target, 3)}`);
   svg.append(s("path", { d: points.map((p, i) => `${i ? "L" : "M"}${x(p.edges).toFixed(1)} ${y(p.loss_nats).toFixed(1)}`).join(""), class: "curve-line" }));
   for (const p of points) {
     svg.append(s("circle", { cx: x(p.edges), cy: y(p.loss_nats), r: 3.5, class: "curve-dot", "data-tip": `${count(p.nodes)} nodes, ${count(p.edges)} edges
@@ -353,10 +463,10 @@ ${num(p.loss_nats)} nats` }));
 ${num(twin.loss_heldout_nats)} nats held out` }), twin.n_edges, twin.loss_heldout_nats, name);
   }
   if (circuit.n_edges > 0) {
-    const [cx, cy] = [x(circuit.n_edges), y(circuit.loss_heldout_nats)];
+    const [cx, cy] = [x(circuit.n_edges), y(heldout)];
     const name = circuit.reached ? "this circuit" : "best found, not reached";
     mark(s("path", { d: `M${cx} ${cy - 8}l8 8l-8 8l-8 -8Z`, class: "own-mark", "data-tip": `${name}
-${num(circuit.loss_heldout_nats)} nats held out` }), circuit.n_edges, circuit.loss_heldout_nats, name);
+${num(heldout)} nats held out` }), circuit.n_edges, heldout, name);
   }
   const held = twin ? "Diamond and square:" : "Diamond:";
   const note = left ? ` Cuts without any edge are left out (${left}).` : "";
@@ -546,10 +656,16 @@ function sideBySide(frees, gap) {
 function chunk(items, rows) {
   return Array.from({ length: rows }, (_, r) => items.filter((_2, i) => i % rows === r));
 }
+function plateWidth(text) {
+  return Math.max(120, text.length * 7.3 + 28);
+}
 var BLOCKS = { attn: "attention", mlp: "MLP", final: "residual stream", other: "" };
 function layout(bundle) {
   const { nodes, edges, carries } = bundle.circuit;
-  const spots = new Map(nodes.map((node) => [node.site, { node, place: placeOf(node), x: 0, y: 0 }]));
+  const spots = new Map(nodes.map((node) => {
+    const place2 = placeOf(node);
+    return [node.site, { node, place: place2, x: 0, y: 0, ...PILL, shape: place2.residual ? "channel" : "unit", text: null, ports: [] }];
+  }));
   const { frees, owner } = freesOf(spots);
   const channels = [...new Set([...spots.values()].filter((p) => p.place.residual).map((p) => p.node.index))].sort((a, b) => a - b);
   const ties = [];
@@ -557,7 +673,7 @@ function layout(bundle) {
     const [a, b] = [spots.get(edge.src), spots.get(edge.dst)];
     if (!a || !b || a.place.residual === b.place.residual) continue;
     const [channel, free] = a.place.residual ? [a, owner.get(edge.dst)] : [b, owner.get(edge.src)];
-    if (free) ties.push({ channel: channel.node.index, free, weight: Math.sqrt(Math.abs(edge.weight)) + 0.05 });
+    if (free) ties.push({ channel: channel.node.index, free, weight: Math.sqrt(sizeOf(edge)) + 0.05 });
   }
   pullTogether({ channels, ties, frees });
   const rowKeys = [...new Set([...spots.values()].map((p) => p.place.row))].sort((a, b) => a - b);
@@ -678,15 +794,199 @@ function placeHead(free, y, spots, heads) {
   });
 }
 
+// src/heads.ts
+var PART = { width: 44, height: 24 };
+var MLP_WIDTH = 60;
+var PORT = { width: 14, height: 12 };
+var GAP = 8;
+var FRAME_GAP = 16;
+var FRAME_PAD = 8;
+var LINE = 78;
+var WIDEST = 1500;
+var SWEEPS = 16;
+var READS = {
+  channel: [],
+  input: [],
+  logits: [],
+  mlp: [],
+  head: ["q", "k", "v"],
+  kv_group: ["k", "v"]
+};
+function textOf(node, bundle) {
+  const example = bundle.task.examples[0];
+  if (node.kind === "input") return example ? shorten(visible(example.clean), 64) : "prompt";
+  if (node.kind === "logits") return example ? `${visible(example.answer).trim()}   rather than   ${visible(example.wrong_answer).trim()}` : "answer";
+  return node.kind === "mlp" ? "MLP" : `${node.kind === "head" ? "h" : "g"}${node.index}`;
+}
+function spotOf(node, bundle) {
+  const text = textOf(node, bundle);
+  const end = node.kind === "input" || node.kind === "logits";
+  const width = end ? plateWidth(text) : node.kind === "mlp" ? MLP_WIDTH : PART.width;
+  const reads = node.kind === "head" && bundle.model.n_group !== null ? ["q"] : READS[node.kind];
+  const ports = reads.map((matrix, i) => ({ matrix, dx: (i - (reads.length - 1) / 2) * PORT.width }));
+  return { node, place: placeOf(node), x: 0, y: 0, width, height: end ? 30 : PART.height, shape: end ? "end" : "part", text, ports };
+}
+function framesOf(bundle) {
+  const { n_group, n_head } = bundle.model;
+  const perGroup = n_group === null ? 1 : n_head / n_group;
+  const frames = /* @__PURE__ */ new Map();
+  const inOrder = bundle.circuit.nodes.filter((node) => node.kind === "head" || node.kind === "kv_group").sort((a, b) => a.layer - b.layer || Number(a.kind === "head") - Number(b.kind === "head") || a.index - b.index);
+  for (const node of inOrder) {
+    const group = node.kind === "head" ? Math.floor(node.index / perGroup) : node.index;
+    const key = `${node.layer}|${group}`;
+    const frame = frames.get(key) ?? { sites: [], layer: node.layer, shared: n_group !== null, width: 0, x: 0 };
+    const sites = [...frame.sites, node.site];
+    const width = sites.length * PART.width + (sites.length - 1) * GAP + (frame.shared ? 2 * FRAME_PAD : 0);
+    frames.set(key, { ...frame, sites, width });
+  }
+  return [...frames.values()];
+}
+function arrange(bundle, frames) {
+  const owner = new Map(frames.flatMap((frame) => frame.sites.map((site) => [site, frame])));
+  const ties = new Map(frames.map((frame) => [frame, []]));
+  for (const edge of bundle.circuit.edges) {
+    const [a, b] = [owner.get(edge.src), owner.get(edge.dst)];
+    if (!a || !b) continue;
+    const weight = Math.sqrt(sizeOf(edge)) + 1e-6;
+    ties.get(a).push([b, weight]);
+    ties.get(b).push([a, weight]);
+  }
+  const layers = [...new Set(frames.map((frame) => frame.layer))].sort((a, b) => a - b);
+  const rows = layers.map((layer) => frames.filter((frame) => frame.layer === layer));
+  const settle = (row) => {
+    sideBySide(row, FRAME_GAP);
+    const mean = row.reduce((t, frame) => t + frame.x, 0) / row.length;
+    for (const frame of row) frame.x -= mean;
+  };
+  rows.forEach(settle);
+  for (let sweep = 0; sweep < SWEEPS; sweep++) {
+    for (const row of sweep % 2 ? [...rows].reverse() : rows) {
+      for (const frame of row) {
+        const near = ties.get(frame);
+        const total = near.reduce((t, [, weight]) => t + weight, 0);
+        if (total > 0) frame.x = near.reduce((t, [other, weight]) => t + weight * other.x, 0) / total;
+      }
+      row.sort((a, b) => a.x - b.x);
+      settle(row);
+    }
+  }
+}
+function headLayout(bundle) {
+  const { nodes, edges } = bundle.circuit;
+  const spots = new Map(nodes.map((node) => [node.site, spotOf(node, bundle)]));
+  const frames = framesOf(bundle);
+  arrange(bundle, frames);
+  const into = /* @__PURE__ */ new Map();
+  for (const edge of edges) {
+    const layer = spots.get(edge.dst)?.node.layer ?? -1;
+    into.set(layer, (into.get(layer) ?? 0) + 1);
+  }
+  const heads = [];
+  const bands2 = [];
+  const blocks = [];
+  const rows = [];
+  const top = 26;
+  const input = spots.get("input");
+  if (input) {
+    input.y = top;
+    rows.push(["input"]);
+  }
+  let y = top;
+  const layers = [...new Set(nodes.flatMap((node) => node.layer === null ? [] : [node.layer]))].sort((a, b) => a - b);
+  for (const layer of layers) {
+    const here = frames.filter((frame) => frame.layer === layer).sort((a, b) => a.x - b.x);
+    const mlp = spots.get(`m${layer}`);
+    y += 84 + Math.min(40, 5 * Math.sqrt(into.get(layer) ?? 0));
+    const start = y - PART.height / 2 - PORT.height - 16;
+    const lines = Math.max(1, Math.ceil(here.reduce((t, frame) => t + frame.width + FRAME_GAP, 0) / WIDEST));
+    if (here.length) {
+      chunk(here, lines).forEach((line, k) => {
+        if (lines > 1) sideBySide(line, FRAME_GAP);
+        for (const frame of line) placeFrame(frame, y + k * LINE, spots, heads);
+        rows.push(line.flatMap((frame) => frame.sites));
+      });
+      bands2.push({ label: "heads", y: y + (lines - 1) * LINE / 2 });
+      y += (lines - 1) * LINE;
+    }
+    if (mlp) {
+      if (here.length) y += 54;
+      mlp.y = y;
+      bands2.push({ label: "MLP", y });
+      rows.push([mlp.node.site]);
+    }
+    const kept = here.flatMap((frame) => frame.sites).filter((site) => spots.get(site)?.node.kind === "head").length;
+    const subtitle = here.length ? `${kept} of ${bundle.model.n_head}` : "";
+    blocks.push({ title: `Layer ${layer}`, subtitle, y: start, height: y + PART.height / 2 + 14 - start });
+  }
+  const logits = spots.get("logits");
+  y += 96;
+  if (logits) {
+    logits.y = y;
+    rows.push(["logits"]);
+  }
+  const placed = [...spots.values()].filter((spot) => spot.shape === "part" && spot.node.kind !== "mlp");
+  let lo = Math.min(0, ...placed.map((spot) => spot.x - spot.width / 2 - FRAME_PAD));
+  let hi = Math.max(0, ...placed.map((spot) => spot.x + spot.width / 2 + FRAME_PAD));
+  const mlps = [...spots.values()].filter((spot) => spot.node.kind === "mlp");
+  const column = hi + 56 + MLP_WIDTH / 2;
+  for (const spot of mlps) spot.x = column;
+  if (mlps.length) hi = column + MLP_WIDTH / 2 + 62;
+  const ends = [input, logits].filter((spot) => spot !== void 0);
+  const missing = Math.max(420, ...ends.map((spot) => spot.width)) + 40 - (hi - lo);
+  if (missing > 0) [lo, hi] = [lo - missing / 2, hi + missing / 2];
+  const pad = 22;
+  const shift = LABELS + pad - lo;
+  for (const spot of spots.values()) spot.x += shift;
+  const width = LABELS + 2 * pad + (hi - lo);
+  const centre = LABELS + (width - LABELS) / 2;
+  for (const spot of ends) spot.x = centre;
+  return {
+    spots,
+    rows,
+    bands: bands2,
+    blocks,
+    roots: [],
+    heads: heads.map((box) => ({ ...box, x: box.x + shift })),
+    tokens: { x: centre, y: top },
+    answer: { x: centre, y },
+    left: LABELS,
+    width: width + 14,
+    height: y + 26
+  };
+}
+function placeFrame(frame, y, spots, heads) {
+  const left = frame.x - frame.width / 2;
+  if (frame.shared) {
+    const up = PART.height / 2 + PORT.height + 4;
+    heads.push({ label: "", x: left, y: y - up, width: frame.width, height: up + PART.height / 2 + 7 });
+  }
+  const first = left + (frame.shared ? FRAME_PAD : 0) + PART.width / 2;
+  frame.sites.forEach((site, i) => Object.assign(spots.get(site), { x: first + i * (PART.width + GAP), y }));
+}
+
 // src/figure.ts
 var WITH_MARKERS = 700;
 var NUMBERS_UP_TO = 16;
+var TALLEST = 2e3;
+function lineOf(x1, y1, x2, y2, bow = 0) {
+  return { x1, y1, x2, y2, bend: Math.max(14, Math.abs(y2 - y1) * 0.46), bow };
+}
+function pathOf({ x1, y1, x2, y2, bend, bow }) {
+  return `M${x1} ${y1}C${x1 + bow} ${y1 + bend} ${x2 + bow} ${y2 - bend} ${x2} ${y2}`;
+}
 function curve(x1, y1, x2, y2) {
-  const bend = Math.max(14, Math.abs(y2 - y1) * 0.46);
-  return `M${x1} ${y1}C${x1} ${y1 + bend} ${x2} ${y2 - bend} ${x2} ${y2}`;
+  return pathOf(lineOf(x1, y1, x2, y2));
 }
 function thickness(weight, largest) {
-  return 0.7 + 3.6 * Math.sqrt(Math.abs(weight) / largest);
+  return 0.7 + 3.6 * Math.sqrt(Math.abs(weight ?? 0) / largest);
+}
+function lineOfEdge(edge, from, to, plan) {
+  const port = to.ports.find((one) => one.matrix === edge.matrix);
+  const [x2, y1] = [to.x + (port?.dx ?? 0), from.y + from.height / 2];
+  const y2 = to.y - to.height / 2 - (port ? PORT.height : 0) - 1.5;
+  const upright = from.shape === "part" && Math.abs(x2 - from.x) < 24;
+  const over = upright && [...plan.spots.values()].some((one) => one.y > from.y && one.y < to.y && Math.abs(one.x - x2) < one.width / 2 + 3);
+  return lineOf(from.x, y1, x2, y2, over ? Math.min(76, 40 + 0.05 * (y2 - y1)) : 0);
 }
 function markers(prefix) {
   const marker = (name, box, refX, shape) => s("marker", {
@@ -703,7 +1003,8 @@ function markers(prefix) {
     "defs",
     {},
     marker("up", "0 0 10 10", 8.5, s("path", { d: "M1 1.5L9 5L1 8.5Z", class: "tip-up" })),
-    marker("down", "0 0 10 10", 6.5, s("path", { d: "M6.5 .4V9.6", class: "tip-down" }))
+    marker("down", "0 0 10 10", 6.5, s("path", { d: "M6.5 .4V9.6", class: "tip-down" })),
+    marker("flat", "0 0 10 10", 8.5, s("path", { d: "M1 1.5L9 5L1 8.5Z", class: "tip-flat" }))
   );
 }
 function bands(plan) {
@@ -725,31 +1026,50 @@ function headBoxes(plan) {
   const g = s("g", { "aria-hidden": "true" });
   for (const box of plan.heads) {
     g.append(
-      s("rect", { x: box.x, y: box.y, width: box.width, height: box.height, rx: 7, class: "head-box" }),
-      s("text", { x: box.x + 27, y: box.y + box.height / 2 + 3.5, class: "head-label" }, box.label)
+      s("rect", { x: box.x, y: box.y, width: box.width, height: box.height, rx: 7, class: "head-box" })
     );
+    if (box.label) g.append(s("text", { x: box.x + 27, y: box.y + box.height / 2 + 3.5, class: "head-label" }, box.label));
   }
   return g;
 }
-function endPlate(x, y, label, text) {
-  const width = Math.max(120, text.length * 6.9 + 26);
+function endTitle(y, label) {
+  return s("text", { x: 4, y: y + 4.5, class: "block-title" }, label);
+}
+function endPlate(x, y, text) {
+  const width = plateWidth(text);
   return s(
     "g",
     { class: "plate" },
     s("rect", { x: x - width / 2, y: y - 15, width, height: 30, rx: 15 }),
-    s("text", { x, y: y + 4.5, class: "plate-text" }, text),
-    s("text", { x: 4, y: y + 4.5, class: "block-title" }, label)
+    s("text", { x, y: y + 4.5, class: "plate-text" }, text)
   );
 }
-function shorten(text, most) {
-  return text.length > most ? `…${text.slice(text.length - most + 1)}` : text;
+function face({ node, place, width, height, shape, text, ports }, ink, fed) {
+  const rx = { channel: 3, unit: 10, part: 5, end: 15 }[shape];
+  const box = { x: -width / 2, y: -height / 2, width, height, rx };
+  const tabs = ports.map(({ matrix, dx }) => s(
+    "g",
+    { class: fed(matrix) ? "port" : "port unfed", transform: `translate(${dx} ${-height / 2 - PORT.height})` },
+    s("path", { d: `M${1 - PORT.width / 2} ${PORT.height}V4Q${1 - PORT.width / 2} 1 ${4 - PORT.width / 2} 1H${PORT.width / 2 - 4}Q${PORT.width / 2 - 1} 1 ${PORT.width / 2 - 1} 4V${PORT.height}`, class: "tab" }),
+    s("text", { y: PORT.height - 2.5, class: "port-text" }, matrix)
+  ));
+  const words2 = text ?? (place.short ? ` ${node.index}` : String(node.index));
+  return [
+    s("rect", { ...box, class: "back" }),
+    s(
+      "g",
+      { class: "face" },
+      ...tabs,
+      s("rect", { ...box, class: "pill", style: `--ink-share:${(ink * 82).toFixed(1)}%` }),
+      s("text", { y: 4, class: shape === "end" ? "plate-text" : "pill-text" }, place.short ? s("tspan", { class: "qkv" }, place.short) : null, words2)
+    )
+  ];
 }
 function figure(index, store) {
   const { bundle } = index;
-  const plan = layout(bundle);
+  const plan = bundle.grain === "head" ? headLayout(bundle) : layout(bundle);
   const prefix = uniqueId("mark");
-  const simple = index.edges.length > WITH_MARKERS;
-  const spotOf = (site) => plan.spots.get(site);
+  const spotOf2 = (site) => plan.spots.get(site);
   const carryLayer = s("g", { class: "carries" });
   const edgeLayer = s("g", { class: "edges", "aria-hidden": "true" });
   const hitLayer = s("g", { class: "hits", "aria-hidden": "true" });
@@ -759,45 +1079,46 @@ function figure(index, store) {
   const scene = s("g", {}, bands(plan), ends, carryLayer, headBoxes(plan), edgeLayer, hitLayer, nodeLayer, numberLayer);
   const example = bundle.task.examples[0];
   for (const root of plan.roots) {
-    const { x, y } = spotOf(root.site);
+    const { x, y } = spotOf2(root.site);
     const top = root.full ? plan.tokens.y + 30 : y - PILL.height / 2 - 13;
     if (root.full) ends.append(s("path", { d: `M${x} ${top}V${y}`, class: "root", "data-dst": root.site }));
     else ends.append(s("path", { d: `M${x} ${top}V${y}`, class: "root" }), s("circle", { cx: x, cy: top, r: 2, class: "root-dot" }));
   }
-  const full = plan.roots.filter((r) => r.full).map((r) => spotOf(r.site).x);
+  const full = plan.roots.filter((r) => r.full).map((r) => spotOf2(r.site).x);
   if (full.length) {
     const [a, b] = [Math.min(...full, plan.tokens.x), Math.max(...full, plan.tokens.x)];
     ends.append(s("path", { d: `M${a} ${plan.tokens.y + 30}H${b}M${plan.tokens.x} ${plan.tokens.y + 15}v15`, class: "root" }));
   }
-  ends.append(endPlate(plan.tokens.x, plan.tokens.y, "Tokens in", example ? shorten(visible(example.clean), 44) : "prompt"));
+  ends.append(endTitle(plan.tokens.y, "Tokens in"), endTitle(plan.answer.y, "Answer out"));
+  if (!plan.spots.has("input")) ends.append(endPlate(plan.tokens.x, plan.tokens.y, example ? shorten(visible(example.clean), 44) : "prompt"));
   const answerText = example ? `${visible(example.answer)}   rather than   ${visible(example.wrong_answer)}` : "answer";
-  ends.append(endPlate(plan.answer.x, plan.answer.y, "Answer out", answerText));
+  if (!plan.spots.has("logits")) ends.append(endPlate(plan.answer.x, plan.answer.y, answerText));
   for (const carry of index.carries) {
-    const [a, b] = [spotOf(carry.src), spotOf(carry.dst)];
+    const [a, b] = [spotOf2(carry.src), spotOf2(carry.dst)];
     const level = Math.abs(a.y - b.y) < 1;
     const d = level ? `M${a.x} ${a.y}H${b.x}` : a.x === b.x ? `M${a.x} ${a.y}V${b.y}` : curve(a.x, a.y, b.x, b.y);
     carryLayer.append(s("path", { d, class: level ? "carry meets" : "carry", "data-src": carry.src, "data-dst": carry.dst }));
   }
+  const fades = bundle.grain === "head" && index.edges.some((edge) => edge.weight !== null);
   const drawn = index.edges.map((edge, rank) => {
-    const [from, to] = [spotOf(edge.src), spotOf(edge.dst)];
-    const positive = edge.weight >= 0;
-    const d = curve(from.x, from.y + PILL.height / 2, to.x, to.y - PILL.height / 2 - (simple ? 0 : 1.5));
+    const tone = toneOf(bundle, edge.weight);
+    const line = lineOfEdge(edge, spotOf2(edge.src), spotOf2(edge.dst), plan);
     const path = s("path", {
-      d,
-      class: positive ? "edge up" : "edge down",
+      d: pathOf(line),
+      class: `edge ${tone}`,
       "stroke-width": thickness(edge.weight, index.largestWeight).toFixed(2),
-      "marker-end": simple ? null : `url(#${prefix}-${positive ? "up" : "down"})`
+      "marker-end": `url(#${prefix}-${tone})`,
+      style: fades ? `--fade:${(0.3 + 0.7 * Math.sqrt(sizeOf(edge) / index.largestWeight)).toFixed(2)}` : null
     });
-    return { edge, rank, path, hit: null, from, to };
+    return { edge, rank, path, line, hit: null };
   });
   for (let i = drawn.length - 1; i >= 0; i--) edgeLayer.append(drawn[i].path);
-  if (!simple) {
-    for (const one of drawn) {
-      const tip = `${one.edge.src} → ${one.edge.dst}
-${one.edge.matrix}  weight ${signed(one.edge.weight, 6)}`;
-      one.hit = s("path", { d: one.path.getAttribute("d"), class: "hit", "data-tip": tip });
-      hitLayer.append(one.hit);
-    }
+  const measure = bundle.grain === "head" ? "score" : "weight";
+  for (const one of drawn.slice(0, WITH_MARKERS)) {
+    const value = one.edge.weight === null ? `no ${measure}` : `${measure} ${signed(one.edge.weight, 6)}`;
+    one.hit = s("path", { d: pathOf(one.line), class: "hit", "data-tip": `${one.edge.src} → ${one.edge.dst}
+${one.edge.matrix}  ${value}` });
+    hitLayer.append(one.hit);
   }
   const direct = [...plan.spots.values()].filter((p) => p.node.direct_logit !== null);
   const largestDirect = Math.max(1e-9, ...direct.map((p) => Math.abs(p.node.direct_logit)));
@@ -815,14 +1136,14 @@ ${one.edge.matrix}  weight ${signed(one.edge.weight, 6)}`;
   }
   const groups = /* @__PURE__ */ new Map();
   for (const site of plan.rows.flat()) {
-    const spot = spotOf(site);
-    const { node, place, x, y } = spot;
-    const effect = node.ablation_effect_nats;
-    const ink = effect === null ? 0 : Math.sqrt(Math.max(0, effect) / index.largestEffect);
-    const words2 = `${describe(node)}
-${effect === null ? "ablation not measured" : `ablating it: ${signed(effect)} nats`}`;
+    const spot = spotOf2(site);
+    const { node, x, y } = spot;
+    const matter = index.matter(node);
+    const ink = matter === null ? 0 : Math.sqrt(Math.max(0, matter) / index.largestMatter);
+    const words2 = [describe(node), ...aboutMatter(index, node)].join("\n");
+    const unmeasured = matter === null && node.kind === "channel";
     const g = s("g", {
-      class: `node ${place.residual ? "channel" : "unit"}${ink > 0.69 ? " strong" : ink > 0.55 ? " middle" : ""}${effect === null ? " unmeasured" : ""}`,
+      class: `node ${spot.shape}${ink > 0.69 ? " strong" : ink > 0.55 ? " middle" : ""}${unmeasured ? " unmeasured" : ""}`,
       transform: `translate(${x} ${y})`,
       tabindex: -1,
       role: "button",
@@ -831,21 +1152,7 @@ ${effect === null ? "ablation not measured" : `ablating it: ${signed(effect)} na
       "data-site": site,
       "data-tip": words2
     });
-    const box = { x: -PILL.width / 2, y: -PILL.height / 2, width: PILL.width, height: PILL.height, rx: place.residual ? 3 : 10 };
-    g.append(
-      s("rect", { ...box, class: "back" }),
-      s(
-        "g",
-        { class: "face" },
-        s("rect", { ...box, class: "pill", style: `--ink-share:${(ink * 82).toFixed(1)}%` }),
-        s(
-          "text",
-          { y: 4, class: "pill-text" },
-          place.short ? s("tspan", { class: "qkv" }, place.short) : null,
-          place.short ? ` ${node.index}` : String(node.index)
-        )
-      )
-    );
+    g.append(...face(spot, ink, (matrix) => index.fedBy(site).some((link) => link.edge?.matrix === matrix)));
     groups.set(site, g);
     nodeLayer.append(g);
   }
@@ -857,7 +1164,7 @@ ${effect === null ? "ablation not measured" : `ablating it: ${signed(effect)} na
   const fit = () => {
     const width = svg.parentElement?.clientWidth || plan.width;
     const k = Math.min(1.25, width / plan.width);
-    const height = Math.min(plan.height * k, 1500);
+    const height = Math.min(plan.height * k, TALLEST);
     Object.assign(size, { width, height });
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.setAttribute("height", height.toFixed(1));
@@ -908,10 +1215,13 @@ ${effect === null ? "ablation not measured" : `ablating it: ${signed(effect)} na
     const site = siteAt(event.target);
     store.set({ selected: site === store.get().selected ? null : site });
   });
-  svg.addEventListener("pointerover", (event) => store.set({ peeked: siteAt(event.target) }));
-  svg.addEventListener("pointerleave", () => store.set({ peeked: null }));
-  svg.addEventListener("focusin", (event) => store.set({ peeked: siteAt(event.target) }));
-  svg.addEventListener("focusout", () => store.set({ peeked: null }));
+  const peek = (peeked) => {
+    if (peeked !== store.get().peeked) store.set({ peeked });
+  };
+  svg.addEventListener("pointerover", (event) => peek(siteAt(event.target)));
+  svg.addEventListener("pointerleave", () => peek(null));
+  svg.addEventListener("focusin", (event) => peek(siteAt(event.target)));
+  svg.addEventListener("focusout", () => peek(null));
   let current = index.ranked[0]?.site ?? plan.rows[0]?.[0] ?? "";
   const rove = (site) => {
     groups.get(current)?.setAttribute("tabindex", "-1");
@@ -919,7 +1229,7 @@ ${effect === null ? "ablation not measured" : `ablating it: ${signed(effect)} na
     groups.get(site)?.setAttribute("tabindex", "0");
   };
   const reveal = (site) => {
-    const { x, y } = spotOf(site);
+    const { x, y } = spotOf2(site);
     const [px, py] = [view.x + x * view.k, view.y + y * view.k];
     if (px < 30 || px > size.width - 30) view.x += size.width / 2 - px;
     if (py < 20 || py > size.height - 20) view.y += size.height / 2 - py;
@@ -942,8 +1252,8 @@ ${effect === null ? "ablation not measured" : `ablating it: ${signed(effect)} na
     if (key === "Home") return sites[0] ?? null;
     if (key === "End") return sites[sites.length - 1] ?? null;
     const next = plan.rows[row + (key === "ArrowDown" ? 1 : -1)];
-    const x = spotOf(site).x;
-    return next?.reduce((a, b) => Math.abs(spotOf(b).x - x) < Math.abs(spotOf(a).x - x) ? b : a) ?? null;
+    const x = spotOf2(site).x;
+    return next?.reduce((a, b) => Math.abs(spotOf2(b).x - x) < Math.abs(spotOf2(a).x - x) ? b : a) ?? null;
   };
   svg.addEventListener("keydown", (event) => {
     const site = siteAt(event.target);
@@ -958,8 +1268,18 @@ ${effect === null ? "ablation not measured" : `ablating it: ${signed(effect)} na
     } else return;
     event.preventDefault();
   });
+  const edgesOf = /* @__PURE__ */ new Map();
+  for (const one of drawn) {
+    for (const site of [one.edge.src, one.edge.dst]) {
+      const list = edgesOf.get(site);
+      if (list) list.push(one);
+      else edgesOf.set(site, [one]);
+    }
+  }
+  let painted = { centre: null, strongest: -1 };
   const paint = () => {
     const { selected, peeked, found: found2, strongest } = store.get();
+    svg.classList.toggle("plain", Math.min(strongest, drawn.length) > WITH_MARKERS);
     const centre = peeked ?? selected;
     svg.classList.toggle("centred", centre !== null);
     const near = /* @__PURE__ */ new Set();
@@ -969,22 +1289,26 @@ ${effect === null ? "ablation not measured" : `ablating it: ${signed(effect)} na
       g.classList.toggle("centre", site === centre);
       g.classList.toggle("near", near.has(site));
       g.classList.toggle("dim", centre === null && found2 !== null && !found2.has(site));
+      g.classList.toggle("idle", (edgesOf.get(site)?.[0]?.rank ?? -1) >= strongest);
       g.classList.toggle("found", found2 !== null && found2.has(site));
       g.setAttribute("aria-pressed", String(site === selected));
     }
     numberLayer.replaceChildren();
-    const on = drawn.filter(({ edge }) => edge.src === centre || edge.dst === centre);
-    for (const { edge, rank, path, hit } of drawn) {
+    const own = (site) => site === null ? [] : edgesOf.get(site) ?? [];
+    const on = own(centre);
+    const changed = strongest === painted.strongest ? [...own(painted.centre), ...on] : drawn;
+    for (const { edge, rank, path, hit } of changed) {
       const touches = edge.src === centre || edge.dst === centre;
       path.classList.toggle("on", touches);
       path.classList.toggle("hidden", !touches && rank >= strongest);
       hit?.classList.toggle("hidden", !touches && rank >= strongest);
     }
+    painted = { centre, strongest };
     for (const path of svg.querySelectorAll(".carry, .root, .edges [data-site]")) {
       const ends2 = [path.getAttribute("data-src"), path.getAttribute("data-dst"), path.getAttribute("data-site")];
       path.classList.toggle("on", centre !== null && ends2.includes(centre));
     }
-    if (on.length <= NUMBERS_UP_TO) for (const one of on) numberLayer.append(numberOn(one, centre));
+    if (on.length <= NUMBERS_UP_TO) for (const one of on) numberLayer.append(numberOn(one, centre, toneOf(bundle, one.edge.weight)));
   };
   store.listen(paint);
   paint();
@@ -992,14 +1316,17 @@ ${effect === null ? "ablation not measured" : `ablating it: ${signed(effect)} na
   element.append(svg, controls(zoom, fit));
   return { element, naturalWidth: plan.width, fit, focus };
 }
-function numberOn({ edge, from, to }, centre) {
-  const share = edge.src === centre ? 0.74 : 0.26;
-  const [y1, y2] = [from.y + PILL.height / 2, to.y - PILL.height / 2];
-  const t = share;
-  const bend = Math.max(14, Math.abs(y2 - y1) * 0.46);
+function aboutMatter(index, node) {
+  const matter = index.matter(node);
+  if (index.bundle.grain === "head") return matter === null ? [] : [`|score| of its edges: ${num(matter)}`];
+  return [matter === null ? "ablation not measured" : `ablating it: ${signed(matter)} nats`];
+}
+function numberOn({ edge, line }, centre, tone) {
+  const t = edge.src === centre ? 0.74 : 0.26;
+  const { x1, y1, x2, y2, bend, bow } = line;
   const mix = (a, b, c, d) => (1 - t) ** 3 * a + 3 * (1 - t) ** 2 * t * b + 3 * (1 - t) * t * t * c + t ** 3 * d;
-  const [x, y] = [mix(from.x, from.x, to.x, to.x), mix(y1, y1 + bend, y2 - bend, y2)];
-  return s("text", { x, y: y + 3.5, class: edge.weight >= 0 ? "number up" : "number down" }, signed(edge.weight, 2));
+  const [x, y] = [mix(x1, x1 + bow, x2 + bow, x2), mix(y1, y1 + bend, y2 - bend, y2)];
+  return s("text", { x, y: y + 3.5, class: `number ${tone}` }, edge.weight === null ? "" : signed(edge.weight, 2));
 }
 function controls(zoom, fit) {
   const button = (label, text, act) => {
@@ -1026,52 +1353,40 @@ function legend(index) {
     one.setAttribute("x", String(0.5 + i * 22));
     scale.append(one);
   });
+  const up = line("edge up", s("path", { d: "M26 2.5L33 6L26 9.5Z", class: "tip-up" }));
+  const down = line("edge down", s("path", { d: "M30 1V11", class: "tip-down" }));
+  if (index.bundle.grain === "head") {
+    const { edge_score: score, carries } = index.bundle.circuit;
+    const said = (positive) => {
+      const sign = positive ? "positive score" : "negative score";
+      if (!score?.needed) return sign;
+      return `${sign}: ${score.needed > 0 === positive ? "the answer needs the edge" : "the edge works against the answer"}`;
+    };
+    const scored = index.edges.some((edge) => edge.weight !== null);
+    const signs = [score?.needed !== -1, score?.needed === -1];
+    return h(
+      "div",
+      { class: "legend" },
+      ...scored ? [
+        h("p", { class: "legend-note" }, `Score: ${score?.means ?? ""}; the wider the line, the larger it is, up to ${num(index.largestWeight, 3)}.`),
+        item(up, said(signs[0])),
+        index.edges.some((edge) => toneOf(index.bundle, edge.weight) === "down") ? item(down, said(signs[1])) : null
+      ] : [item(line("edge flat", s("path", { d: "M26 2.5L33 6L26 9.5Z", class: "tip-flat" })), "edge; the circuit came without scores")],
+      h("span", { class: "legend-item" }, h("b", { class: "legend-ports" }, "q k v"), "read for queries, keys, values"),
+      carries.length ? item(line("carry meets", null), "keys and values (g) that the heads of a frame share, not an edge") : null,
+      scored ? item(scale, `stronger fill: more |score| on its edges (up to ${num(index.largestMatter, 3)})`) : null
+    );
+  }
   return h(
     "div",
     { class: "legend" },
-    item(line("edge up", s("path", { d: "M26 2.5L33 6L26 9.5Z", class: "tip-up" })), "positive weight"),
-    item(line("edge down", s("path", { d: "M30 1V11", class: "tip-down" })), "negative weight"),
+    item(up, "positive weight"),
+    item(down, "negative weight"),
     item(line("carry", null), "carried by the residual stream, not an edge"),
     item(shape(3), "residual channel"),
     item(shape(6), "neuron, or q, k, v of a head"),
-    item(scale, `stronger fill: ablating it costs more (up to ${num(index.largestEffect, 3)} nats)`)
+    item(scale, `stronger fill: ablating it costs more (up to ${num(index.largestMatter, 3)} nats)`)
   );
-}
-
-// src/index.ts
-function indexOf(bundle) {
-  const { circuit } = bundle;
-  const nodes = new Map(circuit.nodes.map((node) => [node.site, node]));
-  const out = /* @__PURE__ */ new Map();
-  const into = /* @__PURE__ */ new Map();
-  const add = (map, at, other, edge) => {
-    const node = nodes.get(other);
-    if (!node) return;
-    const list = map.get(at);
-    if (list) list.push({ other: node, edge });
-    else map.set(at, [{ other: node, edge }]);
-  };
-  const edges = [...circuit.edges].sort((a, b) => Math.abs(b.weight) - Math.abs(a.weight));
-  for (const edge of edges) {
-    add(out, edge.src, edge.dst, edge);
-    add(into, edge.dst, edge.src, edge);
-  }
-  for (const carry of circuit.carries) {
-    add(out, carry.src, carry.dst, null);
-    add(into, carry.dst, carry.src, null);
-  }
-  const ranked = circuit.nodes.filter((node) => node.ablation_effect_nats !== null).sort((a, b) => b.ablation_effect_nats - a.ablation_effect_nats);
-  return {
-    bundle,
-    nodes,
-    edges,
-    carries: circuit.carries,
-    largestWeight: Math.max(1e-9, ...edges.slice(0, 1).map((e) => Math.abs(e.weight))),
-    largestEffect: Math.max(1e-9, ranked[0]?.ablation_effect_nats ?? 0),
-    ranked,
-    feeds: (site) => out.get(site) ?? [],
-    fedBy: (site) => into.get(site) ?? []
-  };
 }
 
 // src/trial.ts
@@ -1196,12 +1511,12 @@ function found({ task, circuit, model }) {
     " and ",
     h("b", {}, plural(circuit.n_edges, "edge")),
     ` of ${model.name} do this alone, at `,
-    h("b", {}, `${num(circuit.loss_heldout_nats, 3)} nats`),
+    h("b", {}, `${num(given(circuit.loss_heldout_nats), 3)} nats`),
     " of held-out task loss."
   );
 }
 function missed({ circuit, model }) {
-  const target = circuit.target_loss_nats;
+  const target = given(circuit.target_loss_nats);
   return h(
     "p",
     { class: "lead" },
@@ -1213,8 +1528,8 @@ function missed({ circuit, model }) {
     " and ",
     h("b", {}, plural(circuit.n_edges, "edge")),
     ", has ",
-    h("b", {}, `${apart(circuit.loss_train_nats, target)} nats`),
-    ` there and ${num(circuit.loss_heldout_nats, 3)} held out.`
+    h("b", {}, `${apart(given(circuit.loss_train_nats), target)} nats`),
+    ` there and ${num(given(circuit.loss_heldout_nats), 3)} held out.`
   );
 }
 function itsTwin(own, its) {
@@ -1235,7 +1550,7 @@ function twinLine({ circuit, model }, twin) {
   if (!twin.reached) {
     line.append(
       verdictBadge("not reached", "Not reached"),
-      ` in ${name}: no circuit found there gets to ${num(circuit.target_loss_nats, 3)} nats on the training pairs; the best, `,
+      ` in ${name}: no circuit found there gets to ${num(given(circuit.target_loss_nats), 3)} nats on the training pairs; the best, `,
       h("b", {}, plural(twin.n_nodes, "node")),
       " and ",
       edges,
@@ -1248,8 +1563,28 @@ function twinLine({ circuit, model }, twin) {
   line.append(".");
   return line;
 }
+function faithful({ circuit, model }) {
+  const { faithfulness: f, edge_score } = circuit;
+  const line = h("p", { class: "lead" });
+  const words2 = { pass: "Faithful:", fail: "Not faithful:", "not reached": "Not reached:", "not measured": "Not measured:" };
+  if (f) line.append(verdictBadge(f.verdict, words2[f.verdict]), " ");
+  const all = edge_score?.all_edges ?? circuit.n_edges;
+  line.append(
+    h("b", {}, plural(circuit.n_edges, "edge")),
+    ` of the ${count(all)} in ${model.name} (${num(100 * circuit.n_edges / Math.max(1, all), 2)} %), between `,
+    h("b", {}, plural(circuit.n_nodes, "node"))
+  );
+  if (!f || f.value === null) line.append("; its faithfulness was not measured.");
+  else {
+    line.append(", have a faithfulness of ", h("b", {}, num(f.value, 3)), f.interval ? ` (${num(f.interval[0], 3)} to ${num(f.interval[1], 3)})` : "", " on held-out pairs");
+    const random = f.nulls.find((one) => one.name.startsWith("random") && one.value !== null);
+    line.append(random ? `; random circuits of as many have ${Math.abs(random.value) < 5e-4 ? "0.000" : num(random.value, 3)}.` : ".");
+  }
+  return line;
+}
 function lead(bundle) {
   const { circuit, twin } = bundle;
+  if (bundle.grain === "head") return h("div", { class: "leads" }, faithful(bundle));
   return h("div", { class: "leads" }, circuit.reached ? found(bundle) : missed(bundle), twin && twinLine(bundle, twin));
 }
 
@@ -1270,11 +1605,12 @@ function record(value) {
 var AT_MOST = 8;
 function search(index, store, open) {
   const listId = uniqueId("found");
+  const what = index.bundle.grain === "head" ? "Find a head, a group or an MLP" : "Find a node or a token";
   const input = h("input", {
     type: "search",
     class: "search",
-    placeholder: "Find a node or a token",
-    "aria-label": "Find a node or a token",
+    placeholder: what,
+    "aria-label": what,
     role: "combobox",
     "aria-expanded": "false",
     "aria-controls": listId,
@@ -1377,7 +1713,7 @@ var Store = class {
 };
 
 // src/style.css
-var style_default = '.gossamer {\n  color-scheme: light dark;\n  --paper: light-dark(#fdfdfb, #14161a);\n  --raised: light-dark(#ffffff, #1a1d22);\n  --band: light-dark(#f5f5f1, #1a1d22);\n  --ink: light-dark(#1c1e22, #e9e7e2);\n  --muted: light-dark(#63686f, #9da2a9);\n  --faint: light-dark(#b9bcb8, #50555c);\n  --rule: light-dark(#e3e3dd, #2c3036);\n  --up: light-dark(#2a66ab, #72aef0);\n  --down: light-dark(#c24a1e, #f28b5b);\n  --pass: light-dark(#27704a, #6cc596);\n  --fail: light-dark(#b3221c, #ff7d74);\n  --warn: light-dark(#8a6100, #e0b04a);\n  --focus: light-dark(#111317, #ffffff);\n  --serif: ui-serif, "Iowan Old Style", Charter, "Source Serif 4", Georgia, "Liberation Serif", "DejaVu Serif", serif;\n  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif;\n  --mono: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", "DejaVu Sans Mono", monospace;\n  box-sizing: border-box;\n  min-height: 100vh;\n  padding: 40px max(28px, calc((100% - 1400px) / 2)) 56px;\n  background: var(--paper);\n  color: var(--ink);\n  font: 14px/1.5 var(--sans);\n  font-variant-numeric: tabular-nums;\n  -webkit-text-size-adjust: 100%;\n}\n.gossamer[data-theme="light"] { color-scheme: light; }\n.gossamer[data-theme="dark"] { color-scheme: dark; }\n.gossamer *, .gossamer *::before { box-sizing: inherit; }\n.gossamer [hidden] { display: none !important; }\n.gossamer .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }\n.gossamer h1, .gossamer h2, .gossamer h3, .gossamer p, .gossamer figure, .gossamer dl, .gossamer dd { margin: 0; }\n.gossamer h1 { font: 400 34px/1.15 var(--serif); letter-spacing: -0.01em; margin: 10px 0 12px; text-wrap: balance; overflow-wrap: anywhere; }\n.gossamer h2 { font: 400 23px/1.25 var(--serif); }\n.gossamer h3 { font: 600 13px/1.4 var(--sans); }\n.gossamer .mono, .gossamer code { font-family: var(--mono); font-size: 0.94em; }\n.gossamer .muted { color: var(--muted); }\n.gossamer .aside { color: var(--muted); font-weight: 400; margin-left: 8px; }\n.gossamer button { font: inherit; color: inherit; }\n.gossamer :focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; border-radius: 3px; }\n\n/* Header */\n.gossamer .top { max-width: 100%; margin-bottom: 28px; }\n.gossamer .eyebrow { display: flex; gap: 14px; align-items: center; color: var(--muted); font-size: 13px; }\n.gossamer .eyebrow .theme { margin-left: auto; }\n.gossamer .lead { font: 400 18px/1.5 var(--serif); max-width: 46em; text-wrap: pretty; }\n.gossamer .lead b { font-weight: 600; white-space: nowrap; }\n.gossamer .lead + .lead { margin-top: 6px; }\n.gossamer .lead .verdict { font: 600 15px/1.5 var(--sans); align-items: baseline; }\n.gossamer .tally { display: flex; flex-wrap: wrap; gap: 6px 20px; margin-top: 14px; }\n.gossamer .tool { background: none; border: 1px solid var(--rule); border-radius: 6px; padding: 3px 9px; cursor: pointer; color: var(--muted); }\n.gossamer .tool:hover { color: var(--ink); border-color: var(--faint); }\n\n/* Verdicts */\n.gossamer .verdict { display: inline-flex; align-items: center; gap: 6px; font-weight: 600; font-size: 13px; white-space: nowrap; }\n.gossamer .verdict svg { fill: none; stroke: currentColor; stroke-width: 2.2; stroke-linecap: round; stroke-linejoin: round; }\n.gossamer .verdict.pass { color: var(--pass); }\n.gossamer .verdict.fail { color: var(--fail); }\n.gossamer .verdict.not-reached { color: var(--warn); }\n.gossamer .verdict.not-measured { color: var(--muted); }\n\n/* Stage: figure and panel */\n.gossamer .stage { display: grid; grid-template-columns: minmax(0, 1fr) 368px; gap: 36px; align-items: start; border-top: 1px solid var(--rule); padding-top: 20px; }\n.gossamer .stage.stacked { grid-template-columns: minmax(0, 1fr); gap: 24px; }\n.gossamer .toolbar { display: flex; flex-wrap: wrap; align-items: center; gap: 10px 24px; margin-bottom: 12px; min-height: 32px; }\n.gossamer .search-box { position: relative; flex: 0 1 260px; }\n.gossamer .search { width: 100%; font: inherit; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 5px 10px; }\n.gossamer .search::placeholder { color: var(--muted); }\n.gossamer .results { position: absolute; z-index: 5; top: 100%; left: 0; min-width: 100%; width: max-content; max-width: 460px; margin: 4px 0 0; padding: 4px; list-style: none; background: var(--raised); border: 1px solid var(--rule); border-radius: 8px; box-shadow: 0 8px 28px rgb(0 0 0 / 0.14); }\n.gossamer .results li { display: flex; gap: 14px; justify-content: space-between; padding: 4px 8px; border-radius: 5px; cursor: pointer; }\n.gossamer .results li[aria-selected="true"], .gossamer .results li[role="option"]:hover { background: var(--band); }\n.gossamer .results .count { color: var(--muted); cursor: default; }\n.gossamer .strength { display: inline-flex; align-items: center; gap: 10px; color: var(--muted); font-size: 13px; }\n.gossamer .strength input { width: 120px; accent-color: var(--muted); }\n\n.gossamer .figure-frame { position: relative; }\n.gossamer .figure-svg { display: block; width: 100%; cursor: grab; touch-action: pan-y; user-select: none; overflow: hidden; }\n.gossamer .figure-svg.dragging { cursor: grabbing; }\n.gossamer .zoom { position: absolute; right: 0; top: 0; display: flex; gap: 4px; }\n.gossamer .zoom .tool { width: 28px; height: 28px; padding: 0; background: var(--paper); line-height: 1; }\n\n.gossamer .band { fill: var(--band); }\n.gossamer .block-title { font: 600 12.5px var(--sans); fill: var(--ink); }\n.gossamer .block-sub { font: 12px var(--sans); fill: var(--muted); }\n.gossamer .row-label { font: 11px var(--sans); fill: var(--muted); text-anchor: end; }\n.gossamer .head-box { fill: var(--paper); stroke: var(--faint); stroke-width: 1; }\n.gossamer .head-label { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .plate rect { fill: var(--paper); stroke: var(--faint); }\n.gossamer .plate-text { font: 12px var(--mono); fill: var(--ink); text-anchor: middle; white-space: pre; }\n\n.gossamer .carry, .gossamer .root { fill: none; stroke: var(--faint); stroke-width: 1.1; }\n.gossamer .root { stroke-dasharray: 1.5 3.5; }\n.gossamer .root-dot { fill: var(--faint); }\n.gossamer .carry.meets { stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .edge { fill: none; stroke-linecap: butt; opacity: 0.86; transition: opacity 0.12s; }\n.gossamer .edge.up { stroke: var(--up); }\n.gossamer .edge.down { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .tip-up { fill: var(--up); }\n.gossamer .tip-down { fill: none; stroke: var(--down); stroke-width: 2.4; }\n.gossamer .edge.hidden, .gossamer .hit.hidden { display: none; }\n.gossamer .hit { fill: none; stroke: transparent; stroke-width: 9; pointer-events: stroke; }\n\n.gossamer .node { cursor: pointer; outline: none; }\n.gossamer .pill { fill: color-mix(in srgb, var(--ink) var(--ink-share, 0%), var(--raised)); stroke: var(--ink); stroke-width: 1; }\n.gossamer .node.unmeasured .pill { stroke-dasharray: 2.5 2.5; }\n.gossamer .pill-text { font: 11px var(--sans); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .qkv { font-style: italic; font-family: var(--serif); font-size: 12px; }\n.gossamer .node.strong .pill-text { fill: var(--paper); }\n.gossamer .node.middle .pill-text { fill: light-dark(#1c1e22, #14161a); }\n.gossamer .node:hover .pill, .gossamer .node.near .pill { stroke-width: 1.8; }\n.gossamer .node.selected .pill, .gossamer .node.found .pill { stroke-width: 2.6; }\n.gossamer .node:focus-visible .pill { stroke-width: 2.6; outline: 2px solid var(--focus); outline-offset: 3px; border-radius: 4px; }\n.gossamer .back { fill: var(--band); }\n.gossamer .face { transition: opacity 0.12s; }\n.gossamer .node.dim .face { opacity: 0.22; }\n.gossamer .centred .node:not(.centre, .near) .face { opacity: 0.28; }\n.gossamer .centred .edge:not(.on) { opacity: 0.07; }\n.gossamer .centred .edge.on { opacity: 1; }\n.gossamer .centred :is(.carry, .root):not(.on) { opacity: 0.35; }\n.gossamer .centred .carry.on { stroke: var(--ink); stroke-width: 1.8; }\n.gossamer .number { font: 600 10.5px var(--sans); text-anchor: middle; paint-order: stroke; stroke: var(--band); stroke-width: 4px; stroke-linejoin: round; pointer-events: none; }\n.gossamer .number.up { fill: var(--up); }\n.gossamer .number.down { fill: var(--down); }\n\n.gossamer .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; margin-top: 14px; color: var(--muted); font-size: 12px; }\n.gossamer .legend-item { display: inline-flex; align-items: center; gap: 8px; }\n.gossamer .legend .edge { stroke-width: 2; }\n\n/* Panel */\n.gossamer .panel { position: sticky; top: 20px; max-height: calc(100vh - 40px); overflow-y: auto; outline-offset: -2px; padding: 2px 6px 2px 2px; scrollbar-width: thin; }\n.gossamer .card { display: grid; gap: 22px; }\n.gossamer .card-head { display: flex; justify-content: space-between; gap: 12px; align-items: start; }\n.gossamer .card-head h2 { font: 500 18px/1.3 var(--mono); overflow-wrap: anywhere; }\n.gossamer .close { background: none; border: 0; font-size: 22px; line-height: 1; padding: 2px 6px; cursor: pointer; color: var(--muted); }\n.gossamer .card-part h3 { padding-bottom: 5px; margin-bottom: 6px; border-bottom: 1px solid var(--rule); }\n.gossamer .facts { display: flex; gap: 32px; }\n.gossamer .fact-label, .gossamer .fact-note { color: var(--muted); font-size: 12px; }\n.gossamer .fact-value { font-size: 19px; line-height: 1.35; }\n.gossamer table { border-collapse: collapse; }\n.gossamer .links { width: 100%; table-layout: fixed; }\n.gossamer .links td { padding: 2px 0; }\n.gossamer .links { font-size: 13px; }\n.gossamer .links td:nth-child(1) { width: 58%; }\n.gossamer .links td:nth-child(2) { width: 20%; }\n.gossamer .figure-cell { text-align: right; padding-right: 10px !important; }\n.gossamer .links .muted { padding-left: 10px; font-size: 12px; }\n.gossamer .site { font-family: var(--mono); font-size: 12px; background: none; border: 0; padding: 0; cursor: pointer; text-align: left; text-decoration: underline; text-decoration-color: var(--faint); text-underline-offset: 3px; }\n.gossamer .site:hover { text-decoration-color: currentColor; }\n.gossamer .bar { display: block; height: 8px; min-width: 1px; }\n.gossamer .bar.up { background: var(--up); }\n.gossamer .bar.down { background: repeating-linear-gradient(90deg, var(--down) 0 4px, transparent 4px 6px); }\n.gossamer .bar.ink { background: var(--muted); }\n.gossamer .more { background: none; border: 0; padding: 4px 0; color: var(--muted); cursor: pointer; text-decoration: underline; }\n.gossamer .two { display: grid; gap: 22px; }\n.gossamer .sides th { font-weight: 400; text-align: left; color: var(--muted); padding-right: 12px; white-space: nowrap; }\n.gossamer .sides svg { display: block; }\n.gossamer .rail { stroke: var(--rule); stroke-width: 1; }\n.gossamer .zero { stroke: var(--faint); stroke-width: 1; }\n.gossamer .dot-full { fill: var(--ink); }\n.gossamer .dot-open { fill: var(--paper); stroke: var(--ink); stroke-width: 1.5; }\n.gossamer .dot-tick { stroke: var(--muted); stroke-width: 2; }\n.gossamer .excerpt-row { display: grid; grid-template-columns: 44px minmax(0, 1fr); gap: 10px; padding: 4px 0; align-items: baseline; }\n.gossamer .peak-value { color: var(--muted); font-size: 12px; text-align: right; }\n.gossamer .excerpt { font: 12.5px/1.75 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer .tok { unicode-bidi: isolate; border-radius: 2px; padding: 1px 0; }\n.gossamer .tok.pos { background: color-mix(in srgb, var(--up) var(--share), transparent); }\n.gossamer .tok.neg { background: color-mix(in srgb, var(--down) var(--share), transparent); text-decoration: underline dashed; text-underline-offset: 3px; }\n.gossamer .tok.peak { outline: 1.5px solid var(--ink); outline-offset: 0; }\n.gossamer .chips { display: flex; flex-wrap: wrap; gap: 6px; }\n.gossamer .chip { display: inline-flex; gap: 7px; align-items: baseline; border: 1px solid var(--rule); border-radius: 5px; padding: 1px 7px; }\n.gossamer .chip-number { font-size: 12px; }\n.gossamer .chip.pos .chip-number { color: var(--up); }\n.gossamer .chip.neg .chip-number { color: var(--down); }\n.gossamer .pair { padding: 5px 0; border-bottom: 1px dotted var(--rule); }\n.gossamer .pair:last-child { border-bottom: 0; }\n.gossamer .prompt { font: 12.5px/1.6 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer mark { background: none; color: inherit; font-weight: 700; border-bottom: 2px solid var(--ink); margin-left: 1px; }\n.gossamer .prose { font-size: 13px; }\n.gossamer .prose + .prose { margin-top: 6px; }\n\n.gossamer .stacked .panel { position: static; max-height: none; }\n.gossamer .stacked .overview { grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 24px 36px; align-items: start; }\n.gossamer .stacked .panel.has-node { position: sticky; bottom: 0; z-index: 3; max-height: 46vh; background: var(--paper); border-top: 2px solid var(--ink); padding: 16px 8px 20px; box-shadow: 0 -14px 30px -12px rgb(0 0 0 / 0.16); }\n.gossamer .stacked .has-node .card { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px 36px; align-items: start; }\n.gossamer .stacked .has-node .card-head { grid-column: 1 / -1; }\n\n/* Parts */\n.gossamer .part { margin-top: 56px; border-top: 1px solid var(--rule); padding-top: 22px; }\n.gossamer .part-head { display: flex; flex-wrap: wrap; gap: 2px 16px; align-items: baseline; margin-bottom: 8px; }\n.gossamer .check { display: grid; grid-template-columns: minmax(220px, 1fr) auto; gap: 12px 48px; padding: 22px 0 22px 18px; border-left: 3px solid transparent; border-bottom: 1px solid var(--rule); }\n.gossamer .check:last-child { border-bottom: 0; }\n.gossamer .check.fail { border-left-color: var(--fail); }\n.gossamer .check.not-reached { border-left-color: var(--warn); }\n.gossamer .check-text { display: grid; gap: 4px; align-content: start; max-width: 30em; }\n.gossamer .check-text h3 { font: 400 18px/1.3 var(--serif); overflow-wrap: anywhere; }\n.gossamer .threshold { font-size: 13px; color: var(--muted); }\n.gossamer .check .note { font-size: 13px; }\n.gossamer .check.fail .note { color: var(--fail); }\n.gossamer .method summary { color: var(--muted); font-size: 13px; cursor: pointer; width: max-content; }\n.gossamer .method dl { display: grid; grid-template-columns: max-content 1fr; gap: 1px 14px; font-size: 12.5px; padding: 6px 0 0 16px; }\n.gossamer .method dt { color: var(--muted); }\n.gossamer .nulls { font-size: 13px; table-layout: fixed; width: 816px; max-width: 100%; }\n.gossamer .c-value { width: 110px; }\n.gossamer .c-interval { width: 126px; }\n.gossamer .c-n { width: 56px; }\n.gossamer .c-plot { width: 260px; }\n.gossamer .nulls th, .gossamer .nulls td { font-weight: 400; text-align: left; padding: 0 16px 0 0; height: 26px; vertical-align: middle; }\n.gossamer .nulls tbody th { color: var(--muted); line-height: 1.3; }\n.gossamer .nulls thead th { color: var(--muted); font-size: 12px; }\n.gossamer .nulls thead th:not(:first-child), .gossamer .nulls .figure-cell, .gossamer .nulls .interval, .gossamer .nulls .n { text-align: right; padding-right: 16px !important; white-space: nowrap; }\n.gossamer .nulls .interval, .gossamer .nulls .n { color: var(--muted); }\n.gossamer .nulls .own th, .gossamer .nulls .own .figure-cell { color: var(--ink); font-weight: 600; }\n.gossamer .nulls .absent { text-align: right; font-style: italic; color: var(--muted); white-space: nowrap; }\n.gossamer .nulls .plot-cell { padding-right: 0; }\n.gossamer .plot { display: block; }\n.gossamer .whisker { fill: none; stroke: var(--muted); stroke-width: 1.4; }\n.gossamer .whisker.own { stroke: var(--ink); stroke-width: 2; }\n.gossamer .own-mark { fill: var(--ink); }\n.gossamer .null-mark { fill: var(--paper); stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .axis-line { fill: none; stroke: var(--faint); stroke-width: 1; }\n.gossamer .axis-text { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .axis-text.end { text-anchor: end; }\n.gossamer .axis-text.start { text-anchor: start; }\n\n.gossamer .curve { width: 100%; max-width: 760px; display: block; }\n.gossamer .curve .grid { stroke: var(--rule); stroke-width: 1; }\n.gossamer .curve .reference { stroke: var(--muted); stroke-width: 1; stroke-dasharray: 2 4; }\n.gossamer .curve .axis-title { font: 12px var(--sans); fill: var(--ink); text-anchor: middle; }\n.gossamer .curve-line { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .curve-dot { fill: var(--paper); stroke: var(--ink); stroke-width: 1.4; }\n.gossamer .twin-mark { fill: var(--paper); stroke: var(--ink); stroke-width: 2; }\n.gossamer .mark-text { font: 600 11.5px var(--sans); fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }\n.gossamer .mark-text.end { text-anchor: end; }\n.gossamer .curve-figure { display: grid; grid-template-columns: minmax(0, 760px) minmax(200px, 1fr); gap: 36px; align-items: start; }\n.gossamer figcaption { color: var(--muted); font-size: 13px; margin-top: 18px; max-width: 26em; }\n\n.gossamer .record-part summary { cursor: pointer; display: flex; gap: 14px; align-items: baseline; }\n.gossamer .record-part summary::before { content: "▸"; color: var(--muted); }\n.gossamer .record-part[open] summary::before { content: "▾"; }\n.gossamer .record { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 3px 22px; font-size: 13px; padding-top: 12px; }\n.gossamer .record dt { color: var(--muted); }\n.gossamer .record dd { overflow-wrap: anywhere; }\n.gossamer .record .record { padding-top: 0; }\n.gossamer footer { margin-top: 56px; color: var(--muted); font-size: 12px; }\n\n.gossamer .tip { position: fixed; z-index: 10; max-width: 420px; padding: 5px 9px; border-radius: 6px; background: var(--ink); color: var(--paper); font-size: 12px; line-height: 1.45; white-space: pre-wrap; pointer-events: none; overflow-wrap: anywhere; }\n\n@media (max-width: 1080px) {\n  .gossamer { padding: 28px 28px 40px; }\n  .gossamer .check { grid-template-columns: minmax(0, 1fr); gap: 14px; }\n  .gossamer .check-text { max-width: none; }\n  .gossamer .curve-figure { grid-template-columns: minmax(0, 1fr); gap: 0; }\n  .gossamer figcaption { max-width: 46em; }\n  .gossamer h1 { font-size: 29px; }\n  .gossamer .lead { font-size: 17px; }\n}\n@media (max-width: 700px) {\n  .gossamer .check-data { overflow-x: auto; }\n  .gossamer .stacked .has-node .card { grid-template-columns: minmax(0, 1fr); }\n}\n@media (prefers-reduced-motion: reduce) {\n  .gossamer * { transition: none !important; }\n}\n';
+var style_default = '.gossamer {\n  color-scheme: light dark;\n  --paper: light-dark(#fdfdfb, #14161a);\n  --raised: light-dark(#ffffff, #1a1d22);\n  --band: light-dark(#f5f5f1, #1a1d22);\n  --ink: light-dark(#1c1e22, #e9e7e2);\n  --muted: light-dark(#63686f, #9da2a9);\n  --faint: light-dark(#b9bcb8, #50555c);\n  --rule: light-dark(#e3e3dd, #2c3036);\n  --up: light-dark(#2a66ab, #72aef0);\n  --down: light-dark(#c24a1e, #f28b5b);\n  --pass: light-dark(#27704a, #6cc596);\n  --fail: light-dark(#b3221c, #ff7d74);\n  --warn: light-dark(#8a6100, #e0b04a);\n  --focus: light-dark(#111317, #ffffff);\n  --serif: ui-serif, "Iowan Old Style", Charter, "Source Serif 4", Georgia, "Liberation Serif", "DejaVu Serif", serif;\n  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif;\n  --mono: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", "DejaVu Sans Mono", monospace;\n  box-sizing: border-box;\n  min-height: 100vh;\n  padding: 40px max(28px, calc((100% - 1400px) / 2)) 56px;\n  background: var(--paper);\n  color: var(--ink);\n  font: 14px/1.5 var(--sans);\n  font-variant-numeric: tabular-nums;\n  -webkit-text-size-adjust: 100%;\n}\n.gossamer[data-theme="light"] { color-scheme: light; }\n.gossamer[data-theme="dark"] { color-scheme: dark; }\n.gossamer *, .gossamer *::before { box-sizing: inherit; }\n.gossamer [hidden] { display: none !important; }\n.gossamer .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }\n.gossamer h1, .gossamer h2, .gossamer h3, .gossamer p, .gossamer figure, .gossamer dl, .gossamer dd { margin: 0; }\n.gossamer h1 { font: 400 34px/1.15 var(--serif); letter-spacing: -0.01em; margin: 10px 0 12px; text-wrap: balance; overflow-wrap: anywhere; }\n.gossamer h2 { font: 400 23px/1.25 var(--serif); }\n.gossamer h3 { font: 600 13px/1.4 var(--sans); }\n.gossamer .mono, .gossamer code { font-family: var(--mono); font-size: 0.94em; }\n.gossamer .muted { color: var(--muted); }\n.gossamer .aside { color: var(--muted); font-weight: 400; margin-left: 8px; }\n.gossamer button { font: inherit; color: inherit; }\n.gossamer :focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; border-radius: 3px; }\n\n/* Header */\n.gossamer .top { max-width: 100%; margin-bottom: 28px; }\n.gossamer .eyebrow { display: flex; gap: 14px; align-items: center; color: var(--muted); font-size: 13px; }\n.gossamer .eyebrow .theme { margin-left: auto; }\n.gossamer .lead { font: 400 18px/1.5 var(--serif); max-width: 46em; text-wrap: pretty; }\n.gossamer .lead b { font-weight: 600; white-space: nowrap; }\n.gossamer .lead + .lead { margin-top: 6px; }\n.gossamer .lead .verdict { font: 600 15px/1.5 var(--sans); align-items: baseline; }\n.gossamer .tally { display: flex; flex-wrap: wrap; gap: 6px 20px; margin-top: 14px; }\n.gossamer .tool { background: none; border: 1px solid var(--rule); border-radius: 6px; padding: 3px 9px; cursor: pointer; color: var(--muted); }\n.gossamer .tool:hover { color: var(--ink); border-color: var(--faint); }\n\n/* Verdicts */\n.gossamer .verdict { display: inline-flex; align-items: center; gap: 6px; font-weight: 600; font-size: 13px; white-space: nowrap; }\n.gossamer .verdict svg { fill: none; stroke: currentColor; stroke-width: 2.2; stroke-linecap: round; stroke-linejoin: round; }\n.gossamer .verdict.pass { color: var(--pass); }\n.gossamer .verdict.fail { color: var(--fail); }\n.gossamer .verdict.not-reached { color: var(--warn); }\n.gossamer .verdict.not-measured { color: var(--muted); }\n\n/* Stage: figure and panel */\n.gossamer .stage { display: grid; grid-template-columns: minmax(0, 1fr) 368px; gap: 36px; align-items: start; border-top: 1px solid var(--rule); padding-top: 20px; }\n.gossamer .stage.stacked { grid-template-columns: minmax(0, 1fr); gap: 24px; }\n.gossamer .toolbar { display: flex; flex-wrap: wrap; align-items: center; gap: 10px 24px; margin-bottom: 12px; min-height: 32px; }\n.gossamer .search-box { position: relative; flex: 0 1 260px; }\n.gossamer .search { width: 100%; font: inherit; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 5px 10px; }\n.gossamer .search::placeholder { color: var(--muted); }\n.gossamer .results { position: absolute; z-index: 5; top: 100%; left: 0; min-width: 100%; width: max-content; max-width: 460px; margin: 4px 0 0; padding: 4px; list-style: none; background: var(--raised); border: 1px solid var(--rule); border-radius: 8px; box-shadow: 0 8px 28px rgb(0 0 0 / 0.14); }\n.gossamer .results li { display: flex; gap: 14px; justify-content: space-between; padding: 4px 8px; border-radius: 5px; cursor: pointer; }\n.gossamer .results li[aria-selected="true"], .gossamer .results li[role="option"]:hover { background: var(--band); }\n.gossamer .results .count { color: var(--muted); cursor: default; }\n.gossamer .strength { display: inline-flex; align-items: center; gap: 10px; color: var(--muted); font-size: 13px; }\n.gossamer .strength input { width: 120px; accent-color: var(--muted); }\n\n.gossamer .figure-frame { position: relative; }\n.gossamer .figure-svg { display: block; width: 100%; cursor: grab; touch-action: pan-y; user-select: none; overflow: hidden; }\n.gossamer .figure-svg.dragging { cursor: grabbing; }\n.gossamer .zoom { position: absolute; right: 0; top: 0; display: flex; gap: 4px; }\n.gossamer .zoom .tool { width: 28px; height: 28px; padding: 0; background: var(--paper); line-height: 1; }\n\n.gossamer .band { fill: var(--band); }\n.gossamer .block-title { font: 600 12.5px var(--sans); fill: var(--ink); }\n.gossamer .block-sub { font: 12px var(--sans); fill: var(--muted); }\n.gossamer .row-label { font: 11px var(--sans); fill: var(--muted); text-anchor: end; }\n.gossamer .head-box { fill: var(--paper); stroke: var(--faint); stroke-width: 1; }\n.gossamer .head-label { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .plate rect { fill: var(--paper); stroke: var(--faint); }\n.gossamer .plate-text { font: 12px var(--mono); fill: var(--ink); text-anchor: middle; white-space: pre; }\n\n.gossamer .carry, .gossamer .root { fill: none; stroke: var(--faint); stroke-width: 1.1; }\n.gossamer .root { stroke-dasharray: 1.5 3.5; }\n.gossamer .root-dot { fill: var(--faint); }\n.gossamer .carry.meets { stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .edge { fill: none; stroke-linecap: butt; opacity: calc(0.86 * var(--fade, 1)); transition: opacity 0.12s; }\n.gossamer .edge.up { stroke: var(--up); }\n.gossamer .edge.down { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .edge.flat { stroke: var(--muted); }\n.gossamer .plain .edge { marker-end: none; }\n.gossamer .plain .hit { display: none; }\n.gossamer .tip-flat { fill: var(--muted); }\n.gossamer .tip-up { fill: var(--up); }\n.gossamer .tip-down { fill: none; stroke: var(--down); stroke-width: 2.4; }\n.gossamer .edge.hidden, .gossamer .hit.hidden { display: none; }\n.gossamer .hit { fill: none; stroke: transparent; stroke-width: 9; pointer-events: stroke; }\n\n.gossamer .node { cursor: pointer; outline: none; }\n.gossamer .pill { fill: color-mix(in srgb, var(--ink) var(--ink-share, 0%), var(--raised)); stroke: var(--ink); stroke-width: 1; }\n.gossamer .node.unmeasured .pill { stroke-dasharray: 2.5 2.5; }\n.gossamer .node.end .pill { stroke: var(--faint); }\n.gossamer .tab { fill: var(--raised); stroke: var(--ink); stroke-width: 0.8; }\n.gossamer .port-text { font: italic 10.5px var(--serif); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .unfed .tab { fill: none; stroke: var(--faint); }\n.gossamer .unfed .port-text { fill: var(--faint); }\n.gossamer .pill-text { font: 11px var(--sans); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .qkv { font-style: italic; font-family: var(--serif); font-size: 12px; }\n.gossamer .node.strong .pill-text { fill: var(--paper); }\n.gossamer .node.middle .pill-text { fill: light-dark(#1c1e22, #14161a); }\n.gossamer .node:hover .pill, .gossamer .node.near .pill { stroke-width: 1.8; }\n.gossamer .node.selected .pill, .gossamer .node.found .pill { stroke-width: 2.6; }\n.gossamer .node:focus-visible .pill { stroke-width: 2.6; outline: 2px solid var(--focus); outline-offset: 3px; border-radius: 4px; }\n.gossamer .back { fill: var(--band); }\n.gossamer .face { transition: opacity 0.12s; }\n.gossamer .node.dim .face { opacity: 0.22; }\n.gossamer .node.idle:not(.centre, .near) .face { opacity: 0.4; }\n.gossamer .centred .node:not(.centre, .near) .face { opacity: 0.28; }\n.gossamer .centred .edge:not(.on) { opacity: 0.07; }\n.gossamer .centred .edge.on { opacity: 1; }\n.gossamer .centred :is(.carry, .root):not(.on) { opacity: 0.35; }\n.gossamer .centred .carry.on { stroke: var(--ink); stroke-width: 1.8; }\n.gossamer .number { font: 600 10.5px var(--sans); text-anchor: middle; paint-order: stroke; stroke: var(--band); stroke-width: 4px; stroke-linejoin: round; pointer-events: none; }\n.gossamer .number.up { fill: var(--up); }\n.gossamer .number.down { fill: var(--down); }\n.gossamer .number.flat { fill: var(--muted); }\n\n.gossamer .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; margin-top: 14px; color: var(--muted); font-size: 12px; }\n.gossamer .legend-item { display: inline-flex; align-items: center; gap: 8px; }\n.gossamer .legend .edge { stroke-width: 2; }\n.gossamer .legend-note { flex-basis: 100%; }\n.gossamer .legend-ports { font: italic 12.5px var(--serif); color: var(--ink); }\n.gossamer .into { color: var(--muted); font-size: 12px; margin-left: 7px; white-space: nowrap; }\n\n/* Panel */\n.gossamer .panel { position: sticky; top: 20px; max-height: calc(100vh - 40px); overflow-y: auto; outline-offset: -2px; padding: 2px 6px 2px 2px; scrollbar-width: thin; }\n.gossamer .card { display: grid; gap: 22px; }\n.gossamer .card-head { display: flex; justify-content: space-between; gap: 12px; align-items: start; }\n.gossamer .card-head h2 { font: 500 18px/1.3 var(--mono); overflow-wrap: anywhere; }\n.gossamer .close { background: none; border: 0; font-size: 22px; line-height: 1; padding: 2px 6px; cursor: pointer; color: var(--muted); }\n.gossamer .card-part h3 { padding-bottom: 5px; margin-bottom: 6px; border-bottom: 1px solid var(--rule); }\n.gossamer .facts { display: flex; gap: 32px; }\n.gossamer .fact-label, .gossamer .fact-note { color: var(--muted); font-size: 12px; }\n.gossamer .fact-value { font-size: 19px; line-height: 1.35; }\n.gossamer table { border-collapse: collapse; }\n.gossamer .links { width: 100%; table-layout: fixed; }\n.gossamer .links td { padding: 2px 0; }\n.gossamer .links { font-size: 13px; }\n.gossamer .links td:nth-child(1) { width: 58%; }\n.gossamer .links td:nth-child(2) { width: 20%; }\n.gossamer .figure-cell { text-align: right; padding-right: 10px !important; }\n.gossamer .links .muted { padding-left: 10px; font-size: 12px; }\n.gossamer .site { font-family: var(--mono); font-size: 12px; background: none; border: 0; padding: 0; cursor: pointer; text-align: left; text-decoration: underline; text-decoration-color: var(--faint); text-underline-offset: 3px; }\n.gossamer .site:hover { text-decoration-color: currentColor; }\n.gossamer .bar { display: block; height: 8px; min-width: 1px; }\n.gossamer .bar.up { background: var(--up); }\n.gossamer .bar.down { background: repeating-linear-gradient(90deg, var(--down) 0 4px, transparent 4px 6px); }\n.gossamer .bar.flat { background: var(--faint); }\n.gossamer .bar.ink { background: var(--muted); }\n.gossamer .more { background: none; border: 0; padding: 4px 0; color: var(--muted); cursor: pointer; text-decoration: underline; }\n.gossamer .two { display: grid; gap: 22px; }\n.gossamer .sides th { font-weight: 400; text-align: left; color: var(--muted); padding-right: 12px; white-space: nowrap; }\n.gossamer .sides svg { display: block; }\n.gossamer .rail { stroke: var(--rule); stroke-width: 1; }\n.gossamer .zero { stroke: var(--faint); stroke-width: 1; }\n.gossamer .dot-full { fill: var(--ink); }\n.gossamer .dot-open { fill: var(--paper); stroke: var(--ink); stroke-width: 1.5; }\n.gossamer .dot-tick { stroke: var(--muted); stroke-width: 2; }\n.gossamer .excerpt-row { display: grid; grid-template-columns: 44px minmax(0, 1fr); gap: 10px; padding: 4px 0; align-items: baseline; }\n.gossamer .peak-value { color: var(--muted); font-size: 12px; text-align: right; }\n.gossamer .excerpt { font: 12.5px/1.75 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer .tok { unicode-bidi: isolate; border-radius: 2px; padding: 1px 0; }\n.gossamer .tok.pos { background: color-mix(in srgb, var(--up) var(--share), transparent); }\n.gossamer .tok.neg { background: color-mix(in srgb, var(--down) var(--share), transparent); text-decoration: underline dashed; text-underline-offset: 3px; }\n.gossamer .tok.peak { outline: 1.5px solid var(--ink); outline-offset: 0; }\n.gossamer .chips { display: flex; flex-wrap: wrap; gap: 6px; }\n.gossamer .chip { display: inline-flex; gap: 7px; align-items: baseline; border: 1px solid var(--rule); border-radius: 5px; padding: 1px 7px; }\n.gossamer .chip-number { font-size: 12px; }\n.gossamer .chip.pos .chip-number { color: var(--up); }\n.gossamer .chip.neg .chip-number { color: var(--down); }\n.gossamer .pair { padding: 5px 0; border-bottom: 1px dotted var(--rule); }\n.gossamer .pair:last-child { border-bottom: 0; }\n.gossamer .prompt { font: 12.5px/1.6 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer mark { background: none; color: inherit; font-weight: 700; border-bottom: 2px solid var(--ink); margin-left: 1px; }\n.gossamer .prose { font-size: 13px; }\n.gossamer .prose + .prose { margin-top: 6px; }\n\n.gossamer .stacked .panel { position: static; max-height: none; }\n.gossamer .stacked .overview { grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 24px 36px; align-items: start; }\n.gossamer .stacked .panel.has-node { position: sticky; bottom: 0; z-index: 3; max-height: 46vh; background: var(--paper); border-top: 2px solid var(--ink); padding: 16px 8px 20px; box-shadow: 0 -14px 30px -12px rgb(0 0 0 / 0.16); }\n.gossamer .stacked .has-node .card { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px 36px; align-items: start; }\n.gossamer .stacked .has-node .card-head { grid-column: 1 / -1; }\n\n/* Parts */\n.gossamer .part { margin-top: 56px; border-top: 1px solid var(--rule); padding-top: 22px; }\n.gossamer .part-head { display: flex; flex-wrap: wrap; gap: 2px 16px; align-items: baseline; margin-bottom: 8px; }\n.gossamer .check { display: grid; grid-template-columns: minmax(220px, 1fr) auto; gap: 12px 48px; padding: 22px 0 22px 18px; border-left: 3px solid transparent; border-bottom: 1px solid var(--rule); }\n.gossamer .check:last-child { border-bottom: 0; }\n.gossamer .check.fail { border-left-color: var(--fail); }\n.gossamer .check.not-reached { border-left-color: var(--warn); }\n.gossamer .check-text { display: grid; gap: 4px; align-content: start; max-width: 30em; }\n.gossamer .check-text h3 { font: 400 18px/1.3 var(--serif); overflow-wrap: anywhere; }\n.gossamer .threshold { font-size: 13px; color: var(--muted); }\n.gossamer .check .note { font-size: 13px; }\n.gossamer .check.fail .note { color: var(--fail); }\n.gossamer .method summary { color: var(--muted); font-size: 13px; cursor: pointer; width: max-content; }\n.gossamer .method dl { display: grid; grid-template-columns: max-content 1fr; gap: 1px 14px; font-size: 12.5px; padding: 6px 0 0 16px; }\n.gossamer .method dt { color: var(--muted); }\n.gossamer .nulls { font-size: 13px; table-layout: fixed; width: 846px; max-width: 100%; }\n.gossamer .c-value { width: 110px; }\n.gossamer .c-interval { width: 156px; }\n.gossamer .c-n { width: 56px; }\n.gossamer .c-plot { width: 260px; }\n.gossamer .nulls th, .gossamer .nulls td { font-weight: 400; text-align: left; padding: 0 16px 0 0; height: 26px; vertical-align: middle; }\n.gossamer .nulls tbody th { color: var(--muted); line-height: 1.3; }\n.gossamer .nulls thead th { color: var(--muted); font-size: 12px; vertical-align: bottom; line-height: 1.3; }\n.gossamer .nulls thead .c-value { white-space: normal !important; }\n.gossamer .nulls thead th:not(:first-child), .gossamer .nulls .figure-cell, .gossamer .nulls .interval, .gossamer .nulls .n { text-align: right; padding-right: 16px !important; white-space: nowrap; }\n.gossamer .nulls .interval, .gossamer .nulls .n { color: var(--muted); }\n.gossamer .nulls .own th, .gossamer .nulls .own .figure-cell { color: var(--ink); font-weight: 600; }\n.gossamer .nulls .absent { text-align: right; font-style: italic; color: var(--muted); white-space: nowrap; }\n.gossamer .nulls .plot-cell { padding-right: 0; }\n.gossamer .plot { display: block; }\n.gossamer .whisker { fill: none; stroke: var(--muted); stroke-width: 1.4; }\n.gossamer .whisker.own { stroke: var(--ink); stroke-width: 2; }\n.gossamer .own-mark { fill: var(--ink); }\n.gossamer .null-mark { fill: var(--paper); stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .axis-line { fill: none; stroke: var(--faint); stroke-width: 1; }\n.gossamer .axis-text { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .axis-text.end { text-anchor: end; }\n.gossamer .axis-text.start { text-anchor: start; }\n\n.gossamer .curve { width: 100%; max-width: 760px; display: block; }\n.gossamer .curve .grid { stroke: var(--rule); stroke-width: 1; }\n.gossamer .curve .reference { stroke: var(--muted); stroke-width: 1; stroke-dasharray: 2 4; }\n.gossamer .curve .axis-title { font: 12px var(--sans); fill: var(--ink); text-anchor: middle; }\n.gossamer .curve-line { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .curve-dot { fill: var(--paper); stroke: var(--ink); stroke-width: 1.4; }\n.gossamer .twin-mark { fill: var(--paper); stroke: var(--ink); stroke-width: 2; }\n.gossamer .mark-text { font: 600 11.5px var(--sans); fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }\n.gossamer .mark-text.end { text-anchor: end; }\n.gossamer .curve-figure { display: grid; grid-template-columns: minmax(0, 760px) minmax(200px, 1fr); gap: 36px; align-items: start; }\n.gossamer figcaption { color: var(--muted); font-size: 13px; margin-top: 18px; max-width: 26em; }\n\n.gossamer .record-part summary { cursor: pointer; display: flex; gap: 14px; align-items: baseline; }\n.gossamer .record-part summary::before { content: "▸"; color: var(--muted); }\n.gossamer .record-part[open] summary::before { content: "▾"; }\n.gossamer .record { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 3px 22px; font-size: 13px; padding-top: 12px; }\n.gossamer .record dt { color: var(--muted); }\n.gossamer .record dd { overflow-wrap: anywhere; }\n.gossamer .record .record { padding-top: 0; }\n.gossamer footer { margin-top: 56px; color: var(--muted); font-size: 12px; }\n\n.gossamer .tip { position: fixed; z-index: 10; max-width: 420px; padding: 5px 9px; border-radius: 6px; background: var(--ink); color: var(--paper); font-size: 12px; line-height: 1.45; white-space: pre-wrap; pointer-events: none; overflow-wrap: anywhere; }\n\n@media (max-width: 1080px) {\n  .gossamer { padding: 28px 28px 40px; }\n  .gossamer .check { grid-template-columns: minmax(0, 1fr); gap: 14px; }\n  .gossamer .check-text { max-width: none; }\n  .gossamer .curve-figure { grid-template-columns: minmax(0, 1fr); gap: 0; }\n  .gossamer figcaption { max-width: 46em; }\n  .gossamer h1 { font-size: 29px; }\n  .gossamer .lead { font-size: 17px; }\n}\n@media (max-width: 700px) {\n  .gossamer .check-data { overflow-x: auto; }\n  .gossamer .stacked .has-node .card { grid-template-columns: minmax(0, 1fr); }\n}\n@media (prefers-reduced-motion: reduce) {\n  .gossamer * { transition: none !important; }\n}\n';
 
 // src/tip.ts
 function tooltip(root) {
@@ -1409,7 +1745,7 @@ function tooltip(root) {
 }
 
 // src/view.ts
-var MANY_EDGES = 400;
+var MANY_EDGES = { channel: 400, head: 200 };
 var THEMES = ["auto", "light", "dark"];
 function themeButton(root) {
   const button = h("button", { type: "button", class: "tool theme" });
@@ -1450,7 +1786,8 @@ function part(id, title, note, ...children) {
 function render({ model, el }) {
   const bundle = model.get("bundle");
   const index = indexOf(bundle);
-  const store = new Store({ selected: null, peeked: null, found: null, strongest: index.edges.length > MANY_EDGES * 1.5 ? MANY_EDGES : index.edges.length });
+  const many = MANY_EDGES[bundle.grain];
+  const store = new Store({ selected: null, peeked: null, found: null, strongest: index.edges.length > many * 1.5 ? many : index.edges.length });
   const root = h("div", { class: "gossamer" });
   el.replaceChildren(h("style", {}, style_default), root);
   const drawing = figure(index, store);
@@ -1477,12 +1814,12 @@ function render({ model, el }) {
     ),
     stage,
     part("trial", "The trial", "each check beside its nulls: what the same number is when the circuit is not special", trial(bundle.evidence)),
-    part("curve", "Size for loss", "", sizeCurve(bundle)),
+    ...bundle.grain === "channel" ? [part("curve", "Size for loss", "", sizeCurve(bundle))] : [],
     recordPart,
     h("footer", {}, `Gossamer ${bundle.gossamer_version}. This page is one file and makes no request.`)
   );
   tooltip(root);
-  const arrange = () => {
+  const arrange2 = () => {
     const width = root.clientWidth;
     stage.classList.toggle("stacked", width < 1080 || drawing.naturalWidth > width * 0.95);
     drawing.fit();
@@ -1491,10 +1828,10 @@ function render({ model, el }) {
   const watch = new ResizeObserver(() => {
     if (root.clientWidth === lastWidth) return;
     lastWidth = root.clientWidth;
-    arrange();
+    arrange2();
   });
   watch.observe(root);
-  arrange();
+  arrange2();
   const escape = (event) => {
     if (event.key === "Escape") store.set({ selected: null, peeked: null });
   };
