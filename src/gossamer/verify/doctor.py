@@ -16,14 +16,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gossamer.errors import BadInput
+from gossamer.errors import BadInput, Unsupported, one_line
 from gossamer.evidence import Evidence, Null
 from gossamer.models import LoadedModel
 from gossamer.task import Encoded
@@ -176,7 +176,7 @@ def rounding_noise(
     A smooth model's run with embeddings a little up, plus the run with them as much down, minus twice the run as it is,
     vanishes to second order; what is left is rounding, of the size at which the model rounds inside.
     """
-    step = max(4 * torch.finfo(patient.dtype).eps, 1e-6)  # float32's roundings are inside of many float64 models
+    step = max(torch.finfo(patient.dtype).eps, 1e-6)  # float32's roundings are inside of many float64 models
     found = dict.fromkeys(plain, 0.0)
     for draw in range(draws):
         ways = []
@@ -288,7 +288,9 @@ def finite_differences(p: Patient) -> Evidence:
     s, rng = wide.slopes(), np.random.default_rng(p.seed)
     parts, notes, tried = [], [s.rounding], 0
     for kind, members in s.kinds.items():
-        picked = rng.choice(members, min(max(2, p.draws // len(s.kinds)), len(members)), replace=False)
+        some = members[s.gradient[members] != 0]  # all of them take part in the first direction
+        some = some if len(some) > 1 else members
+        picked = rng.choice(some, min(max(2, p.draws // len(s.kinds)), len(some)), replace=False)
         directions = [_signs(members, len(s.gradient), rng), *(_single(i, len(s.gradient)) for i in picked)]
         claimed = np.array([d @ s.gradient for d in directions])
         scale = max(float(np.abs(claimed).max()), 1e-30)
@@ -459,15 +461,21 @@ def checks_of(p: Patient) -> dict[str, Callable[[], Evidence]]:
         "batch invariance": batch_invariance, "padding invariance": padding_invariance, "determinism": determinism,
         "finite differences": finite_differences, "dtypes": dtypes, "devices": devices,
     }  # fmt: skip
-    return {**p.own_checks(), **{name: (lambda f=f: f(p)) for name, f in shared.items()}}
+    return {**p.own_checks(), **{name: partial(f, p) for name, f in shared.items()}}
 
 
 def doctor(p: Patient, progress: Progress | None = None) -> tuple[Evidence, ...]:
-    """Every check; progress(checks done, all, the last one's value)."""
+    """Every check; progress(checks done, all, the last one's value). One that the model breaks in has failed."""
     checks = checks_of(p)
     found = []
-    for i, check in enumerate(checks.values(), 1):
-        found.append(check())
+    for i, (name, check) in enumerate(checks.items(), 1):
+        try:
+            found.append(check())
+        except torch.OutOfMemoryError:
+            found.append(not_measured(name, OF_LARGEST, f"it does not fit into the memory of {p.device}"))
+        except (RuntimeError, Unsupported) as error:
+            broken = not_measured(name, OF_LARGEST, f"the model raised {type(error).__name__}: {one_line(error)[:300]}")
+            found.append(broken.model_copy(update={"verdict": "fail", "threshold": "fails where the model raises"}))
         if progress:
             value = found[-1].value
             progress(i, len(checks), math.nan if value is None else value)

@@ -332,4 +332,4 @@ def _other_values(layer: Layer, head: int, d_head: int) -> Iterator[None]:
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
     """Spearman's rank correlation of numbers without ties."""
     ranks = [np.argsort(np.argsort(x)) for x in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
