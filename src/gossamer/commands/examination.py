@@ -19,7 +19,7 @@ from gossamer.verify.doctor import doctor, patient_of
 if TYPE_CHECKING:
     from gossamer.models.huggingface import Decoder
 
-PARTS = 17  # times a look at all that methods ask for, beside one per single edge: what the checks cost together
+PARTS = 30  # times a look at all that methods ask for, beside one per single edge: what the checks cost together
 
 
 def examine(

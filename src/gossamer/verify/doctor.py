@@ -32,6 +32,7 @@ Progress = Callable[[int, int, float], None]
 Say = Callable[[str], None]
 
 ROUNDINGS = 16  # times the rounding that was measured
+HALF_ROUNDINGS = 4  # the same where bfloat16 is compared: fewer, or nothing would miss it
 SLOPE_ERROR = 1e-3  # of the largest slope of a kind: what the third derivative may do at the steps taken
 LOOSEST = 0.1  # of the largest slope: where rounding alone needs a tolerance beyond it, nothing is measured
 SWAPPED = "the clean and counterfactual prompts exchanged"
@@ -140,10 +141,9 @@ class Patient(ABC):
     def noise(self) -> dict[str, float]:
         return rounding_noise(self, lambda: self.observe(self.batch), self.seen)
 
-    def tolerance(self, what: str) -> float:
+    def tolerance(self, what: str, roundings: int = ROUNDINGS) -> float:
         """How far rounding may move an observation, relative to its largest number."""
-        scale = _size(self.seen[what])
-        return ROUNDINGS * self.noise[what] / scale + ROUNDINGS * torch.finfo(self.dtype).eps
+        return roundings * (self.noise[what] / _size(self.seen[what]) + torch.finfo(self.dtype).eps)
 
     def parts(self, other: Mapping[str, Tensor], tolerance: Callable[[str], float] | None = None) -> list[Part]:
         """Each observation against another way to get it; the control is that of exchanged prompts."""
@@ -286,7 +286,7 @@ def finite_differences(p: Patient) -> Evidence:
     if wide is None:
         return not_measured(claim, SLOPE, f"a copy in higher precision does not fit into the memory of {p.device}")
     s, rng = wide.slopes(), np.random.default_rng(p.seed)
-    parts, notes, tried = [], [s.rounding], 0
+    parts, tried = list[Part](), 0
     for kind, members in s.kinds.items():
         some = members[s.gradient[members] != 0]  # all of them take part in the first direction
         some = some if len(some) > 1 else members
@@ -300,10 +300,11 @@ def finite_differences(p: Patient) -> Evidence:
         measured = worst.tolerance < LOOSEST or worst.error > worst.tolerance
         parts.append(Part(kind, worst.error, worst.tolerance, float(others) if measured else 0.0))
         tried += len(directions)
-        if parts[-1].fails:
-            notes.append(f"the worst of {kind} is into {_bisect(s, members, rng)}")
+    note, worst_kind = s.rounding, max(parts, key=_over)
+    if worst_kind.fails:
+        note += f"; the worst is at {_bisect(s, s.kinds[worst_kind.what], rng)}"
     return judged(
-        claim, parts, unit=SLOPE, null="gradients of other edges", n=tried, seed=p.seed, note="; ".join(notes),
+        claim, parts, unit=SLOPE, null="gradients of other edges", n=tried, seed=p.seed, note=note,
         why=f"{SLOPE_ERROR:g} for curvature and {ROUNDINGS} times the rounding of the metric over the step",
     )  # fmt: skip
 
@@ -383,7 +384,7 @@ def dtypes(p: Patient) -> Evidence:
     half = p if p.dtype == torch.bfloat16 else p.copied(torch.bfloat16, p.device)
 
     def limit(what: str) -> float:
-        return half.tolerance(what) * _size(half.seen[what]) / _size(single.seen[what])
+        return half.tolerance(what, HALF_ROUNDINGS) * _size(half.seen[what]) / _size(single.seen[what])
 
     note = ""
     for k, v in single.seen.items():
@@ -391,7 +392,8 @@ def dtypes(p: Patient) -> Evidence:
             r = np.corrcoef(v.flatten().numpy(), half.seen[k].flatten().numpy())[0, 1]
             note = f"correlation of {k} {r:.3f}"
     return judged(
-        claim, single.parts(half.seen, limit), unit=OF_LARGEST, why=f"{ROUNDING_WHY} in bfloat16", null=SWAPPED,
+        claim, single.parts(half.seen, limit), unit=OF_LARGEST, null=SWAPPED,
+        why=f"{HALF_ROUNDINGS} times how far rounding alone moves it in bfloat16",
         n=len(p.batch.tokens), seed=p.seed, note=note,
     )  # fmt: skip
 
@@ -469,14 +471,19 @@ def doctor(p: Patient, progress: Progress | None = None) -> tuple[Evidence, ...]
     checks = checks_of(p)
     found = []
     for i, (name, check) in enumerate(checks.items(), 1):
-        try:
-            found.append(check())
-        except torch.OutOfMemoryError:
-            found.append(not_measured(name, OF_LARGEST, f"it does not fit into the memory of {p.device}"))
-        except (RuntimeError, Unsupported) as error:
-            broken = not_measured(name, OF_LARGEST, f"the model raised {type(error).__name__}: {one_line(error)[:300]}")
-            found.append(broken.model_copy(update={"verdict": "fail", "threshold": "fails where the model raises"}))
+        found.append(made(name, check))
         if progress:
             value = found[-1].value
             progress(i, len(checks), math.nan if value is None else value)
     return tuple(found)
+
+
+def made(name: str, check: Callable[[], Evidence]) -> Evidence:
+    """A check's evidence: not measured where memory ends, failed where the model raises."""
+    try:
+        return check()
+    except torch.OutOfMemoryError:
+        return not_measured(name, OF_LARGEST, "it does not fit into the device's memory")
+    except (RuntimeError, Unsupported) as error:
+        found = not_measured(name, OF_LARGEST, f"the model raised {type(error).__name__}: {one_line(error)[:300]}")
+        return found.model_copy(update={"verdict": "fail", "threshold": "fails where the model raises"})

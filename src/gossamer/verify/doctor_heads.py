@@ -187,21 +187,28 @@ class Heads(Patient):
 
     @torch.no_grad()
     def ends(self) -> Evidence:
-        """Every edge ablated is the counterfactual run, none the clean run."""
+        """Every edge ablated is the counterfactual run, none the clean run; and so are the edges out of the input.
+
+        With every edge ablated the logits are read off the reference, whatever the readers before them do. With those
+        out of the input alone, every reader must hear its own, or the rest of the run is not the counterfactual one.
+        """
         clean, other = sides(self.batch)
         reference, there = self.model.writes(other)
-        here, edges = self.seen["logits"], self.model.graph().n_edges
+        here, graph = self.seen["logits"], self.model.graph()
         there = there.cpu().double()
+        every = torch.ones(graph.n_edges)
+        from_input = torch.from_numpy(graph.src == graph.layout.starts["input"]).float()
         parts = []
-        for what, share, wanted in (("every edge ablated", 1.0, there), ("none", 0.0, here)):
-            alpha = torch.full((edges,), share).to(reference)
-            logits = self.model.patched(clean, alpha, reference).cpu().double()
-            parts.append(
-                Part(what, relative(logits, wanted), self.tolerance("logits"), relative(here, there))
-            )  # fmt: skip
+        for what, alpha, wanted in (
+            ("every edge ablated", every, there), ("those out of the input", from_input, there),
+            ("none", 0 * every, here),
+        ):  # fmt: skip
+            logits = self.model.patched(clean, alpha.to(reference), reference).cpu().double()
+            parts.append(Part(what, relative(logits, wanted), self.tolerance("logits"), relative(here, there)))
         return judged(
-            "ends: all edges ablated is the counterfactual run, none the clean run", parts, unit=OF_LARGEST,
-            why=ROUNDING_WHY, null="the clean run for the counterfactual one", n=len(here), seed=self.seed,
+            "ends: all edges ablated, or all out of the input, is the counterfactual run, none the clean run", parts,
+            unit=OF_LARGEST, why=ROUNDING_WHY, null="the clean run for the counterfactual one", n=len(here),
+            seed=self.seed,
         )  # fmt: skip
 
     # single edges
