@@ -329,7 +329,7 @@ def _single(i: int, n: int) -> np.ndarray:
     return direction
 
 
-def _slope(s: Slopes, direction: np.ndarray, claimed: float, scale: float) -> _Slope:
+def _slope(s: Slopes, direction: np.ndarray, claimed: float, scale: float, steps: int = 4) -> _Slope:
     """The slope along a direction by central differences at the best step.
 
     Where that is not the slope claimed there may be a kink between the two ends (a ReLU): shorter steps are tried, as
@@ -337,7 +337,7 @@ def _slope(s: Slopes, direction: np.ndarray, claimed: float, scale: float) -> _S
     """
     best = float(np.clip((s.noise / scale) ** (1 / 3), 1e-4, 0.03))
     found = list[_Slope]()
-    for h in best / 4.0 ** np.arange(4):
+    for h in best / 4.0 ** np.arange(steps):
         tolerance = SLOPE_ERROR + ROUNDINGS * s.noise / (h * scale)
         if found and tolerance > LOOSEST:
             break
@@ -363,7 +363,7 @@ def _bisect(s: Slopes, members: np.ndarray, rng: np.random.Generator) -> str:
             inside = members[np.isin(s.group[members], half)]
             direction = _signs(inside, len(s.gradient), rng) * math.sqrt(len(inside))
             claimed = float(direction @ s.gradient)
-            errors.append(abs(_slope(s, direction, claimed, max(abs(claimed), 1e-30)).slope - claimed))
+            errors.append(abs(_slope(s, direction, claimed, max(abs(claimed), 1e-30), 1).slope - claimed))
         places = halves[int(np.argmax(errors))]
     return s.group_name(int(places[0]))
 
