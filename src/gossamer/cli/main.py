@@ -14,6 +14,7 @@ from gossamer.cli import (
     bridge,
     demo,
     discover,
+    doctor,
     explain,
     export,
     figure,
@@ -58,6 +59,7 @@ app.add_typer(sweep.app, name="sweep")
 app.add_typer(bridge.app, name="bridge")
 app.add_typer(figure.app, name="figure")
 app.command("verify")(verify.verify)
+app.command("doctor")(doctor.doctor)
 app.add_typer(explain.app, name="explain")
 app.command("show")(show.show)
 app.command("replay")(replay.replay)

@@ -16,6 +16,7 @@ from gossamer.commands.reports import (
     BridgeReport,
     BridgeTrainReport,
     DemoReport,
+    DoctorReport,
     EdgeReport,
     ExportReport,
     FigureReport,
@@ -46,9 +47,9 @@ Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
 
 __all__ = [
-    "binarise", "bridge_perturb", "bridge_report", "bridge_train", "demo", "discover_edges", "discover_nodes", "export",
-    "figure_draw", "figure_frontier", "figure_size_for_loss", "import_openai_viz", "means", "prune", "prune_edges",
-    "replay", "show", "sweep_prune", "tasks", "tasks_check", "train", "verify",
+    "binarise", "bridge_perturb", "bridge_report", "bridge_train", "demo", "discover_edges", "discover_nodes", "doctor",
+    "export", "figure_draw", "figure_frontier", "figure_size_for_loss", "import_openai_viz", "means", "prune",
+    "prune_edges", "replay", "show", "sweep_prune", "tasks", "tasks_check", "train", "verify",
 ]  # fmt: skip
 
 
@@ -380,6 +381,24 @@ def verify(
     )  # fmt: skip
     save_evidence(evidence, r.folder / EVIDENCE, record)
     return VerifyReport(run=str(run), model=r.model.name, task=r.task.name, evidence=evidence)
+
+
+def doctor(
+    model: str | Path, *, task: str | Path | None = None, device: str = "cpu", dtype: str = "float32", pairs: int = 4,
+    tokens: int = 12, edges: int = 25, seed: int = 0, progress: Steps | None = None, say: Say = _silent,
+) -> DoctorReport:  # fmt: skip
+    """Check that circuits can be found in a model on this machine; see gossamer.verify.doctor.
+
+    model: a Hugging Face decoder, or a weight-sparse model, of which fewer checks have a meaning. One whose
+    architecture is refused is a report with that reason. task: a task or a file of pairs to ask; default: `pairs` pairs
+    of `tokens` random tokens. edges: how many single edges (or nodes) are tried.
+    """
+    from gossamer.commands.examination import examine
+
+    return examine(
+        model, task=task, device=device, dtype=dtype, pairs=pairs, tokens=tokens, edges=edges, seed=seed,
+        progress=progress, say=say,
+    )  # fmt: skip
 
 
 def show(

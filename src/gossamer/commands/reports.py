@@ -93,6 +93,22 @@ class VerifyReport(Report):
     notes: tuple[str, ...] = ()
 
 
+class DoctorReport(Report):
+    """An examination of a model: every check's Evidence; `passed`: none failed. prompts: what it was asked.
+
+    device, dtype: of the model as it was loaded; None for one whose architecture is refused, as is `parameters`.
+    """
+
+    model: str
+    passed: bool
+    prompts: str
+    parameters: int | None
+    device: str
+    dtype: str | None
+    evidence: tuple[Evidence, ...]
+    seconds: float
+
+
 class ShowReport(Report):
     """A page and its bundle."""
 
