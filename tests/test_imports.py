@@ -13,7 +13,7 @@ SRC = Path(__file__).parents[1] / "src" / "gossamer"
 
 LEVELS = [
     {"errors", "site", "record"},
-    {"graph", "task", "mask", "ablation", "metric", "statistics"},
+    {"budget", "graph", "task", "mask", "ablation", "metric", "statistics"},
     {"circuit"},
     {"scores", "evidence"},
     {"subject", "registry"},
