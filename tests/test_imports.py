@@ -12,8 +12,8 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "gossamer"
 
 LEVELS = [
-    {"errors", "site", "record", "budget"},
-    {"graph", "task", "mask", "ablation", "metric", "statistics"},
+    {"errors", "site", "record"},
+    {"budget", "graph", "task", "mask", "ablation", "metric", "statistics"},
     {"circuit"},
     {"scores", "evidence"},
     {"subject", "registry"},

@@ -10,6 +10,7 @@ Prompts are padded on the right. A causal model's numbers at a prompt's own toke
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -102,13 +103,15 @@ class _Pass:
         assert isinstance(total, Tensor)
         return total.transpose(0, 1)
 
-    def wrote(self, n: int, written: Callable[[], Tensor]) -> None:
-        """Note what the next n writers wrote, [writers, rows, pos, d]."""
+    def wrote(self, n: int, written: Callable[[Tensor | None], Tensor]) -> None:
+        """Note what the next n writers wrote, [writers, rows, pos, d]; `written` makes it, in a given place or not."""
         if self.into is not None:
+            place = self.into[self.n_written : self.n_written + n]
             with torch.no_grad():
-                self.into[self.n_written : self.n_written + n] = written()
+                if (made := written(place)) is not place:
+                    place.copy_(made)
         elif not self.follow:
-            self.writes.append(written())
+            self.writes.append(written(None))
         self.n_written += n
 
 
@@ -230,7 +233,7 @@ class Decoder:
                     x = x.detach().requires_grad_()
                 state.resid = x
                 if state.known is None:
-                    state.wrote(1, lambda: x[None])
+                    state.wrote(1, lambda place: x[None])
                 if args:
                     return (x, *args[1:]), kwargs
                 return args, {**kwargs, "hidden_states": x}
@@ -285,7 +288,7 @@ class Decoder:
         def after_attention(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
             total = out if layer.attn_post is None else layer.attn_post(out)
             state.middle = state.resid + total
-            state.wrote(self.parts.n_heads, lambda: self._head_writes(layer, args[0], out))
+            state.wrote(self.parts.n_heads, lambda place: self._head_writes(layer, args[0], out, place))
 
         add(layer.out.register_forward_hook(after_attention))
 
@@ -319,17 +322,22 @@ class Decoder:
             add(m.register_forward_pre_hook(before_mlp))
 
         def after_mlp(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-            total = (out.clone() if layer.mlp_post is None else layer.mlp_post(out)).view_as(state.resid)
+            total = (out if layer.mlp_post is None else layer.mlp_post(out)).view_as(state.resid)
             state.resid = state.middle + total
-            state.wrote(1, lambda: total[None])
+            state.wrote(1, lambda place: total[None].clone() if place is None else total[None])
 
         add(layer.down.register_forward_hook(after_mlp))
 
-    def _head_writes(self, layer: Layer, z: Tensor, out: Tensor) -> Tensor:
-        """What each head writes, [heads, rows, pos, d]. z: all heads' values; out: what the map made of them."""
+    def _head_writes(self, layer: Layer, z: Tensor, out: Tensor, place: Tensor | None) -> Tensor:
+        """What each head writes, [heads, rows, pos, d]. z: all heads' values; out: what the map made of them; place:
+        where to put it, or a new one."""
         heads, weight = self.parts.n_heads, weight_of(layer.out)
-        each = z.unflatten(-1, (heads, -1)).flatten(0, -3).transpose(0, 1) @ weight.T.unflatten(0, (heads, -1))
-        written = each.unflatten(1, z.shape[:-1])
+        each = z.unflatten(-1, (heads, -1)).flatten(0, -3).transpose(0, 1)
+        by_head = weight.T.unflatten(0, (heads, -1))
+        if place is not None and layer.attn_post is None:
+            torch.bmm(each, by_head, out=place.view(heads, -1, place.shape[-1]))
+            return place
+        written = (each @ by_head).unflatten(1, z.shape[:-1])
         return written if layer.attn_post is None else written * post_scale(layer.attn_post, out)
 
     def _forward(self, tokens: Tensor, state: _Pass, **more: Any) -> Tensor:
@@ -510,30 +518,47 @@ def _note_input(found: list[Tensor], block: nn.Module, args: tuple[Any, ...], kw
     found.append(args[0] if args else kwargs["hidden_states"])
 
 
-def load_decoder(name_or_folder: str | Path, device: str = "cpu", dtype: str = "float32") -> Decoder:
+def load_decoder(
+    name_or_folder: str | Path, device: str = "cpu", dtype: str = "float32", device_map: Any = None
+) -> Decoder:
     """A decoder and its tokenizer by folder or Hub name, proven.
 
+    device_map: as transformers takes it, in place of `device` (it needs the package accelerate): parts are loaded where
+    they belong and never pass through this machine's memory as a whole. All of them must end on one device.
+
     Errors: BadInput for a name that is none, a device that is not there or a dtype that is not float32, bfloat16 or
-    float64; Unsupported for a model that is no decoder of the kind (see `anatomy`).
+    float64; Unsupported for a model that is no decoder of the kind (see `anatomy`), or that ends on several devices.
     """
     checked_device(device)
     if dtype not in ("float32", "bfloat16", "float64"):
         raise BadInput(f"Unknown dtype {dtype!r}; use float32, bfloat16 or float64.")
+    if device_map is not None and importlib.util.find_spec("accelerate") is None:
+        raise BadInput("A device_map needs the package accelerate: pip install accelerate, or give a device instead.")
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            name_or_folder, dtype=getattr(torch, dtype), attn_implementation="eager"
-        )
+            name_or_folder, dtype=getattr(torch, dtype), attn_implementation="eager",
+            **({} if device_map is None else {"device_map": device_map}),
+        )  # fmt: skip
         tokenizer = AutoTokenizer.from_pretrained(name_or_folder)
     except (OSError, ValueError) as error:
         raise BadInput(
             f"Expected a Hugging Face model with its tokenizer at {name_or_folder} ({one_line(error)}); check the name."
         ) from error
-    model.to(torch.device(device))  # type: ignore[arg-type]  # the wrapper hides what it wraps
+    if device_map is None:
+        model.to(torch.device(device))  # type: ignore[arg-type]  # the wrapper hides what it wraps
     return decoder_of(model, tokenizer, Path(str(name_or_folder)).name, str(name_or_folder))
 
 
 def decoder_of(model: PreTrainedModel, tokenizer: Any, name: str, source: str = "") -> Decoder:
     """A model that is already in memory as a Decoder; its parameters are frozen and it is put in evaluation mode."""
+    if (
+        len(devices := sorted({str(t.device) for t in (*model.parameters(), *model.buffers())})) > 1
+        or "meta" in devices
+    ):
+        raise Unsupported(
+            f"the model {name} on {' and '.join(devices)}", "what its parts read is added up on one device",
+            "a device_map that puts all of it on one, in bfloat16 if it does not fit",
+        )  # fmt: skip
     model.eval().requires_grad_(False)
     found = Decoder(name=name, model=model, tokenizer=tokenizer, parts=anatomy(model), source=source)
     _prove(found)

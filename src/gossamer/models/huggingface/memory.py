@@ -45,17 +45,21 @@ def estimate(model: Decoder, n_tokens: int, pairs_at_once: int, method: str = "e
     parts, size = model.parts, model.model.dtype.itemsize
     layers, numbers = parts.layers, size * pairs_at_once * n_tokens  # bytes of one number per token
     runs = numbers * parts.d_model * len(model.shape.writers)  # what all writers write in one run
-    outs = [
-        [weight_of(m).shape[0] for m in (*dict.fromkeys(r.linear for r in (layer.q, layer.k, layer.v)), *layer.up)]
-        for layer in layers
-    ]
+    reads = [sum(weight_of(m).shape[0] for m in {r.linear for r in (layer.q, layer.k, layer.v)}) for layer in layers]
+    inputs = [
+        parts.d_model * (len(layer.up) if layer.mlp_norm is layer.attn_norm else 1) for layer in layers
+    ]  # fmt: skip
     kept = pairs_at_once * int(max(0.0, float(np.polyval(_kept(model), n_tokens))))
     heads = numbers * parts.d_model * parts.n_heads  # one number per head, token and channel
     forward = heads * (2 if layers[0].attn_post is not None else 1)
-    backward = 3 * numbers * max(max(widths) for widths in outs)
-    scoring = runs + numbers * sum(map(sum, outs)) + 3 * heads
-    held = runs * (3 if method == "eap-ig" else 2)
-    return weights(model) + held + max(kept + max(forward, backward), scoring)
+    backward = 3 * numbers * max(weight_of(m).shape[0] for layer in layers for m in layer.up)
+    gradients = numbers * sum(reads + inputs)
+    residuals = numbers * 2 * parts.d_model * len(layers)
+    at_readers = numbers * parts.d_model * (parts.n_heads + 2 * parts.n_groups)
+    scoring = runs + gradients + max(numbers * sum(reads) + residuals, at_readers)
+    first = 2 * runs + max(kept + max(forward, backward), scoring)
+    later = 2 * runs + gradients + kept + backward if method == "eap-ig" else 0
+    return weights(model) + max(first, later)
 
 
 def weights(model: Decoder) -> int:
