@@ -17,37 +17,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from gossamer.ablation import of_edges
 from gossamer.circuit import Circuit
-from gossamer.discover import ACDCConfig, EdgeMaskConfig, acdc, eap, eap_ig, edge_mask
+from gossamer.discover import ACDCConfig, EAPConfig, EAPIGConfig, EdgeMaskConfig, acdc, eap, eap_ig, edge_mask
 from gossamer.metric import logit_difference
 from gossamer.models.compiled import PROGRAMS, Program
-from gossamer.replacement import replacement
-from gossamer.task import Encoded, sides
+from gossamer.task import sides
 from gossamer.verify.ground_truth import precision_recall, roc_of_ranking
 
-
-class Ablating:
-    """A model that gives methods, as the writes on the other prompt, the replacement values of an ablation."""
-
-    def __init__(self, program: Program, value: str) -> None:
-        self.model = program.model
-        self.values = replacement(self.model, self.model.encode(program.task.train), of_edges(value))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
-
-    def writes(self, batch: Encoded) -> tuple[Tensor, Tensor]:
-        return self.values(batch, batch), self.model.writes(batch)[1]
-
-
-METHODS: dict[str, Callable[[Any, Program, int, int], Circuit]] = {
-    "ACDC": lambda m, p, k, seed: acdc(m, p.task, ACDCConfig(threshold=1e-3)),
-    "EAP": lambda m, p, k, seed: eap(m, p.task).top(k),
-    "EAP-IG": lambda m, p, k, seed: eap_ig(m, p.task).top(k),
-    "edge masks": lambda m, p, k, seed: edge_mask(m, p.task, EdgeMaskConfig(steps=150, seed=seed)).above(0.5),
+METHODS: dict[str, Callable[[Program, Any, int, int], Circuit]] = {
+    "ACDC": lambda p, value, k, seed: acdc(p.model, p.task, ACDCConfig(threshold=1e-3, ablation=value)),
+    "EAP": lambda p, value, k, seed: eap(p.model, p.task, EAPConfig(ablation=value)).top(k),
+    "EAP-IG": lambda p, value, k, seed: eap_ig(p.model, p.task, EAPIGConfig(ablation=value)).top(k),
+    "edge masks": lambda p, value, k, seed: edge_mask(
+        p.model, p.task, EdgeMaskConfig(steps=150, seed=seed, ablation=value)
+    ).above(0.5),
 }
 
 
@@ -61,7 +45,7 @@ def table(seeds: int, pairs: int) -> list[dict[str, Any]]:
                     p = made(seed=seed, n=pairs)
                     graph, true = p.model.graph(), np.zeros(p.model.graph().n_edges, dtype=bool)
                     true[p.true_edges(value)] = True  # type: ignore[arg-type]
-                    circuit = run(Ablating(p, value), p, int(true.sum()), seed)
+                    circuit = run(p, value, int(true.sum()), seed)
                     kept = np.zeros_like(true)
                     kept[graph.numbers(circuit.src, circuit.dst, circuit.matrix)] = True
                     each.append(precision_recall(kept, true))

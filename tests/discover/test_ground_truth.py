@@ -160,3 +160,18 @@ def test_gates_say_what_they_combine() -> None:
         logits = m.logits(torch.tensor(tokens))[:, -1]
         middle = 1.0 if kind == "add" else 0.5
         assert torch.allclose(logits[:, 7] - logits[:, 8], 8 * (torch.tensor(wanted) - middle).double(), atol=1e-3)
+
+
+def test_methods_ablate_as_they_are_told() -> None:
+    """Zero as an option is what a model with silent writes gives."""
+    p = PROGRAMS["proportion"](n=8)
+    graph = p.model.graph()
+    for name, run in (
+        ("acdc", lambda m, v: acdc(m, p.task, ACDCConfig(threshold=1e-3, ablation=v))),
+        ("eap-ig", lambda m, v: eap_ig(m, p.task, EAPIGConfig(ablation=v)).top(5)),
+    ):
+        told, silent, other = run(p.model, "zero"), run(under(p.model, "zero"), "resample"), run(p.model, "resample")
+        assert edges_of(graph, told) == edges_of(graph, silent), name
+        assert told.record.details["methodology"]["value"] == "zero"
+        if name == "acdc":
+            assert edges_of(graph, told) != edges_of(graph, other)

@@ -95,24 +95,35 @@ DecoderName = Annotated[str, typer.Argument(help="A folder of a Hugging Face dec
 
 def _of_edges(name: str, options: str, about: str, *own: str) -> None:
     """The command of a method over the edges of a decoder. options: its configuration in gossamer.discover; own: those
-    of `edges`, `faithfulness`, `pairs`, `steps`, `threshold` and `of` that it has."""
+    of those from `edges` to `memory` that it has."""
 
     def command(
         model: DecoderName, task: TaskName, edges: Edges = None, faithfulness: Faithful = 0.9,
         steps: Annotated[int | None, typer.Option(help="Places between the two prompts (5).")] = None,
         threshold: Annotated[float | None, typer.Option(help="What an edge must be worth to stay (0.01).")] = None,
         of: Annotated[str | None, typer.Option("--method", help="Whose circuits are compared (eap-ig).")] = None,
+        ablation: Annotated[
+            str | None, typer.Option(help="resample (default), zero, mean, position-mean or noise.")
+        ] = None,
+        memory: Annotated[str | None, typer.Option(help="Budget, such as 8GB: fewer pairs go at once.")] = None,
         out: EdgeOut = None, pairs: PairsUsed = None, task_seed: TaskSeed = 0, force: Force = False, set_: Set = None,
         dtype: Dtype = "float32", device: Device = "cpu", json: Json = False,
     ) -> None:  # fmt: skip
         from gossamer import discover
 
-        asked: dict[str, object] = {"steps": steps, "threshold": threshold, "method": of}
+        asked: dict[str, object] = {
+            "steps": steps, "threshold": threshold, "method": of, "ablation": ablation, "memory": memory,
+        }  # fmt: skip
         asked |= {"options": pairs and {"pairs": pairs}} if name == "consensus" else {"pairs": pairs}
         given = fields(getattr(discover, options), set_, **asked)
         _edges(name, model, task, json, given, edges, faithfulness, out, task_seed, force, dtype, device)
 
-    _add(command, name, about, {"edges", "faithfulness", "pairs", "steps", "threshold", "of"} - set(own))
+    _add(
+        command,
+        name,
+        about,
+        {"edges", "faithfulness", "pairs", "steps", "threshold", "of", "ablation", "memory"} - set(own),
+    )
 
 
 def _of_nodes(name: str, options: str, about: str, *own: str) -> None:
@@ -163,16 +174,24 @@ def _add(command: Callable[..., None], name: str, about: str, without: set[str])
 
 
 _CUT = ("edges", "faithfulness")
-_SCORED = (*_CUT, "pairs")
-_of_edges("eap", "EAPConfig", "Score every edge by its gradient (Syed et al. 2023) and cut.", *_SCORED)
+_SCORED = (*_CUT, "pairs", "ablation")
+_EAP = (*_SCORED, "memory")
+_of_edges("eap", "EAPConfig", "Score every edge by its gradient (Syed et al. 2023) and cut.", *_EAP)
+_of_edges("eap-ig", "EAPIGConfig", "Score by gradients between two inputs (Hanna et al. 2024) and cut.", *_EAP, "steps")
+_of_edges("eap-ig-activations", "EAPIGConfig", "The same between two activations of each sublayer.", *_EAP, "steps")
+_of_edges("ceap", "EAPIGConfig", "Score by conductance (arXiv 2606.16920) and cut.", *_CUT, "pairs", "memory", "steps")
 _of_edges(
-    "eap-ig", "EAPIGConfig", "Score by gradients between two inputs (Hanna et al. 2024) and cut.", *_SCORED, "steps"
+    "acdc", "ACDCConfig", "Try every edge from the logits back (Conmy et al. 2023).", "threshold", "pairs", "ablation"
 )
-_of_edges("eap-ig-activations", "EAPIGConfig", "The same between two activations of each sublayer.", *_SCORED, "steps")
-_of_edges("ceap", "EAPIGConfig", "Score by conductance (arXiv 2606.16920) and cut.", *_SCORED, "steps")
-_of_edges("acdc", "ACDCConfig", "Try every edge from the logits back (Conmy et al. 2023).", "threshold", "pairs")
-_of_edges("edge-patching", "EdgePatchingConfig", "Exact: ablate every edge alone, and cut.", *_SCORED)
-_of_edges("edge-mask", "EdgeMaskConfig", "Train a hard-concrete mask per edge (Bhaskar et al. 2024).", "edges", "pairs")
+_of_edges("edge-patching", "EdgePatchingConfig", "Exact: ablate every edge alone, and cut.", *_CUT, "pairs")
+_of_edges(
+    "edge-mask",
+    "EdgeMaskConfig",
+    "Train a hard-concrete mask per edge (Bhaskar et al. 2024).",
+    "edges",
+    "pairs",
+    "ablation",
+)
 _of_edges("consensus", "ConsensusConfig", "Edges that are found whichever pairs are drawn.", "edges", "pairs", "of")
 _of_edges("weight-magnitude", "WeightMagnitudeConfig", "Baseline: score by the size of weights and cut.", *_CUT)
 _of_edges("random", "RandomConfig", "Baseline: random scores, cut.", *_CUT)

@@ -17,7 +17,7 @@ def verify(
     out: Annotated[Path | None, typer.Option(help="Of a circuit file: the run folder to put it in.")] = None,
     ablation: Annotated[
         str | None,
-        typer.Option(help="Edges: resample (default), zero, mean, position-mean, noise or optimal."),
+        typer.Option(help="Edges: resample, zero, mean, position-mean, noise or optimal; default: the method's."),
     ] = None,
     granularity: Annotated[str, typer.Option(help="Edges: edge or node, what is ablated as one.")] = "edge",
     faithfulness: Annotated[float, typer.Option(help="Edges: the faithfulness that passes.")] = 0.9,

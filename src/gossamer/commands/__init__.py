@@ -346,9 +346,9 @@ def verify(
 
     run: a run folder; or a file with a circuit of edges, ours or another tool's (gossamer.formats), with the `model`
     and the `task` it is of: it is put into the new run folder `out` (default: runs/TASK-MODEL-FILE, numbered). For
-    circuits of edges, ablation: the replacement value (default resample, see gossamer.replacement), granularity: what
-    is ablated as one, target: the faithfulness that passes, pairs: how many held-out ones; edges: of a file of scores,
-    how many to keep.
+    circuits of edges, ablation: the replacement value (see gossamer.replacement; default: the method's), granularity:
+    what is ablated as one, target: the faithfulness that passes, pairs: how many held-out ones; edges: of a file of
+    scores, how many to keep.
     """
     from gossamer.commands import edge_runs
     from gossamer.commands.run_folder import EVIDENCE, read_run
@@ -365,8 +365,8 @@ def verify(
             else edge_runs.read(Path(run), model, device)
         )  # fmt: skip
         return edge_runs.verify(
-            found, ablation=ablation or "resample", granularity=granularity, target=target, pairs=pairs, seed=seed,
-            progress=progress, say=say,
+            found, ablation=ablation or edge_runs.own_ablation(found.circuit.record), granularity=granularity,
+            target=target, pairs=pairs, seed=seed, progress=progress, say=say,
         )  # fmt: skip
     if ablation is not None:
         raise Unsupported("another ablation of a circuit of channels", "its checks name their own", "no --ablation")

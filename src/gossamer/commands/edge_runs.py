@@ -130,6 +130,12 @@ def edge_trial(
     )  # fmt: skip
 
 
+def own_ablation(record: Record) -> str:
+    """What an ablated write became in the method that found a circuit: what it is tried by, unless asked otherwise."""
+    config = record.config.get("options", {}) if record.method == "consensus" else record.config
+    return str(config.get("ablation", "resample"))
+
+
 def require_done(model: ResidualSubject, task: Task) -> tuple[float, float]:
     """(paired, ordered accuracy) on training pairs; BadInput for a model that does not do the task.
 
@@ -201,7 +207,7 @@ def discover(
         scores, circuit = None, found
     if not circuit.n_edges:
         raise BadInput(f"{name} kept no edge of {loaded.name} that lies on a path; ask for more edges.")
-    evidence = faithfulness(edge_trial(loaded, asked, circuit), target=f)
+    evidence = faithfulness(edge_trial(loaded, asked, circuit, own_ablation(circuit.record)), target=f)
     result = EdgeResult(
         nodes=circuit.n_nodes, edges=circuit.n_edges, all_edges=graph.n_edges, cut=cut, faithfulness=evidence
     )
@@ -234,11 +240,11 @@ def cut_of(
     training pairs while one with an edge less has not."""
     if edges is not None:
         return scores.top(edges)
-    batch, how = model.encode(task.train[:TRIAL_PAIRS]), of_edges()
+    batch, how = model.encode(task.train[:TRIAL_PAIRS]), of_edges(own_ablation(scores.record))
     n = len(scores.values)
 
     def gap(share: np.ndarray) -> float:
-        return float(edge_values(model, batch, share[None], how, ("logit-difference",)).mean())
+        return float(edge_values(model, batch, share[None], how, ("logit-difference",), training=batch).mean())
 
     empty, full = gap(np.ones(n)), gap(np.zeros(n))
 

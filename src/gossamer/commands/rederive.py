@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from gossamer.circuit import Circuit
-from gossamer.commands.edge_runs import CONFIGS, EdgeRun, edge_trial
+from gossamer.commands.edge_runs import CONFIGS, EdgeRun, edge_trial, own_ablation
 from gossamer.commands.reports import Difference
 from gossamer.commands.run_folder import EVIDENCE, SCORES, Run
 from gossamer.discover.mask_training import owners
@@ -121,7 +121,11 @@ def edge_differences(
     compare.same("nodes", result.nodes, circuit.n_nodes)
     compare.same("edges", result.edges, circuit.n_edges)
     compare.same("edges of the model", result.all_edges, graph.n_edges)
-    _same_evidence(compare, result.faithfulness, faithfulness(edge_trial(run.model, run.task, circuit), target=run.f))
+    _same_evidence(
+        compare,
+        result.faithfulness,
+        faithfulness(edge_trial(run.model, run.task, circuit, own_ablation(record)), target=run.f),
+    )
     path = run.folder / SCORES
     if path.is_file():
         values = EdgeScores.load(path).values

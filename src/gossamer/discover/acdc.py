@@ -24,13 +24,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from gossamer.ablation import of_edges
 from gossamer.circuit import Circuit
-from gossamer.discover.eap import Progress
+from gossamer.discover.eap import Ablated, Progress
 from gossamer.errors import options
 from gossamer.graph import Graph
 from gossamer.metric import row_metric
 from gossamer.record import Record
 from gossamer.registry import method
+from gossamer.replacement import replacement
 from gossamer.subject import Removing, ResidualSubject
 from gossamer.task import Encoded, Task, sides
 
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
 class ACDCConfig(BaseModel):
     """threshold: in units of the metric, nats for `kl`, logits for `logit-difference`; pairs: of the training split.
 
-    order: in which a reader's writers are tried, the last first or the first first.
+    ablation: what a removed edge carries, see gossamer.replacement; order: in which a reader's writers are tried, the
+    last first or the first first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -49,6 +52,7 @@ class ACDCConfig(BaseModel):
     threshold: float = Field(default=0.01, gt=0)
     metric: Literal["kl", "logit-difference"] = "kl"
     pairs: int = Field(default=32, gt=0)
+    ablation: Ablated = "resample"
     order: Literal["reverse", "forward"] = "reverse"
 
 
@@ -69,7 +73,8 @@ def acdc(
     task = model.fitting(task)
     batch = model.encode(task.train[: config.pairs])
     clean, other = sides(batch)
-    reference, _ = model.writes(other)
+    how = of_edges(config.ablation, component="block" if model.graph().layout.grain == "block" else "head")
+    reference = replacement(model, batch, how)(clean, other)
     runs = model.removals(clean, reference) if isinstance(model, Removing) else _OneByOne(model, clean, reference)
     score = metric_of(config, clean, runs.clean)
     graph = model.graph()
@@ -97,7 +102,7 @@ def acdc(
         method="acdc", config=config.model_dump(mode="json"), seed=0, model=model.name, model_sha256=model_hash,
         means_sha256=means_hash, task=task.name, task_version=task.version,
         details={
-            "pairs": batch.n_pairs, "left_out": dict(task.left_out), "methodology": "acdc-resample",
+            "pairs": batch.n_pairs, "left_out": dict(task.left_out), "methodology": how.as_dict(),
             "metric_at_end": search.now, "passes": search.passes, "removed_without_a_run": search.unrun,
         },
     )  # fmt: skip

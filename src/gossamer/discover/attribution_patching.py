@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from gossamer.discover.activation_patching import with_parts
-from gossamer.discover.eap import EAPConfig, Progress, per_pair
+from gossamer.discover.eap import MetricConfig, Progress, per_pair
 from gossamer.discover.edge_patching import SIGN, record_of
 from gossamer.errors import Unsupported, options
 from gossamer.registry import method
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from gossamer.models.huggingface.reads import Activations
 
 
-class AttributionPatchingConfig(EAPConfig):
+class AttributionPatchingConfig(MetricConfig):
     """qk_fix: exact softmax for queries and keys; grad_drop: mean size over gradients without one layer each."""
 
     qk_fix: bool = True

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from gossamer.discover.eap import Progress, scored
 from gossamer.discover.eap_ig import EAPIGConfig
+from gossamer.errors import Unsupported
 from gossamer.registry import method
 from gossamer.scores import EdgeScores
 from gossamer.subject import ResidualSubject
@@ -44,6 +45,10 @@ def ceap(
     """
     config = config or EAPIGConfig()
     steps = config.steps
+    if config.ablation != "resample":
+        raise Unsupported(
+            f"conductance under ablation by {config.ablation}", "its path ends in another run", "resample"
+        )
 
     def score(clean: Encoded, reference: Tensor, objective: Objective) -> Tensor:
         after, _ = model.writes(clean)

@@ -18,11 +18,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from gossamer.ablation import of_edges
 from gossamer.budget import bytes_of
 from gossamer.errors import Unsupported, options
 from gossamer.metric import row_metric
 from gossamer.record import Record
 from gossamer.registry import method
+from gossamer.replacement import replacement
 from gossamer.scores import EdgeScores
 from gossamer.subject import Budgeted, ResidualSubject
 from gossamer.task import Encoded, Task, sides
@@ -33,11 +35,13 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, float], None]
 
 
-class EAPConfig(BaseModel):
+Ablated = Literal["resample", "zero", "mean", "position-mean", "noise"]
+
+
+class MetricConfig(BaseModel):
     """metric: of the clean prompts, the right answer's logit minus the wrong one's, or the same of probabilities.
 
-    pairs: how many training pairs; pairs_at_once: how many are in memory together, at most; memory: a budget such as
-    "8GB", weights included, for which fewer pairs go at once where needed. No number changes with these two.
+    pairs: how many training pairs; pairs_at_once: how many are in memory together, at most: no number changes with it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +49,15 @@ class EAPConfig(BaseModel):
     metric: Literal["logit-difference", "probability-difference"] = "logit-difference"
     pairs: int = Field(default=64, gt=0)
     pairs_at_once: int = Field(default=16, gt=0)
+
+
+class EAPConfig(MetricConfig):
+    """ablation: what an ablated write becomes, see gossamer.replacement; means are over both prompts of these pairs.
+
+    memory: a budget such as "8GB", weights included, for which fewer pairs go at once where needed; no number changes.
+    """
+
+    ablation: Ablated = "resample"
     memory: str | None = None
 
 
@@ -66,7 +79,7 @@ def eap(
     return scored(model, task, config, "eap", score, progress)
 
 
-def per_pair(config: EAPConfig, clean: Encoded, logits: Tensor) -> Tensor:
+def per_pair(config: MetricConfig, clean: Encoded, logits: Tensor) -> Tensor:
     """The metric of each clean prompt, from its logits [rows, vocab]."""
     return row_metric(config.metric, clean)(logits)
 
@@ -87,9 +100,11 @@ def scored(
     graph, pairs = model.graph(), model.encode(task.train[: config.pairs])
     total = np.zeros(graph.n_edges)
     at_once = _at_once(model, pairs, config, name)
+    how = of_edges(config.ablation, component="block" if graph.layout.grain == "block" else "head")
+    replaced = replacement(model, pairs, how, pairs_at_once=at_once)
     for start in range(0, pairs.n_pairs, at_once):
         clean, other = sides(pairs.pairs(start, min(start + at_once, pairs.n_pairs)))
-        reference, _ = model.writes(other)
+        reference = replaced(clean, other)
         total += score(clean, reference, partial(_total, config, clean)).double().cpu().numpy()
         if progress:
             done = min(start + at_once, pairs.n_pairs)
@@ -99,7 +114,7 @@ def scored(
         method=name, config=config.model_dump(mode="json"), seed=0, model=model.name, model_sha256=model_hash,
         means_sha256=means_hash, task=task.name, task_version=task.version,
         details={
-            "pairs": pairs.n_pairs, "left_out": dict(task.left_out), "methodology": "acdc-resample",
+            "pairs": pairs.n_pairs, "left_out": dict(task.left_out), "methodology": how.as_dict(),
             "sign": "change of the metric when the edge is ablated", "mean_over_pairs": True,
         },
     )  # fmt: skip

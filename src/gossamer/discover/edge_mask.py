@@ -27,12 +27,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from gossamer.discover.eap import Progress
+from gossamer.ablation import of_edges
+from gossamer.discover.eap import Ablated, Progress
 from gossamer.errors import BadInput, options
 from gossamer.mask import hard_concrete, probability_kept
 from gossamer.metric import row_metric
 from gossamer.record import Record
 from gossamer.registry import method
+from gossamer.replacement import replacement
 from gossamer.scores import EdgeScores
 from gossamer.subject import ResidualSubject
 from gossamer.task import Encoded, Task, sides
@@ -56,6 +58,7 @@ class EdgeMaskConfig(BaseModel):
     steps: int = Field(default=400, gt=0)
     lr: float = Field(default=0.1, gt=0)
     pairs: int = Field(default=64, gt=0)
+    ablation: Ablated = "resample"
     batch: int = Field(default=16, gt=0)
     seed: int = Field(default=0, ge=0)
 
@@ -87,7 +90,7 @@ def edge_mask(
         method="edge-mask", config=config.model_dump(mode="json"), seed=config.seed, model=model.name,
         model_sha256=model_hash, means_sha256=means_hash, task=task.name, task_version=task.version,
         details={
-            "pairs": pairs.n_pairs, "left_out": dict(task.left_out), "methodology": "acdc-resample",
+            "pairs": pairs.n_pairs, "left_out": dict(task.left_out), "methodology": of_edges(config.ablation).as_dict(),
             "sign": "none: the probability that the edge is kept",
             "kept": int((kept > 0.5).sum()), "undecided": int(((kept > 0.1) & (kept < 0.9)).sum()),
             "loss_at_end": losses[-1],
@@ -108,11 +111,13 @@ def _train(
 ) -> tuple[Tensor, list[float]]:
     """(log alpha of every mask, loss of every step). owner: the mask of each edge."""
 
+    replaced = replacement(model, pairs, of_edges(config.ablation), pairs_at_once=config.batch)
+
     @lru_cache(maxsize=1)
     def prepared(start: int) -> tuple[Encoded, Tensor, Tensor]:
         """Clean prompts, what they are ablated by, and the whole model's logits."""
         clean, other = sides(pairs.pairs(start, min(start + config.batch, pairs.n_pairs)))
-        return clean, model.writes(other)[0], model.writes(clean)[1]
+        return clean, replaced(clean, other), model.writes(clean)[1]
 
     device, n = prepared(0)[1].device, len(owner)
     index, sizes = torch.from_numpy(owner).to(device), torch.from_numpy(np.bincount(owner)).to(device).float()

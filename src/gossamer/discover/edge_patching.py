@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, Field
 
-from gossamer.discover.eap import EAPConfig, Progress, per_pair
+from gossamer.discover.eap import MetricConfig, Progress, per_pair
 from gossamer.errors import BadInput, options
 from gossamer.record import Record
 from gossamer.registry import method
@@ -29,7 +29,7 @@ from gossamer.task import Encoded, Task, sides
 SIGN = "change of the metric when the {what} is ablated: negative where the metric needs it"
 
 
-class EdgePatchingConfig(EAPConfig):
+class EdgePatchingConfig(MetricConfig):
     """As for EAP, with fewer pairs: the cost is a run per edge and batch of pairs."""
 
     pairs: int = Field(default=16, gt=0)
@@ -61,7 +61,7 @@ def edge_patching(
 
 @torch.no_grad()
 def ablated_alone(
-    model: ResidualSubject, pairs: Encoded, config: EAPConfig, sets: Sequence[np.ndarray] | np.ndarray,
+    model: ResidualSubject, pairs: Encoded, config: MetricConfig, sets: Sequence[np.ndarray] | np.ndarray,
     progress: Progress | None = None,
 ) -> np.ndarray:  # fmt: skip
     """What the metric of each pair changes by when each of these sets of edges is ablated alone, [sets, pairs].

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from gossamer.discover.eap import EAPConfig, Progress, per_pair
+from gossamer.discover.eap import MetricConfig, Progress, per_pair
 from gossamer.discover.edge_patching import EdgePatchingConfig, ablated_alone, record_of
 from gossamer.errors import BadInput, nearest, options
 from gossamer.graph import Graph
@@ -88,7 +88,7 @@ def path_patching(
 
 
 def path_effects(
-    model: ResidualSubject, pairs: Encoded, paths: Sequence[str], config: EAPConfig | None = None
+    model: ResidualSubject, pairs: Encoded, paths: Sequence[str], config: MetricConfig | None = None
 ) -> np.ndarray:
     """What the metric of each pair changes by along all of these paths together and nothing else, [pairs].
 
@@ -207,13 +207,13 @@ def _one_by_one(
 
 @torch.no_grad()
 def _changed(
-    model: ResidualSubject, clean: Encoded, config: EAPConfig, alpha: np.ndarray, reference: Tensor, plain: Tensor
+    model: ResidualSubject, clean: Encoded, config: MetricConfig, alpha: np.ndarray, reference: Tensor, plain: Tensor
 ) -> np.ndarray:
     logits = model.patched(clean, torch.from_numpy(alpha).to(reference), reference)
     return (per_pair(config, clean, logits) - per_pair(config, clean, plain)).cpu().double().numpy()
 
 
-def _batches(pairs: Encoded, config: EAPConfig) -> list[tuple[Encoded, Encoded, int, int]]:
+def _batches(pairs: Encoded, config: MetricConfig) -> list[tuple[Encoded, Encoded, int, int]]:
     """(clean rows, counterfactual rows, first pair, end) of batches of pairs."""
     ends = [(i, min(i + config.pairs_at_once, pairs.n_pairs)) for i in range(0, pairs.n_pairs, config.pairs_at_once)]
     return [(*sides(pairs.pairs(begin, end)), begin, end) for begin, end in ends]
