@@ -567,8 +567,8 @@ def decoder_of(model: PreTrainedModel, tokenizer: Any, name: str, source: str = 
 
 @torch.no_grad()
 def _prove(decoder: Decoder) -> None:
-    """Unsupported unless the hooks leave the logits alone, heads read where they were found to, and a run with every
-    edge ablated is the run that the ablated values come from."""
+    """Unsupported unless the hooks leave the logits alone, heads read where they were found to, and a run in which
+    every reader gets another run's input is that run."""
     tokens = probe_tokens(decoder.model)
     last = torch.full((len(tokens),), tokens.shape[1] - 1)
     plain = decoder.model(tokens, use_cache=False).logits[:, -1]
@@ -578,8 +578,9 @@ def _prove(decoder: Decoder) -> None:
     other = tokens.flip(1)
     clean, there = (Encoded(t, last, tokens[:, 0], tokens[:, 1]) for t in (tokens, other))
     reference, wanted = decoder.writes(there)
-    every = torch.ones(decoder.graph().n_edges, device=decoder.device)
-    if not same(decoder.patched(clean, every, reference), wanted, roundings=1 << 13):  # through all layers
+    graph = decoder.graph()  # with another input in every reader, and nothing else, each has to hear it
+    heard = torch.from_numpy((graph.src == graph.layout.starts["input"]).astype(np.float32)).to(decoder.device)
+    if not same(decoder.patched(clean, heard, reference), wanted, roundings=1 << 13):  # through all layers
         raise Unsupported(
             f"the model {decoder.name}", "its readers and writers, exchanged one by one, do not make another run",
             "another decoder",
