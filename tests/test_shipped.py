@@ -65,7 +65,7 @@ def test_the_tasks_it_solves_and_why_not_the_others(monkeypatch: pytest.MonkeyPa
     assert found["bracket_counting"].problem == "does not know it"
     assert set(found["bracket_counting"].ood) == {"a bracket in a comment", "long lists"}
     assert found["enumerate_range"].problem == (
-        "enumerate_range has 0 of 2048 train pairs that fit this model, 128 are needed: "
+        "enumerate_range has 0 of 2048 train pairs that fit this model, 64 are needed: "
         "the answer ' enumerate' is 4 tokens after the clean prompt, not one"
     )
 

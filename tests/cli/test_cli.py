@@ -7,12 +7,17 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from taught import saved
 from toys import planted_model
+from transformers import BertConfig
 
 from gossamer.models.files import save_model
+
+Command = Callable[..., tuple[int, str, str]]
 
 VERBS = (
     ["--help"], ["demo", "--help"], ["train", "--help"], ["discover", "--help"], ["discover", "prune", "--help"],
@@ -72,6 +77,17 @@ def bad_inputs(tmp_path: Path) -> list[tuple[list[str], str]]:
     (tmp_path / "half.jsonl").write_text(
         '{"clean": "\\ud800", "counterfactual": "b", "answer": "c", "wrong_answer": "d"}'
     )
+    saved(tmp_path / "taught")
+    one = {"clean": "the girl said here that", "answer": " she", "wrong_answer": " he"}
+    other = one | {"counterfactual": "the boy said here that"}
+    (tmp_path / "she-he.jsonl").write_text("\n".join(json.dumps(other | {"clean": c}) for c in (
+        "the girl said here that", "the queen said here that"
+    )))  # fmt: skip
+    (tmp_path / "uneven.jsonl").write_text("\n".join(json.dumps(other | {"clean": c}) for c in (
+        "the girl said here that that", "the queen said here that"
+    )))  # fmt: skip
+    encoder = BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    encoder.save_pretrained(tmp_path / "encoder")
     return [
         (["discover", "prune", "tiny", "single_doubel_quote"], "did you mean single_double_quote"),
         (["discover", "prune", "no_tokenizer", "single_double_quote"], "tokenizer.json"),
@@ -98,6 +114,13 @@ def bad_inputs(tmp_path: Path) -> list[tuple[list[str], str]]:
         (["tasks", "check", "open.csv"], "quote left open"),
         (["tasks", "check", "half.jsonl"], "lacks text in clean"),
         (["means", "nowhere", "--out", "m"], "Unknown model"),
+        (["discover", "eap", "nowhere", "ioi"], "Hugging Face model"),
+        (["discover", "eap", "taught", "pairs.jsonl"], "tokens after the clean prompt, not one"),
+        (["discover", "eap", "taught", "uneven.jsonl"], "6 and 5 tokens"),
+        (["discover", "path-patching", "taught", "she-he.jsonl", "--receiver", "a9.h9<q>"], "a9.h9"),
+        (["discover", "eap", "encoder", "she-he.jsonl"], "encoder"),
+        (["verify", "she-he.jsonl", "--model", "taught", "--task", "she-he.jsonl"], "she-he.jsonl"),
+        (["discover", "acdc", "taught", "she-he.jsonl", "--ablation", "optimal"], "ablation: Input should be"),
     ]
 
 
@@ -111,8 +134,25 @@ def test_wrong_usage_is_one_json_object_too(tmp_path: Path, arguments: list[str]
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("which", range(25))
-def test_bad_input_is_one_line_exit_code_2_and_nothing_written(tmp_path: Path, which: int) -> None:
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command in this process, from tmp_path: (exit code, stdout, stderr)."""
+    from gossamer.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["gossamer", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return int(stop.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize("which", range(32))
+def test_bad_input_is_one_line_exit_code_2_and_nothing_written(tmp_path: Path, which: int, command: Command) -> None:
     arguments, says = bad_inputs(tmp_path)[which]
     if arguments[:3] == ["train", "--device", "cuda"]:
         import torch
@@ -120,13 +160,13 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_written(tmp_path: Path, w
         if torch.cuda.is_available():
             return
     before = sorted(tmp_path.rglob("*"))
-    done = gossamer(*arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert says in done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("gossamer: ")]
+    code, _, err = command(*arguments)
+    assert code == 2, err
+    assert says in err
+    lines = [line for line in err.splitlines() if line.startswith("gossamer: ")]
     assert len(lines) == 1
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in err
     assert sorted(tmp_path.rglob("*")) == before
-    again = json.loads(gossamer(*arguments, "--json", cwd=tmp_path).stdout)["message"]
+    again = json.loads(command(*arguments, "--json")[1])["message"]
     free = r"[0-9.]+ GiB are free"  # changes between two runs
     assert re.sub(free, "", again) == re.sub(free, "", lines[0][len("gossamer: ") :])
