@@ -6,9 +6,11 @@
 The unit is the Hugging Face model by itself, without hooks: two forward passes (clean and counterfactual prompts) and
 one backward pass of the same logit difference, down to the embeddings, with the parameters frozen, logits at the last
 token alone. A random GPT-2-shaped model in float32 and a random Llama-shaped one with grouped queries. The runs
-alternate and medians are compared, of processor time where one thread runs: other users of a machine slow a clock,
-not that. Peak memory is what a process of its own has taken at most (VmHWM), less what the loaded model had taken,
-next to what was predicted for it; the run has that as its budget (--no-budget: as the allocator likes it).
+alternate, a ratio is the median of those of neighbours, and times are of the processor where one thread runs: other
+users of a machine slow a clock more than that.
+
+Peak memory is what a process of its own has taken at most (VmHWM), less what the loaded model had taken, next to what
+was predicted for it; the run has that as its budget (--no-budget: as the allocator likes it).
 """
 
 from __future__ import annotations
@@ -91,7 +93,7 @@ def plain(model: Decoder, task: Task, forwards: int, at_once: int) -> None:
         torch.autograd.grad(gap.sum(), embedded)
 
 
-def medians(runs: dict[str, Callable[[], Any]], repeats: int, threads: int) -> dict[str, float]:
+def times(runs: dict[str, Callable[[], Any]], repeats: int, threads: int) -> dict[str, list[float]]:
     """Seconds of each, one after the other, again and again."""
     clock = time.process_time if threads == 1 else time.perf_counter
     took: dict[str, list[float]] = {name: [] for name in runs}
@@ -101,7 +103,12 @@ def medians(runs: dict[str, Callable[[], Any]], repeats: int, threads: int) -> d
             run()
             if again:  # the first one warms up
                 took[name].append(clock() - start)
-    return {name: statistics.median(t) for name, t in took.items()}
+    return took
+
+
+def ratio(above: list[float], below: list[float]) -> float:
+    """The median of the ratios of neighbours in time."""
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 def speed(family: str, given: argparse.Namespace) -> dict[str, Any]:
@@ -110,7 +117,7 @@ def speed(family: str, given: argparse.Namespace) -> dict[str, Any]:
     at_once = given.pairs_at_once
     config = EAPConfig(pairs=given.pairs, pairs_at_once=at_once)
     many = EAPIGConfig(pairs=given.pairs, pairs_at_once=at_once, steps=given.steps)
-    took = medians(
+    took = times(
         {
             "two forwards and a backward": lambda: plain(model, task, 2, at_once),
             "eap": lambda: eap(model, task, config),
@@ -120,9 +127,10 @@ def speed(family: str, given: argparse.Namespace) -> dict[str, Any]:
         given.repeats, given.threads,
     )  # fmt: skip
     return {
-        "family": family, "edges": model.graph().n_edges, "seconds": took,
-        "eap": took["eap"] / took["two forwards and a backward"],
-        "eap_ig": took["eap-ig"] / (given.steps * took["forward and backward"]),
+        "family": family, "edges": model.graph().n_edges,
+        "seconds": {name: statistics.median(t) for name, t in took.items()},
+        "eap": ratio(took["eap"], took["two forwards and a backward"]),
+        "eap_ig": ratio(took["eap-ig"], took["forward and backward"]) / given.steps,
     }  # fmt: skip
 
 

@@ -50,7 +50,7 @@ class Gradients:
         self.forms = [None if layer.attn_norm is None else norm_form(layer.attn_norm) for layer in self.layers]
 
         self.at_offset = [  # what maps give for the offset of the norm before them, [1, out]
-            {} if form is None else {r.linear: r.linear(form.offset[None]) for r in readers(layer)}
+            {} if form is None else {m: m(form.offset[None]) for m in dict.fromkeys(r.linear for r in readers(layer))}
             for layer, form in zip(self.layers, self.forms, strict=True)
         ]
 
@@ -123,8 +123,9 @@ class Gradients:
                 along.append((g * (out - at_zero)).sum(-1, dtype=size.dtype) / x.shape[-1])
             found.append(g.to(x))
         if unit is not None:
-            moved = torch.einsum("wnd,nd->wn", change[:n].flatten(1, 2), unit.flatten(0, 1).to(change))
-            sums.table[:n] -= moved @ torch.cat(along, dim=1).to(change)
+            channels_first = change[:n].flatten(1, 2).permute(1, 2, 0)  # [tokens, d, writers]: a bmm reads it fastest
+            moved = torch.bmm(unit.flatten(0, 1)[:, None].to(change), channels_first)[:, 0]
+            sums.table[:n] -= moved.T @ torch.cat(along, dim=1).to(change)
         sums.heads = [a + b for a, b in zip(sums.heads, found, strict=True)] if sums.heads else found
 
     def scores(self, change: Tensor) -> Tensor:
