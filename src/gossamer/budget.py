@@ -19,3 +19,8 @@ def bytes_of(text: str | int) -> int:
     if n < 1:
         raise BadInput(f"Expected an amount of memory such as 8GB or 512MiB, got {text!r}.")
     return int(n)
+
+
+def in_words(n: float) -> str:
+    """An amount of memory for people: GB from one on, else MB."""
+    return f"{n / 1e9:.2f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB"

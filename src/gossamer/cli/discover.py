@@ -178,8 +178,8 @@ _SCORED = (*_CUT, "pairs", "ablation")
 _EAP = (*_SCORED, "memory")
 _of_edges("eap", "EAPConfig", "Score every edge by its gradient (Syed et al. 2023) and cut.", *_EAP)
 _of_edges("eap-ig", "EAPIGConfig", "Score by gradients between two inputs (Hanna et al. 2024) and cut.", *_EAP, "steps")
-_of_edges("eap-ig-activations", "EAPIGConfig", "The same between two activations of each sublayer.", *_EAP, "steps")
-_of_edges("ceap", "EAPIGConfig", "Score by conductance (arXiv 2606.16920) and cut.", *_CUT, "pairs", "memory", "steps")
+_of_edges("eap-ig-activations", "EAPIGConfig", "The same between two activations of each sublayer.", *_SCORED, "steps")
+_of_edges("ceap", "EAPIGConfig", "Score by conductance (arXiv 2606.16920) and cut.", *_CUT, "pairs", "steps")
 _of_edges(
     "acdc", "ACDCConfig", "Try every edge from the logits back (Conmy et al. 2023).", "threshold", "pairs", "ablation"
 )

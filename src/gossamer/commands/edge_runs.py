@@ -16,6 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from gossamer.ablation import of_edges
+from gossamer.budget import in_words
 from gossamer.circuit import Circuit
 from gossamer.commands.reports import EdgeReport, VerifyReport
 from gossamer.commands.run_folder import (
@@ -130,6 +131,18 @@ def edge_trial(
     )  # fmt: skip
 
 
+def _needs(model: Decoder, task: Task, name: str, config: Any) -> str:
+    """How much memory a method is expected to need, in words, where that is known."""
+    from gossamer.models.huggingface import estimate
+    from gossamer.models.huggingface.memory import METHODS
+
+    if name not in METHODS or config.memory is not None:
+        return ""
+    batch = model.encode(task.train[: config.pairs])
+    need = estimate(model, batch.tokens.shape[1], min(config.pairs_at_once, batch.n_pairs), name)
+    return f", about {in_words(need)} (--memory sets a limit)"
+
+
 def own_ablation(record: Record) -> str:
     """What an ablated write became in the method that found a circuit: what it is tried by, unless asked otherwise."""
     config = record.config.get("options", {}) if record.method == "consensus" else record.config
@@ -192,7 +205,7 @@ def discover(
         raise BadInput(f"Expected 1 to {graph.n_edges} edges of {loaded.name}, got {edges}.")
     folder = Path(out) if out else next_free(Path("runs") / f"{asked.name}-{loaded.name}-{name}")
     require_new(folder)
-    say(f"{name} over {graph.n_edges:,} edges")
+    say(f"{name} over {graph.n_edges:,} edges{_needs(loaded, asked, name, config)}")
     found = method[name](loaded, asked, config, progress=progress)
     cut: dict[str, float] | None = None
     if name == "edge-mask" and edges is None:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gossamer.budget import in_words
 from gossamer.errors import BadInput, Unsupported
 from gossamer.models.huggingface.anatomy import weight_of
 from gossamer.task import Encoded
@@ -73,8 +74,8 @@ def pairs_that_fit(model: Decoder, n_tokens: int, budget_bytes: int, method: str
     one = estimate(model, n_tokens, 1, method)
     if one > budget_bytes:
         raise BadInput(
-            f"Expected a memory budget of at least {one / 1e9:.2f} GB for one pair of {n_tokens} tokens with {method} "
-            f"({weights(model) / 1e9:.2f} GB of it weights), got {budget_bytes / 1e9:.2f} GB; give more, or a shorter "
+            f"Expected a memory budget of at least {in_words(one)} for one pair of {n_tokens} tokens with {method} "
+            f"({in_words(weights(model))} of it weights), got {in_words(budget_bytes)}; give more, or a shorter "
             "prompt, a smaller dtype or a smaller model."
         )
     two = estimate(model, n_tokens, 2, method)  # the estimate is a straight line in the pairs
