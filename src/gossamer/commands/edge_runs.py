@@ -153,14 +153,14 @@ def require_done(model: ResidualSubject, task: Task) -> tuple[float, float]:
     """(paired, ordered accuracy) on training pairs; BadInput for a model that does not do the task.
 
     That is one that orders pairs no better than a coin; or that gets both prompts of a pair right no more often than a
-    coin, and does not order nearly all pairs either (then its answers would only be shifted).
+    coin, and does not order three quarters of them either (a coin orders half). All by the lower ends of 95% intervals.
     """
     batch = model.encode(task.train[:TRIAL_PAIRS])
     parts = (batch.pairs(start, min(start + 16, batch.n_pairs)) for start in range(0, batch.n_pairs, 16))
     gap = torch.cat([logit_difference(model.writes(part)[1], part).float().cpu() for part in parts])
     paired, ordered = paired_accuracy(gap).numpy(), ordered_accuracy(gap).numpy()
     surely = bootstrap_interval(ordered)[0]
-    if surely <= 0.5 or (surely < 0.9 and bootstrap_interval(paired)[0] <= 0.25):
+    if surely <= 0.5 or (surely < 0.75 and bootstrap_interval(paired)[0] <= 0.25):
         raise BadInput(
             f"Expected a model that does {task.name}, {model.name} does not: of {len(paired)} pairs it gets both "
             f"prompts right in {paired.mean():.1%} (a coin 25%) and orders {ordered.mean():.1%} (a coin 50%), so there "
