@@ -128,6 +128,11 @@ class Circuit:
 
     def shares(self, graph: Graph, how: Methodology) -> np.ndarray:
         """The share ablated of every edge of a residual graph, float [edges]: 1 where it is ablated, else 0."""
+        if graph.layout != self.layout:
+            raise BadInput(
+                f"Expected a circuit at grain {graph.layout.grain} of a model with {graph.layout.n_nodes} nodes, got "
+                f"one at grain {self.layout.grain} of {self.layout.n_nodes}; give the model it was found in."
+            )
         ablation = self.as_ablation(how)
         if ablation.edges is None:
             keep = np.concatenate([ablation.keep[name] for name, _ in graph.layout.locations])

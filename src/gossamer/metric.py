@@ -40,7 +40,7 @@ def logit_difference(logits: Tensor, batch: Answers) -> Tensor:
 
 def probability_difference(logits: Tensor, batch: Answers) -> Tensor:
     """The right answer's probability minus the wrong one's, over the whole vocabulary, [.., rows]."""
-    return logit_difference(logits.softmax(-1), batch)
+    return logit_difference(_single(logits).softmax(-1), batch)
 
 
 def answer_rank(logits: Tensor, batch: Answers) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from gossamer.ablation import Methodology
 from gossamer.errors import BadInput
+from gossamer.metric import divergence
 from gossamer.subject import ResidualSubject
 from gossamer.task import Encoded, sides
 
@@ -52,7 +53,7 @@ class Replacement:
         if self.how.value == "noise":
             return own + NOISE * self.spread[:, None, None, None] * self._noise(run, own)
         longest = own.shape[2]
-        if 1 < self.mean.shape[1] < longest:
+        if self.how.value == "position-mean" and self.mean.shape[1] < longest:
             raise BadInput(
                 f"Expected prompts of at most {self.mean.shape[1]} tokens, the longest of the training prompts that "
                 f"the means of positions are of, got {longest}; use value mean."
@@ -73,7 +74,7 @@ class Replacement:
         """For value `optimal`: the constants that are best for these shares [edges]; for all others, itself."""
         if self.how.value != "optimal":
             return self
-        change = torch.zeros_like(self.mean, requires_grad=True)
+        change = torch.zeros_like(self.mean, dtype=torch.float32, requires_grad=True)
         scale = self.spread[:, None, None]
         optimizer = torch.optim.Adam([change], lr=OPTIMAL_LR)
         batches = self.training.batches(self.pairs_at_once, self.seed)
@@ -81,14 +82,13 @@ class Replacement:
             clean, _other = sides(next(batches))
             writes, whole = self.model.writes(clean)
             with torch.enable_grad():
-                constant = (self.mean + scale * change)[:, None].expand_as(writes)
+                constant = (self.mean + scale * change).to(writes)[:, None].expand_as(writes)
                 logits = self.model.patched(clean, shares.to(writes), constant)
-                target = whole.log_softmax(-1)
-                divergence = (target.exp() * (target - logits.log_softmax(-1))).sum(-1).mean()
+                loss = divergence(whole, logits).mean()
                 optimizer.zero_grad()
-                divergence.backward()
+                loss.backward()
             optimizer.step()
-        return replace(self, mean=(self.mean + scale * change).detach())
+        return replace(self, mean=(self.mean + scale * change).detach().to(self.mean))
 
 
 def replacement(

@@ -85,7 +85,12 @@ def test_a_circuit_file_with_its_model_and_task_is_tried(run: Path, folder: Path
         run / "circuit.safetensors", model=str(folder), task=own, out=tmp_path / "tried", pairs=6
     )  # fmt: skip
     assert len(report.evidence) == 5
-    assert commands.replay(tmp_path / "tried").agrees
+    assert commands.replay(tmp_path / "tried", search=True).agrees
+    with pytest.raises(BadInput, match="Unknown ablation value"):
+        commands.verify(run / "circuit.safetensors", model=str(folder), task=own, out=tmp_path / "x", ablation="zeros")
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(Unsupported, match="--task of a run folder"):
+        commands.verify(run, task=own)
     with pytest.raises(BadInput, match="Expected --task with the circuit file"):
         commands.verify(run / "circuit.safetensors", model=str(folder))
 
@@ -206,7 +211,8 @@ def test_every_method_makes_a_run_that_replays(name: str, folder: Path, own: Pat
     }  # fmt: skip
     report = commands.discover_edges(name, folder, own, out=tmp_path / "run", edges=40, **options.get(name, {}))
     assert 0 < report.edges <= 82
-    assert commands.replay(tmp_path / "run").agrees
+    again = commands.replay(tmp_path / "run", search=True)
+    assert again.agrees, again.differences
 
 
 def test_numbers_of_nodes_have_a_folder_and_a_sign(folder: Path, own: Path, tmp_path: Path) -> None:

@@ -148,3 +148,10 @@ def test_wilson() -> None:
     low, high = wilson_interval(np.array([8, 0, 10]), 10)
     assert low == pytest.approx([0.4902, 0.0, 0.7225], abs=1e-4)
     assert high == pytest.approx([0.9433, 0.2775, 1.0], abs=1e-4)
+
+
+def test_means_are_over_all_pairs_of_a_resample() -> None:
+    whole = eap(VARIED, PAIRS, EAPConfig(ablation="mean")).values
+    found = of(VARIED, PAIRS, edges=3, resamples=3, options={"ablation": "mean"})
+    assert np.allclose(found.scores.values, whole, atol=1e-12)
+    assert not np.allclose(of(VARIED, PAIRS, edges=3, resamples=3).scores.values, whole, atol=1e-3)

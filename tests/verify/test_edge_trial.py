@@ -67,6 +67,11 @@ def test_a_real_circuit_passes_and_a_random_one_fails(circuit: Circuit) -> None:
         assert {n.name.split(" ")[0] for n in found[name].nulls} == {"random", "empty", "full"}
         assert found[name].methodology == of_edges().as_dict()
     assert found["necessity"].methodology == of_edges(set="circuit").as_dict()
+    assert found["necessity"].value == pytest.approx(1, abs=0.2)  # nothing is left of the task without it
+    gap = trial(circuit).outcome(of_edges(set="circuit")).gap.mean(1)
+    assert f"nothing ablated {gap[EMPTY]:.4g}" in found["necessity"].note
+    few = {e.claim.split(":")[0]: e.verdict for e in run_edge_checks(trial(circuit, heldout=HELDOUT.pairs(0, 1)))}
+    assert set(few.values()) == {"not measured"}
     (random,) = random_edge_circuits(circuit, MODEL.graph(), 1, 7, "edge")
     assert np.array_equal(np.bincount(random.matrix, minlength=5), np.bincount(circuit.matrix, minlength=5))
     verdicts = {e.claim.split(":")[0]: e.verdict for e in run_edge_checks(trial(random))}
@@ -92,8 +97,8 @@ def test_ablating_nodes_ablates_every_edge_out_of_them(circuit: Circuit) -> None
 def test_without_a_difference_there_is_no_ratio(circuit: Circuit) -> None:
     """Prompts that are their own counterfactuals: nothing to be faithful to."""
     same = replace(TASK.heldout[0], counterfactual=TASK.heldout[0].clean)
-    made = trial(circuit, heldout=MODEL.encode((same,) * 3))
+    made = trial(circuit, heldout=MODEL.encode((same,) * 5))
     found = {e.claim.split(":")[0]: e for e in run_edge_checks(made)}
     assert found["faithfulness"].verdict == "not measured"
     assert found["faithfulness"].value is None
-    assert "does not differ from that of the empty circuit" in found["faithfulness"].note
+    assert "the model does not do this task, or the ablation does not take it away" in found["faithfulness"].note

@@ -114,8 +114,10 @@ def _of_edges(name: str, options: str, about: str, *own: str) -> None:
         asked: dict[str, object] = {
             "steps": steps, "threshold": threshold, "method": of, "ablation": ablation, "memory": memory,
         }  # fmt: skip
-        asked |= {"options": pairs and {"pairs": pairs}} if name == "consensus" else {"pairs": pairs}
+        asked |= {} if name == "consensus" else {"pairs": pairs}
         given = fields(getattr(discover, options), set_, **asked)
+        if name == "consensus" and pairs:
+            given["options"] = {**fields(getattr(discover, options), set_).get("options", {}), "pairs": pairs}
         _edges(name, model, task, json, given, edges, faithfulness, out, task_seed, force, dtype, device)
 
     _add(

@@ -23,6 +23,7 @@ def verify(
     faithfulness: Annotated[float, typer.Option(help="Edges: the faithfulness that passes.")] = 0.9,
     pairs: Annotated[int, typer.Option(help="Edges: held-out pairs to use.")] = 128,
     edges: Annotated[int | None, typer.Option(help="Of a file of scores: how many edges to keep.")] = None,
+    dtype: Annotated[str, typer.Option(help="Of a circuit file: float32, bfloat16 or float64.")] = "float32",
     device: Device = "cpu",
     seed: Annotated[int, typer.Option(help="Seed of the random circuits.")] = 0,
     json: Json = False,
@@ -33,7 +34,7 @@ def verify(
     with steps("running circuits", "KL") as progress:
         r = commands.verify(
             run, model=model, task=task, out=out, ablation=ablation, granularity=granularity, target=faithfulness,
-            pairs=pairs, edges=edges, device=device, seed=seed, progress=progress, say=say,
+            pairs=pairs, edges=edges, dtype=dtype, device=device, seed=seed, progress=progress, say=say,
         )  # fmt: skip
 
     def text() -> None:

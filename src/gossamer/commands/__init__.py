@@ -338,9 +338,9 @@ def _figure(
 
 def verify(
     run: str | Path, *, model: str | None = None, task: str | Path | None = None, out: str | Path | None = None,
-    ablation: str | None = None, granularity: str = "edge", target: float = 0.9,
-    pairs: int = 128, edges: int | None = None, device: str = "cpu", seed: int = 0, progress: Steps | None = None,
-    say: Say = _silent,
+    ablation: str | None = None, granularity: str = "edge", target: float = 0.9, pairs: int = 128,
+    edges: int | None = None, device: str = "cpu", dtype: str = "float32", seed: int = 0,
+    progress: Steps | None = None, say: Say = _silent,
 ) -> VerifyReport:  # fmt: skip
     """Put a run's circuit on trial on the held-out pairs, and write evidence.json into the run folder.
 
@@ -350,6 +350,7 @@ def verify(
     what is ablated as one, target: the faithfulness that passes, pairs: how many held-out ones; edges: of a file of
     scores, how many to keep.
     """
+    from gossamer.ablation import of_edges
     from gossamer.commands import edge_runs
     from gossamer.commands.run_folder import EVIDENCE, read_run
     from gossamer.evidence import save_evidence
@@ -358,18 +359,26 @@ def verify(
 
     if seed < 0:
         raise BadInput(f"Expected a seed of at least 0, got {seed}.")
+    if pairs < 1:
+        raise BadInput(f"Expected at least 1 held-out pair, got {pairs}.")
+    of_edges(ablation or "resample", granularity=granularity)  # a wrong name is told before anything is written
     file = Path(run).is_file()
+    unused = [n for n, v in (("--task", task), ("--out", out), ("--edges", edges)) if v is not None]
+    if unused and not file:
+        raise Unsupported(f"{' and '.join(unused)} of a run folder", "it names its own", "a circuit file, or without")
     if file or edge_runs.is_edge_run(Path(run)):
         found = (
-            edge_runs.put_in_run(Path(run), model, task, out, edges, device) if file
+            edge_runs.put_in_run(Path(run), model, task, out, edges, device, dtype) if file
             else edge_runs.read(Path(run), model, device)
         )  # fmt: skip
         return edge_runs.verify(
             found, ablation=ablation or edge_runs.own_ablation(found.circuit.record), granularity=granularity,
             target=target, pairs=pairs, seed=seed, progress=progress, say=say,
         )  # fmt: skip
-    if ablation is not None:
-        raise Unsupported("another ablation of a circuit of channels", "its checks name their own", "no --ablation")
+    if ablation is not None or granularity != "edge":
+        raise Unsupported(
+            "another ablation of a circuit of channels", "its checks name their own", "no --ablation, no --granularity"
+        )
     r = read_run(Path(run), model, device)
     say(f"trying {r.circuit.n_nodes} nodes on {len(r.task.heldout)} held-out pairs")
     target_loss = r.about.result.target_loss_nats

@@ -5,6 +5,7 @@ The folder: record.json circuit.safetensors evidence.json, and scores.safetensor
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -41,7 +42,7 @@ from gossamer.discover import (
     random_config,
     weight_magnitude_config,
 )
-from gossamer.errors import BadInput, CorruptFile, one_line, require_new
+from gossamer.errors import BadInput, CorruptFile, Unsupported, one_line, require_new
 from gossamer.evidence import Evidence, save_evidence
 from gossamer.formats import read_circuit
 from gossamer.metric import logit_difference, ordered_accuracy, paired_accuracy
@@ -53,6 +54,7 @@ from gossamer.subject import ResidualSubject, require_model_of
 from gossamer.task import Task
 from gossamer.tasks import load_task
 from gossamer.verify import EdgeTrial, faithfulness, run_edge_checks
+from gossamer.verify.edge_faithfulness import why_undefined
 from gossamer.verify.edge_trial import edge_values
 
 if TYPE_CHECKING:
@@ -127,7 +129,8 @@ def edge_trial(
     """The trial of a circuit on a task's held-out pairs."""
     return EdgeTrial(
         model=model, circuit=circuit, heldout=model.encode(task.heldout[:pairs]),
-        training=model.encode(task.train[:pairs]), value=value, granularity=granularity, seed=seed, progress=progress,
+        training=model.encode(task.train[:TRIAL_PAIRS]), value=value, granularity=granularity, seed=seed,
+        progress=progress,
     )  # fmt: skip
 
 
@@ -141,6 +144,18 @@ def _needs(model: Decoder, task: Task, name: str, config: Any) -> str:
     batch = model.encode(task.train[: config.pairs])
     need = estimate(model, batch.tokens.shape[1], min(config.pairs_at_once, batch.n_pairs), name)
     return f", about {in_words(need)} (--memory sets a limit)"
+
+
+def _require_positions(model: Decoder, task: Task, ablation: str) -> None:
+    """BadInput where means of positions are asked for and held-out prompts have more of them than training prompts."""
+    if ablation != "position-mean":
+        return
+    train, heldout = (int(model.encode(part[:TRIAL_PAIRS]).last.max()) + 1 for part in (task.train, task.heldout))
+    if heldout > train:
+        raise BadInput(
+            f"Expected held-out prompts of at most the {train} tokens of the training prompts for means of positions, "
+            f"got {heldout}; use ablation mean."
+        )
 
 
 def own_ablation(record: Record) -> str:
@@ -196,6 +211,8 @@ def discover(
     started = time.perf_counter()
     if name == "consensus" and edges is not None:  # of every circuit it compares, not of what it returns
         options = {**options, "edges": edges}
+    if name == "acdc" and edges is not None:
+        raise Unsupported("a number of edges of acdc", "its threshold decides it", "another threshold")
     config = CONFIGS[name](**options)
     if not 0 < f <= 1:
         raise BadInput(f"Expected a faithfulness of more than 0 to 1 to cut at, got {f:g}.")
@@ -205,6 +222,7 @@ def discover(
         raise BadInput(f"Expected 1 to {graph.n_edges} edges of {loaded.name}, got {edges}.")
     folder = Path(out) if out else next_free(Path("runs") / f"{asked.name}-{loaded.name}-{name}")
     require_new(folder)
+    _require_positions(loaded, asked, getattr(config, "ablation", ""))
     say(f"{name} over {graph.n_edges:,} edges{_needs(loaded, asked, name, config)}")
     found = method[name](loaded, asked, config, progress=progress)
     cut: dict[str, float] | None = None
@@ -228,6 +246,7 @@ def discover(
         record=circuit.record, result=result, model_source=loaded.source, dtype=dtype,
         task_source=copied_pairs(str(task)), task_seed=task_seed, target=f,
     )  # fmt: skip
+    folder = folder if out else next_free(folder)  # another run may have taken it meanwhile
     write(folder, about, circuit, scores, str(task))
     return EdgeReport(
         run=str(folder), model=loaded.name, task=asked.name, method=name, nodes=circuit.n_nodes, edges=circuit.n_edges,
@@ -256,14 +275,20 @@ def cut_of(
     batch, how = model.encode(task.train[:TRIAL_PAIRS]), of_edges(own_ablation(scores.record))
     n = len(scores.values)
 
-    def gap(share: np.ndarray) -> float:
-        return float(edge_values(model, batch, share[None], how, ("logit-difference",), training=batch).mean())
+    def gap(*shares: np.ndarray) -> np.ndarray:
+        (found,) = edge_values(model, batch, np.stack(shares), how, ("logit-difference",), training=batch)
+        return found
 
-    empty, full = gap(np.ones(n)), gap(np.zeros(n))
+    empty, full = gap(np.ones(n), np.zeros(n))
+    if why := why_undefined(empty, full):
+        raise BadInput(f"Expected a faithfulness to cut at, there is none: {why}. Give a number of edges.")
 
     def value(size: int) -> float:
         circuit = scores.top(size)
-        return (gap(circuit.shares(scores.graph, how)) - empty) / (full - empty) if circuit.n_edges else 0.0
+        if not circuit.n_edges:
+            return 0.0
+        (own,) = gap(circuit.shares(scores.graph, how))
+        return float((own.mean() - empty.mean()) / (full.mean() - empty.mean()))
 
     low, high = 0, 1
     while high < len(scores.values) and value(high) < f:
@@ -291,15 +316,17 @@ def edge_name(circuit: Circuit, i: int) -> str:
 
 
 def sign_of(record: Record) -> str:
-    return str(record.details.get("sign", "rise of the metric when the edge was removed"))
+    removed = "rise of the metric when the edge was removed" if record.method == "acdc" else "not stated"
+    return str(record.details.get("sign", removed))
 
 
 def is_edge_run(folder: Path) -> bool:
     """Whether a run folder's record is of a circuit of edges."""
     try:
-        return '"kind": "edges"' in (folder / RECORD).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return False
+    return isinstance(found, dict) and found.get("kind") == "edges"
 
 
 def read(folder: Path, model: str | None = None, device: str = "cpu") -> EdgeRun:
@@ -325,7 +352,8 @@ def read(folder: Path, model: str | None = None, device: str = "cpu") -> EdgeRun
 
 
 def put_in_run(
-    file: Path, model: str | None, task: str | Path | None, out: str | Path | None, edges: int | None, device: str
+    file: Path, model: str | None, task: str | Path | None, out: str | Path | None, edges: int | None, device: str,
+    dtype: str,
 ) -> EdgeRun:  # fmt: skip
     """A circuit from a file, of a model and a task, as a new run folder."""
     from gossamer.models.huggingface import load_decoder
@@ -334,7 +362,7 @@ def put_in_run(
         missing = " and ".join(n for n, v in (("--model", model), ("--task", task)) if v is None)
         raise BadInput(f"Expected {missing} with the circuit file {file}: it does not say what it is of.")
     asked = load_task(str(task))
-    loaded = load_decoder(model, device)
+    loaded = load_decoder(model, device, dtype)
     asked = loaded.fitting(asked)
     circuit = read_circuit(file, loaded.graph(), size=edges)
     require_model_of(circuit.record, loaded)
@@ -350,9 +378,11 @@ def put_in_run(
     circuit = replace(circuit, record=record)
     result = EdgeResult(
         nodes=circuit.n_nodes, edges=circuit.n_edges, all_edges=loaded.graph().n_edges, cut=None,
-        faithfulness=faithfulness(edge_trial(loaded, asked, circuit), target=0.9),
+        faithfulness=faithfulness(edge_trial(loaded, asked, circuit, own_ablation(record)), target=0.9),
     )  # fmt: skip
-    about = EdgeRunRecord(record=record, result=result, model_source=loaded.source, task_source=copied_pairs(str(task)))
+    about = EdgeRunRecord(
+        record=record, result=result, model_source=loaded.source, dtype=dtype, task_source=copied_pairs(str(task))
+    )
     write(folder, about, circuit, None, str(task))
     return EdgeRun(folder=folder, about=about, circuit=circuit, model=loaded, task=asked)
 

@@ -11,10 +11,11 @@ from gossamer.circuit import Circuit
 from gossamer.commands.edge_runs import CONFIGS, EdgeRun, edge_trial, own_ablation
 from gossamer.commands.reports import Difference
 from gossamer.commands.run_folder import EVIDENCE, SCORES, Run
+from gossamer.discover import Consensus
 from gossamer.discover.mask_training import owners
 from gossamer.discover.prune import EVALUATION_PAIRS, PruneConfig, circuit_gap, circuit_loss, loss_at, ranking
 from gossamer.discover.prune_edges import EdgePruneConfig
-from gossamer.errors import BadInput
+from gossamer.errors import BadInput, Unsupported
 from gossamer.evidence import Evidence, load_evidence, load_record
 from gossamer.metric import paired_accuracy, task_loss_nats
 from gossamer.registry import check, method
@@ -127,8 +128,8 @@ def edge_differences(
         faithfulness(edge_trial(run.model, run.task, circuit, own_ablation(record)), target=run.f),
     )
     path = run.folder / SCORES
-    if path.is_file():
-        values = EdgeScores.load(path).values
+    values = EdgeScores.load(path).values if path.is_file() else None
+    if values is not None:
         compare.same("largest change of an edge's score", 0.0, float(np.abs(values[inside] - circuit.weight).max()))
     if (run.folder / EVIDENCE).is_file():
         config = load_record(run.folder / EVIDENCE)
@@ -136,9 +137,16 @@ def edge_differences(
         for stored, again in zip(load_evidence(run.folder / EVIDENCE), now, strict=True):
             _same_evidence(compare, stored, again)
     if search:
+        if record.method not in CONFIGS:
+            raise Unsupported(
+                f"repeating the search of {record.method or 'another tool'}", "the circuit came from a file",
+                "replay without --search",
+            )  # fmt: skip
         found = method[record.method](run.model, run.task, CONFIGS[record.method](**record.config), progress=progress)
+        found = found.inclusion if isinstance(found, Consensus) else found
         if isinstance(found, EdgeScores):
-            compare.same("largest change of a score", 0.0, float(np.abs(found.values - values).max()))
+            old, new = (circuit.weight, found.values[inside]) if values is None else (values, found.values)
+            compare.same("largest change of a score", 0.0, float(np.abs(new - old).max()))
         else:
             there = graph.numbers(found.src, found.dst, found.matrix)
             compare.same("edges found otherwise", 0, int(np.setxor1d(there, inside).size))

@@ -121,7 +121,7 @@ def metric_of(config: ACDCConfig, clean: Encoded, whole: Tensor) -> Callable[[Te
     per_row = row_metric(config.metric, clean, whole)
 
     def mean(logits: Tensor) -> Tensor:
-        return per_row(logits).double().mean(-1)
+        return per_row(logits).cpu().double().mean(-1)
 
     if config.metric == "kl":
         return lambda logits: mean(logits).tolist()

@@ -111,7 +111,7 @@ def consensus(
         model_sha256=model_hash, means_sha256=means_hash, task=task.name, task_version=run.task.version,
         details={
             "pairs": len(run.pairs), "pairs_per_block": block, "runs": run.done, "left_out": dict(run.task.left_out),
-            "methodology": "acdc-resample",
+            "sign": "none: share of resamples of the pairs whose circuit holds the edge",
         },
     )  # fmt: skip
     inclusion = EdgeScores(graph=graph, values=counts / config.resamples, record=record)
@@ -153,7 +153,7 @@ class _Run:
 
     def __call__(self, pairs: tuple[Example, ...]) -> EdgeScores | Circuit:
         own = self.own.model_copy(update={"pairs": len(pairs)})
-        found = self.function(self.model, replace(self.task, train=pairs), own)
+        found = self.function(self.model, replace(self.task, train=pairs, heldout=(), ood={}), own)
         if not isinstance(found, EdgeScores | Circuit):
             raise BadInput(f"Expected a method that returns scores or a circuit, {self.config.method!r} does not.")
         self.done += 1

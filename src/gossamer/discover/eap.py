@@ -105,7 +105,7 @@ def scored(
     for start in range(0, pairs.n_pairs, at_once):
         clean, other = sides(pairs.pairs(start, min(start + at_once, pairs.n_pairs)))
         reference = replaced(clean, other)
-        total += score(clean, reference, partial(_total, config, clean)).double().cpu().numpy()
+        total += score(clean, reference, partial(_total, config, clean)).cpu().double().numpy()
         if progress:
             done = min(start + at_once, pairs.n_pairs)
             progress(done, pairs.n_pairs, float(np.abs(total).max() / done))
@@ -115,7 +115,8 @@ def scored(
         means_sha256=means_hash, task=task.name, task_version=task.version,
         details={
             "pairs": pairs.n_pairs, "left_out": dict(task.left_out), "methodology": how.as_dict(),
-            "sign": "change of the metric when the edge is ablated", "mean_over_pairs": True,
+            "sign": "change of the metric when the edge is ablated",
+            "mean_over_pairs": config.ablation in ("resample", "zero"),
         },
     )  # fmt: skip
     return EdgeScores(graph=graph, values=total / pairs.n_pairs, record=record)
@@ -126,6 +127,10 @@ def _at_once(model: ResidualSubject, pairs: Encoded, config: EAPConfig, name: st
     if config.memory is None:
         return config.pairs_at_once
     budget = bytes_of(config.memory)
+    if config.ablation != "resample":
+        raise Unsupported(
+            f"a memory budget under ablation by {config.ablation}", "what it takes is known of resampling", "resample"
+        )
     if not isinstance(model, Budgeted):
         raise Unsupported(
             f"a memory budget for {model.name}", "what it takes is not known", "a number of pairs_at_once"

@@ -84,7 +84,7 @@ def edge_mask(
         raise BadInput(f"Expected a target of at most {graph.n_edges} edges, got {config.target}; give a smaller one.")
     owner = np.unique(graph.src, return_inverse=True)[1] if config.over == "nodes" else np.arange(graph.n_edges)
     log_alpha, losses = _train(model, pairs, owner, config, progress)
-    kept = probability_kept(log_alpha).double().cpu().numpy()[owner]
+    kept = probability_kept(log_alpha).cpu().double().numpy()[owner]
     model_hash, means_hash = model.hashes()
     record = Record.now(
         method="edge-mask", config=config.model_dump(mode="json"), seed=config.seed, model=model.name,

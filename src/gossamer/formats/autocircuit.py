@@ -170,7 +170,7 @@ def from_saved(data: Any, path: Path, table: PerQueryHead, at: Sequence[str] = (
             if found.ndim == len(expected) + 1:
                 raise Unsupported(f"the prune scores in {path}", "they are per token position", "scores of whole edges")
             raise BadInput(f"{path} is of another model: {name} has shape {tuple(found.shape)}, expected {expected}.")
-        scores[:before, columns] = found.double().numpy().reshape(n, before).T
+        scores[:before, columns] = found.detach().double().numpy().reshape(n, before).T
     return Content(kept=np.zeros(table.exists.shape, dtype=bool), scores=scores, config={"at": list(at)})
 
 

@@ -40,16 +40,19 @@ class Tokenizer(Protocol):
 
 
 def columns_of(text: str) -> tuple[str, ...]:
-    """The names in the first line."""
-    return tuple(next(csv.reader(io.StringIO(text)), []))
+    """The names in the first line; none of a text that is no CSV."""
+    try:
+        return tuple(next(csv.reader(io.StringIO(text)), []))
+    except csv.Error:
+        return ()
 
 
 def _rows(text: str, path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    lacking = [c for c in needed if c not in (reader.fieldnames or ())]
-    if lacking:
-        raise BadInput(f"Expected the columns {', '.join(needed)} in {path}, it lacks {', '.join(lacking)}.")
     try:
+        lacking = [c for c in needed if c not in (reader.fieldnames or ())]
+        if lacking:
+            raise BadInput(f"Expected the columns {', '.join(needed)} in {path}, it lacks {', '.join(lacking)}.")
         rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
         raise CorruptFile(f"{path} is no sound CSV (line {reader.line_num}: {error}).") from error

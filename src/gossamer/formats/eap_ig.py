@@ -166,7 +166,7 @@ def _array(data: Mapping[str, Any], key: str, shape: tuple[int, ...], path: Path
     if not isinstance(found, torch.Tensor) or tuple(found.shape) != shape:
         got = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
         raise CorruptFile(f"Expected {key} of shape {shape} in {path}, got {got}.")
-    array: np.ndarray = found.double().numpy()
+    array: np.ndarray = found.detach().double().numpy()
     return array
 
 

@@ -47,7 +47,8 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     """One hash over names, shapes, dtypes and bytes, in name order; -0.0 is 0.0: a sparse file keeps neither."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        t = tensors[name].detach().cpu().contiguous() + 0
+        t = tensors[name].detach().cpu()
+        t = (t.float() if t.dtype in (torch.bfloat16, torch.float16) else t).contiguous() + 0  # numpy knows no bfloat16
         digest.update(f"{name} {tuple(t.shape)} {t.dtype}".encode())
         digest.update(t.numpy().tobytes())
     return digest.hexdigest()

@@ -115,14 +115,16 @@ class Channels(Patient):
         """(logit gap, the writes and what the final norm reads) of a run that keeps them."""
         deltas = [k for k, _ in self.model.layout.locations if k.endswith("resid_delta")]
         found = self.model.run(self.batch, reads=[*deltas, "final_resid"])
-        return found.gap.cpu().double(), {k: v.double() for k, v in found.reads.items()}
+        return found.gap.cpu().double(), {k: v.cpu().double() for k, v in found.reads.items()}
 
     @torch.no_grad()
     def reconstruction(self) -> Evidence:
         """The embeddings and what every layer writes add up to what the final norm reads."""
         _, reads = self._read()
         read = reads.pop("final_resid")
-        writes = torch.stack([self.model.model.embed(self.batch.tokens.to(self.device)).double(), *reads.values()])
+        writes = torch.stack(
+            [self.model.model.embed(self.batch.tokens.to(self.device)).cpu().double(), *reads.values()]
+        )
         size = float(writes.abs().sum(0).max())
         without = [float((writes.sum(0) - w - read).abs().max()) / size for w in writes[1:]]
         part = Part(

@@ -119,10 +119,10 @@ class Heads(Patient):
         outs = [layer.out for layer in parts.layers]
         with recording([parts.final_norm, *outs], {}) as seen:
             self.model.model(clean.tokens.to(self.device), use_cache=False)
-        writes = self.model.writes(clean)[0].flatten(1, 2).double()
-        biases = [_bias(layer, seen[layer.out][1]).double() for layer in parts.layers]
+        writes = self.model.writes(clean)[0].flatten(1, 2).cpu().double()
+        biases = [_bias(layer, seen[layer.out][1]).cpu().double() for layer in parts.layers]
         total = writes.sum(0) + sum(biases, torch.zeros_like(writes[0]))
-        read = seen[parts.final_norm][0].double()
+        read = seen[parts.final_norm][0].cpu().double()
         sizes = float((writes.abs().sum(0) + sum(b.abs() for b in biases)).max())
         head = int(np.random.default_rng(self.seed).integers(parts.n_heads)) + 1
         part = Part(
@@ -284,7 +284,7 @@ class Heads(Patient):
         @torch.no_grad()
         def metric(alpha: np.ndarray) -> float:
             shares = torch.from_numpy(alpha).to(reference)
-            return float(_total(clean, self.model.patched(clean, shares, reference).double()))
+            return float(_total(clean, self.model.patched(clean, shares, reference).cpu().double()))
 
         def at_none() -> dict[str, Tensor]:
             return {"metric": torch.tensor(metric(np.zeros(graph.n_edges)), dtype=torch.float64)}
@@ -316,7 +316,7 @@ def _bias(layer: Layer, out: Tensor) -> Tensor:
 
 
 def _directions(writes: Tensor) -> Tensor:
-    return writes.double() / writes.double().norm(dim=-1, keepdim=True).clamp_min(1e-30)
+    return writes.cpu().double() / writes.cpu().double().norm(dim=-1, keepdim=True).clamp_min(1e-30)
 
 
 @contextmanager

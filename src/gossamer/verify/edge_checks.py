@@ -14,7 +14,7 @@ import numpy as np
 from gossamer.ablation import Methodology
 from gossamer.evidence import Evidence, Null
 from gossamer.statistics import bootstrap_interval, quantile_interval
-from gossamer.verify.edge_faithfulness import evidence_of
+from gossamer.verify.edge_faithfulness import FEWEST, evidence_of
 from gossamer.verify.edge_trial import CIRCUIT, EMPTY, FULL, RANDOM, EdgeTrial
 
 ENDS = (("empty circuit", EMPTY), ("full circuit", FULL))
@@ -53,8 +53,8 @@ def necessity(trial: EdgeTrial, *, target: float) -> Evidence:
     """
     how = trial.methodology("circuit")
     return evidence_of(
-        -trial.outcome(how).gap, metric="logit-difference", aggregate="ratio-of-means", how=how, seed=trial.seed,
-        null=trial.null, claim="necessity: without the circuit the model does not do it",
+        trial.outcome(how).gap, lost=True, metric="logit-difference", aggregate="ratio-of-means", how=how,
+        seed=trial.seed, null=trial.null, claim="necessity: without the circuit the model does not do it",
         unit="share of the logit difference lost",
         threshold="fails if the interval reaches down to 0.5 or random circuits of the same size reach it",
         passes=lambda f, ends, random: bool(ends[0] > 0.5 and quantile_interval(random)[1] < 0.5),
@@ -88,6 +88,8 @@ def divergence(trial: EdgeTrial, *, target: float) -> Evidence:
 
 
 def _plain(trial: EdgeTrial, per_pair: np.ndarray, ends: tuple[float, float], **fields: object) -> Evidence:
+    if (n := per_pair.shape[1]) < FEWEST:
+        fields |= {"verdict": "not measured", "note": f"{n} pairs are too few for an interval, {FEWEST} are needed."}
     nulls = [_random(trial, per_pair[RANDOM].mean(1))]
     for name, i in ENDS:
         interval = bootstrap_interval(per_pair[i], trial.seed)

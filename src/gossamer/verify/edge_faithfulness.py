@@ -34,6 +34,7 @@ from gossamer.verify.nulls import DRAWS, SAME_EDGES, random_edge_circuits
 Aggregate = Literal["ratio-of-means", "mean-of-ratios"]
 Passes = Callable[[float, tuple[float, float], np.ndarray], bool]
 RESAMPLE = of_edges("resample")
+FEWEST = 2  # pairs of a bootstrap
 ON_PATHS = "random edges on paths, at least as many"
 
 
@@ -187,10 +188,12 @@ def near_one(target: float) -> Passes:
 def evidence_of(
     values: np.ndarray, *, metric: Metric, aggregate: Aggregate, how: Methodology, target: float = 0.9,
     seed: int = 0, null: str = SAME_EDGES, claim: str = "", unit: str = "", threshold: str = "",
-    passes: Passes | None = None,
+    passes: Passes | None = None, lost: bool = False,
 ) -> Evidence:  # fmt: skip
     """The verdict from the metric [circuits, pairs] of the circuit, the empty and the full one, and random ones: where
-    the circuit lies between the empty and the full one."""
+    the circuit lies between the empty and the full one. lost: how much is lost from the empty one on, where the edges
+    of circuits are what is ablated. Fewer than FEWEST pairs measure nothing."""
+    values = -values if lost else values
     own, empty, whole = values[:3]
     fields = {
         "claim": claim or f"faithfulness: the circuit alone keeps the model's {metric}", "n": len(own),
@@ -198,7 +201,8 @@ def evidence_of(
         "threshold": threshold or f"fails outside {target:g} to {2 - target:g}, or if any random draw reaches the "
         "interval",
     }  # fmt: skip
-    if why := why_undefined(empty, whole, metric, aggregate, seed):
+    few = f"{len(own)} pairs are too few for an interval, {FEWEST} are needed" if len(own) < FEWEST else ""
+    if why := few or why_undefined(empty, whole, metric, aggregate, seed):
         return Evidence.model_validate({**fields, "value": None, "verdict": "not measured", "note": f"{why}."})
     f, spread = faithfulness_of(values, empty, whole, metric=metric, aggregate=aggregate, seed=seed)
     intervals = [quantile_interval(draws) for draws in spread[:3]]
@@ -206,7 +210,10 @@ def evidence_of(
     for i, name in ((1, "empty circuit"), (2, "full circuit")):
         nulls.append(Null(name=name, value=float(f[i]), interval=intervals[i], n=len(own)))
     good = (passes or near_one(target))(float(f[0]), intervals[0], f[3:])
-    note = f"{metric}: full {whole.mean():.4g}, circuit {own.mean():.4g}, empty {empty.mean():.4g}."
+    ends = ("everything ablated", "nothing ablated") if lost else ("full", "empty")
+    sign = -1 if lost else 1
+    note = f"{metric}: {ends[0]} {sign * whole.mean():.4g}, circuit {sign * own.mean():.4g}, {ends[1]} "
+    note += f"{sign * empty.mean():.4g}."
     if passes is None and intervals[0][0] > 1:
         note += " Above 1: the circuit leaves out edges that hold the metric down."
     return Evidence.model_validate({

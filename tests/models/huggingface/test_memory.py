@@ -86,7 +86,7 @@ def test_as_many_pairs_fit_as_the_budget_holds(llama: Decoder, method: str) -> N
         assert pairs_that_fit(llama, 6, enough, method) == wanted
         if wanted > 1:
             assert pairs_that_fit(llama, 6, enough - 1, method) == wanted - 1
-    with pytest.raises(BadInput, match=r"at least .* GB for one pair of 6 tokens"):
+    with pytest.raises(BadInput, match=r"at least .* MB for one pair of 6 tokens"):
         pairs_that_fit(llama, 6, estimate(llama, 6, 1, method) - 1, method)
 
 

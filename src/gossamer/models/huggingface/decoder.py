@@ -41,7 +41,7 @@ from gossamer.models.huggingface.anatomy import (
     weight_of,
 )
 from gossamer.models.huggingface.gradients import edge_gradient, path_gradient
-from gossamer.models.huggingface.memory import give_back_large_blocks, pairs_that_fit
+from gossamer.models.huggingface.memory import give_back_large_blocks, pairs_that_fit, trials_at_once
 from gossamer.models.huggingface.removals import Removals
 from gossamer.models.loaded import tensors_sha256
 from gossamer.subject import Objective
@@ -185,7 +185,7 @@ class Decoder:
     @cached_property
     def _hashes(self) -> tuple[str, str]:
         config = hashlib.sha256(self.model.config.to_json_string(use_diff=False).encode())
-        config.update(tensors_sha256({k: v.float() for k, v in self.model.state_dict().items()}).encode())
+        config.update(tensors_sha256(self.model.state_dict()).encode())
         return config.hexdigest(), ""
 
     def hashes(self) -> tuple[str, str]:
@@ -467,7 +467,7 @@ class Ablations:
         whole = torch.cat(state.writes)
         change = (whole - reference).abs().amax((0, 1, 3))
         eps = max(torch.finfo(whole.dtype).eps, torch.finfo(torch.float32).eps)  # some models round inside
-        moved = change > 64 * eps * whole.abs().max()
+        moved = (change > 64 * eps * whole.abs().max()) | (whole[0] != reference[0]).any(-1).any(0)
         first = int(moved.nonzero()[0]) if bool(moved.any()) else 0
         self.shared = min(first, int(batch.last.min()))
         self.rows = len(batch.tokens)
@@ -486,8 +486,7 @@ class Ablations:
     @property
     def at_once(self) -> int:
         """So many that a pass has a few hundred tokens on a CPU, where more cost as much each, thousands elsewhere."""
-        tokens = 256 if self.known.device.type == "cpu" else 1 << 14
-        return max(1, tokens // (self.rows * self.tokens.shape[1]))
+        return trials_at_once(self.decoder, self.rows * self.tokens.shape[1])
 
     def places(self, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(writer, reader, layer of the reader) of edges of the graph; the logits are read after the last layer."""

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from functools import cache
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 METHODS = ("eap", "eap-ig")
 _LENGTHS = (4, 8, 12)
+_KNOWN: WeakKeyDictionary[Decoder, tuple[float, ...]] = WeakKeyDictionary()
 _M_MMAP_THRESHOLD = -3  # malloc.h
 
 
@@ -82,6 +83,16 @@ def pairs_that_fit(model: Decoder, n_tokens: int, budget_bytes: int, method: str
     return max(1, 1 + (budget_bytes - one) // (two - one))
 
 
+def trials_at_once(decoder: Decoder, tokens: int) -> int:
+    """How many runs of so many tokens a pass is worth: a few hundred tokens on a CPU, where more cost as much each;
+    elsewhere thousands, as far as what all writers write takes 2 GiB and the table of shares 1 GiB."""
+    size = decoder.model.dtype.itemsize
+    writers, readers = len(decoder.shape.writers), len(decoder.shape.readers)
+    worth = 256 if decoder.device.type == "cpu" else 1 << 14
+    worth = min(worth, (2 << 30) // (writers * decoder.parts.d_model * size))
+    return max(1, min(worth // tokens, (1 << 30) // (writers * readers * size)))
+
+
 def give_back_large_blocks() -> None:
     """Make glibc return blocks of a megabyte and more to the system when they are freed; elsewhere nothing happens.
 
@@ -92,10 +103,12 @@ def give_back_large_blocks() -> None:
         mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
-@cache
 def _kept(model: Decoder) -> tuple[float, ...]:
     """Coefficients of the bytes that one prompt keeps for the backward pass, as a polynomial in its tokens."""
-    return tuple(np.polyfit(_LENGTHS, [_kept_at(model, n) for n in _LENGTHS], 2))
+    if model not in _KNOWN:
+        lengths = [min(n, model.limits[0] - 2 + i) for i, n in enumerate(_LENGTHS)]  # different ones, in any context
+        _KNOWN[model] = tuple(np.polyfit(lengths, [_kept_at(model, n) for n in lengths], 2))
+    return _KNOWN[model]
 
 
 def _kept_at(model: Decoder, n_tokens: int) -> int:

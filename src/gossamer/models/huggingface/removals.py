@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from gossamer.models.huggingface.anatomy import exchange, joint_norms, plainly, post_scale, weight_of
+from gossamer.models.huggingface.memory import trials_at_once
 from gossamer.task import Encoded
 
 if TYPE_CHECKING:
@@ -165,10 +166,9 @@ class Removals:
 
     def at_once(self, edges: np.ndarray) -> int:
         """How many removals in a pass are worth it: a few hundred tokens on a CPU, thousands elsewhere."""
-        tokens = 256 if self.clean.device.type == "cpu" else 1 << 14
         reader = self._reader[edges[0]]
         last_only = reader == len(self._n_read) - 1 or reader == self.columns[-1] - 1
-        return max(1, tokens // (self.rows * (1 if last_only else self.tokens.shape[1])))
+        return trials_at_once(self.decoder, self.rows * (1 if last_only else self.tokens.shape[1]))
 
     @torch.no_grad()
     def logits(self, edges: np.ndarray) -> Tensor:
