@@ -174,13 +174,17 @@ class Decoder:
         """The task without the pairs this model cannot be asked, or of unequal length: see gossamer.task.fitting."""
         return fitting(task, self.tokenizer, *self.limits, aligned=True)
 
+    @property
+    def n_ctx(self) -> int:
+        """Longest prompt in tokens."""
+        config = self.model.config.get_text_config()
+        return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**31
+
     @cached_property
     def limits(self) -> tuple[int, int | None]:
         """(longest prompt, the token that the tokenizer puts before every text, if it does)."""
-        config = self.model.config.get_text_config()
-        n_ctx = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
         begins = list(self.tokenizer("a").input_ids[:1]) == [self.tokenizer.bos_token_id]
-        return n_ctx or 2**31, self.tokenizer.bos_token_id if begins else None
+        return self.n_ctx, self.tokenizer.bos_token_id if begins else None
 
     @cached_property
     def _hashes(self) -> tuple[str, str]:

@@ -106,7 +106,7 @@ def give_back_large_blocks() -> None:
 def _kept(model: Decoder) -> tuple[float, ...]:
     """Coefficients of the bytes that one prompt keeps for the backward pass, as a polynomial in its tokens."""
     if model not in _KNOWN:
-        lengths = [min(n, model.limits[0] - 2 + i) for i, n in enumerate(_LENGTHS)]  # different ones, in any context
+        lengths = [min(n, model.n_ctx - 2 + i) for i, n in enumerate(_LENGTHS)]  # different ones, in any context
         _KNOWN[model] = tuple(np.polyfit(lengths, [_kept_at(model, n) for n in lengths], 2))
     return _KNOWN[model]
 
