@@ -32,7 +32,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from gossamer.discover import EAPConfig, EAPIGConfig, eap, eap_ig
 from gossamer.discover.eap import sides
 from gossamer.models.huggingface import Decoder, decoder_of, estimate
-from gossamer.models.huggingface.memory import weights
+from gossamer.models.huggingface.memory import give_back_large_blocks, weights
 from gossamer.task import Example, Task
 
 VOCAB = 1000
@@ -142,6 +142,8 @@ def resident(what: str) -> int:
 
 def measure(family: str, given: argparse.Namespace) -> dict[str, Any]:
     """In a process of its own: peak of one EAP run above the loaded model, and what was predicted."""
+    if not given.no_budget:
+        give_back_large_blocks()  # so that what the warm-up let go is not there to be used again
     model, task = made(family, given), random_task(given.pairs, given.tokens)
     predicted, held = estimate(model, given.tokens, given.pairs), weights(model)
     model.hashes()

@@ -111,7 +111,7 @@ class Gradients:
         if form is None and layer.attn_norm is not None:
             inner = torch.cat([_through(r, _columns(r, by_linear[r.linear][1])) for r in readers(layer)])
             inner = pulled(layer.attn_norm, x, inner.unflatten(1, x.shape[:2]))
-            sums.table[:n] += change[:n].flatten(1) @ inner.flatten(1).T
+            sums.table[:n] += _products(change[:n], inner)
             return
         found, along = [], []
         size, unit = form.unit(x) if form is not None else (None, None)
@@ -140,20 +140,28 @@ class Gradients:
                     inner = cast(Tensor, sums.pulled)[None]
                     sums.table += change[:, rows, self.batch.last.to(rows)].flatten(1) @ inner.flatten(1).T
                 elif sums.pulled is not None:
-                    sums.table[:n] += change[:n].flatten(1) @ sums.pulled.reshape(-1, 1)
+                    sums.table[:n] += _products(change[:n], sums.pulled[None])
                 elif sums.heads:
                     inner = change.new_empty(sums.table.shape[1], *sums.heads[0].shape[:1], change.shape[-1])
                     at = 0
                     for r, g in zip(readers(self.layers[number // 2]), sums.heads, strict=True):
                         _through(r, g, self.forms[number // 2], out=inner[at : at + len(r.rows)])
                         at += len(r.rows)
-                    sums.table[:n] += change[:n].flatten(1) @ inner.flatten(1).T
+                    sums.table[:n] += _products(change[:n], inner)
                 columns.append(sums.table)
         return torch.cat(columns, dim=1)
 
 
 def readers(layer: Layer) -> tuple[Reader, Reader, Reader]:
     return layer.q, layer.k, layer.v
+
+
+def _products(change: Tensor, inner: Tensor) -> Tensor:
+    """Inner products [writers, readers] of [writers, ...] and [readers, ...]."""
+    if change.dtype.itemsize >= 4:
+        return change.flatten(1) @ inner.flatten(1).T
+    # in half precision a CPU copies both sides into another order: a few writers at a time
+    return torch.cat([some.flatten(1) @ inner.flatten(1).T for some in change.split(16)])
 
 
 def _columns(r: Reader, x: Tensor) -> Tensor:
