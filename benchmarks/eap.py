@@ -30,10 +30,9 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from gossamer.discover import EAPConfig, EAPIGConfig, eap, eap_ig
-from gossamer.discover.eap import sides
 from gossamer.models.huggingface import Decoder, decoder_of, estimate
 from gossamer.models.huggingface.memory import give_back_large_blocks, weights
-from gossamer.task import Example, Task
+from gossamer.task import Example, Task, sides
 
 VOCAB = 1000
 

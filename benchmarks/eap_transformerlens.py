@@ -26,9 +26,8 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from gossamer.discover import EAPConfig, eap
-from gossamer.discover.eap import sides
 from gossamer.models.huggingface import decoder_of
-from gossamer.task import Example, Task
+from gossamer.task import Example, Task, sides
 
 VERSION = "4.3.0"
 THEIRS = """

@@ -17,11 +17,10 @@ from gossamer.discover import (
     attribution_patching,
     eap,
 )
-from gossamer.discover.eap import sides
 from gossamer.errors import Unsupported
 from gossamer.models.huggingface import Decoder
 from gossamer.scores import Scores
-from gossamer.task import Example, Task
+from gossamer.task import Example, Task, sides
 
 FAMILIES = ["gpt2", "llama", "gemma2", "falcon", "qwen3"]
 TASK = number_pairs()

@@ -13,9 +13,9 @@ from torch import nn
 
 from gossamer.discover import DirectLogitAttributionConfig, direct_logit_attribution
 from gossamer.discover.direct_logit_attribution import contributions
-from gossamer.discover.eap import sides
 from gossamer.errors import Unsupported
 from gossamer.models.huggingface import Decoder
+from gossamer.task import sides
 
 TASK = number_pairs()
 ready = cache(made)

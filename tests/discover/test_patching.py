@@ -22,14 +22,13 @@ from gossamer.discover import (
     path_effects,
     path_patching,
 )
-from gossamer.discover.eap import sides
 from gossamer.discover.edge_patching import ablated_alone
 from gossamer.discover.path_patching import _one_by_one
 from gossamer.errors import BadInput
 from gossamer.models.huggingface import Decoder
 from gossamer.registry import method
 from gossamer.scores import Scores
-from gossamer.task import Example, Task
+from gossamer.task import Example, Task, sides
 
 FAMILIES = ["gpt2", "llama", "gemma2", "falcon"]
 TASK = number_pairs()

@@ -13,11 +13,11 @@ from torch import nn
 from zoo import decoder
 
 from gossamer.discover import QueryKeyAttributionConfig, query_key_attribution, query_key_attribution_config
-from gossamer.discover.eap import sides
 from gossamer.discover.query_key_attribution import score_parts
 from gossamer.errors import BadInput, Unsupported
 from gossamer.models.huggingface import decoder_of
 from gossamer.models.huggingface.attention_score import score_form
+from gossamer.task import sides
 
 TASK = number_pairs()
 ready = cache(made)

@@ -12,12 +12,12 @@ from zoo import decoder
 from gossamer.circuit import Circuit
 from gossamer.discover import ACDCConfig, EAPIGConfig, acdc, eap, eap_ig, edge_patching
 from gossamer.discover.acdc import metric_of
-from gossamer.discover.eap import sides
 from gossamer.errors import BadInput, Unsupported
 from gossamer.graph import HeadShape, block_graph, head_graph, on_paths
 from gossamer.models.huggingface import Blocks, Decoder
 from gossamer.models.huggingface.anatomy import anatomy
 from gossamer.site import Site
+from gossamer.task import sides
 from gossamer.verify import EdgeTrial, run_edge_checks
 
 # fused maps, parallel layers, groups, post-norms; the runs are the decoder's, whose test has every family
