@@ -18,25 +18,13 @@ import time
 
 import numpy as np
 import torch
+from number_words import Numbers
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from gossamer.discover import ACDCConfig, acdc
 from gossamer.discover.acdc import metric_of
 from gossamer.models.huggingface import Decoder, decoder_of
 from gossamer.task import Example, Task, sides
-
-
-class Numbers:
-    """A tokenizer of numbers in words of their own."""
-
-    bos_token_id = None
-
-    def __call__(self, text: str) -> Numbers:
-        self.input_ids = self.encode(text)
-        return self
-
-    def encode(self, sequence: str, *, add_special_tokens: bool = True) -> list[int]:
-        return [int(w) for w in sequence.split() if w.isdigit()]
 
 
 def random_task(vocab: int, given: argparse.Namespace) -> Task:

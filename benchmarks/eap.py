@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from number_words import Numbers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from gossamer.discover import EAPConfig, EAPIGConfig, eap, eap_ig
@@ -35,19 +36,6 @@ from gossamer.models.huggingface.memory import give_back_large_blocks, weights
 from gossamer.task import Example, Task, sides
 
 VOCAB = 1000
-
-
-class Numbers:
-    """A tokenizer of numbers in words of their own."""
-
-    bos_token_id = None
-
-    def __call__(self, text: str) -> Numbers:
-        self.input_ids = self.encode(text)
-        return self
-
-    def encode(self, sequence: str, *, add_special_tokens: bool = True) -> list[int]:
-        return [int(w) for w in sequence.split() if w.isdigit()]
 
 
 def made(family: str, given: argparse.Namespace) -> Decoder:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from number_words import Numbers
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from gossamer.discover import EAPConfig, eap
@@ -75,19 +76,6 @@ import importlib.metadata
 print(json.dumps({"scores": total, "seconds": sorted(took[1:])[len(took[1:]) // 2],
                   "version": importlib.metadata.version("transformer-lens")}))
 """
-
-
-class Numbers:
-    """A tokenizer of numbers in words of their own."""
-
-    bos_token_id = None
-
-    def __call__(self, text: str) -> Numbers:
-        self.input_ids = self.encode(text)
-        return self
-
-    def encode(self, sequence: str, *, add_special_tokens: bool = True) -> list[int]:
-        return [int(w) for w in sequence.split() if w.isdigit()]
 
 
 def environment(folder: Path) -> Path:

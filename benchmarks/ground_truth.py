@@ -44,7 +44,7 @@ def table(seeds: int, pairs: int) -> list[dict[str, Any]]:
                 for seed in range(seeds):
                     p = made(seed=seed, n=pairs)
                     graph, true = p.model.graph(), np.zeros(p.model.graph().n_edges, dtype=bool)
-                    true[p.true_edges(value)] = True  # type: ignore[arg-type]
+                    true[p.true_edges(value)] = True
                     circuit = run(p, value, int(true.sum()), seed)
                     kept = np.zeros_like(true)
                     kept[graph.numbers(circuit.src, circuit.dst, circuit.matrix)] = True

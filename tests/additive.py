@@ -65,8 +65,8 @@ class Additive:
         raise NotImplementedError
 
     def record(self, **changes: str) -> Record:
-        fields = {"model": self.name, "model_sha256": self.hashes()[0]} | changes
-        return Record(method="by hand", config={}, seed=0, **fields)  # type: ignore[arg-type]
+        fields: dict[str, Any] = {"model": self.name, "model_sha256": self.hashes()[0]} | changes
+        return Record(method="by hand", config={}, seed=0, **fields)
 
     def scores(self, values: np.ndarray, **changes: str) -> EdgeScores:
         return EdgeScores(graph=self._graph, values=np.asarray(values, dtype=float), record=self.record(**changes))

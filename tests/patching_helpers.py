@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from number_words import Numbers
 from transformers import LlamaConfig, LlamaForCausalLM
 from zoo import decoder
 
@@ -13,19 +14,6 @@ from gossamer.models.huggingface import Decoder, decoder_of
 from gossamer.task import Encoded, Example, Task
 
 EXACT = {"gpt2", "falcon", "falcon alibi", "gpt_neox", "opt", "phi", "stablelm", "stablelm parallel"}  # no rounded norm
-
-
-class Numbers:
-    """A tokenizer of numbers in words of their own."""
-
-    bos_token_id = None
-
-    def __call__(self, text: str) -> Numbers:
-        self.input_ids = self.encode(text)
-        return self
-
-    def encode(self, sequence: str, *, add_special_tokens: bool = True) -> list[int]:
-        return [int(w) for w in sequence.split() if w.isdigit()]
 
 
 def made(name: str, dtype: torch.dtype = torch.float64, **changes: Any) -> Decoder:

@@ -5,25 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from number_words import Numbers
 from zoo import DECODERS, decoder
 
 from gossamer.discover import ACDCConfig, acdc
 from gossamer.discover.acdc import metric_of
 from gossamer.models.huggingface import Decoder, decoder_of
 from gossamer.task import Encoded, Example, Task, sides
-
-
-class Numbers:
-    """A tokenizer of numbers in words of their own."""
-
-    bos_token_id = None
-
-    def __call__(self, text: str) -> Numbers:
-        self.input_ids = self.encode(text)
-        return self
-
-    def encode(self, sequence: str, *, add_special_tokens: bool = True) -> list[int]:
-        return [int(w) for w in sequence.split() if w.isdigit()]
 
 
 def task(first_difference: int, length: int = 9, n: int = 4) -> Task:

@@ -122,7 +122,8 @@ def cancelling(strength: float) -> Decoder:
     that it is at the last place after a 2.
     """
     d = by_hand()
-    mlp: Any = d.model.model.layers[1].mlp  # type: ignore[union-attr]
+    model: Any = d.model  # whose layers are typed as anything
+    mlp = model.model.layers[1].mlp
     mlp.gate_proj.weight[0, 5] = 40
     mlp.up_proj.weight[0, 5], mlp.up_proj.weight[0, 4] = 1, -0.5
     mlp.down_proj.weight[5, 0] = strength

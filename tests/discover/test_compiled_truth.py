@@ -12,7 +12,7 @@ from compiled_helpers import edges_of, names, under
 from torch import Tensor
 
 from gossamer.circuit import Circuit
-from gossamer.discover import ACDCConfig, EAPIGConfig, EdgeMaskConfig, acdc, eap, eap_ig, edge_mask
+from gossamer.discover import ACDCConfig, EAPIGConfig, EdgeMaskConfig, acdc, acdc_config, eap, eap_ig, edge_mask
 from gossamer.models.compiled import PROGRAMS, CompiledModel, Program, gate
 from gossamer.task import Encoded, Task, sides
 
@@ -27,7 +27,7 @@ def program(name: str) -> Program:
 
 def truth(name: str, value: str = "resample") -> set[str]:
     p = program(name)
-    return names(p.model.graph(), p.true_edges(value))  # type: ignore[arg-type]
+    return names(p.model.graph(), p.true_edges(value))
 
 
 @functools.cache
@@ -75,7 +75,7 @@ def swapped(task: Task) -> Task:
 
 def by_order(name: str, order: str, task: Task | None = None) -> Circuit:
     p = program(name)
-    return acdc(p.model, task or p.task, ACDCConfig(threshold=1e-3, order=order))  # type: ignore[arg-type]
+    return acdc(p.model, task or p.task, acdc_config(threshold=1e-3, order=order))
 
 
 def test_acdc_keeps_one_parent_of_an_or_and_which_one_depends_on_the_order() -> None:

@@ -58,7 +58,7 @@ def test_true_edges_are_those_that_change_the_logits_when_ablated_alone(program:
     found = np.zeros(graph.n_edges)
     for same in map(torch.tensor, by_length.values()):
         found = np.maximum(found, changes(m, same, same.roll(1, 0), value))
-    true = program.true_edges(value)  # type: ignore[arg-type]
+    true = program.true_edges(value)
     assert names(graph, true) == names(graph, np.flatnonzero(found > 1e-6))
     assert found[true].min() > 0.5
     assert not np.delete(found, true).any()  # not at all, though they read and write

@@ -8,7 +8,7 @@ import huggingface_hub
 import pytest
 
 from gossamer.errors import BadInput
-from gossamer.models import LoadedModel, from_pretrained, shipped_models
+from gossamer.models import LoadedModel, any_model, from_pretrained, shipped_models
 from gossamer.models.files import save_model
 
 
@@ -91,3 +91,19 @@ def test_a_hub_name_that_is_not_there_is_one_clear_error(asked: list[str]) -> No
 def test_a_name_the_hub_library_refuses_is_one_clear_error() -> None:
     with pytest.raises(BadInput, match="HFValidationError"):  # refused before anything is sent
         from_pretrained("me/a--b")
+
+
+def test_a_bare_name_is_looked_for_on_the_hub_unless_it_is_nearly_one_that_ships(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def absent(name: str, device: str) -> None:
+        asked.append(name)
+        raise BadInput("the Hub did not answer")
+
+    monkeypatch.setattr("gossamer.models.huggingface.load_decoder", absent)
+    for name in ("gpt2", "tiney", "no/such folder"):
+        with pytest.raises(BadInput, match="Unknown model"):
+            any_model(name)
+    assert asked == ["gpt2"]

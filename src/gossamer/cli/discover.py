@@ -171,7 +171,7 @@ def _add(command: Callable[..., None], name: str, about: str, without: set[str])
     """Register a command under a name, without some of its options."""
     every = inspect.signature(command, eval_str=True)
     kept = [p for n, p in every.parameters.items() if n not in without]
-    command.__signature__ = every.replace(parameters=kept)  # type: ignore[attr-defined]
+    vars(command)["__signature__"] = every.replace(parameters=kept)  # what typer reads its options from
     app.command(name, help=about)(command)
 
 

@@ -19,12 +19,6 @@ from gossamer.task import sides
 
 EXAMPLES, LOOKED_AT = 6, 4  # pairs of the task on the page; clean prompts on which heads are shown
 AROUND = 32  # tokens shown to each side of the one that a head looks at most
-_MEANS = {  # of the methods whose scores have no sign
-    "consensus": "share of resamples of the pairs whose circuit holds the edge",
-    "edge-mask": "probability that the edge is kept",
-    "random": "drawn at random, the model was not run",
-    "weight-magnitude": "size of the product of the weights, no prompt was run",
-}
 _KINDS: dict[str, view.Kind] = {"h": "head", "g": "kv_group"}
 
 
@@ -90,9 +84,7 @@ def _circuit_view(run: EdgeRun, evidence: Sequence[Evidence]) -> view.CircuitVie
 def _score_view(record: Record, all_edges: int) -> view.EdgeScoreView:
     """What a score says, and which sign of it the answer needs: as the methods define it."""
     means, needed = sign_of(record), 0
-    if record.method in _MEANS:
-        means = _MEANS[record.method]
-    elif record.method == "acdc":
+    if record.method == "acdc":
         needed = 1
     elif "sign" not in record.details:
         means = "as its file has it"

@@ -299,8 +299,10 @@ class Program:
     task: Task
     prompts: tuple[str, ...]
 
-    def true_edges(self, value: Value) -> np.ndarray:
-        """Numbers of the true edges under an ablation value, in the graph's order (see the head of this file)."""
+    def true_edges(self, value: str) -> np.ndarray:
+        """Numbers of the true edges under `resample` or `zero`, in the graph's order (see the head of this file)."""
+        if value not in ("resample", "zero"):
+            raise BadInput(f"Expected the truth under resample or zero, got {value!r}.")
         if value == "zero":
             return true_edges(self.model)
         batch = self.model.encode((*self.task.train, *self.task.heldout))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import replace
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,13 +67,26 @@ def from_pretrained(name_or_folder: str | Path, device: str = "cpu") -> LoadedMo
 
 
 def any_model(name_or_folder: str | Path, device: str = "cpu") -> LoadedModel | Decoder:
-    """A weight-sparse model as from_pretrained gives it, or the decoder in a Hugging Face folder or Hub repository."""
+    """A weight-sparse model as from_pretrained gives it, or the decoder in a Hugging Face folder or Hub repository.
+
+    A bare name (gpt2) that is near none of the shipped ones is looked for on the Hub.
+    """
     try:
         return from_pretrained(name_or_folder, device)
     except Unsupported:
-        from gossamer.models.huggingface import load_decoder
+        unknown = None
+    except BadInput as error:
+        text = str(name_or_folder)
+        bare = re.fullmatch(r"[\w.-]+", text) and not Path(text).exists()
+        if not bare or get_close_matches(text, shipped_models()):
+            raise
+        unknown = error
+    from gossamer.models.huggingface import load_decoder
 
+    try:
         return load_decoder(name_or_folder, device)
+    except BadInput as error:
+        raise (unknown or error) from error
 
 
 def _download(repo: str) -> Path:

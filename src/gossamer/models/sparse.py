@@ -194,11 +194,9 @@ class Block(nn.Module):
         else:
             weights = attn.c_attn.weight.chunk(3)
             biases = attn.c_attn.bias.chunk(3) if c.bias else (None, None, None)
-            reads = (a if last is None else at_last(a), a, a)
-            q, k, v = (
-                linear_topk(r, w, b, c.kept(place))  # type: ignore[arg-type]
-                for r, w, b, place in zip(reads, weights, biases, ("attn_q", "attn_k", "attn_v"), strict=True)
-            )
+            q = linear_topk(a if last is None else at_last(a), weights[0], biases[0], c.kept("attn_q"))
+            k = linear_topk(a, weights[1], biases[1], c.kept("attn_k"))
+            v = linear_topk(a, weights[2], biases[2], c.kept("attn_v"))
         if not plain:
             q, k, v = (change(f"{i}.attn.{name}", t) for name, t in (("q", q), ("k", k), ("v", v)))
         end, trials = last, len(x)

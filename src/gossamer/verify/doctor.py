@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from gossamer.errors import BadInput, Unsupported, one_line
 from gossamer.evidence import Evidence, Null
 from gossamer.models import LoadedModel
 from gossamer.task import Encoded
+
+if TYPE_CHECKING:
+    from gossamer.models.huggingface import Decoder
 
 Progress = Callable[[int, int, float], None]
 Say = Callable[[str], None]
@@ -77,6 +80,7 @@ class Patient(ABC):
     """A model under examination. batch: pairs; draws: how many single edges or nodes are tried; free: device -> bytes
     of memory that are free there."""
 
+    model: Decoder | LoadedModel
     batch: Encoded
     draws: int
     seed: int
@@ -84,24 +88,24 @@ class Patient(ABC):
     prompts: str = "random tokens"
     _kept: dict[str, Any] = field(default_factory=dict)
 
-    # what a kind of model must say
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
 
     @property
-    @abstractmethod
-    def device(self) -> torch.device: ...
+    def dtype(self) -> torch.dtype:
+        return next(self.model.model.parameters()).dtype
 
     @property
-    @abstractmethod
-    def dtype(self) -> torch.dtype: ...
-
-    @property
-    @abstractmethod
     def context(self) -> int:
         """The longest prompt."""
+        return self.model.limits[0]
 
     @property
-    @abstractmethod
-    def n_parameters(self) -> int: ...
+    def n_parameters(self) -> int:
+        return sum(p.numel() for p in self.model.model.parameters())
+
+    # what a kind of model must say
 
     @abstractmethod
     def observe(self, batch: Encoded) -> dict[str, Tensor]:

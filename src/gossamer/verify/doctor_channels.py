@@ -38,22 +38,6 @@ class Channels(Patient):
     model: LoadedModel
 
     @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.model.model.lm_head.weight.dtype
-
-    @property
-    def context(self) -> int:
-        return self.model.limits[0]
-
-    @property
-    def n_parameters(self) -> int:
-        return sum(p.numel() for p in self.model.model.parameters())
-
-    @property
     def value(self) -> str:
         """What an ablated node becomes: its mean where the model has means."""
         return "zero" if self.model.reference is None else "mean"

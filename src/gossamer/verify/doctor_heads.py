@@ -43,22 +43,6 @@ class Heads(Patient):
     model: Decoder
 
     @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.model.model.dtype
-
-    @property
-    def context(self) -> int:
-        return self.model.limits[0]
-
-    @property
-    def n_parameters(self) -> int:
-        return sum(p.numel() for p in self.model.model.parameters())
-
-    @property
     def dtypes_do_not_apply(self) -> str:
         return ""
 

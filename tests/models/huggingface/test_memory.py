@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from number_words import Numbers
 from zoo import decoder
 
 from gossamer.budget import bytes_of
@@ -17,19 +18,6 @@ from gossamer.models.huggingface import Decoder, decoder_of, estimate, load_deco
 from gossamer.models.huggingface import decoder as decoder_module
 from gossamer.models.huggingface.memory import _kept, _kept_at, weights
 from gossamer.task import Example, Task
-
-
-class Numbers:
-    """A tokenizer of numbers in words of their own."""
-
-    bos_token_id = None
-
-    def __call__(self, text: str) -> Numbers:
-        self.input_ids = self.encode(text)
-        return self
-
-    def encode(self, sequence: str, *, add_special_tokens: bool = True) -> list[int]:
-        return [int(w) for w in sequence.split() if w.isdigit()]
 
 
 def pair(i: int) -> Example:
