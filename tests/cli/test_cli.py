@@ -119,6 +119,10 @@ def bad_inputs(tmp_path: Path) -> list[tuple[list[str], str]]:
         (["discover", "eap", "taught", "uneven.jsonl"], "6 and 5 tokens"),
         (["discover", "path-patching", "taught", "she-he.jsonl", "--receiver", "a9.h9<q>"], "a9.h9"),
         (["discover", "eap", "encoder", "she-he.jsonl"], "encoder"),
+        (
+            ["verify", "none.json", "--model", "taught", "--task", "she-he.jsonl"],
+            "circuit file at none.json, found none",
+        ),
         (["verify", "she-he.jsonl", "--model", "taught", "--task", "she-he.jsonl"], "she-he.jsonl"),
         (["discover", "acdc", "taught", "she-he.jsonl", "--ablation", "optimal"], "ablation: Input should be"),
     ]
@@ -151,7 +155,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     return run
 
 
-@pytest.mark.parametrize("which", range(32))
+@pytest.mark.parametrize("which", range(33))
 def test_bad_input_is_one_line_exit_code_2_and_nothing_written(tmp_path: Path, which: int, command: Command) -> None:
     arguments, says = bad_inputs(tmp_path)[which]
     if arguments[:3] == ["train", "--device", "cuda"]:

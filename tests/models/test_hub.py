@@ -98,7 +98,7 @@ def test_a_bare_name_is_looked_for_on_the_hub_unless_it_is_nearly_one_that_ships
 ) -> None:
     asked: list[str] = []
 
-    def absent(name: str, device: str) -> None:
+    def absent(name: str, device: str, dtype: str) -> None:
         asked.append(name)
         raise BadInput("the Hub did not answer")
 

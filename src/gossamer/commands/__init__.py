@@ -362,6 +362,8 @@ def verify(
     if pairs < 1:
         raise BadInput(f"Expected at least 1 held-out pair, got {pairs}.")
     of_edges(ablation or "resample", granularity=granularity)  # a wrong name is told before anything is written
+    if not Path(run).exists() and task is not None:
+        raise BadInput(f"Expected a circuit file at {run}, found none.")
     file = Path(run).is_file()
     unused = [n for n, v in (("--task", task), ("--out", out), ("--edges", edges)) if v is not None]
     if unused and not file:

@@ -12,7 +12,7 @@ from gossamer.commands.reports import DoctorReport
 from gossamer.commands.solved import fitted
 from gossamer.errors import BadInput, Unsupported
 from gossamer.evidence import Evidence
-from gossamer.models import LoadedModel, checked_device, from_pretrained
+from gossamer.models import LoadedModel, any_model, checked_device
 from gossamer.tasks import load_task
 from gossamer.train.estimate import available_memory
 from gossamer.verify.doctor import doctor, patient_of
@@ -65,13 +65,8 @@ def examine(
 
 def _load(model: str | Path, device: str, dtype: str) -> LoadedModel | Decoder:
     """A weight-sparse model, or a decoder in `dtype`."""
-    try:
-        found = from_pretrained(model, device)
-    except Unsupported:
-        from gossamer.models.huggingface import load_decoder
-
-        return load_decoder(model, device, dtype)
-    if dtype != "float32":
+    found = any_model(model, device, dtype)
+    if isinstance(found, LoadedModel) and dtype != "float32":
         raise BadInput(f"Expected dtype float32 for the weight-sparse model {found.name}, got {dtype}.")
     return found
 

@@ -66,10 +66,10 @@ def from_pretrained(name_or_folder: str | Path, device: str = "cpu") -> LoadedMo
     return replace(found, source=source)
 
 
-def any_model(name_or_folder: str | Path, device: str = "cpu") -> LoadedModel | Decoder:
+def any_model(name_or_folder: str | Path, device: str = "cpu", dtype: str = "float32") -> LoadedModel | Decoder:
     """A weight-sparse model as from_pretrained gives it, or the decoder in a Hugging Face folder or Hub repository.
 
-    A bare name (gpt2) that is near none of the shipped ones is looked for on the Hub.
+    dtype: of a decoder. A bare name (gpt2) that is near none of the shipped ones is looked for on the Hub.
     """
     try:
         return from_pretrained(name_or_folder, device)
@@ -84,7 +84,7 @@ def any_model(name_or_folder: str | Path, device: str = "cpu") -> LoadedModel | 
     from gossamer.models.huggingface import load_decoder
 
     try:
-        return load_decoder(name_or_folder, device)
+        return load_decoder(name_or_folder, device, dtype)
     except BadInput as error:
         raise (unknown or error) from error
 
