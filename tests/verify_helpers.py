@@ -5,6 +5,7 @@ from __future__ import annotations
 from gossamer import Circuit, Site
 from gossamer.models import LoadedModel
 from gossamer.record import Record
+from gossamer.task import Task
 
 
 def circuit_of(model: LoadedModel, sites: tuple[str, ...]) -> Circuit:
@@ -16,3 +17,8 @@ def circuit_of(model: LoadedModel, sites: tuple[str, ...]) -> Circuit:
     )
     nodes = [graph.layout.number(Site.parse(s)) for s in sites]
     return Circuit.from_nodes(graph, model.edge_weights(graph), nodes, record=record)
+
+
+def no_task() -> Task:
+    """Of trials whose pairs are not a task's."""
+    return Task(name="pairs", version="1", description="", train=(), heldout=())

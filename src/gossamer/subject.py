@@ -48,6 +48,9 @@ class Subject(Protocol):
     def means_of(self) -> MeansOf:
         """What the reference means are over."""
 
+    def means(self, value: str = ...) -> Mapping[str, Tensor]:
+        """What an ablated node becomes, [channels] per location: its reference mean, or zero."""
+
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """Pairs as this model's tokens; BadInput lists every pair that does not fit."""
 
@@ -62,12 +65,13 @@ class Subject(Protocol):
 
     def run(
         self, batch: Encoded, *, ablation: Ablation | None = None, masks: Mapping[str, Tensor] | None = None,
-        edges: EdgeMasks | None = None, value: str = "mean", reads: Sequence[str] = (),
-        then: Callable[[str, Tensor], Tensor] | None = None,
+        edges: EdgeMasks | None = None, value: str = "mean", values: Mapping[str, Tensor] | None = None,
+        reads: Sequence[str] = (), then: Callable[[str, Tensor], Tensor] | None = None,
     ) -> Outcome:  # fmt: skip
         """Forward pass at each prompt's last token, under an ablation or under masks ([channels] or
         [trials, channels]) and edge masks; gradients flow into both. `value` says what masked nodes become, and what
-        is read over masked edges: mean or zero. `then` is a further edit (location, activation [..., channels]) ->
+        is read over masked edges: mean or zero; `values` says it of nodes by location instead, [channels] or one for
+        every row and position. `then` is a further edit (location, activation [..., channels]) ->
         activation that treats every position alike."""
 
 

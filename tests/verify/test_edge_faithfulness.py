@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from additive import Additive
+from verify_helpers import no_task
 from zoo import decoder
 
 from gossamer.ablation import methodology, of_edges
@@ -220,14 +221,14 @@ def test_a_circuit_of_the_model_gets_evidence_with_its_nulls(llama: Decoder, pai
     assert one.value is not None
     assert one.interval[0] < one.value < one.interval[1]
     for value in ("resample", "mean"):  # the trial's own numbers, pair by pair
-        trial = EdgeTrial(model=llama, circuit=circuit, heldout=pairs, training=pairs, value=value)
+        trial = EdgeTrial(model=llama, circuit=circuit, task=no_task(), heldout=pairs, training=pairs, value=value)
         tried = [circuit, *ends_of(graph, record), *random_edge_circuits(circuit, graph, 20, 0, "edge")]
         kept = kept_edges(graph, tried)
         how = trial.methodology()
         for metric, wanted in zip(("logit-difference", "kl"), trial.outcome(how), strict=True):
             found = metric_values(llama, pairs, kept, metric=metric, how=how, training=pairs)  # type: ignore[arg-type]
             assert np.allclose(found, wanted, atol=1e-5)
-    trial = EdgeTrial(model=llama, circuit=circuit, heldout=pairs, training=pairs)
+    trial = EdgeTrial(model=llama, circuit=circuit, task=no_task(), heldout=pairs, training=pairs)
     mine, theirs = circuit_faithfulness(llama, pairs, circuit), faithfulness(trial, target=0.9)
     assert (mine.verdict, mine.value) == (theirs.verdict, pytest.approx(theirs.value))
     assert mine.nulls[0].value == pytest.approx(theirs.nulls[0].value)

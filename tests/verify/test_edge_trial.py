@@ -28,8 +28,8 @@ def circuit() -> Circuit:
 
 
 def trial(circuit: Circuit, **fields: object) -> EdgeTrial:
-    given = {"model": MODEL, "circuit": circuit, "heldout": HELDOUT, "training": TRAINING, "draws": 5, **fields}
-    return EdgeTrial(**given)  # type: ignore[arg-type]
+    given = {"model": MODEL, "circuit": circuit, "task": TASK, "heldout": HELDOUT, "training": TRAINING, "draws": 5}
+    return EdgeTrial(**given | fields)  # type: ignore[arg-type]
 
 
 def test_a_trial_is_what_patched_runs_say(circuit: Circuit) -> None:
@@ -53,7 +53,7 @@ def test_a_trial_is_what_patched_runs_say(circuit: Circuit) -> None:
 
 def test_the_other_direction_restores_the_clean_answer(circuit: Circuit) -> None:
     made = trial(circuit)
-    there = made.outcome(made.methodology("circuit", "counterfactual"))
+    there = made.outcome(made.methodology(set_="circuit", direction="counterfactual"))
     here = made.outcome(made.methodology())
     assert np.allclose(there.gap[FULL], here.gap[FULL], atol=1e-3)
     assert np.allclose(there.gap[EMPTY], here.gap[EMPTY], atol=1e-3)
@@ -83,7 +83,7 @@ def test_ablating_nodes_ablates_every_edge_out_of_them(circuit: Circuit) -> None
     shares = circuit.shares(graph, made.methodology())
     assert set(graph.src[shares == 1].tolist()).isdisjoint(circuit.nodes.tolist())
     assert (shares[np.isin(graph.src, circuit.nodes)] == 0).all()
-    assert np.array_equal(circuit.shares(graph, made.methodology("circuit")), 1 - shares)
+    assert np.array_equal(circuit.shares(graph, made.methodology(set_="circuit")), 1 - shares)
     kinds = [str(s)[:2] if s.location[0] == "m" else s.location.partition(".")[2][:1] for s in circuit.sites]
     for drawn in random_edge_circuits(circuit, graph, 3, 0, "node"):
         there = [str(s)[:2] if s.location[0] == "m" else s.location.partition(".")[2][:1] for s in drawn.sites]

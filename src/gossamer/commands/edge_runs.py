@@ -128,7 +128,7 @@ def edge_trial(
 ) -> EdgeTrial:  # fmt: skip
     """The trial of a circuit on a task's held-out pairs."""
     return EdgeTrial(
-        model=model, circuit=circuit, heldout=model.encode(task.heldout[:pairs]),
+        model=model, circuit=circuit, task=task, heldout=model.encode(task.heldout[:pairs]),
         training=model.encode(task.train[:TRIAL_PAIRS]), value=value, granularity=granularity, seed=seed,
         progress=progress,
     )  # fmt: skip

@@ -20,7 +20,7 @@ from gossamer.evidence import Evidence, load_evidence, load_record
 from gossamer.metric import paired_accuracy, task_loss_nats
 from gossamer.registry import check, method
 from gossamer.scores import EdgeScores
-from gossamer.verify import Trial, faithfulness, run_edge_checks
+from gossamer.verify import ChannelTrial, faithfulness, run_edge_checks
 
 
 class _Comparison:
@@ -157,11 +157,11 @@ def _evidence(compare: _Comparison, run: Run) -> None:
     """Every number of evidence.json, if the run was verified."""
     if not (run.folder / EVIDENCE).is_file():
         return
-    heldout, trials = run.model.encode(run.task.heldout), dict[int, Trial]()
+    heldout, trials = run.model.encode(run.task.heldout), dict[int, ChannelTrial]()
     for stored in load_evidence(run.folder / EVIDENCE):
         name, seed = stored.claim.split(":")[0], stored.seed
         if seed not in trials:
-            trials[seed] = Trial(model=run.model, circuit=run.circuit, heldout=heldout, seed=seed)
+            trials[seed] = ChannelTrial(model=run.model, circuit=run.circuit, task=run.task, heldout=heldout, seed=seed)
         now = check[name](trials[seed], target_loss=run.about.result.target_loss_nats)
         _same_evidence(compare, stored, now)
 

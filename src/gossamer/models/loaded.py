@@ -120,9 +120,11 @@ def cut_edges_of(ablation: Ablation, graph: Graph, dtype: torch.dtype) -> EdgeMa
 
 def check_run(
     name: str, layout: Layout, ablation: Ablation | None, masks: Mapping[str, Tensor] | None, edges: EdgeMasks | None,
-    value: str, reads: Sequence[str],
+    value: str, reads: Sequence[str], values: Mapping[str, Tensor] | None = None,
 ) -> None:  # fmt: skip
     """BadInput for what `run` of a model at channel grain cannot do as asked."""
+    if values is not None and (edges is not None or any(k not in values for k in masks or {})):
+        raise BadInput("Expected values for every masked location and no masks of edges beside them.")
     if ablation is not None and (masks or edges):
         raise BadInput("Expected an ablation or masks, got both.")
     if ablation is not None and ablation.methodology.component != "channel":
@@ -280,7 +282,8 @@ class LoadedModel:
 
     def run(
         self, batch: Encoded, *, ablation: Ablation | None = None, masks: Mapping[str, Tensor] | None = None,
-        edges: EdgeMasks | None = None, value: str = "mean", reads: Sequence[str] = (), then: Edit | None = None,
+        edges: EdgeMasks | None = None, value: str = "mean", values: Mapping[str, Tensor] | None = None,
+        reads: Sequence[str] = (), then: Edit | None = None,
     ) -> Outcome:  # fmt: skip
         """Logit gap of every row at its last token, and the activations asked for.
 
@@ -290,10 +293,12 @@ class LoadedModel:
         masks with a trial axis [trials, channels] repeat the batch once per trial: gap is [trials * rows]. Reads keep
         all positions, which costs the final layer's full width; without them only the last position is computed.
         """
-        check_run(self.name, self.layout, ablation, masks, edges, value, reads)
-        if not reads and not torch.is_grad_enabled() and batch.n_pairs > PAIRS_AT_ONCE:
+        check_run(self.name, self.layout, ablation, masks, edges, value, reads, values)
+        by_row = values is not None and any(v.ndim > 1 for v in values.values())
+        if not (reads or by_row) and not torch.is_grad_enabled() and batch.n_pairs > PAIRS_AT_ONCE:
             parts = [batch.pairs(i, i + PAIRS_AT_ONCE) for i in range(0, batch.n_pairs, PAIRS_AT_ONCE)]
-            gaps = [self.run(b, ablation=ablation, masks=masks, edges=edges, value=value, then=then).gap for b in parts]
+            how: dict[str, Any] = {"masks": masks, "edges": edges, "value": value, "values": values, "then": then}
+            gaps = [self.run(b, ablation=ablation, **how).gap for b in parts]
             gaps = [g.view(-1, len(b.last)) for g, b in zip(gaps, parts, strict=True)]
             return Outcome(torch.cat(gaps, dim=1).flatten(), {})
         tokens, last = batch.tokens.to(self.device), batch.last.to(self.device)
@@ -311,7 +316,8 @@ class LoadedModel:
         if masks:
             masks = {k: m.to(self.device) for k, m in masks.items()}
             trials = max((m.shape[0] for m in masks.values() if m.ndim == 2), default=1)
-        change = apply_masks(masks, self.means(value)) if masks else None
+        replaced = values or (self.means(value) if masks or edges is not None else {})
+        change = apply_masks(masks, replaced) if masks else None
         found: dict[str, Tensor] = {}
 
         def edit(location: str, x: Tensor) -> Tensor:
@@ -321,8 +327,8 @@ class LoadedModel:
                 found[location] = x
             return x
 
-        changed = self._weights_under(edges, self.means(value)) if edges is not None else {}
-        if reads:
+        changed = self._weights_under(edges, replaced) if edges is not None else {}
+        if reads or by_row:
             repeated, rows = tokens.repeat(trials, 1), torch.arange(trials * len(tokens), device=self.device)
             hidden = _call(self.model, changed, "hidden", repeated, edit)[rows, last.repeat(trials)]
             hidden = hidden.unflatten(0, (trials, -1))

@@ -7,6 +7,7 @@ from gossamer.evidence import Evidence
 from gossamer.registry import check
 from gossamer.subject import Subject, require_model_of
 from gossamer.task import Task
+from gossamer.verify.channel_trial import ChannelTrial
 from gossamer.verify.curve import Curve, curve, mib
 from gossamer.verify.edge_checks import faithfulness, run_edge_checks
 from gossamer.verify.edge_faithfulness import circuit_faithfulness, metric_values
@@ -19,9 +20,9 @@ from gossamer.verify.trial import Trial
 BATTERY = ("sufficiency", "accuracy", "necessity")
 
 __all__ = [
-    "BATTERY", "Curve", "EdgeTrial", "ROC", "Trial", "accuracy", "circuit_faithfulness", "curve", "faithfulness",
-    "metric_values", "mib", "necessity", "precision_recall", "roc", "roc_of_circuits", "run_checks", "run_edge_checks",
-    "sufficiency",
+    "BATTERY", "ChannelTrial", "Curve", "EdgeTrial", "ROC", "Trial", "accuracy", "circuit_faithfulness", "curve",
+    "faithfulness", "metric_values", "mib", "necessity", "precision_recall", "roc", "roc_of_circuits", "run_checks",
+    "run_edge_checks", "sufficiency",
 ]  # fmt: skip
 
 
@@ -31,5 +32,5 @@ def run_checks(
     """Run checks by name on the task's held-out pairs. A circuit of another model or other means is BadInput."""
     functions = [check[name] for name in checks]
     require_model_of(circuit.record, model)
-    trial = Trial(model=model, circuit=circuit, heldout=model.encode(task.heldout), seed=seed)
+    trial = ChannelTrial(model=model, circuit=circuit, task=task, heldout=model.encode(task.heldout), seed=seed)
     return tuple(f(trial, target_loss=target_loss) for f in functions)

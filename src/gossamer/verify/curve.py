@@ -28,7 +28,7 @@ from gossamer.statistics import quantile_interval
 from gossamer.subject import ResidualSubject, require_model_of
 from gossamer.task import Encoded
 from gossamer.verify.edge_faithfulness import Aggregate, faithfulness_of, kept_edges, metric_values, require_aggregate
-from gossamer.verify.edge_trial import Progress
+from gossamer.verify.trial import Progress
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 LEVEL = 0.9

@@ -35,7 +35,7 @@ def restoration(trial: EdgeTrial, *, target: float) -> Evidence:
 
     f as in faithfulness, 0 where nothing and 1 where everything is restored; passes as it does.
     """
-    how = trial.methodology("circuit", "counterfactual")
+    how = trial.methodology(set_="circuit", direction="counterfactual")
     return _near_one(trial, how, target, "restoration: the circuit's values alone bring the answer back")
 
 
@@ -51,7 +51,7 @@ def necessity(trial: EdgeTrial, *, target: float) -> Evidence:
 
     Passes if the whole interval is above a half while 97.5% of random circuits take away less than that.
     """
-    how = trial.methodology("circuit")
+    how = trial.methodology(set_="circuit")
     return evidence_of(
         trial.outcome(how).gap, lost=True, metric="logit-difference", aggregate="ratio-of-means", how=how,
         seed=trial.seed, null=trial.null, claim="necessity: without the circuit the model does not do it",

@@ -28,8 +28,9 @@ from gossamer.metric import SIGNS, Metric, known_metric
 from gossamer.statistics import bootstrap_interval, quantile_interval, resampled_means
 from gossamer.subject import ResidualSubject, require_model_of
 from gossamer.task import Encoded
-from gossamer.verify.edge_trial import Progress, edge_values
+from gossamer.verify.edge_trial import edge_values
 from gossamer.verify.nulls import DRAWS, SAME_EDGES, random_edge_circuits
+from gossamer.verify.trial import Progress
 
 Aggregate = Literal["ratio-of-means", "mean-of-ratios"]
 Passes = Callable[[float, tuple[float, float], np.ndarray], bool]

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gossamer.ablation import Direction, Methodology, Set, of_edges
+from gossamer.ablation import Direction, Methodology, Set, Value, of_edges
 from gossamer.circuit import Circuit
-from gossamer.errors import BadInput
+from gossamer.errors import BadInput, Unsupported
 from gossamer.graph import Graph
-from gossamer.metric import Metric, row_metric
+from gossamer.metric import Metric, logit_difference, row_metric
 from gossamer.record import Record
 from gossamer.replacement import replacement
 from gossamer.subject import ResidualSubject
-from gossamer.task import Encoded, sides
-from gossamer.verify.nulls import DRAWS, SAME_EDGES, SAME_HEADS, random_edge_circuits
-
-Progress = Callable[[int, int, float], None]
+from gossamer.task import Encoded, Example, Task, sides
+from gossamer.verify.nulls import DRAWS, SAME_EDGES, SAME_HEADS, kind_of, random_edge_circuits
+from gossamer.verify.trial import Progress
 
 
 class EdgeOutcome(NamedTuple):
@@ -41,10 +41,12 @@ CIRCUIT, EMPTY, FULL, RANDOM = 0, 1, 2, slice(3, None)
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EdgeTrial:
     """A circuit of edges on held-out pairs. value: of the ablation, see gossamer.replacement; training: pairs that
-    means and optimal constants are of. Each methodology is run once."""
+    means and optimal constants are of. Each methodology is run once. Its parts are edges or, at granularity node, what
+    the nodes that write write, for all their readers."""
 
     model: ResidualSubject
     circuit: Circuit
+    task: Task
     heldout: Encoded
     training: Encoded
     value: str = "resample"
@@ -54,11 +56,17 @@ class EdgeTrial:
     pairs_at_once: int = 16
     progress: Progress | None = None
     _known: dict[Methodology, EdgeOutcome] = field(default_factory=dict)
+    _effects: dict[tuple[Methodology, bytes], np.ndarray] = field(default_factory=dict)
+    _references: dict[tuple[Methodology, int, int], Tensor] = field(default_factory=dict)
 
-    def methodology(self, set_: Set = "complement", direction: Direction = "clean") -> Methodology:
-        """Of this trial's value and granularity."""
+    def methodology(
+        self, value: str | None = None, set_: Set = "complement", direction: Direction = "clean"
+    ) -> Methodology:
+        """Of this trial's granularity and, without another, its value."""
         component: Literal["head", "block"] = "block" if self.circuit.layout.grain == "block" else "head"
-        return of_edges(self.value, set=set_, direction=direction, granularity=self.granularity, component=component)
+        return of_edges(
+            value or self.value, set=set_, direction=direction, granularity=self.granularity, component=component
+        )
 
     @property
     def null(self) -> str:
@@ -82,6 +90,112 @@ class EdgeTrial:
             self.model, self.heldout, shares, how, ("logit-difference", "kl"), training=self.training, seed=self.seed,
             pairs_at_once=self.pairs_at_once, progress=self.progress,
         ))  # fmt: skip
+
+    @property
+    def record(self) -> Record:
+        return self.circuit.record
+
+    @property
+    def n_pairs(self) -> int:
+        return self.heldout.n_pairs
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The trial's own value first, then the others."""
+        return (self.value, *(v for v in get_args(Value) if v != self.value))
+
+    @cached_property
+    def _sources(self) -> np.ndarray:
+        """Node numbers of what writes: the parts at granularity node."""
+        return np.unique(self.graph().src)
+
+    @cached_property
+    def kinds(self) -> np.ndarray:
+        """What reads an edge (query, key, value, MLP or logits); of nodes, whether it is input, head or MLP."""
+        if self.granularity == "edge":
+            return self.graph().matrix.astype(np.int64)
+        names = [self.circuit.layout.locations[n][0] for n in self._sources]
+        return np.unique([kind_of(name) for name in names], return_inverse=True)[1]
+
+    @cached_property
+    def inside(self) -> np.ndarray:
+        if self.granularity == "node":
+            return np.isin(self._sources, self.circuit.nodes)
+        found = np.zeros(self.graph().n_edges, dtype=bool)
+        found[self.graph().numbers(self.circuit.src, self.circuit.dst, self.circuit.matrix)] = True
+        return found
+
+    def part(self, number: int) -> str:
+        layout, graph = self.circuit.layout, self.graph()
+        if self.granularity == "node":
+            return layout.locations[self._sources[number]][0]
+        src, dst = layout.locations[graph.src[number]][0], layout.locations[graph.dst[number]][0]
+        what = graph.matrices[graph.matrix[number]]
+        return f"{src}->{dst}<{what}>" if what in "qkv" else f"{src}->{dst}"
+
+    def _of_edges(self, per_part: np.ndarray) -> np.ndarray:
+        """[.., parts] as [.., edges]."""
+        if self.granularity == "edge":
+            return per_part
+        return per_part[..., np.searchsorted(self._sources, self.graph().src)]
+
+    def effects(
+        self, kept: np.ndarray, *, value: str | None = None, direction: Direction = "clean"
+    ) -> np.ndarray:  # fmt: skip
+        """See gossamer.verify.trial."""
+        restores = direction == "counterfactual"
+        how = self.methodology(value, "circuit" if restores else "complement", direction)
+        keys = [(how, np.packbits(row).tobytes()) for row in kept]
+        new = [i for i, key in enumerate(keys) if key not in self._effects and key not in keys[:i]]
+        if new:
+            shares = self._of_edges(kept[new] if restores else ~kept[new]).astype(np.float32)
+            (found,) = edge_values(
+                self.model, self.heldout, shares, how, ("logit-difference",), training=self.training, seed=self.seed,
+                pairs_at_once=self.pairs_at_once, progress=self.progress if len(new) > 8 else None,
+            )  # fmt: skip
+            self._effects.update(zip((keys[i] for i in new), found, strict=True))
+        return np.stack([self._effects[key] for key in keys])
+
+    def graded(self, kept: Tensor, start: int, stop: int, *, value: str | None = None) -> Tensor:
+        """See gossamer.verify.trial; of all values but `optimal`."""
+        how = self.methodology(value)
+        if how.value == "optimal":
+            raise Unsupported("shares of edges ablated by optimal", "the constants are fitted to a set", "mean")
+        clean, other = sides(self.heldout.pairs(start, stop))
+        if (how, start, stop) not in self._references:
+            with torch.no_grad():
+                base = replacement(self.model, self.training, how, seed=self.seed, pairs_at_once=self.pairs_at_once)
+                self._references[how, start, stop] = base(clean, other)
+        if self.granularity == "node":
+            kept = kept[torch.from_numpy(np.searchsorted(self._sources, self.graph().src)).to(kept.device)]
+        reference = self._references[how, start, stop]
+        logits = self.model.patched(clean, 1 - kept.to(reference), reference)
+        return logit_difference(logits, clean)
+
+    def attributions(self) -> np.ndarray:
+        """See gossamer.verify.trial: by the trial's own value, edge attribution patching of every pair."""
+        how, found = self.methodology(), list[np.ndarray]()
+        if how.value == "optimal":
+            raise Unsupported("attributions by ablation optimal", "the constants are fitted to a set", "mean")
+        base = replacement(self.model, self.training, how, seed=self.seed, pairs_at_once=self.pairs_at_once)
+        for pair in range(self.n_pairs):
+            clean, other = sides(self.heldout.pairs(pair, pair + 1))
+            reference = base(clean, other)
+            rise, _ = self.model.edge_gradient(clean, reference, lambda z, b=clean: logit_difference(z, b).sum())  # type: ignore[misc]
+            found.append(-rise.cpu().double().numpy())
+        per_edge = np.stack(found)
+        if self.granularity == "edge":
+            return per_edge
+        column = np.searchsorted(self._sources, self.graph().src)
+        return np.stack([np.bincount(column, row, len(self._sources)) for row in per_edge])
+
+    def on(self, examples: Sequence[Example]) -> EdgeTrial:
+        """See gossamer.verify.trial."""
+        return replace(self, heldout=self.model.encode(examples), _known={}, _effects={}, _references={})
+
+    def retried(self, circuit: Circuit) -> EdgeTrial:
+        """See gossamer.verify.trial."""
+        return replace(self, circuit=circuit, _known={})
 
 
 def ends_of(graph: Graph, record: Record) -> list[Circuit]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from gossamer.evidence import Evidence
 from gossamer.metric import LN2, task_loss_nats
 from gossamer.registry import check
-from gossamer.verify.trial import Trial
+from gossamer.verify.channel_trial import ChannelTrial
 
 PRESET = "gao-mean-circuit"
 
 
 @check("necessity")
-def necessity(trial: Trial, *, target_loss: float) -> Evidence:
+def necessity(trial: ChannelTrial, *, target_loss: float) -> Evidence:
     """Held-out task loss of the model without the circuit.
 
     Passes if the whole interval is above ln 2 (a model blind to the difference) while 97.5% of random sets of the same

@@ -57,7 +57,7 @@ def random_edge_circuits(circuit: Circuit, graph: Graph, draws: int, seed: int, 
     """Circuits of a residual graph as large as this one: as many edges into queries, keys, values, MLPs and logits, or
     (granularity node) as many heads and MLPs with every edge between them."""
     rng = np.random.default_rng(seed)
-    kinds = np.array([_kind(name) for name, _ in graph.layout.locations])
+    kinds = np.array([kind_of(name) for name, _ in graph.layout.locations])
     found = []
     for _ in range(draws):
         if granularity == "node":
@@ -76,7 +76,7 @@ def random_edge_circuits(circuit: Circuit, graph: Graph, draws: int, seed: int, 
     return found
 
 
-def _kind(name: str) -> str:
+def kind_of(name: str) -> str:
     """Of a node of a residual graph: input, logits, a head, a key-value group, an attention or an MLP."""
     return name if name in ("input", "logits") else name[0] + name.partition(".")[2][:1]
 

@@ -1,73 +1,126 @@
-"""What a check sees: a circuit on held-out pairs, beside matched random, empty and full circuits, run once each."""
+"""A circuit on trial, at any grain: parts that keep their values or lose them, and what that does to the answer.
+
+Parts are what a trial ablates as one: channels, edges, or heads and MLPs. A check asks for the effect of keeping a set
+of parts, and knows nothing else of the grain. The effect of a pair is how much its clean prompt prefers the right
+answer: at channel grain half of the difference of the logit gap between the pair's two prompts, which no shift of a
+calibration changes; at head and block grain the clean prompt's logit difference.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from torch import Tensor
 
+from gossamer.ablation import Direction, Methodology, Set
 from gossamer.circuit import Circuit
-from gossamer.evidence import Null
-from gossamer.statistics import bootstrap_interval, quantile_interval
-from gossamer.subject import Subject
-from gossamer.task import Encoded
-from gossamer.verify.nulls import DRAWS, SAME_EDGES, SAME_NODES, gaps, random_circuits, whole_or_nothing
+from gossamer.record import Record
+from gossamer.statistics import resampled_means
+from gossamer.subject import ResidualSubject, Subject
+from gossamer.task import Example, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Progress = Callable[[int, int, float], None]
 
 
-class Gaps(NamedTuple):
-    """Logit gaps [draws, rows]: one draw of the circuit, DRAWS random ones, one empty, one full circuit."""
+class Trial(Protocol):
+    """What every check sees. `seed` is of every random draw; numbers do not change with the memory used."""
 
-    circuit: Tensor
-    random: Tensor
-    empty: Tensor
-    full: Tensor
+    @property
+    def model(self) -> Subject | ResidualSubject: ...
+    @property
+    def circuit(self) -> Circuit: ...
+    @property
+    def task(self) -> Task: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def progress(self) -> Progress | None: ...
+
+    @property
+    def record(self) -> Record:
+        """The circuit's, which names the method that found it and its whole configuration."""
+
+    @property
+    def n_pairs(self) -> int:
+        """Held-out pairs that effects are of."""
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Values of an ablation that this trial can be asked for, the one the circuit was found under first."""
+
+    @property
+    def kinds(self) -> np.ndarray:
+        """int [parts]: a random set is matched to the circuit's number of parts of each kind."""
+
+    @property
+    def inside(self) -> np.ndarray:
+        """bool [parts]: the parts of the circuit."""
+
+    @property
+    def null(self) -> str:
+        """What a random set of parts is called beside a number."""
+
+    def part(self, number: int) -> str:
+        """The name of a part."""
+
+    def methodology(
+        self, value: str | None = None, set_: Set = "complement", direction: Direction = "clean"
+    ) -> Methodology:
+        """How parts are ablated, in seven fields."""
+
+    def effects(
+        self, kept: np.ndarray, *, value: str | None = None, direction: Direction = "clean",
+    ) -> np.ndarray:  # fmt: skip
+        """Logits per held-out pair, float64 [sets, pairs], when these parts (bool [sets, parts]) keep their values and
+        all others are ablated; each set is run once. direction `counterfactual`: in a run of the other prompt, these
+        parts carry the values of the pair's own."""
+
+    def graded(self, kept: Tensor, start: int, stop: int, *, value: str | None = None) -> Tensor:
+        """The same, [pairs], of the pairs start to stop for one set whose parts keep a share (float [parts], 0 to 1) of
+        their values; gradients flow into it."""
+
+    def attributions(self) -> np.ndarray:
+        """float64 [pairs, parts]: to first order, how much each pair's effect falls when a part of the whole model
+        is ablated, in logits."""
+
+    def on(self, examples: Sequence[Example]) -> Trial:
+        """The same trial on other pairs."""
+
+    def retried(self, circuit: Circuit) -> Trial:
+        """The same trial of another circuit of the same model; what was run is not forgotten."""
 
 
-class Measured(NamedTuple):
-    """value with its bootstrap interval over pairs; `random` is one mean per draw; nulls ready for Evidence."""
+def random_sets(trial: Trial, draws: int, seed: int, *, sizes: np.ndarray | None = None) -> np.ndarray:
+    """Random sets of parts, bool [draws, parts], with as many parts of each kind as the circuit, or as `sizes` says
+    ([kinds], of kinds 0 to the last)."""
+    kinds, rng = trial.kinds, np.random.default_rng(seed)
+    wanted = np.bincount(kinds[trial.inside], minlength=kinds.max() + 1) if sizes is None else sizes
+    found = np.zeros((draws, len(kinds)), dtype=bool)
+    places = [np.flatnonzero(kinds == k) for k in range(len(wanted))]
+    for row in found:
+        for n, where in zip(wanted.tolist(), places, strict=True):
+            row[rng.choice(where, n, replace=False)] = True
+    return found
 
-    value: float
-    interval: tuple[float, float]
-    n: int
-    random: np.ndarray
-    nulls: tuple[Null, ...]
+
+def ends(trial: Trial) -> tuple[np.ndarray, np.ndarray]:
+    """(effect of the empty circuit, of the whole model), [pairs] each."""
+    n = len(trial.kinds)
+    empty, whole = trial.effects(np.repeat([[False], [True]], n, axis=1))
+    return empty, whole
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Trial:
-    """A circuit and the held-out pairs it is tried on. Checks that ablate alike share the runs."""
+def shares(effects: np.ndarray, empty: np.ndarray, whole: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """f of sets from their effects [.., pairs]: (ratio of means [..], bootstrap draws of it over pairs [.., draws]).
 
-    model: Subject
-    circuit: Circuit
-    heldout: Encoded
-    seed: int = 0
-    _gaps: dict[str, Gaps] = field(default_factory=dict)
-
-    def gaps(self, preset: str) -> Gaps:
-        """The gaps under an ablation preset, calibrated as the circuit is."""
-        if preset not in self._gaps:
-            graph = self.model.graph(self.circuit.layout.grain)
-            sets = (
-                [self.circuit], random_circuits(self.circuit, graph, DRAWS, self.seed),
-                [whole_or_nothing(self.circuit, False)], [whole_or_nothing(self.circuit, True)],
-            )  # fmt: skip
-            self._gaps[preset] = Gaps(*(gaps(self.model, self.circuit, self.heldout, preset, s) for s in sets))
-        return self._gaps[preset]
-
-    def measure(self, preset: str, score: Callable[[Tensor], Tensor]) -> Measured:
-        """`score` ([.., rows] of logit gaps -> [.., pairs]) for the circuit and its three nulls."""
-        own, random, empty, full = (score(z).cpu().double().numpy() for z in self.gaps(preset))
-        means = random.mean(1)
-        nulls = [
-            Null(
-                name=SAME_EDGES if self.circuit.granularity == "edge" else SAME_NODES, value=float(means.mean()),
-                interval=quantile_interval(means), n=DRAWS,
-            )
-        ]  # fmt: skip
-        for name, (x,) in (("empty circuit", empty), ("full circuit", full)):
-            nulls.append(Null(name=name, value=float(x.mean()), interval=bootstrap_interval(x, self.seed), n=len(x)))
-        (x,) = own
-        return Measured(float(x.mean()), bootstrap_interval(x, self.seed), len(x), means, tuple(nulls))
+    0 is the empty circuit, 1 the whole model; never clipped. The same pairs are drawn above and below the line.
+    """
+    below = whole - empty
+    return (
+        (effects - empty).mean(-1) / below.mean(),
+        resampled_means(effects - empty, seed) / resampled_means(below, seed),
+    )

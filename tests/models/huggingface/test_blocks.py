@@ -112,7 +112,9 @@ def test_exact_scores_and_checks_of_blocks() -> None:
     scores = edge_patching(b, pairs)
     assert np.allclose(scores.values, (gaps[1:] - gaps[0]).numpy(), atol=1e-6)
     encoded = b.encode(pairs.train)
-    trial = EdgeTrial(model=b, circuit=scores.top(12), heldout=encoded, training=encoded, value="mean", draws=3)
+    trial = EdgeTrial(
+        model=b, circuit=scores.top(12), task=pairs, heldout=encoded, training=encoded, value="mean", draws=3
+    )
     evidence = run_edge_checks(trial)
     assert {e.methodology["component"] for e in evidence} == {"block"}
 

@@ -147,25 +147,28 @@ class Channels:
 
     def run(
         self, batch: Encoded, *, ablation: Ablation | None = None, masks: Mapping[str, Tensor] | None = None,
-        edges: EdgeMasks | None = None, value: str = "mean", reads: Sequence[str] = (), then: Edit | None = None,
+        edges: EdgeMasks | None = None, value: str = "mean", values: Mapping[str, Tensor] | None = None,
+        reads: Sequence[str] = (), then: Edit | None = None,
     ) -> Outcome:  # fmt: skip
         """Logit gap of every row at its last token, and the activations asked for: see subject.py.
 
         Without gradients and reads, pairs run TOKENS_AT_ONCE tokens at a time.
         """
-        check_run(self.name, self.layout, ablation, masks, edges, value, reads)
+        check_run(self.name, self.layout, ablation, masks, edges, value, reads, values)
+        by_row = values is not None and any(v.ndim > 1 for v in values.values())
         trials = max((m.shape[0] for m in (masks or {}).values() if m.ndim == 2), default=1)
         at_once = max(1, TOKENS_AT_ONCE // (2 * trials * batch.tokens.shape[1]))
-        if not reads and not torch.is_grad_enabled() and batch.n_pairs > at_once:
+        if not (reads or by_row) and not torch.is_grad_enabled() and batch.n_pairs > at_once:
             parts = [batch.pairs(i, i + at_once) for i in range(0, batch.n_pairs, at_once)]
-            gaps = [self.run(b, ablation=ablation, masks=masks, edges=edges, value=value, then=then).gap for b in parts]
+            how: dict[str, Any] = {"masks": masks, "edges": edges, "value": value, "values": values, "then": then}
+            gaps = [self.run(b, ablation=ablation, **how).gap for b in parts]
             gaps = [g.view(trials, -1) for g in gaps]
             return Outcome(torch.cat(gaps, dim=1).flatten(), {})
         if ablation is not None:
             value = ablation.methodology.value
             masks = {k: torch.from_numpy(v) for k, v in ablation.keep.items()}
             edges = self.cut_edges(ablation)
-        replaced = self.means(value) if masks or edges is not None else {}
+        replaced = values or (self.means(value) if masks or edges is not None else {})
         found: dict[str, Tensor] = {}
 
         def edit(location: str, x: Tensor) -> Tensor:

@@ -1,0 +1,276 @@
+"""A circuit of channels on held-out pairs, beside matched random, empty and full circuits, run once each.
+
+A circuit with cut edges is tried as its edges in `gaps`, and as its nodes wherever sets of parts are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gossamer.ablation import MEANS_OF, Direction, Methodology, Reference, Set, Value
+from gossamer.circuit import Circuit
+from gossamer.errors import BadInput, Unsupported, nearest
+from gossamer.evidence import Null
+from gossamer.record import Record
+from gossamer.statistics import bootstrap_interval, quantile_interval
+from gossamer.subject import Subject
+from gossamer.task import Encoded, Example, Task
+from gossamer.verify.nulls import DRAWS, SAME_EDGES, SAME_NODES, gaps, random_circuits, whole_or_nothing
+from gossamer.verify.trial import Progress
+
+VALUES = ("mean", "zero", "resample", "optimal")
+ROWS_AT_ONCE = 2048
+OPTIMAL_STEPS, OPTIMAL_LR, OPTIMAL_PAIRS = 50, 0.05, 16
+Values = Mapping[str, Tensor]
+
+
+class Gaps(NamedTuple):
+    """Logit gaps [draws, rows]: one draw of the circuit, DRAWS random ones, one empty, one full circuit."""
+
+    circuit: Tensor
+    random: Tensor
+    empty: Tensor
+    full: Tensor
+
+
+class Measured(NamedTuple):
+    """value with its bootstrap interval over pairs; `random` is one mean per draw; nulls ready for Evidence."""
+
+    value: float
+    interval: tuple[float, float]
+    n: int
+    random: np.ndarray
+    nulls: tuple[Null, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ChannelTrial:
+    """A circuit of channels and the held-out pairs it is tried on. Checks that ablate alike share the runs.
+
+    value: of an ablated channel: mean (the model's reference means), zero, resample (the pair's other prompt at the
+    same position) or optimal (constants under which the ablated model is nearest to the whole one in the two answers,
+    fitted on training pairs to the very set that is tried). When the last lies: it flatters every set alike, so look
+    at its random sets.
+    """
+
+    model: Subject
+    circuit: Circuit
+    task: Task
+    heldout: Encoded
+    seed: int = 0
+    progress: Progress | None = None
+    _gaps: dict[str, Gaps] = field(default_factory=dict)
+    _effects: dict[tuple[str, str, bytes], np.ndarray] = field(default_factory=dict)
+
+    def gaps(self, preset: str) -> Gaps:
+        """The gaps under an ablation preset, calibrated as the circuit is."""
+        if preset not in self._gaps:
+            graph = self.model.graph(self.circuit.layout.grain)
+            sets = (
+                [self.circuit], random_circuits(self.circuit, graph, DRAWS, self.seed),
+                [whole_or_nothing(self.circuit, False)], [whole_or_nothing(self.circuit, True)],
+            )  # fmt: skip
+            self._gaps[preset] = Gaps(*(gaps(self.model, self.circuit, self.heldout, preset, s) for s in sets))
+        return self._gaps[preset]
+
+    def measure(self, preset: str, score: Callable[[Tensor], Tensor]) -> Measured:
+        """`score` ([.., rows] of logit gaps -> [.., pairs]) for the circuit and its three nulls."""
+        own, random, empty, full = (score(z).cpu().double().numpy() for z in self.gaps(preset))
+        means = random.mean(1)
+        nulls = [
+            Null(
+                name=SAME_EDGES if self.circuit.granularity == "edge" else SAME_NODES, value=float(means.mean()),
+                interval=quantile_interval(means), n=DRAWS,
+            )
+        ]  # fmt: skip
+        for name, (x,) in (("empty circuit", empty), ("full circuit", full)):
+            nulls.append(Null(name=name, value=float(x.mean()), interval=bootstrap_interval(x, self.seed), n=len(x)))
+        (x,) = own
+        return Measured(float(x.mean()), bootstrap_interval(x, self.seed), len(x), means, tuple(nulls))
+
+    @property
+    def record(self) -> Record:
+        return self.circuit.record
+
+    @property
+    def n_pairs(self) -> int:
+        return self.heldout.n_pairs
+
+    @cached_property
+    def values(self) -> tuple[str, ...]:
+        """Mean first; those that need reference means, or prompts of equal length, only where there are such."""
+        have_means = bool(self.model.hashes()[1])
+        aligned = bool((self.heldout.last[::2] == self.heldout.last[1::2]).all())
+        return tuple(v for v in VALUES if (have_means or v not in ("mean", "optimal")) and (aligned or v != "resample"))
+
+    @cached_property
+    def kinds(self) -> np.ndarray:
+        """The location of every channel."""
+        return np.repeat(
+            np.arange(len(self.circuit.layout.locations)), [width for _, width in self.circuit.layout.locations]
+        )
+
+    @cached_property
+    def inside(self) -> np.ndarray:
+        return np.concatenate([self.circuit.kept_by_location()[name] for name, _ in self.circuit.layout.locations])
+
+    @property
+    def null(self) -> str:
+        return SAME_NODES
+
+    def part(self, number: int) -> str:
+        return str(self.circuit.layout.site(number))
+
+    def methodology(
+        self, value: str | None = None, set_: Set = "complement", direction: Direction = "clean"
+    ) -> Methodology:
+        """Of channels as nodes, at all positions."""
+        value, references = self._value(value), dict[str, Reference](zero="none", optimal="training")
+        references["mean"] = MEANS_OF[self.model.means_of]
+        references["resample"] = "counterfactual" if direction == "clean" else "clean"
+        if direction == "counterfactual" and value != "resample":
+            raise Unsupported(
+                f"ablation by {value} in the direction of the counterfactual",
+                "only the clean run's own values restore it", "value resample, or direction clean",
+            )  # fmt: skip
+        return Methodology(
+            granularity="node", component="channel", value={v: v for v in get_args(Value)}[value], positions="all",
+            direction=direction, set=set_, reference=references[value],
+        )  # fmt: skip
+
+    def _value(self, value: str | None) -> str:
+        value = self.values[0] if value is None else value
+        if value not in VALUES:
+            raise BadInput(f"Unknown ablation value {value!r} of channels: {nearest(value, VALUES)}")
+        if value not in self.values:
+            why = "prompts of a pair differ in length" if value == "resample" else "the model has no reference means"
+            raise Unsupported(f"ablation by {value} here", why, f"one of {', '.join(self.values)}")
+        return value
+
+    def effects(
+        self, kept: np.ndarray, *, value: str | None = None, direction: Direction = "clean"
+    ) -> np.ndarray:  # fmt: skip
+        """See gossamer.verify.trial."""
+        value = self.methodology(value, direction=direction).value
+        keys = [(value, direction, np.packbits(row).tobytes()) for row in kept]
+        new = [i for i, key in enumerate(keys) if key not in self._effects and key not in keys[:i]]
+        at_once = max(1, ROWS_AT_ONCE // len(self.heldout.last)) if value in ("mean", "zero") else 1
+        for start in range(0, len(new), at_once):
+            part = new[start : start + at_once]
+            if value in ("mean", "zero"):
+                found = self._constant(kept[part], value)
+            elif value == "optimal":
+                found = self._optimal(kept[part[0]])
+            else:
+                found = self._resampled(kept[part[0]], direction)
+            for i, effect in zip(part, found, strict=True):
+                self._effects[keys[i]] = effect
+            if self.progress and len(new) > at_once:
+                self.progress(start + len(part), len(new), float(found[0].mean()))
+        return np.stack([self._effects[key] for key in keys])
+
+    def _masks(self, kept: Tensor) -> dict[str, Tensor]:
+        """kept [.., parts] by location."""
+        widths = [width for _, width in self.circuit.layout.locations]
+        names = [name for name, _ in self.circuit.layout.locations]
+        return dict(zip(names, kept.split(widths, dim=-1), strict=True))
+
+    @torch.no_grad()
+    def _constant(self, kept: np.ndarray, value: str) -> np.ndarray:
+        masks = self._masks(torch.from_numpy(kept.astype(np.float32)))
+        gap = self.model.run(self.heldout, masks=masks, value=value).gap
+        return _of_pairs(gap).cpu().double().numpy().reshape(len(kept), -1)
+
+    @torch.no_grad()
+    def _resampled(self, kept: np.ndarray, direction: Direction) -> np.ndarray:
+        found = []
+        for start in range(0, self.n_pairs, OPTIMAL_PAIRS):
+            batch = self.heldout.pairs(start, min(start + OPTIMAL_PAIRS, self.n_pairs))
+            shares = torch.from_numpy(kept.astype(np.float32))
+            run, other = batch, _exchanged(batch)
+            if direction == "counterfactual":
+                run, other, shares = other, run, 1 - shares
+            values = self.model.run(other, reads=[name for name, _ in self.circuit.layout.locations]).reads
+            found.append(_of_pairs(self.model.run(run, masks=self._masks(shares), values=values).gap))
+        return torch.cat(found).cpu().double().numpy()[None]
+
+    def _optimal(self, kept: np.ndarray) -> np.ndarray:
+        shares = torch.from_numpy(kept.astype(np.float32))
+        values = self._fitted(shares)
+        with torch.no_grad():
+            gap = self.model.run(self.heldout, masks=self._masks(shares), values=values).gap
+        return _of_pairs(gap).cpu().double().numpy()[None]
+
+    def _fitted(self, kept: Tensor) -> Values:
+        """The constants [channels] that bring the ablated model's preference nearest to the whole one's (binary
+        cross-entropy) on training pairs."""
+        training = self.model.encode(self.task.train[:128])
+        start = {k: v.detach().float() for k, v in self.model.means("mean").items()}
+        change = {k: torch.zeros_like(v, requires_grad=True) for k, v in start.items()}
+        optimizer = torch.optim.Adam(list(change.values()), lr=OPTIMAL_LR)
+        batches = training.batches(OPTIMAL_PAIRS, self.seed)
+        for _ in range(OPTIMAL_STEPS):
+            batch = next(batches)
+            with torch.no_grad():
+                wanted = self.model.run(batch).gap.sigmoid()
+            with torch.enable_grad():
+                gap = self.model.run(batch, masks=self._masks(kept), values=_sum(start, change)).gap
+                loss = torch.nn.functional.binary_cross_entropy_with_logits(gap, wanted)
+                optimizer.zero_grad()
+                loss.backward()
+            optimizer.step()
+        return {k: v.detach() for k, v in _sum(start, change).items()}
+
+    def graded(self, kept: Tensor, start: int, stop: int, *, value: str | None = None) -> Tensor:
+        """See gossamer.verify.trial; of the values mean and zero."""
+        value = self._value(value)
+        if value not in ("mean", "zero"):
+            raise Unsupported(f"shares of channels ablated by {value}", "it is built for constants", "mean or zero")
+        batch = self.heldout.pairs(start, stop)
+        return _of_pairs(self.model.run(batch, masks=self._masks(kept), value=value).gap)
+
+    def attributions(self) -> np.ndarray:
+        """See gossamer.verify.trial: (x - mean) times the gradient, summed over positions; zero without means."""
+        names = [name for name, _ in self.circuit.layout.locations]
+        values = self.model.means("zero" if "mean" not in self.values else "mean")
+        found = []
+        for start in range(0, self.n_pairs, OPTIMAL_PAIRS):
+            batch = self.heldout.pairs(start, min(start + OPTIMAL_PAIRS, self.n_pairs))
+            with torch.enable_grad():
+                out = self.model.run(batch, reads=names, then=lambda location, x: x.requires_grad_())
+                gradients = torch.autograd.grad(_of_pairs(out.gap).sum(), [out.reads[n] for n in names])
+            rows = torch.cat([
+                ((out.reads[n].detach() - values[n]) * g).sum(1) for n, g in zip(names, gradients, strict=True)
+            ], dim=-1)  # fmt: skip
+            found.append(rows.unflatten(0, (-1, 2)).sum(1))
+        return torch.cat(found).cpu().double().numpy()
+
+    def on(self, examples: Sequence[Example]) -> ChannelTrial:
+        """See gossamer.verify.trial."""
+        return replace(self, heldout=self.model.encode(examples), _gaps={}, _effects={})
+
+    def retried(self, circuit: Circuit) -> ChannelTrial:
+        """See gossamer.verify.trial."""
+        return replace(self, circuit=circuit, _gaps={})
+
+
+def _sum(a: Values, b: Values) -> Values:
+    return {k: a[k] + b[k] for k in a}
+
+
+def _of_pairs(gap: Tensor) -> Tensor:
+    """The effect [pairs] of gaps [rows]: how far the logit difference moves between the two prompts, halved."""
+    return gap.unflatten(-1, (-1, 2)).mean(-1)
+
+
+def _exchanged(batch: Encoded) -> Encoded:
+    """Every row with the prompt of its pair's other row and its own answers."""
+    order = torch.arange(len(batch.last)).view(-1, 2).flip(1).flatten()
+    return Encoded(batch.tokens[order], batch.last[order], batch.answer, batch.wrong)
