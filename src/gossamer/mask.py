@@ -47,14 +47,16 @@ class _Replace(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, m, value = ctx.saved_tensors
-        by_trial, grad_m, grad_x = grad.reshape(len(m), -1, grad.shape[-1]), None, None
+        by_trial, grad_m, grad_x, grad_value = grad.reshape(len(m), -1, grad.shape[-1]), None, None, None
         if ctx.needs_input_grad[1]:
             grad_m = (by_trial * x.reshape(by_trial.shape)).sum(1).addcmul_(by_trial.sum(1), value, value=-1)
         if ctx.needs_input_grad[0]:
             grad_x = (by_trial * m[:, None]).view(x.shape)
-        return grad_x, grad_m, None
+        if ctx.needs_input_grad[2]:
+            grad_value = (by_trial.sum(1) * (1 - m)).sum(0)
+        return grad_x, grad_m, grad_value
 
 
 def apply_masks(masks: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Callable[[str, Tensor], Tensor]:

@@ -27,7 +27,7 @@ from gossamer.verify.trial import Progress
 
 VALUES = ("mean", "zero", "resample", "optimal")
 ROWS_AT_ONCE = 2048
-OPTIMAL_STEPS, OPTIMAL_LR, OPTIMAL_PAIRS = 50, 0.05, 16
+OPTIMAL_STEPS, OPTIMAL_LR, OPTIMAL_PAIRS = 50, 0.02, 16
 Values = Mapping[str, Tensor]
 
 
@@ -161,17 +161,16 @@ class ChannelTrial:
         value = self.methodology(value, direction=direction).value
         keys = [(value, direction, np.packbits(row).tobytes()) for row in kept]
         new = [i for i, key in enumerate(keys) if key not in self._effects and key not in keys[:i]]
-        at_once = max(1, ROWS_AT_ONCE // len(self.heldout.last)) if value in ("mean", "zero") else 1
-        for start in range(0, len(new), at_once):
+        at_once = len(new) if value == "resample" else max(1, ROWS_AT_ONCE // len(self.heldout.last))
+        for start in range(0, len(new), max(1, at_once)):
             part = new[start : start + at_once]
-            if value in ("mean", "zero"):
-                found = self._constant(kept[part], value)
+            if value == "resample":
+                found = self._resampled(kept[part], direction)
             elif value == "optimal":
-                found = self._optimal(kept[part[0]])
+                found = np.stack([self._optimal(row) for row in kept[part]])
             else:
-                found = self._resampled(kept[part[0]], direction)
-            for i, effect in zip(part, found, strict=True):
-                self._effects[keys[i]] = effect
+                found = self._constant(kept[part], value)
+            self._effects.update(zip((keys[i] for i in part), found, strict=True))
             if self.progress and len(new) > at_once:
                 self.progress(start + len(part), len(new), float(found[0].mean()))
         return np.stack([self._effects[key] for key in keys])
@@ -190,43 +189,68 @@ class ChannelTrial:
 
     @torch.no_grad()
     def _resampled(self, kept: np.ndarray, direction: Direction) -> np.ndarray:
-        found = []
+        names, found = [name for name, _ in self.circuit.layout.locations], list[Tensor]()
+        shares = torch.from_numpy(kept.astype(np.float32))
         for start in range(0, self.n_pairs, OPTIMAL_PAIRS):
-            batch = self.heldout.pairs(start, min(start + OPTIMAL_PAIRS, self.n_pairs))
-            shares = torch.from_numpy(kept.astype(np.float32))
-            run, other = batch, _exchanged(batch)
+            run = self.heldout.pairs(start, min(start + OPTIMAL_PAIRS, self.n_pairs))
+            other = _exchanged(run)
             if direction == "counterfactual":
-                run, other, shares = other, run, 1 - shares
-            values = self.model.run(other, reads=[name for name, _ in self.circuit.layout.locations]).reads
-            found.append(_of_pairs(self.model.run(run, masks=self._masks(shares), values=values).gap))
-        return torch.cat(found).cpu().double().numpy()[None]
+                run, other = other, run
+            values = self.model.run(other, reads=names).reads
+            masks = shares if direction == "clean" else 1 - shares
+            found.append(
+                torch.stack([_of_pairs(self.model.run(run, masks=self._masks(m), values=values).gap) for m in masks])
+            )
+        return torch.cat(found, dim=1).cpu().double().numpy()
 
     def _optimal(self, kept: np.ndarray) -> np.ndarray:
         shares = torch.from_numpy(kept.astype(np.float32))
         values = self._fitted(shares)
         with torch.no_grad():
             gap = self.model.run(self.heldout, masks=self._masks(shares), values=values).gap
-        return _of_pairs(gap).cpu().double().numpy()[None]
+        return _of_pairs(gap).cpu().double().numpy()
+
+    @cached_property
+    def _training(self) -> Encoded:
+        return self.model.encode(self.task.train[:128])
+
+    @cached_property
+    def _spread(self) -> Values:
+        """Standard deviation of every channel over training prompts, [channels] by location."""
+        names, batch = [name for name, _ in self.circuit.layout.locations], self._training.pairs(0, OPTIMAL_PAIRS)
+        with torch.no_grad():
+            return {k: v.flatten(0, 1).float().std(0) for k, v in self.model.run(batch, reads=names).reads.items()}
 
     def _fitted(self, kept: Tensor) -> Values:
         """The constants [channels] that bring the ablated model's preference nearest to the whole one's (binary
-        cross-entropy) on training pairs."""
-        training = self.model.encode(self.task.train[:128])
-        start = {k: v.detach().float() for k, v in self.model.means("mean").items()}
+        cross-entropy) on training pairs, means included: the best that a walk from the means comes by."""
+        start, masks = {k: v.detach().float() for k, v in self.model.means("mean").items()}, self._masks(kept)
         change = {k: torch.zeros_like(v, requires_grad=True) for k, v in start.items()}
         optimizer = torch.optim.Adam(list(change.values()), lr=OPTIMAL_LR)
-        batches = training.batches(OPTIMAL_PAIRS, self.seed)
-        for _ in range(OPTIMAL_STEPS):
-            batch = next(batches)
+        batches = self._training.batches(OPTIMAL_PAIRS, self.seed)
+        judge = self._training.pairs(0, 2 * OPTIMAL_PAIRS)
+
+        def moved() -> Values:
+            return {k: start[k] + self._spread[k] * change[k] for k in start}
+
+        def loss(batch: Encoded) -> Tensor:
             with torch.no_grad():
                 wanted = self.model.run(batch).gap.sigmoid()
+            gap = self.model.run(batch, masks=masks, values=moved()).gap
+            return torch.nn.functional.binary_cross_entropy_with_logits(gap, wanted)
+
+        best, found = torch.inf, start
+        for step in range(OPTIMAL_STEPS + 1):
+            if step % 10 == 0:
+                with torch.no_grad():
+                    now = float(loss(judge))
+                if now < best:
+                    best, found = now, {k: v.detach() for k, v in moved().items()}
             with torch.enable_grad():
-                gap = self.model.run(batch, masks=self._masks(kept), values=_sum(start, change)).gap
-                loss = torch.nn.functional.binary_cross_entropy_with_logits(gap, wanted)
                 optimizer.zero_grad()
-                loss.backward()
+                loss(next(batches)).backward()
             optimizer.step()
-        return {k: v.detach() for k, v in _sum(start, change).items()}
+        return found
 
     def graded(self, kept: Tensor, start: int, stop: int, *, value: str | None = None) -> Tensor:
         """See gossamer.verify.trial; of the values mean and zero."""
@@ -259,10 +283,6 @@ class ChannelTrial:
     def retried(self, circuit: Circuit) -> ChannelTrial:
         """See gossamer.verify.trial."""
         return replace(self, circuit=circuit, _gaps={})
-
-
-def _sum(a: Values, b: Values) -> Values:
-    return {k: a[k] + b[k] for k in a}
 
 
 def _of_pairs(gap: Tensor) -> Tensor:

@@ -1,0 +1,70 @@
+"""Sufficiency and necessity of a circuit under every ablation value, and restoration in the other direction.
+
+Miller, Chughtai and Saunders 2024 (arXiv 2407.08734) show that one circuit has a different score under every ablation;
+a circuit that is only faithful to the value it was found under is a statement about that value. One row a value.
+
+When it lies: zero and noise take a model where it never is; optimal constants are fitted to the set that is tried, so
+they flatter, the random sets too; resampling keeps what the prompts of a pair share, so it misses parts that carry it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gossamer.ablation import Direction, Set
+from gossamer.evidence import Evidence, Null
+from gossamer.registry import check
+from gossamer.statistics import bootstrap_interval, quantile_interval
+from gossamer.verify.trial import Trial, random_sets, shares
+
+DRAWS = {"optimal": 10}  # constants are fitted to every draw
+MOST_DRAWS = 20
+LUCK = 0.1  # of random sets may hit a part that all depends on
+
+
+@check("every-value")
+def every_value(trial: Trial, *, kept: float = 0.5, lost: float = 0.5) -> tuple[Evidence, ...]:
+    """f of the circuit alone, and the share lost without it, under each value; with resampling, restoration too.
+
+    kept, lost: the share of the effect that has to be kept by the circuit and lost without it. A row passes if its
+    whole interval is above that and at most a tenth of the random sets reach it.
+    """
+    found = []
+    for value in trial.values:
+        found += [_row(trial, value, "complement", "clean", kept), _row(trial, value, "circuit", "clean", lost)]
+        if value == "resample":
+            found.append(_row(trial, value, "circuit", "counterfactual", kept))
+    return tuple(found)
+
+
+def _row(trial: Trial, value: str, set_: Set, direction: Direction, threshold: float) -> Evidence:
+    draws, n = DRAWS.get(value, MOST_DRAWS), len(trial.inside)
+    without = set_ == "circuit" and direction == "clean"
+    sets = np.concatenate([trial.inside[None], random_sets(trial, draws, trial.seed)])
+    edges = np.repeat([[False], [True]], n, axis=1)
+    effects = trial.effects(np.concatenate([~sets if without else sets, edges]), value=value, direction=direction)
+    own, empty, whole = effects[:-2], effects[-2], effects[-1]
+    name, what = {
+        ("complement", "clean"): ("sufficiency", "the circuit alone keeps the effect"),
+        ("circuit", "clean"): ("necessity", "without the circuit the effect is lost"),
+        ("circuit", "counterfactual"): ("restoration", "the circuit's values alone bring the effect back"),
+    }[set_, direction]
+    fields = {
+        "claim": f"{name} by {value}: {what}", "unit": f"share of the effect {'lost' if without else 'kept'}",
+        "n": trial.n_pairs, "methodology": trial.methodology(value, set_, direction).as_dict(), "seed": trial.seed,
+        "threshold": f"fails if the interval reaches down to {threshold:g}, or over a tenth of the random sets reach it",
+    }  # fmt: skip
+    low, high = bootstrap_interval(whole - empty, trial.seed)
+    if low <= 0:
+        note = f"ablation by {value} does not take the effect away (95% of what it takes: {low:.3g} to {high:.3g})."
+        return Evidence.model_validate({**fields, "value": None, "verdict": "not measured", "note": note})
+    f, spread = shares(own, empty, whole, trial.seed)
+    f, spread = (1 - f, 1 - spread) if without else (f, spread)
+    interval, random = quantile_interval(spread[0]), f[1:]
+    null = Null(name=trial.null, value=float(random.mean()), interval=quantile_interval(random), n=draws)
+    good = interval[0] > threshold and float((random >= interval[0]).mean()) <= LUCK
+    return Evidence.model_validate({
+        **fields, "value": float(f[0]), "interval": interval, "nulls": (null,), "verdict": "pass" if good else "fail",
+        "note": f"Effect: whole model {whole.mean():.4g}, {'without' if without else 'circuit'} {own[0].mean():.4g}, "
+        f"everything ablated {empty.mean():.4g} logits.",
+    })  # fmt: skip

@@ -1,0 +1,55 @@
+"""Every value of an ablation: the planted circuit holds under each, a decoy under none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from taught import she_he, taught
+from toys import PLANTED_NODES
+from verify_helpers import circuit_of
+
+from gossamer.discover import eap
+from gossamer.models import LoadedModel
+from gossamer.task import Task
+from gossamer.verify import ChannelTrial, EdgeTrial
+from gossamer.verify.every_value import every_value
+
+
+def trial_of(model: LoadedModel, task: Task, sites: tuple[str, ...]) -> ChannelTrial:
+    return ChannelTrial(
+        model=model, circuit=circuit_of(model, sites), task=task, heldout=model.encode(task.heldout[:12])
+    )
+
+
+def test_the_planted_circuit_holds_under_every_value(planted: LoadedModel, planted_pairs: Task) -> None:
+    rows = every_value(trial_of(planted, planted_pairs, PLANTED_NODES))
+    names = [e.claim.split(":")[0] for e in rows]
+    assert len(names) == len(set(names)) == 9
+    assert {e.verdict for e in rows} == {"pass"}
+    for e in rows:
+        assert e.value == pytest.approx(2 if e.claim.startswith("necessity by resample") else 1, abs=1.1)
+        assert e.methodology is not None
+        assert e.methodology["value"] in e.claim
+
+
+def test_a_decoy_holds_under_none(planted: LoadedModel, planted_pairs: Task) -> None:
+    """Control that must fail: as many nodes at the same locations."""
+    decoys = ("0.attn.act_in:1", "0.attn.v:1", "0.attn.resid_delta:2", "final_resid:2")
+    rows = every_value(trial_of(planted, planted_pairs, decoys))
+    assert {e.verdict for e in rows} == {"fail"}
+    assert [e.value for e in rows] == pytest.approx([0] * len(rows), abs=0.2)
+
+
+def test_rows_of_edges_and_a_row_that_means_nothing() -> None:
+    model, task = taught(), she_he()
+    train, heldout = model.encode(task.train[:8]), model.encode(task.heldout[:6])
+    trial = EdgeTrial(model=model, circuit=eap(model, task).top(40), task=task, heldout=heldout, training=train)
+    rows = {e.claim.split(":")[0]: e for e in every_value(trial)}
+    assert len(rows) == 2 * 6 + 1
+    everything = np.ones((1, len(trial.kinds)), dtype=bool)
+    same = trial.effects(everything, value="resample") - trial.effects(~everything, value="resample")
+    assert rows["sufficiency by resample"].value == pytest.approx(
+        float((trial.effects(trial.inside[None]) - trial.effects(~everything)).mean() / same.mean())
+    )
+    unclear = [e for e in rows.values() if e.verdict == "not measured"]
+    assert all("does not take the effect away" in e.note for e in unclear)
