@@ -52,7 +52,7 @@ def _row(trial: Trial, value: str, set_: Set, direction: Direction, threshold: f
     fields = {
         "claim": f"{name} by {value}: {what}", "unit": f"share of the effect {'lost' if without else 'kept'}",
         "n": trial.n_pairs, "methodology": trial.methodology(value, set_, direction).as_dict(), "seed": trial.seed,
-        "threshold": f"fails if the interval reaches down to {threshold:g}, or over a tenth of the random sets reach it",
+        "threshold": f"fails if the interval reaches down to {threshold:g} or over a tenth of random sets reach it",
     }  # fmt: skip
     low, high = bootstrap_interval(whole - empty, trial.seed)
     if low <= 0:
