@@ -192,11 +192,11 @@ def test_simulated_pairs_agree_with_the_formula_and_do_without_it() -> None:
     assert simulated_pairs_needed([1.0, 1.0]).pairs == 5
     weak = normal - normal.mean() + 0.02
     assert simulated_pairs_needed(weak) == pairs_needed(weak)  # too many to simulate
-    # one pair in a hundred undoes ten others: 13 pairs are enough by the formula, and twice as many are not in truth
-    skewed = np.r_[np.full(99, 0.1), -1.0]
-    with pytest.raises(BadInput, match="26 pairs to be enough, their power is 0.7"):
-        simulated_pairs_needed(skewed, most=26)
+    # one pair in a hundred undoes fifteen others: 32 pairs by the formula, twice as many in truth
+    skewed = np.r_[np.full(99, 0.1), -1.5]
     assert simulated_pairs_needed(skewed).pairs > 2 * pairs_needed(skewed).pairs
+    with pytest.raises(BadInput, match=r"64 pairs to be enough, their power is 0\.8"):
+        simulated_pairs_needed(skewed, most=64)
     with pytest.raises(BadInput, match="enough flips"):
         simulated_pairs_needed(normal, level=0.001)
 
