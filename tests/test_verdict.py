@@ -43,13 +43,13 @@ def test_a_trial_as_claimed_holds_in_every_claim() -> None:
     assert found.headline == "5 of 5 claims hold."
     assert (found.differences, found.claim_sha256) == ((), CLAIM.sha256)
     assert found.summary == (
-        "5 checks of toy on letters were made on 128 pairs. 5 of 5 claims hold. Held: "
+        "5 checks of toy on letters were made on 128 pairs, ablation by resample. 5 of 5 claims hold. Held: "
         + "; ".join(
-            f"{c} (resample) 0.95 f (95% 0.9 to 1) where 100 random circuits had 0.1 (95% 0 to 0.2), adjusted p 0.0099"
+            f"{c} 0.95 f (95% 0.9 to 1) where 100 random circuits had 0.1 (95% 0 to 0.2), adjusted p 0.0099"
             for c in CLAIM.checks
         )
         + ". The p-values are of 5 tests together (benjamini-hochberg, level 0.05). Pairs that tell the circuit from "
-        "its null (level 0.05, power 0.9): " + "; ".join(f"12 for {c} (resample)" for c in CLAIM.checks) + "."
+        "its null (level 0.05, power 0.9): " + f"12 for {', '.join(CLAIM.checks)}" + "."
     )
     assert TrialVerdict.model_validate_json(found.model_dump_json()) == found
 
@@ -63,19 +63,18 @@ def test_every_outcome_is_named_and_none_is_averaged() -> None:
     ]
     found = judge(rows, CLAIM)
     assert found.headline == (
-        "1 of 5 claims hold; fail: accuracy (resample); not measured: restoration (resample), divergence (resample); "
-        "not reached: necessity (resample)."
+        "1 of 5 claims hold; fail: accuracy; not measured: restoration, divergence; not reached: necessity."
     )
     assert ruling(found, "accuracy") == ("fail", "fails below 0.9")
     assert ruling(found, "restoration") == ("not measured", "not tried")
     for told in (
-        "Failed: accuracy (resample) 0.95 f (95% 0.9 to 1) where 100 random circuits had 0.1",
+        "Failed: accuracy 0.95 f (95% 0.9 to 1) where 100 random circuits had 0.1",
         "[fails below 0.9]",
-        "Not measured: restoration (resample), not tried; divergence (resample), too few pairs.",
-        "Not reached: necessity (resample).",
-        "no number of pairs is enough for accuracy (resample)",
+        "Not measured: restoration (not tried); divergence (too few pairs).",
+        "Not reached: necessity.",
+        "12 for faithfulness, divergence, necessity; no number of them for accuracy.",
         "Without a p-value: divergence, necessity.",
-        "Otherwise than claimed: restoration (resample): claimed, not tried",
+        "Otherwise than claimed: restoration: claimed, not tried",
     ):
         assert told in found.summary
 
@@ -88,15 +87,17 @@ def test_what_was_tried_otherwise_than_claimed_does_not_hold() -> None:
     found = judge([lax, few, drawn, row("divergence"), unsaid], CLAIM, RECORD)
     assert found.headline.startswith("1 of 5 claims hold; not measured: faithfulness")
     assert found.differences == (
-        "faithfulness (resample): at_least is 0.9 in the claim, the verdict used 0.5, at_most is 1.1 in the claim, the "
+        "faithfulness: at_least is 0.9 in the claim, the verdict used 0.5, at_most is 1.1 in the claim, the "
         "verdict used 1.5",
-        "restoration (resample): 128 pairs in the claim, the verdict used 64",
-        "accuracy (resample): 100 random circuits in the claim, the verdict used 20",
-        "necessity (resample): lost_above is 0.5 in the claim, not stated by the verdict",
+        "restoration: 128 pairs in the claim, the verdict used 64",
+        "accuracy: 100 random circuits in the claim, the verdict used 20",
+        "necessity: lost_above is 0.5 in the claim, not stated by the verdict",
         f"the trial was made with no claim on record, this one has sha256 {CLAIM.sha256[:12]}",
     )
     assert all(told in found.summary for told in found.differences)
-    assert ruling(found, "necessity")[1].endswith("(by which the check was a fail)")
+    assert ruling(found, "necessity")[1].endswith("(the check itself: fail)")
+    failed = row("accuracy", "fail", 0.5, n=64, nulls=(Null(name="random circuit", value=0.1, n=20),))
+    assert ruling(judge([failed], CLAIM), "accuracy") == ("fail", "fails below 0.9")  # too few, and bad enough
     for wrong in ({"model": "gpt2"}, {"task": "ioi"}):
         with pytest.raises(BadInput, match=r"as claimed; it is of '(toy|letters)'"):
             judge([lax], CLAIM.model_copy(update=wrong), RECORD)
@@ -124,7 +125,7 @@ def test_other_ablations_splits_and_seeds_are_other_claims() -> None:
     assert [r.verdict for r in both.rulings][1] == "fail"
     extra = judge([row(c) for c in CLAIM.checks] + [row("necessity", "fail", 0.5, seed=7)], CLAIM)
     assert extra.headline.startswith("5 of 5")
-    assert "necessity (resample): tried for seed 7, which is not claimed" in extra.differences
+    assert "necessity: tried for seed 7, which is not claimed" in extra.differences
 
 
 def test_what_was_tried_beside_the_claim_counts_as_a_test_and_is_told() -> None:
@@ -132,10 +133,10 @@ def test_what_was_tried_beside_the_claim_counts_as_a_test_and_is_told() -> None:
     own = row("necessity", p=0.03)
     assert judge([own], claim).headline == "1 of 1 claim holds."
     many = judge([own, *(row(f"other{i}", "fail", 0.9) for i in range(4))], claim)
-    assert many.headline == "0 of 1 claim holds; fail: necessity (resample)."
+    assert many.headline == "0 of 1 claim holds; fail: necessity."
     assert ruling(many, "necessity")[1] == "the adjusted p-value 0.15 is above 0.05"
-    assert "Tried and not claimed: other0 (resample), fail; other1" in many.summary
-    assert "other3 (resample): tried, not claimed" in many.differences
+    assert "Tried and not claimed: other0, fail; other1" in many.summary
+    assert "other3: tried, not claimed" in many.differences
 
 
 def test_a_test_that_could_not_have_passed_was_not_made() -> None:
@@ -153,10 +154,10 @@ def test_a_test_that_could_not_have_passed_was_not_made() -> None:
 def test_without_a_claim_every_check_rules_for_itself() -> None:
     found = judge([row("sufficiency", methodology=None), row("accuracy", "fail", None)])
     assert (found.claim_sha256, found.differences) == ("", ())
-    assert found.headline == "1 of 2 claims hold; fail: accuracy (resample)."
-    assert [r.name for r in found.rulings] == ["sufficiency", "accuracy (resample)"]
+    assert found.headline == "1 of 2 claims hold; fail: accuracy."
+    assert [r.name for r in found.rulings] == ["sufficiency", "accuracy"]
     assert judge([]).headline == "0 of 0 claims hold."
-    assert judge([], CLAIM).headline.startswith("0 of 5 claims hold; not measured: faithfulness (resample), ")
+    assert judge([], CLAIM).headline.startswith("0 of 5 claims hold; not measured: faithfulness, ")
 
 
 rows = st.lists(
@@ -200,7 +201,7 @@ def test_evidence_of_both_format_versions_is_read(tmp_path: Path) -> None:
     assert (old.check, old.verdict, old.value) == ("necessity", "fail", 0.25)
     assert (old.limits, old.p_value, old.quantiles, old.pairs_needed, old.split) == ({}, None, None, None, "")
     assert load_record(tmp_path / "old.json").method == "verify"
-    assert judge([old]).headline == "0 of 1 claim holds; fail: necessity (resample)."
+    assert judge([old]).headline == "0 of 1 claim holds; fail: necessity."
 
 
 OLD = """{"format_version": 1, "record": {"format_version": 1, "method": "verify", "config": {}, "seed": 0},

@@ -4,7 +4,8 @@ There is no overall number: the headline counts the claims that hold and names t
 
 A ruling passes where the check passed as claimed (its thresholds, pairs, random circuits, ablation, split and every
 seed) and its p-value, after control of false discoveries over everything that was tried, is at most the claim's level.
-What was tried otherwise than claimed, or with too few draws to come below that level, is not measured.
+What passed otherwise than claimed, or with too few draws to come below that level, is not measured; what failed by the
+thresholds claimed has failed, on however few pairs and draws.
 
 When it lies: it is as good as the claim, and says what was tried, not what else would have failed; checks of a circuit
 on the same pairs are not independent, for which `correction: benjamini-yekutieli` is the safe choice.
@@ -30,11 +31,13 @@ _WORST_FIRST: tuple[Verdict, ...] = ("fail", "not measured", "not reached", "pas
 
 
 class Ruling(BaseModel):
-    """One claim: a check under an ablation value on a split. reason: why the verdict is not that of the check, or not
-    a pass; rows: the evidence it rests on, one per seed; claimed: False for what was tried beside the claim."""
+    """One claim: a check under an ablation value on a split. name: the check, with its ablation where there are several
+    and its split where it is not `heldout`; reason: why the verdict is not that of the check, or not a pass; rows: the
+    evidence it rests on, one per seed; claimed: False for what was tried beside the claim."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    name: str
     check: str
     ablation: str
     split: str
@@ -42,12 +45,6 @@ class Ruling(BaseModel):
     reason: str = ""
     claimed: bool = True
     rows: tuple[Evidence, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """`necessity`, with its ablation and split in brackets where they are known and not the usual."""
-        where = [self.ablation] * bool(self.ablation) + [self.split] * (self.split != HELDOUT)
-        return f"{self.check} ({', '.join(where)})" if where else self.check
 
 
 class TrialVerdict(BaseModel):
@@ -96,8 +93,9 @@ def judge(evidence: Sequence[Evidence], claim: Claim | None = None, record: Reco
     for row in rows:
         groups.setdefault((row.check, (row.methodology or {}).get("value", ""), row.split or HELDOUT), []).append(row)
     least = fewest_draws(tests, level, correction) if tests else 0
+    several = len({ablation for _, ablation, _ in groups if ablation}) > 1
     rulings = tuple(
-        _ruling(key, found, claim if key in claimed else None, not claim or key in claimed, level, least)
+        _ruling(key, several, found, claim if key in claimed else None, not claim or key in claimed, level, least)
         for key, found in groups.items()
     )
     differences = _differences(rulings, claim, record) if claim else ()
@@ -109,16 +107,19 @@ def judge(evidence: Sequence[Evidence], claim: Claim | None = None, record: Reco
 
 
 def _ruling(
-    key: tuple[str, str, str], rows: list[Evidence], claim: Claim | None, claimed: bool, level: float, least: int
+    key: tuple[str, str, str], several: bool, rows: list[Evidence], claim: Claim | None, claimed: bool, level: float,
+    least: int,
 ) -> Ruling:  # fmt: skip
-    """The worst of its rows, each as claimed or not measured; a seed without a row is not measured."""
+    """The worst of its rows; a seed without a row is not measured."""
     found: list[tuple[Verdict, str]] = []
     for row in rows:
         if claim and row.seed not in claim.seeds:
             continue
         other = _otherwise(row, claim) if claim else ""
-        so = f"{other} (by which the check was a {row.verdict})"
-        found.append(("not measured", so) if other else _of_row(row, level, least))
+        thresholds = claim.differences_of(row.check, row.limits) if claim else ()
+        excused = other and (row.verdict == "pass" or (row.verdict == "fail" and thresholds))
+        so = f"{other} (the check itself: {row.verdict})"
+        found.append(("not measured", so) if excused else _of_row(row, level, least))
     missing = sorted(set(claim.seeds) - {row.seed for row in rows}) if claim else []
     if missing:
         seeds = f" for seed {', '.join(map(str, missing))}" if rows or (claim and len(claim.seeds) > 1) else ""
@@ -126,9 +127,10 @@ def _ruling(
     verdict = min((v for v, _ in found), key=_WORST_FIRST.index)
     reasons = dict.fromkeys(reason for v, reason in found if v == verdict and reason)
     check, ablation, split = key
+    where = [ablation] * (several and ablation != "") + [split] * (split != HELDOUT)
     return Ruling(
-        check=check, ablation=ablation, split=split, verdict=verdict, reason="; ".join(reasons), claimed=claimed,
-        rows=tuple(rows),
+        name=f"{check} ({', '.join(where)})" if where else check, check=check, ablation=ablation, split=split,
+        verdict=verdict, reason="; ".join(reasons), claimed=claimed, rows=tuple(rows),
     )  # fmt: skip
 
 
@@ -197,14 +199,17 @@ def _summary(
     of = f" of {record.model} on {record.task}" if record and record.model and record.task else ""
     sizes = sorted({row.n for row in rows})
     pairs = f" on {sizes[0]} to {sizes[-1]} pairs" if len(sizes) > 1 else f" on {sizes[0]} pairs" if sizes else ""
-    told = [f"{len(rows)} check{'s' * (len(rows) != 1)}{of} {'was' if len(rows) == 1 else 'were'} made{pairs}."]
+    values = sorted({value for row in rows if (value := (row.methodology or {}).get("value"))})
+    how = f", ablation by {' and '.join(values)}" if values else ""
+    told = [f"{len(rows)} check{'s' * (len(rows) != 1)}{of} {'was' if len(rows) == 1 else 'were'} made{pairs}{how}."]
     told.append(headline)
     for verdict, lead in (("pass", "Held"), ("fail", "Failed")):
         if here := [r for r in rulings if r.claimed and r.verdict == verdict]:
             told.append(f"{lead}: {'; '.join(map(_told, here))}.")
     for verdict, lead in (("not reached", "Not reached"), ("not measured", "Not measured")):
         if here := [r for r in rulings if r.claimed and r.verdict == verdict]:
-            told.append(f"{lead}: {'; '.join(f'{r.name}, {r.reason}' if r.reason else r.name for r in here)}.")
+            why = _grouped([(r.name, r.reason) for r in here])
+            told.append(f"{lead}: {'; '.join(f'{names} ({reason})' if reason else names for reason, names in why)}.")
     if here := [r for r in rulings if not r.claimed]:
         told.append(f"Tried and not claimed: {'; '.join(f'{r.name}, {r.verdict}' for r in here)}.")
     told.append(_of_tests(rows, tests, level, correction))
@@ -215,7 +220,7 @@ def _summary(
 
 
 def _told(ruling: Ruling) -> str:
-    """`necessity (resample) 0.31 (95% 0.2 to 0.4) where random circuits had 0.02 (0 to 0.1), adjusted p 0.0099`."""
+    """`necessity 0.9 share lost (95% 0.8 to 1) where 100 random circuits had 0.1 (95% 0 to 0.2), adjusted p 0.0099`."""
     each = []
     for row in ruling.rows:
         seed = f" for seed {row.seed}" if len(ruling.rows) > 1 else ""
@@ -260,9 +265,18 @@ def _of_pairs(rulings: Sequence[Ruling], level: float, power: float) -> str:
         return ""
     told = []
     for name, (pairs, used) in known.items():
-        enough = "no number of pairs is enough" if pairs == "infinite" else str(pairs)
-        told.append(f"{enough} for {name}{' (fewer were used)' * (used < _size(pairs) < math.inf)}")
-    return f"Pairs that tell the circuit from its null (level {level:g}, power {power:g}): {'; '.join(told)}."
+        fewer = " (more than were used)" * (used < _size(pairs))
+        told.append((name, "no number of them" if pairs == "infinite" else f"{pairs}{fewer}"))
+    by = "; ".join(f"{enough} for {names}" for enough, names in _grouped(told))
+    return f"Pairs that tell the circuit from its null (level {level:g}, power {power:g}): {by}."
+
+
+def _grouped(told: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """(what is told, the names of which it is) of (name, what is told of it), each told once."""
+    found: dict[str, list[str]] = {}
+    for name, what in told:
+        found.setdefault(what, []).append(name)
+    return [(what, ", ".join(names)) for what, names in found.items()]
 
 
 def _size(pairs: int | str) -> float:
