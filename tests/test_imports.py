@@ -13,10 +13,21 @@ SRC = Path(__file__).parents[1] / "src" / "gossamer"
 
 LEVELS = [
     {"errors", "site", "record"},
-    {"budget", "graph", "task", "mask", "ablation", "metric", "statistics"},
-    {"circuit"},
+    {
+        "budget",
+        "graph",
+        "task",
+        "mask",
+        "ablation",
+        "metric",
+        "statistics",
+        "hypotheses",
+        "set_overlap",
+        "variance_components",
+    },
+    {"circuit", "claim"},
     {"scores", "evidence"},
-    {"subject", "registry"},
+    {"subject", "registry", "verdict"},
     {"corpora", "models", "tasks", "formats", "replacement"},
     {"train", "discover", "verify", "compare", "explain", "show"},
     {"commands"},
@@ -31,6 +42,10 @@ SIDEWAYS = {
     ("formats", "models"),
     ("site", "errors"),
     ("record", "errors"),
+    ("hypotheses", "statistics"),
+    ("set_overlap", "hypotheses"),
+    ("set_overlap", "statistics"),
+    ("variance_components", "statistics"),
 }
 
 

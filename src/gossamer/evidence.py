@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from gossamer.errors import BadInput, CorruptFile, one_line
 from gossamer.record import Record
 
+FORMAT_VERSION = 2  # 1: without what follows `note` in Evidence
 Verdict = Literal["pass", "fail", "not reached", "not measured"]
 
 
@@ -33,7 +34,13 @@ class Null(BaseModel):
 
 class Evidence(BaseModel):
     """A claim about a model and a circuit. `threshold` says in words what would have failed; `seed` is that of the
-    random draws and of the bootstrap."""
+    random draws and of the bootstrap.
+
+    What follows `note` is absent from files of format version 1. split: of the task; empty is heldout. limits: the
+    thresholds in numbers, by the names of gossamer.claim. p_value: of the value among its null's draws, p_smallest the
+    least that they could give, p_adjusted after control of false discoveries over everything tried. quantiles: of the
+    values per pair, keyed by quantile, never clipped. pairs_needed: pairs that tell the values from the null's.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,12 +55,24 @@ class Evidence(BaseModel):
     threshold: str
     seed: int = 0
     note: str = ""
+    split: str = ""
+    limits: dict[str, float] = {}
+    p_value: float | None = None
+    p_smallest: float | None = None
+    p_adjusted: float | None = None
+    quantiles: dict[str, float] | None = None
+    pairs_needed: int | Literal["infinite"] | None = None
+
+    @property
+    def check(self) -> str:
+        """The name of the check: its claim up to the colon."""
+        return self.claim.partition(":")[0]
 
 
 def save_evidence(evidence: Sequence[Evidence], path: Path, record: Record) -> Path:
     """A JSON file with a format version and the record of the trial; temporary name, then rename."""
     content = {
-        "format_version": 1, "record": record.model_dump(mode="json"),
+        "format_version": FORMAT_VERSION, "record": record.model_dump(mode="json"),
         "evidence": [e.model_dump(mode="json") for e in evidence],
     }  # fmt: skip
     text = json.dumps(content, indent=1)
@@ -78,8 +97,10 @@ def _load(path: Path) -> tuple[tuple[Evidence, ...], Record]:
         raise BadInput(f"Expected evidence at {path}, found none; `gossamer verify RUN` makes it.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format_version"] != 1:
-            raise CorruptFile(f"{path} has format version {content['format_version']}, this Gossamer reads 1.")
+        if content["format_version"] not in (1, FORMAT_VERSION):
+            raise CorruptFile(
+                f"{path} has format version {content['format_version']}, this Gossamer reads 1 to {FORMAT_VERSION}."
+            )
         found = tuple(Evidence.model_validate(e) for e in content["evidence"])
         return found, Record.model_validate(content["record"])
     except (KeyError, TypeError, ValueError) as error:

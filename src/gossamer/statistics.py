@@ -1,4 +1,4 @@
-"""Intervals and the arithmetic of nulls. numpy only."""
+"""Intervals, quantiles and the arithmetic of nulls. numpy only."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
+
+from gossamer.errors import BadInput
+
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
 def bootstrap_interval(
@@ -37,6 +41,64 @@ def quantile_interval(draws: Sequence[float] | np.ndarray, level: float = 0.95) 
     """The central `level` of null draws."""
     tail = (1 - level) / 2
     return float(np.quantile(draws, tail)), float(np.quantile(draws, 1 - tail))
+
+
+def per_item_quantiles(
+    values: Sequence[float] | np.ndarray, at: Sequence[float] = QUANTILES
+) -> np.ndarray:  # fmt: skip
+    """Quantiles over items of values [.., items], [.., quantiles]: 0 is the worst item, 1 the best. Never clipped.
+
+    A mean hides items too high behind items too low, and a faithfulness of one prompt can be -6 or 60 (Miller et al.
+    2024, Figure 3). BadInput for no item, or for one that is not a finite number: what a ratio without a denominator
+    is has to be said, not ranked. When it lies: the ends grow with the number of items.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if not x.shape[-1:] or not x.shape[-1]:
+        raise BadInput("Expected at least one item to take quantiles of, got none.")
+    require_finite(x, "value per item")
+    return np.moveaxis(np.quantile(x, at, axis=-1), 0, -1)
+
+
+def require_finite(x: np.ndarray, what: str) -> None:
+    """BadInput that says how many numbers are not finite, if any."""
+    if bad := int((~np.isfinite(x)).sum()):
+        raise BadInput(
+            f"Expected every {what} to be a finite number, {bad} of {x.size} are not; leave them out by name."
+        )
+
+
+def hierarchical_bootstrap(
+    values: Sequence[Sequence[float] | np.ndarray] | np.ndarray, *, crossed: bool = False, seed: int = 0,
+    draws: int = 2000, level: float = 0.95,
+) -> tuple[float, tuple[float, float]]:  # fmt: skip
+    """Mean over seeds of the means over their prompts, with a percentile interval that knows of both levels.
+
+    values: one row per seed, of one number per prompt. A draw picks seeds with replacement, and for every seed picked,
+    prompts with replacement: each row's own (rows may differ in length; Saravanan et al. 2020), or with `crossed` the
+    same for all rows, for prompts that every seed was asked (the pigeonhole bootstrap, Owen 2007). Every seed has the
+    same weight. When it lies: with few seeds the interval is too narrow, by a factor of sqrt(1 - 1/seeds) where seeds
+    are all that differs, and with one seed it is of prompts alone.
+    """
+    rows = [np.asarray(row, dtype=np.float64) for row in values]
+    if not rows or any(row.ndim != 1 or not len(row) for row in rows):
+        raise BadInput("Expected one row of one or more numbers for every seed, got none or an empty one.")
+    for row in rows:
+        require_finite(row, "value")
+    if crossed and len({len(row) for row in rows}) > 1:
+        raise BadInput(f"Expected as many prompts of every seed, got {[len(r) for r in rows]}; or say crossed=False.")
+    rng, n = np.random.default_rng(seed), len(rows)
+    picked = rng.integers(0, n, size=(draws, n))
+    if crossed:
+        prompts = rng.integers(0, len(rows[0]), size=(draws, len(rows[0])))
+        table = np.stack(rows)
+        means = np.array([table[s][:, p].mean() for s, p in zip(picked, prompts, strict=True)])
+    else:
+        means = np.zeros(draws)
+        for place in picked.T:
+            for i, row in enumerate(rows):
+                here = np.flatnonzero(place == i)
+                means[here] += row[rng.integers(0, len(row), size=(len(here), len(row)))].mean(1) / n
+    return float(np.mean([row.mean() for row in rows])), quantile_interval(means, level)
 
 
 def wilson_interval(

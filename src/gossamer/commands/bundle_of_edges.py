@@ -48,7 +48,7 @@ def build_edge_bundle(run: EdgeRun, evidence: Sequence[Evidence]) -> view.Bundle
 
 
 def _evidence_view(evidence: Evidence) -> view.EvidenceView:
-    return view.EvidenceView.model_validate(evidence.model_dump(exclude={"seed"}))
+    return view.EvidenceView.model_validate(evidence.model_dump(include=set(view.EvidenceView.model_fields)))
 
 
 def _model_view(run: EdgeRun) -> view.ModelView:

@@ -47,7 +47,10 @@ def build_bundle(run: Run, evidence: Sequence[Evidence], twin: Path | None = Non
         model=_model_view(run),
         circuit=_circuit_view(run),
         twin=_twin_view(twin, run.about) if twin else None,
-        evidence=tuple(view.EvidenceView.model_validate(e.model_dump(exclude={"seed"})) for e in evidence),
+        evidence=tuple(
+            view.EvidenceView.model_validate(e.model_dump(include=set(view.EvidenceView.model_fields)))
+            for e in evidence
+        ),
         curve=tuple(view.CurvePoint(nodes=n, edges=e, loss_nats=loss) for n, e, loss in result.curve),
         record=run.about.record.model_dump(mode="json"),
     )
