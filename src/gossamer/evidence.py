@@ -36,8 +36,8 @@ class Evidence(BaseModel):
     """A claim about a model and a circuit. `threshold` says in words what would have failed; `seed` is that of the
     random draws and of the bootstrap.
 
-    What follows `note` is absent from files of format version 1. split: of the task; empty is heldout. limits: the
-    thresholds in numbers, by the names of gossamer.claim. p_value: of the value among its null's draws, p_smallest the
+    What follows `note` is absent from files of format version 1. unit_of_n: what n counts. limits: the check's
+    thresholds in numbers, as a claim names them. p_value: of the value among its null's draws, p_smallest the
     least that they could give, p_adjusted after control of false discoveries over everything tried. quantiles: of the
     values per pair, keyed by quantile, never clipped. pairs_needed: pairs that tell the values from the null's.
     """
@@ -55,7 +55,7 @@ class Evidence(BaseModel):
     threshold: str
     seed: int = 0
     note: str = ""
-    split: str = ""
+    unit_of_n: str = "pairs"
     limits: dict[str, float] = {}
     p_value: float | None = None
     p_smallest: float | None = None
@@ -64,9 +64,14 @@ class Evidence(BaseModel):
     pairs_needed: int | Literal["infinite"] | None = None
 
     @property
-    def check(self) -> str:
-        """The name of the check: its claim up to the colon."""
+    def name(self) -> str:
+        """The claim up to the colon: unlike in every row of a trial."""
         return self.claim.partition(":")[0]
+
+    @property
+    def check(self) -> str:
+        """The name of the check; several rows of one check have names `check (row)`."""
+        return self.name.partition(" (")[0]
 
 
 def save_evidence(evidence: Sequence[Evidence], path: Path, record: Record) -> Path:

@@ -133,7 +133,7 @@ def trial(evidence: tuple[Evidence, ...]) -> None:
         spread = f" [{random.interval[0]:.3f}, {random.interval[1]:.3f}]" if random and random.interval else ""
         own = f" [{e.interval[0]:.3f}, {e.interval[1]:.3f}]" if e.interval else ""
         rows.append([
-            e.claim.split(":")[0], number(e.value) + own, number(random.value if random else None) + spread,
+            e.name, number(e.value) + own, number(random.value if random else None) + spread,
             number(empty.value if empty else None), number(full.value if full else None), e.unit, e.verdict,
         ])  # fmt: skip
     table(

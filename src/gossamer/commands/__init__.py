@@ -15,6 +15,7 @@ from gossamer.commands.reports import (
     BinaryNodeReport,
     BridgeReport,
     BridgeTrainReport,
+    ClaimReport,
     DemoReport,
     DoctorReport,
     EdgeReport,
@@ -31,6 +32,7 @@ from gossamer.commands.reports import (
     SweepReport,
     TasksReport,
     TrainReport,
+    VerdictReport,
     VerifyReport,
 )
 from gossamer.errors import BadInput, Unsupported, require_new
@@ -47,9 +49,10 @@ Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
 
 __all__ = [
-    "binarise", "bridge_perturb", "bridge_report", "bridge_train", "demo", "discover_edges", "discover_nodes", "doctor",
-    "export", "figure_draw", "figure_frontier", "figure_size_for_loss", "import_openai_viz", "means", "prune",
-    "prune_edges", "replay", "show", "sweep_prune", "tasks", "tasks_check", "train", "verify",
+    "binarise", "bridge_perturb", "bridge_report", "bridge_train", "claim", "demo", "discover_edges",
+    "discover_nodes", "doctor", "export", "figure_draw", "figure_frontier", "figure_size_for_loss",
+    "import_openai_viz", "means", "prune", "prune_edges", "replay", "show", "sweep_prune", "tasks", "tasks_check",
+    "train", "verdict", "verify",
 ]  # fmt: skip
 
 
@@ -337,61 +340,67 @@ def _figure(
 
 
 def verify(
-    run: str | Path, *, model: str | None = None, task: str | Path | None = None, out: str | Path | None = None,
-    ablation: str | None = None, granularity: str = "edge", target: float = 0.9, pairs: int = 128,
-    edges: int | None = None, device: str = "cpu", dtype: str = "float32", seed: int = 0,
-    progress: Steps | None = None, say: Say = _silent,
+    run: str | Path, *, claim: str | Path | None = None, quick: bool = False, model: str | None = None,
+    task: str | Path | None = None, out: str | Path | None = None, ablation: str | None = None,
+    granularity: str | None = None, target: float | None = None, pairs: int | None = None, edges: int | None = None,
+    device: str = "cpu", dtype: str = "float32", seed: int | None = None, progress: Steps | None = None,
+    say: Say = _silent,
 ) -> VerifyReport:  # fmt: skip
     """Put a run's circuit on trial on the held-out pairs, and write evidence.json into the run folder.
 
     run: a run folder; or a file with a circuit of edges, ours or another tool's (gossamer.formats), with the `model`
-    and the `task` it is of: it is put into the new run folder `out` (default: runs/TASK-MODEL-FILE, numbered). For
-    circuits of edges, ablation: the replacement value (see gossamer.replacement; default: the method's), granularity:
-    what is ablated as one, target: the faithfulness that passes, pairs: how many held-out ones; edges: of a file of
-    scores, how many to keep.
+    and the `task` it is of: it is put into the new run folder `out` (default: runs/TASK-MODEL-FILE, numbered). claim:
+    a claim.yaml; without it every check of the battery (quick: those that take seconds) is claimed with its usual
+    thresholds, on `pairs` held-out pairs. For circuits of edges, ablation: the replacement value (see
+    gossamer.replacement; default: the method's), granularity: what is ablated as one, target: the faithfulness that
+    passes; edges: of a file of scores, how many to keep. A trial that was stopped goes on when it is started again.
     """
     from gossamer.ablation import of_edges
-    from gossamer.commands import edge_runs
-    from gossamer.commands.run_folder import EVIDENCE, read_run
-    from gossamer.evidence import save_evidence
-    from gossamer.record import Record
-    from gossamer.verify import BATTERY, run_checks
+    from gossamer.commands import edge_runs, trials
 
-    if seed < 0:
+    if seed is not None and seed < 0:
         raise BadInput(f"Expected a seed of at least 0, got {seed}.")
-    if pairs < 1:
-        raise BadInput(f"Expected at least 1 held-out pair, got {pairs}.")
-    of_edges(ablation or "resample", granularity=granularity)  # a wrong name is told before anything is written
+    if pairs is not None and pairs < 2:
+        raise BadInput(f"Expected at least 2 held-out pairs, got {pairs}.")
+    of_edges(ablation or "resample", granularity=granularity or "edge")  # a wrong name is told before anything else
     if not Path(run).exists() and task is not None:
         raise BadInput(f"Expected a circuit file at {run}, found none.")
     file = Path(run).is_file()
     unused = [n for n, v in (("--task", task), ("--out", out), ("--edges", edges)) if v is not None]
     if unused and not file:
         raise Unsupported(f"{' and '.join(unused)} of a run folder", "it names its own", "a circuit file, or without")
-    if file or edge_runs.is_edge_run(Path(run)):
-        found = (
-            edge_runs.put_in_run(Path(run), model, task, out, edges, device, dtype) if file
-            else edge_runs.read(Path(run), model, device)
-        )  # fmt: skip
-        return edge_runs.verify(
-            found, ablation=ablation or edge_runs.own_ablation(found.circuit.record), granularity=granularity,
-            target=target, pairs=pairs, seed=seed, progress=progress, say=say,
-        )  # fmt: skip
-    if ablation is not None or granularity != "edge":
-        raise Unsupported(
-            "another ablation of a circuit of channels", "its checks name their own", "no --ablation, no --granularity"
-        )
-    r = read_run(Path(run), model, device)
-    say(f"trying {r.circuit.n_nodes} nodes on {len(r.task.heldout)} held-out pairs")
-    target_loss = r.about.result.target_loss_nats
-    evidence = run_checks(r.model, r.task, r.circuit, target_loss=target_loss, seed=seed)
-    model_hash, means_hash = r.model.hashes()
-    record = Record.now(
-        method="verify", config={"checks": BATTERY, "target_loss": target_loss}, seed=seed, model=r.model.name,
-        model_sha256=model_hash, means_sha256=means_hash, task=r.task.name, task_version=r.task.version,
+    if claim is not None and not Path(claim).is_file():
+        raise BadInput(f"Expected a claim at {claim}, found none; `gossamer claim RUN --out {claim}` writes one.")
+    found = (
+        edge_runs.put_in_run(Path(run), model, task, out, edges, device, dtype) if file
+        else trials.read_any(Path(run), model, device)
     )  # fmt: skip
-    save_evidence(evidence, r.folder / EVIDENCE, record)
-    return VerifyReport(run=str(run), model=r.model.name, task=r.task.name, evidence=evidence)
+    changes = {"ablation": ablation, "granularity": granularity, "pairs": pairs, "seed": seed}
+    stated = trials.claim_for(found, Path(claim) if claim else None, quick=quick, changes=changes, target=target)
+    notes = tuple(map(str, found.circuit.record.details.get("notes", ())))
+    return trials.put_on_trial(found, stated, progress=progress, say=say, notes=notes)
+
+
+def claim(
+    run: str | Path, *, out: str | Path | None = None, quick: bool = False, model: str | None = None
+) -> ClaimReport:  # fmt: skip
+    """Write what is usually claimed of a run's circuit as claim.yaml (default: into the run folder), to be changed by
+    hand before the trial. quick: only the checks that take seconds."""
+    from gossamer.commands.trials import write_claim
+
+    return write_claim(Path(run), Path(out) if out else None, quick, model)
+
+
+def verdict(run: str | Path, *, claim: str | Path | None = None, model: str | None = None) -> VerdictReport:
+    """What the evidence in a run folder says of a claim (default: the one it was made under). Nothing is run.
+
+    Thresholds, pairs or checks that the trial was made with and the claim does not name are told, and what passed by
+    them is not measured.
+    """
+    from gossamer.commands.trials import verdict_of
+
+    found, evidence = verdict_of(Path(run), Path(claim) if claim else None, model)
+    return VerdictReport(run=str(run), verdict=found, evidence=evidence)
 
 
 def doctor(
@@ -579,7 +588,7 @@ def demo(
     started = time.perf_counter()
     folder = Path(out) if out else next_free(Path("runs") / "demo")
     found = prune(model, task, out=folder, progress=progress, say=say, k_coef=DEMO_K_COEF)
-    trial = verify(folder, say=say)
+    trial = verify(folder, quick=True, say=say)
     twin, dense = f"{model}-dense", None
     if twin in shipped_models():
         beside = next_free(folder.with_name(f"{folder.name}-dense"))

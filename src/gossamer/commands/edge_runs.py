@@ -19,10 +19,9 @@ from pydantic import BaseModel, ConfigDict
 from gossamer.ablation import of_edges
 from gossamer.budget import in_words
 from gossamer.circuit import Circuit
-from gossamer.commands.reports import EdgeReport, VerifyReport
+from gossamer.commands.reports import EdgeReport
 from gossamer.commands.run_folder import (
     CIRCUIT,
-    EVIDENCE,
     RECORD,
     SCORES,
     copied_pairs,
@@ -43,7 +42,7 @@ from gossamer.discover import (
     weight_magnitude_config,
 )
 from gossamer.errors import BadInput, CorruptFile, Unsupported, one_line, require_new
-from gossamer.evidence import Evidence, save_evidence
+from gossamer.evidence import Evidence
 from gossamer.formats import read_circuit
 from gossamer.metric import logit_difference, ordered_accuracy, paired_accuracy
 from gossamer.record import Record
@@ -53,7 +52,7 @@ from gossamer.statistics import bootstrap_interval
 from gossamer.subject import ResidualSubject, require_model_of
 from gossamer.task import Task
 from gossamer.tasks import load_task
-from gossamer.verify import EdgeTrial, faithfulness, run_edge_checks
+from gossamer.verify import EdgeTrial, faithfulness
 from gossamer.verify.edge_faithfulness import why_undefined
 from gossamer.verify.edge_trial import edge_values
 
@@ -112,13 +111,6 @@ class EdgeRun:
     def f(self) -> float:
         """The faithfulness that its circuit was held to."""
         return self.about.target
-
-    def trial_of(self, verified: Record, progress: Steps | None = None) -> EdgeTrial:
-        """The trial that a record of `verify` tells of."""
-        c = verified.config
-        return edge_trial(
-            self.model, self.task, self.circuit, c["ablation"], c["granularity"], verified.seed, c["pairs"], progress
-        )
 
 
 def edge_trial(
@@ -385,24 +377,3 @@ def put_in_run(
     )
     write(folder, about, circuit, None, str(task))
     return EdgeRun(folder=folder, about=about, circuit=circuit, model=loaded, task=asked)
-
-
-def verify(
-    run: EdgeRun, *, ablation: str, granularity: str, target: float, pairs: int, seed: int,
-    progress: Steps | None, say: Say,
-) -> VerifyReport:  # fmt: skip
-    """See gossamer.commands.verify."""
-    model_hash, means_hash = run.model.hashes()
-    config = {"ablation": ablation, "granularity": granularity, "target": target, "pairs": pairs}
-    record = Record.now(
-        method="verify", config=config, seed=seed, model=run.model.name, model_sha256=model_hash,
-        means_sha256=means_hash, task=run.task.name, task_version=run.task.version,
-    )  # fmt: skip
-    trial = run.trial_of(record, progress)
-    say(f"trying {run.circuit.n_edges} edges on {trial.heldout.n_pairs} held-out pairs, ablation by {ablation}")
-    evidence = run_edge_checks(trial, target=target)
-    save_evidence(evidence, run.folder / EVIDENCE, record)
-    notes = tuple(map(str, run.circuit.record.details.get("notes", ())))
-    return VerifyReport(
-        run=str(run.folder), model=run.model.name, task=run.task.name, evidence=evidence, notes=notes
-    )  # fmt: skip

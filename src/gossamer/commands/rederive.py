@@ -11,6 +11,7 @@ from gossamer.circuit import Circuit
 from gossamer.commands.edge_runs import CONFIGS, EdgeRun, edge_trial, own_ablation
 from gossamer.commands.reports import Difference
 from gossamer.commands.run_folder import EVIDENCE, SCORES, Run
+from gossamer.commands.trials import claim_of, trial_of
 from gossamer.discover import Consensus
 from gossamer.discover.mask_training import owners
 from gossamer.discover.prune import EVALUATION_PAIRS, PruneConfig, circuit_gap, circuit_loss, loss_at, ranking
@@ -18,9 +19,9 @@ from gossamer.discover.prune_edges import EdgePruneConfig
 from gossamer.errors import BadInput, Unsupported
 from gossamer.evidence import Evidence, load_evidence, load_record
 from gossamer.metric import paired_accuracy, task_loss_nats
-from gossamer.registry import check, method
+from gossamer.registry import method
 from gossamer.scores import EdgeScores
-from gossamer.verify import ChannelTrial, faithfulness, run_edge_checks
+from gossamer.verify import faithfulness, run_battery
 
 
 class _Comparison:
@@ -131,11 +132,7 @@ def edge_differences(
     values = EdgeScores.load(path).values if path.is_file() else None
     if values is not None:
         compare.same("largest change of an edge's score", 0.0, float(np.abs(values[inside] - circuit.weight).max()))
-    if (run.folder / EVIDENCE).is_file():
-        config = load_record(run.folder / EVIDENCE)
-        now = run_edge_checks(run.trial_of(config), target=config.config["target"])
-        for stored, again in zip(load_evidence(run.folder / EVIDENCE), now, strict=True):
-            _same_evidence(compare, stored, again)
+    _evidence(compare, run)
     if search:
         if record.method not in CONFIGS:
             raise Unsupported(
@@ -153,22 +150,23 @@ def edge_differences(
     return compare.compared, compare.found
 
 
-def _evidence(compare: _Comparison, run: Run) -> None:
-    """Every number of evidence.json, if the run was verified."""
+def _evidence(compare: _Comparison, run: Run | EdgeRun) -> None:
+    """Every number of evidence.json, if the run was verified, under the claim it was made under."""
     if not (run.folder / EVIDENCE).is_file():
         return
-    heldout, trials = run.model.encode(run.task.heldout), dict[int, ChannelTrial]()
-    for stored in load_evidence(run.folder / EVIDENCE):
-        name, seed = stored.claim.split(":")[0], stored.seed
-        if seed not in trials:
-            trials[seed] = ChannelTrial(model=run.model, circuit=run.circuit, task=run.task, heldout=heldout, seed=seed)
-        now = check[name](trials[seed], target_loss=run.about.result.target_loss_nats)
-        _same_evidence(compare, stored, now)
+    stored, record = load_evidence(run.folder / EVIDENCE), load_record(run.folder / EVIDENCE)
+    claim = claim_of(run, record)
+    now = run_battery(trial_of(run, claim), claim.checks)
+    by_name = {e.name: e for e in now}
+    compare.same("checks", ", ".join(sorted(e.name for e in stored)), ", ".join(sorted(by_name)))
+    for e in stored:
+        if e.name in by_name:
+            _same_evidence(compare, e, by_name[e.name])
 
 
 def _same_evidence(compare: _Comparison, stored: Evidence, now: Evidence) -> None:
     """Every number of a check."""
-    name = stored.claim.split(":")[0]
+    name = stored.name
     compare.same(f"{name}: verdict", stored.verdict, now.verdict)
     compare.same(f"{name}: nulls", ", ".join(n.name for n in stored.nulls), ", ".join(n.name for n in now.nulls))
     for what, a, b in [(name, stored, now)] + [

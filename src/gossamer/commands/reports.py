@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from gossamer.evidence import Evidence
 from gossamer.show.figures import Kind, Level
+from gossamer.verdict import TrialVerdict
 
 
 class Report(BaseModel):
@@ -84,13 +85,32 @@ class NodeReport(Report):
 
 
 class VerifyReport(Report):
-    """A trial: every check's Evidence. notes: what reading another tool's file changed, or could not tell."""
+    """A trial: every check's Evidence, and the verdict on what was claimed. notes: what reading another tool's file
+    changed, or could not tell."""
 
     run: str
     model: str
     task: str
     evidence: tuple[Evidence, ...]
+    verdict: TrialVerdict
     notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+class VerdictReport(Report):
+    """What the evidence of a trial says of a claim."""
+
+    run: str
+    verdict: TrialVerdict
+    evidence: tuple[Evidence, ...]
+
+
+class ClaimReport(Report):
+    """Where a claim was written, its hash, and what it claims: thresholds by check."""
+
+    claim: str
+    sha256: str
+    checks: dict[str, dict[str, float]]
 
 
 class DoctorReport(Report):

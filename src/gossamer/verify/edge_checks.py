@@ -9,6 +9,8 @@ one way is faithful under that way first of all; a redundant mechanism makes a r
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from gossamer.ablation import Methodology
@@ -20,7 +22,7 @@ from gossamer.verify.edge_trial import CIRCUIT, EMPTY, FULL, RANDOM, EdgeTrial
 ENDS = (("empty circuit", EMPTY), ("full circuit", FULL))
 
 
-def faithfulness(trial: EdgeTrial, *, target: float) -> Evidence:
+def faithfulness(trial: EdgeTrial, *, target: float = 0.9) -> Evidence:
     """f = (m(circuit) - m(empty)) / (m(model) - m(empty)), m the mean logit difference; a ratio of means, not clipped.
 
     Passes if f is in [target, 2 - target] and its whole interval is above every random draw.
@@ -30,11 +32,19 @@ def faithfulness(trial: EdgeTrial, *, target: float) -> Evidence:
     )  # fmt: skip
 
 
-def restoration(trial: EdgeTrial, *, target: float) -> Evidence:
+def restoration(trial: EdgeTrial, *, target: float = 0.9) -> Evidence:
     """The other direction: on the counterfactual prompts, the circuit's edges carry the clean run's values.
 
-    f as in faithfulness, 0 where nothing and 1 where everything is restored; passes as it does.
+    f as in faithfulness, 0 where nothing and 1 where everything is restored; passes as it does. Not measured of other
+    values than resample: only the clean run's own values restore it.
     """
+    if trial.value != "resample":
+        return Evidence(
+            claim="restoration: the circuit's values alone bring the answer back", value=None, unit="f",
+            n=trial.n_pairs, verdict="not measured", methodology=None,
+            threshold=f"fails outside {target:g} to {2 - target:g}",
+            note="It has a meaning under ablation by resample alone.",
+        )  # fmt: skip
     how = trial.methodology(set_="circuit", direction="counterfactual")
     return _near_one(trial, how, target, "restoration: the circuit's values alone bring the answer back")
 
@@ -46,7 +56,7 @@ def _near_one(trial: EdgeTrial, how: Methodology, target: float, claim: str) -> 
     )  # fmt: skip
 
 
-def necessity(trial: EdgeTrial, *, target: float) -> Evidence:
+def necessity(trial: EdgeTrial) -> Evidence:
     """The share of the effect that is lost when the circuit's edges, and only those, are ablated.
 
     Passes if the whole interval is above a half while 97.5% of random circuits take away less than that.
@@ -61,7 +71,7 @@ def necessity(trial: EdgeTrial, *, target: float) -> Evidence:
     )  # fmt: skip
 
 
-def accuracy(trial: EdgeTrial, *, target: float) -> Evidence:
+def accuracy(trial: EdgeTrial) -> Evidence:
     """Share of the held-out clean prompts on which the circuit alone prefers the right answer; coin 0.5."""
     how = trial.methodology()
     right = (trial.outcome(how).gap > 0).astype(np.float64)
@@ -74,7 +84,7 @@ def accuracy(trial: EdgeTrial, *, target: float) -> Evidence:
     )  # fmt: skip
 
 
-def divergence(trial: EdgeTrial, *, target: float) -> Evidence:
+def divergence(trial: EdgeTrial) -> Evidence:
     """KL(model || circuit) over the whole vocabulary, nats: what faithfulness to one logit difference does not see."""
     how = trial.methodology()
     kl = trial.outcome(how).kl
@@ -104,13 +114,7 @@ def _random(trial: EdgeTrial, means: np.ndarray) -> Null:
     return Null(name=trial.null, value=float(means.mean()), interval=quantile_interval(means), n=len(means))
 
 
-EDGE_BATTERY = {
+EDGE_BATTERY: dict[str, Callable[..., Evidence]] = {
     "faithfulness": faithfulness, "restoration": restoration, "accuracy": accuracy, "divergence": divergence,
     "necessity": necessity,
 }  # fmt: skip
-
-
-def run_edge_checks(trial: EdgeTrial, *, target: float = 0.9) -> tuple[Evidence, ...]:
-    """Every check of a circuit of edges; restoration only of ablation by resampling, where it has a meaning."""
-    names = [n for n in EDGE_BATTERY if n != "restoration" or trial.value == "resample"]
-    return tuple(EDGE_BATTERY[n](trial, target=target) for n in names)

@@ -1,7 +1,8 @@
 """Sufficiency and necessity of a circuit under every ablation value, and restoration in the other direction.
 
 Miller, Chughtai and Saunders 2024 (arXiv 2407.08734) show that one circuit has a different score under every ablation;
-a circuit that is only faithful to the value it was found under is a statement about that value. One row a value.
+a circuit that is only faithful to the value it was found under is a statement about that value. One row a value; that
+value's own rows have a p-value among 100 random sets, quantiles over pairs and the number of pairs that is needed.
 
 When it lies: zero and noise take a model where it never is; optimal constants are fitted to the set that is tried, so
 they flatter, the random sets too; resampling keeps what the prompts of a pair share, so it misses parts that carry it.
@@ -13,12 +14,14 @@ import numpy as np
 
 from gossamer.ablation import Direction, Set
 from gossamer.evidence import Evidence, Null
+from gossamer.hypotheses import against_null
 from gossamer.registry import check
 from gossamer.statistics import bootstrap_interval, quantile_interval
 from gossamer.verify.trial import Trial, random_sets, shares
 
+OWN_DRAWS = 100  # of the value the circuit was found under: enough for a p-value among many
 DRAWS = {"optimal": 10}  # constants are fitted to every draw
-MOST_DRAWS = 20
+OTHER_DRAWS = 20
 LUCK = 0.1  # of random sets may hit a part that all depends on
 
 
@@ -38,7 +41,8 @@ def every_value(trial: Trial, *, kept: float = 0.5, lost: float = 0.5) -> tuple[
 
 
 def _row(trial: Trial, value: str, set_: Set, direction: Direction, threshold: float) -> Evidence:
-    draws, n = DRAWS.get(value, MOST_DRAWS), len(trial.inside)
+    own_value, n = value == trial.values[0], len(trial.inside)
+    draws = OWN_DRAWS if own_value and direction == "clean" else DRAWS.get(value, OTHER_DRAWS)
     without = set_ == "circuit" and direction == "clean"
     sets = np.concatenate([trial.inside[None], random_sets(trial, draws, trial.seed)])
     edges = np.repeat([[False], [True]], n, axis=1)
@@ -50,8 +54,9 @@ def _row(trial: Trial, value: str, set_: Set, direction: Direction, threshold: f
         ("circuit", "counterfactual"): ("restoration", "the circuit's values alone bring the effect back"),
     }[set_, direction]
     fields = {
-        "claim": f"{name} by {value}: {what}", "unit": f"share of the effect {'lost' if without else 'kept'}",
-        "n": trial.n_pairs, "methodology": trial.methodology(value, set_, direction).as_dict(), "seed": trial.seed,
+        "claim": f"every-value ({name} by {value}): {what}", "n": trial.n_pairs, "seed": trial.seed,
+        "unit": f"share of the effect {'lost' if without else 'kept'}",
+        "methodology": trial.methodology(value, set_, direction).as_dict(),
         "threshold": f"fails if the interval reaches down to {threshold:g} or over a tenth of random sets reach it",
     }  # fmt: skip
     low, high = bootstrap_interval(whole - empty, trial.seed)
@@ -63,6 +68,8 @@ def _row(trial: Trial, value: str, set_: Set, direction: Direction, threshold: f
     interval, random = quantile_interval(spread[0]), f[1:]
     null = Null(name=trial.null, value=float(random.mean()), interval=quantile_interval(random), n=draws)
     good = interval[0] > threshold and float((random >= interval[0]).mean()) <= LUCK
+    if draws == OWN_DRAWS:
+        fields |= against_null(own[0], own[1:], "less" if without else "greater")._asdict()
     return Evidence.model_validate({
         **fields, "value": float(f[0]), "interval": interval, "nulls": (null,), "verdict": "pass" if good else "fail",
         "note": f"Effect: whole model {whole.mean():.4g}, {'without' if without else 'circuit'} {own[0].mean():.4g}, "

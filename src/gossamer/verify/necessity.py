@@ -15,7 +15,7 @@ PRESET = "gao-mean-circuit"
 
 
 @check("necessity")
-def necessity(trial: ChannelTrial, *, target_loss: float) -> Evidence:
+def necessity(trial: ChannelTrial) -> Evidence:
     """Held-out task loss of the model without the circuit.
 
     Passes if the whole interval is above ln 2 (a model blind to the difference) while 97.5% of random sets of the same

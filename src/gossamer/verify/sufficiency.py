@@ -15,7 +15,7 @@ PRESET = "gao-mean"
 
 
 @check("sufficiency")
-def sufficiency(trial: ChannelTrial, *, target_loss: float) -> Evidence:
+def sufficiency(trial: ChannelTrial, *, target_loss: float = 0.15) -> Evidence:
     """Held-out task loss of the circuit alone, against the loss it was cut at.
 
     Passes if the lower end of the interval is at most `target_loss` and no random draw does as well.
@@ -31,7 +31,7 @@ def sufficiency(trial: ChannelTrial, *, target_loss: float) -> Evidence:
 
 
 @check("accuracy")
-def accuracy(trial: ChannelTrial, *, target_loss: float) -> Evidence:
+def accuracy(trial: ChannelTrial) -> Evidence:
     """Held-out paired accuracy of the circuit alone (both prompts of a pair right; coin 0.25, input-blind 0).
 
     Passes if the lower end of the interval is above a coin's 0.25 and above every random draw.

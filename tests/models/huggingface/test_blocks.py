@@ -18,7 +18,8 @@ from gossamer.models.huggingface import Blocks, Decoder
 from gossamer.models.huggingface.anatomy import anatomy
 from gossamer.site import Site
 from gossamer.task import sides
-from gossamer.verify import EdgeTrial, run_edge_checks
+from gossamer.verify import EdgeTrial, known_checks, run_battery
+from gossamer.verify.edge_checks import EDGE_BATTERY
 
 # fused maps, parallel layers, groups, post-norms; the runs are the decoder's, whose test has every family
 SHAPES = ("gpt2", "gptj", "falcon", "llama", "gemma2", "olmo2")
@@ -115,7 +116,8 @@ def test_exact_scores_and_checks_of_blocks() -> None:
     trial = EdgeTrial(
         model=b, circuit=scores.top(12), task=pairs, heldout=encoded, training=encoded, value="mean", draws=3
     )
-    evidence = run_edge_checks(trial)
+    quick = {name: known_checks("block")[name] for name in EDGE_BATTERY}
+    evidence = [e for e in run_battery(trial, quick) if e.methodology]
     assert {e.methodology["component"] for e in evidence} == {"block"}
 
 

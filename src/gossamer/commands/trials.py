@@ -1,0 +1,208 @@
+"""`gossamer claim`, `verify`, `verdict`: what is claimed of a run's circuit, its trial, and what the trial says of it.
+
+A trial is a claim put through the battery. Each check is written to trial.jsonl as soon as it is made, so that a trial
+that was stopped goes on; evidence.json replaces that file when all are made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from gossamer.claim import HASH, Claim, load_claim
+from gossamer.commands import edge_runs
+from gossamer.commands.edge_runs import EdgeRun
+from gossamer.commands.reports import ClaimReport, VerifyReport
+from gossamer.commands.run_folder import EVIDENCE, Run, read_run
+from gossamer.errors import BadInput, Unsupported
+from gossamer.evidence import Evidence, load_evidence, load_record, save_evidence
+from gossamer.record import Record
+from gossamer.subject import require_model_of
+from gossamer.verdict import TrialVerdict, judge
+from gossamer.verify import ChannelTrial, Trial, asks, checks_of, known_checks, run_battery
+
+TRIAL = "trial.jsonl"
+Say = Callable[[str], None]
+Steps = Callable[[int, int, float], None]
+
+
+class _Made(BaseModel):
+    """A line of trial.jsonl: the rows of one check, and how long it took."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    check: str
+    seconds: float
+    rows: tuple[Evidence, ...]
+
+
+def read_any(folder: Path, model: str | None = None, device: str = "cpu") -> Run | EdgeRun:
+    """A run of a circuit of channels or of edges."""
+    if edge_runs.is_edge_run(folder):
+        return edge_runs.read(folder, model, device)
+    return read_run(folder, model, device)
+
+
+def grain_of(run: Run | EdgeRun) -> str:
+    return run.circuit.layout.grain
+
+
+def default_claim(run: Run | EdgeRun, *, quick: bool = False, **fields: Any) -> Claim:
+    """Every check of the battery (quick: those that take seconds) with its usual thresholds, at the loss or the
+    faithfulness that the run was made for."""
+    grain = grain_of(run)
+    known = known_checks(grain)
+    checks = {name: dict(known[name]) for name in checks_of(grain, quick=quick)}
+    if isinstance(run, Run):
+        checks["sufficiency"]["target_loss"] = run.about.result.target_loss_nats
+    record = run.circuit.record
+    return Claim.of({"model": record.model, "task": record.task, "checks": checks, **fields}, known)
+
+
+def claim_of(run: Run | EdgeRun, record: Record) -> Claim:
+    """The claim that a trial was made under; trials before there were claims named a few thresholds only."""
+    grain, config = grain_of(run), record.config
+    known = known_checks(grain)
+    if "claim" in config:
+        return Claim.of(config["claim"], known, f"the record of {run.folder / EVIDENCE}")
+    if isinstance(run, EdgeRun):
+        names = [n for n in checks_of(grain, quick=True) if n != "restoration" or config["ablation"] == "resample"]
+        checks: dict[str, dict[str, float]] = {name: {} for name in names}
+        for name in checks.keys() & {"faithfulness", "restoration"}:
+            checks[name] = {"target": config["target"]}
+        more = {k: config[k] for k in ("ablation", "granularity", "pairs")}
+        return Claim.of({"checks": checks, "seed": record.seed, **more}, known)
+    checks = {name: {} for name in config["checks"]}
+    if "sufficiency" in checks:
+        checks["sufficiency"] = {"target_loss": config["target_loss"]}
+    return Claim.of({"checks": checks, "seed": record.seed, "pairs": len(run.task.heldout)}, known)
+
+
+def trial_of(run: Run | EdgeRun, claim: Claim, progress: Steps | None = None) -> Trial:
+    """The trial of a run's circuit under a claim."""
+    if isinstance(run, EdgeRun):
+        ablation = claim.ablation or edge_runs.own_ablation(run.circuit.record)
+        return edge_runs.edge_trial(
+            run.model, run.task, run.circuit, ablation, claim.granularity, claim.seed, claim.pairs, progress
+        )
+    if claim.ablation or claim.granularity != "edge":
+        raise Unsupported(
+            "another ablation of a circuit of channels", "its checks name their own", "no --ablation, no --granularity"
+        )
+    heldout = run.model.encode(run.task.heldout[: claim.pairs])
+    return ChannelTrial(
+        model=run.model, circuit=run.circuit, task=run.task, heldout=heldout, seed=claim.seed, progress=progress
+    )
+
+
+def write_claim(folder: Path, out: Path | None, quick: bool, model: str | None) -> ClaimReport:
+    """See gossamer.commands.claim."""
+    run = read_any(folder, model)
+    made = default_claim(run, quick=quick)
+    path = out or folder / "claim.yaml"
+    if path.exists():
+        raise BadInput(f"Expected no file at {path}; a claim is written once: give another --out, or remove it.")
+    made.save(path, asks(grain_of(run)))
+    return ClaimReport(claim=str(path), sha256=made.sha256, checks={k: dict(v) for k, v in made.checks.items()})
+
+
+def put_on_trial(
+    run: Run | EdgeRun, claim: Claim, *, progress: Steps | None, say: Say, notes: tuple[str, ...] = ()
+) -> VerifyReport:  # fmt: skip
+    """The trial of a run under a claim: evidence.json in its folder, and the verdict."""
+    started = time.perf_counter()
+    record, circuit = run.circuit.record, run.circuit
+    for what, wanted, got in (("model", claim.model, run.model.name), ("task", claim.task, run.task.name)):
+        if wanted and wanted != got:
+            raise BadInput(f"Expected a circuit of the {what} {wanted}, as claimed; {run.folder} is of {got}.")
+    require_model_of(record, run.model)
+    trial = trial_of(run, claim, progress)
+    model_hash, means_hash = run.model.hashes()
+    made = claim.recorded(Record.now(
+        method="verify", config={"claim": claim.model_dump(mode="json")}, seed=claim.seed, model=run.model.name,
+        model_sha256=model_hash, means_sha256=means_hash, task=run.task.name, task_version=run.task.version,
+    ))  # fmt: skip
+    state = run.folder / TRIAL
+    done = _resumed(state, made)
+    if done:
+        say(f"going on with the trial in {state}: {', '.join(done)} were made before")
+    size = f"{circuit.n_nodes} nodes" if isinstance(run, Run) else f"{circuit.n_edges} edges"
+    say(f"trying {size} on {trial.n_pairs} held-out pairs, {len(claim.checks)} checks")
+    begun = time.perf_counter()
+
+    def after(name: str, rows: tuple[Evidence, ...]) -> None:
+        nonlocal begun
+        seconds, begun = time.perf_counter() - begun, time.perf_counter()
+        with state.open("a", encoding="utf-8") as file:
+            file.write(_Made(check=name, seconds=seconds, rows=rows).model_dump_json() + "\n")
+        verdicts = ", ".join(dict.fromkeys(r.verdict for r in rows))
+        if len(claim.checks) > len(checks_of(grain_of(run), quick=True)):
+            say(f"{name}: {verdicts} ({seconds:.0f} s)")
+
+    evidence = run_battery(trial, claim.checks, done=done, after=after)
+    save_evidence(evidence, run.folder / EVIDENCE, made)
+    state.unlink()
+    return VerifyReport(
+        run=str(run.folder), model=run.model.name, task=run.task.name, evidence=evidence, notes=notes,
+        verdict=judge(evidence, claim, made), seconds=time.perf_counter() - started,
+    )  # fmt: skip
+
+
+def _resumed(state: Path, record: Record) -> dict[str, tuple[Evidence, ...]]:
+    """What an unfinished trial of the same claim, model, means, task and code has made; else nothing, in a new file."""
+    fields = ("model_sha256", "means_sha256", "task_version", "commit", "versions")
+    own = {"claim": record.details[HASH], **{f: getattr(record, f) for f in fields}}
+    if state.is_file():
+        first, *lines = state.read_text(encoding="utf-8").split("\n")
+        try:
+            if json.loads(first) == own:
+                whole = [_Made.model_validate_json(line) for line in lines[:-1]]  # the last is empty or cut off
+                _start(state, own, lines[:-1])
+                return {made.check: made.rows for made in whole}
+        except ValueError:
+            pass  # damaged: it is made again
+    _start(state, own, [])
+    return {}
+
+
+def _start(state: Path, own: dict[str, Any], lines: list[str]) -> None:
+    partial = state.with_name(state.name + ".partial")
+    partial.write_text("".join(f"{line}\n" for line in [json.dumps(own), *lines]), encoding="utf-8")
+    os.replace(partial, state)
+
+
+def verdict_of(folder: Path, claim: Path | None, model: str | None = None) -> tuple[TrialVerdict, tuple[Evidence, ...]]:
+    """See gossamer.commands.verdict."""
+    evidence, record = load_evidence(folder / EVIDENCE), load_record(folder / EVIDENCE)
+    run = read_any(folder, model)
+    stated = load_claim(claim, known_checks(grain_of(run))) if claim else claim_of(run, record)
+    if HASH not in record.details and claim is None:  # before there were claims
+        return judge(evidence, None, record), evidence
+    return judge(evidence, stated, record), evidence
+
+
+def claim_for(
+    run: Run | EdgeRun, file: Path | None, *, quick: bool, changes: dict[str, Any], target: float | None
+) -> Claim:  # fmt: skip
+    """The claim of a file, or the default one with changes."""
+    if file is not None:
+        given = [f"--{name}" for name, value in changes.items() if value is not None] + ["--quick"] * quick
+        given += ["--faithfulness"] * (target is not None)
+        if given:
+            raise BadInput(f"Expected the claim {file} alone: it says what {', '.join(given)} would; change it there.")
+        return load_claim(file, known_checks(grain_of(run)))
+    claim = default_claim(run, quick=quick, **{k: v for k, v in changes.items() if v is not None})
+    if isinstance(run, EdgeRun):
+        checks = {name: dict(limits) for name, limits in claim.checks.items()}
+        for name in ("faithfulness", "restoration"):
+            checks[name] = {"target": run.f if target is None else target}
+        claim = claim.model_copy(update={"checks": checks})
+    elif target is not None:
+        raise Unsupported("a faithfulness of a circuit of channels", "its losses are what is claimed", "a --claim")
+    return Claim.of(claim.model_dump(mode="json"), known_checks(grain_of(run)))

@@ -1,0 +1,64 @@
+"""The battery: which checks a circuit is put through, their thresholds, and running them one after the other."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+
+from gossamer.claim import Checks
+from gossamer.evidence import Evidence
+from gossamer.registry import check
+from gossamer.verify.edge_checks import EDGE_BATTERY
+from gossamer.verify.trial import Trial
+
+OF_CHANNELS = ("sufficiency", "accuracy", "necessity")
+OF_EDGES = tuple(EDGE_BATTERY)
+OF_ALL = ("every-value",)
+
+
+def checks_of(grain: str, *, quick: bool = False) -> tuple[str, ...]:
+    """The checks of circuits of a grain, in the order they are made in; quick: those that take seconds."""
+    own = OF_CHANNELS if grain == "channel" else OF_EDGES
+    return own if quick else own + OF_ALL
+
+
+def _function(name: str, grain: str) -> Callable[..., Evidence | tuple[Evidence, ...]]:
+    if grain != "channel" and name in EDGE_BATTERY:
+        return EDGE_BATTERY[name]
+    return check[name]
+
+
+def known_checks(grain: str) -> dict[str, dict[str, float]]:
+    """Every check of circuits of a grain with its thresholds, as they are unless a claim says otherwise."""
+    found = {}
+    for name in dict.fromkeys((*checks_of(grain), *check)):
+        parameters = inspect.signature(_function(name, grain)).parameters.values()
+        found[name] = {p.name: float(p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return found
+
+
+def asks(grain: str) -> dict[str, str]:
+    """What every check asks, in a line."""
+    docs = {name: inspect.getdoc(_function(name, grain)) or "" for name in known_checks(grain)}
+    return {name: text.partition("\n")[0].rstrip(".") for name, text in docs.items()}
+
+
+def run_battery(
+    trial: Trial, checks: Checks, *, done: Mapping[str, tuple[Evidence, ...]] | None = None,
+    after: Callable[[str, tuple[Evidence, ...]], None] | None = None,
+) -> tuple[Evidence, ...]:  # fmt: skip
+    """The rows of these checks with these thresholds. done: rows of checks that were made before, by name; after: is
+    called with the rows of each that is made now."""
+    found: list[Evidence] = []
+    functions = {name: _function(name, trial.circuit.layout.grain) for name in checks}
+    for name, function in functions.items():
+        if done is not None and name in done:
+            found += done[name]
+            continue
+        limits = dict(checks[name])
+        rows = function(trial, **limits)
+        rows = tuple(r.model_copy(update={"limits": limits}) for r in ((rows,) if isinstance(rows, Evidence) else rows))
+        if after:
+            after(name, rows)
+        found += rows
+    return tuple(found)
