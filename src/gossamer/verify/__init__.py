@@ -13,6 +13,7 @@ from gossamer.verify.curve import Curve, curve, mib
 from gossamer.verify.edge_checks import faithfulness
 from gossamer.verify.edge_faithfulness import circuit_faithfulness, metric_values
 from gossamer.verify.edge_trial import EdgeTrial
+from gossamer.verify.every_value import every_value
 from gossamer.verify.ground_truth import ROC, precision_recall, roc, roc_of_circuits
 from gossamer.verify.necessity import necessity
 from gossamer.verify.sufficiency import accuracy, sufficiency
@@ -20,8 +21,8 @@ from gossamer.verify.trial import Trial
 
 __all__ = [
     "ROC", "ChannelTrial", "Curve", "EdgeTrial", "Trial", "accuracy", "asks", "checks_of", "circuit_faithfulness",
-    "curve", "faithfulness", "known_checks", "metric_values", "mib", "necessity", "precision_recall", "roc",
-    "roc_of_circuits", "run_battery", "run_checks", "sufficiency",
+    "curve", "every_value", "faithfulness", "known_checks", "metric_values", "mib", "necessity",
+    "precision_recall", "roc", "roc_of_circuits", "run_battery", "run_checks", "sufficiency",
 ]  # fmt: skip
 
 
