@@ -47,7 +47,7 @@ def run(tmp_path: Path, model_folder: Path, pairs_file: Path) -> Path:
     found = commands.prune(model_folder, pairs_file, out=out, **SEARCH)
     assert found.reached
     assert (found.nodes, found.edges) == (4, 2)
-    commands.verify(out)
+    commands.verify(out, quick=True)
     return out
 
 
@@ -69,7 +69,7 @@ def test_a_run_folder_tells_the_story(run: Path) -> None:
 
 @pytest.mark.parametrize("seed", [0, 7])
 def test_replay_agrees_with_a_saved_run(run: Path, seed: int) -> None:
-    commands.verify(run, seed=seed)
+    commands.verify(run, quick=True, seed=seed)
     report = commands.replay(run)
     assert report.agrees, report.differences
     assert report.compared > 20
@@ -147,7 +147,7 @@ def test_a_run_is_not_drawn_or_tried_with_another_model(run: Path, tmp_path: Pat
 
 
 def test_a_users_task_keeps_its_name(run: Path) -> None:
-    assert commands.verify(run).task == "sides"
+    assert commands.verify(run, quick=True).task == "sides"
 
 
 def test_a_model_without_means_is_given_some_and_can_then_be_pruned(

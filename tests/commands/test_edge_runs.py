@@ -59,8 +59,8 @@ def test_a_run_is_cut_where_it_is_faithful_enough(run: Path) -> None:
 
 
 def test_verify_and_replay(run: Path) -> None:
-    report = commands.verify(run, pairs=6)
-    names = [e.claim.split(":")[0] for e in report.evidence]
+    report = commands.verify(run, quick=True, pairs=6)
+    names = [e.name for e in report.evidence]
     assert names == ["faithfulness", "restoration", "accuracy", "divergence", "necessity"]
     assert all(e.methodology and e.methodology["value"] == "resample" for e in report.evidence)
     again = commands.replay(run, search=True)
@@ -72,16 +72,16 @@ def test_verify_and_replay(run: Path) -> None:
     wrong = commands.replay(run)
     assert [d.what for d in wrong.differences] == ["edges of the model"]
     record.write_text(whole)
-    by_zero = commands.verify(run, pairs=6, ablation="zero", granularity="node")
-    assert [e.claim.split(":")[0] for e in by_zero.evidence] == ["faithfulness", "accuracy", "divergence", "necessity"]
+    by_zero = commands.verify(run, quick=True, pairs=6, ablation="zero", granularity="node")
+    assert [e.name for e in by_zero.evidence] == ["faithfulness", "accuracy", "divergence", "necessity"]
     assert commands.replay(run).agrees
     with pytest.raises(BadInput, match="Unknown ablation value 'zeros'"):
-        commands.verify(run, ablation="zeros")
+        commands.verify(run, quick=True, ablation="zeros")
 
 
 def test_a_circuit_file_with_its_model_and_task_is_tried(run: Path, folder: Path, own: Path, tmp_path: Path) -> None:
     report = commands.verify(
-        run / "circuit.safetensors", model=str(folder), task=own, out=tmp_path / "tried", pairs=6
+        run / "circuit.safetensors", model=str(folder), task=own, out=tmp_path / "tried", pairs=6, quick=True
     )  # fmt: skip
     assert len(report.evidence) == 5
     assert commands.replay(tmp_path / "tried", search=True).agrees
@@ -89,7 +89,7 @@ def test_a_circuit_file_with_its_model_and_task_is_tried(run: Path, folder: Path
         commands.verify(run / "circuit.safetensors", model=str(folder), task=own, out=tmp_path / "x", ablation="zeros")
     assert not (tmp_path / "x").exists()
     with pytest.raises(Unsupported, match="--task of a run folder"):
-        commands.verify(run, task=own)
+        commands.verify(run, quick=True, task=own)
     with pytest.raises(BadInput, match="Expected --task with the circuit file"):
         commands.verify(run / "circuit.safetensors", model=str(folder))
 
@@ -125,18 +125,18 @@ def test_bad_input_is_one_error_each(run: Path, folder: Path, own: Path, tmp_pat
         commands.discover_edges("eap", folder, own, out=run)
     with pytest.raises(BadInput, match="Hugging Face model"):
         commands.discover_edges("eap", tmp_path / "nothing", own)
-    with pytest.raises(Unsupported, match="another ablation of a circuit of channels"):
-        commands.verify(tmp_path, ablation="zero")
+    with pytest.raises(BadInput, match="Expected a run folder"):
+        commands.verify(tmp_path, quick=True, ablation="zero")
     other = taught.__wrapped__(steps=1)
     other.model.save_pretrained(tmp_path / "other")
     other.tokenizer.save_pretrained(tmp_path / "other")
     with pytest.raises(BadInput, match="Expected the model the circuit was found in"):
-        commands.verify(run, model=str(tmp_path / "other"))
+        commands.verify(run, quick=True, model=str(tmp_path / "other"))
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "record.json").write_text((run / "record.json").read_text()[:-40])
     with pytest.raises(CorruptFile, match="not a whole run record"):
-        commands.verify(broken)
+        commands.verify(broken, quick=True)
 
 
 def test_a_decoder_is_asked_the_tasks_and_ones_own_pairs(folder: Path, own: Path, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_channels_of_a_decoder_are_pruned_tried_and_replayed(folder: Path, own: 
     report = commands.prune(folder, own, out=tmp_path / "run", steps=60, k_coef=(1e-3,), target_loss=0.3)
     assert report.reached
     assert report.nodes < sum(w for _, w in Circuit.load(tmp_path / "run" / "circuit.safetensors").layout.locations) / 2
-    evidence = {e.claim.split(":")[0]: e for e in commands.verify(tmp_path / "run").evidence}
+    evidence = {e.name: e for e in commands.verify(tmp_path / "run", quick=True).evidence}
     methodology = evidence["sufficiency"].methodology
     assert methodology is not None
     assert methodology["reference"] == "training"
@@ -198,8 +198,10 @@ def test_a_circuit_in_the_peers_format_gets_a_verdict(run: Path, folder: Path, o
         "cfg": {"n_layers": 2, "n_heads": 4, "parallel_attn_mlp": False, "d_model": 32}, "nodes": {**others, **heads},
         "edges": {name: {"score": 1.0, "in_graph": True} for name in kept},
     }))  # fmt: skip
-    report = commands.verify(tmp_path / "circuit.json", model=str(folder), task=own, out=tmp_path / "run", pairs=8)
-    assert {e.claim.split(":")[0]: e.verdict for e in report.evidence}.keys() >= {"faithfulness", "necessity"}
+    report = commands.verify(
+        tmp_path / "circuit.json", quick=True, model=str(folder), task=own, out=tmp_path / "run", pairs=8
+    )
+    assert {e.name: e.verdict for e in report.evidence}.keys() >= {"faithfulness", "necessity"}
     assert any("key" in note or "group" in note or "list" in note for note in report.notes), report.notes
     assert commands.replay(tmp_path / "run").agrees
 

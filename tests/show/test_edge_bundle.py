@@ -70,7 +70,7 @@ def test_the_trial_is_on_the_page_once_there_was_one(run: Path) -> None:
     before = read_bundle(Path(commands.show(run).bundle))
     assert before.evidence == ()
     assert before.circuit.faithfulness is not None
-    commands.verify(run, pairs=6)
+    commands.verify(run, quick=True, pairs=6)
     after = read_bundle(Path(commands.show(run).bundle))
     assert len(after.evidence) == 5
     assert after.circuit.faithfulness == after.evidence[0]

@@ -20,7 +20,7 @@ from gossamer.verify.nulls import gaps, random_circuits
 
 def test_the_planted_circuit_passes_every_check(planted: LoadedModel, planted_pairs: Task) -> None:
     evidence = run_checks(planted, planted_pairs, circuit_of(planted, PLANTED_NODES), target_loss=0.15)
-    assert [e.claim.split(":")[0] for e in evidence] == list(OF_CHANNELS)
+    assert [e.name for e in evidence] == list(OF_CHANNELS)
     assert {e.verdict for e in evidence} == {"pass"}
     sufficiency, accuracy, necessity = evidence
     assert sufficiency.value is not None

@@ -59,7 +59,7 @@ def rebuilt(kind: type[Decoder], model: Decoder, **changes: Any) -> Decoder:
 def test_sound_models_pass_and_every_control_misses(name: str) -> None:
     steps: list[int] = []
     evidence = doctor(patient(of_family(name)), lambda done, total, value: steps.append(total - done))
-    by_name = {e.claim.split(":")[0]: e for e in evidence}
+    by_name = {e.name: e for e in evidence}
     assert by_name.pop("devices").verdict == "not measured"
     assert by_name.pop("EAP against exact patching").verdict in ("pass", "not reached")
     assert {k: e.verdict for k, e in by_name.items() if e.verdict != "pass"} == {}
@@ -231,7 +231,7 @@ def test_a_check_whose_control_would_pass_is_not_measured() -> None:
 
 def test_a_weight_sparse_model_and_what_has_no_meaning_for_it() -> None:
     evidence = doctor(patient(from_pretrained("tiny")))
-    verdicts = {e.claim.split(":")[0]: e.verdict for e in evidence}
+    verdicts = {e.name: e.verdict for e in evidence}
     assert {k for k, v in verdicts.items() if v == "not measured"} == {
         "EAP against exact patching", "dtypes", "devices",
     }  # fmt: skip

@@ -67,7 +67,7 @@ def test_the_other_direction_restores_the_clean_answer(circuit: Circuit) -> None
 
 
 def test_a_real_circuit_passes_and_a_random_one_fails(circuit: Circuit) -> None:
-    found = {e.claim.split(":")[0]: e for e in on_trial(trial(circuit))}
+    found = {e.name: e for e in on_trial(trial(circuit))}
     assert set(found) == set(EDGE_BATTERY)
     for name in ("faithfulness", "accuracy", "divergence"):
         assert found[name].verdict == "pass", found[name]
@@ -77,11 +77,11 @@ def test_a_real_circuit_passes_and_a_random_one_fails(circuit: Circuit) -> None:
     assert found["necessity"].value == pytest.approx(1, abs=0.2)  # nothing is left of the task without it
     gap = trial(circuit).outcome(of_edges(set="circuit")).gap.mean(1)
     assert f"nothing ablated {gap[EMPTY]:.4g}" in found["necessity"].note
-    few = {e.claim.split(":")[0]: e.verdict for e in on_trial(trial(circuit, heldout=HELDOUT.pairs(0, 1)))}
+    few = {e.name: e.verdict for e in on_trial(trial(circuit, heldout=HELDOUT.pairs(0, 1)))}
     assert set(few.values()) == {"not measured"}
     (random,) = random_edge_circuits(circuit, MODEL.graph(), 1, 7, "edge")
     assert np.array_equal(np.bincount(random.matrix, minlength=5), np.bincount(circuit.matrix, minlength=5))
-    verdicts = {e.claim.split(":")[0]: e.verdict for e in on_trial(trial(random))}
+    verdicts = {e.name: e.verdict for e in on_trial(trial(random))}
     assert verdicts["faithfulness"] == verdicts["divergence"] == verdicts["accuracy"] == "fail"
 
 
@@ -96,7 +96,7 @@ def test_ablating_nodes_ablates_every_edge_out_of_them(circuit: Circuit) -> None
         there = [str(s)[:2] if s.location[0] == "m" else s.location.partition(".")[2][:1] for s in drawn.sites]
         assert there.count("h") == kinds.count("h")
         assert drawn.n_nodes == circuit.n_nodes
-    nodes = {e.claim.split(":")[0]: e for e in on_trial(made)}
+    nodes = {e.name: e for e in on_trial(made)}
     assert nodes["faithfulness"].methodology == of_edges(granularity="node").as_dict()
     assert nodes["faithfulness"].nulls[0].name == "random circuit with as many heads and MLPs"
 
@@ -105,7 +105,7 @@ def test_without_a_difference_there_is_no_ratio(circuit: Circuit) -> None:
     """Prompts that are their own counterfactuals: nothing to be faithful to."""
     same = replace(TASK.heldout[0], counterfactual=TASK.heldout[0].clean)
     made = trial(circuit, heldout=MODEL.encode((same,) * 5))
-    found = {e.claim.split(":")[0]: e for e in on_trial(made)}
+    found = {e.name: e for e in on_trial(made)}
     assert found["faithfulness"].verdict == "not measured"
     assert found["faithfulness"].value is None
     assert "the model does not do this task, or the ablation does not take it away" in found["faithfulness"].note

@@ -23,7 +23,7 @@ def trial_of(model: LoadedModel, task: Task, sites: tuple[str, ...]) -> ChannelT
 
 def test_the_planted_circuit_holds_under_every_value(planted: LoadedModel, planted_pairs: Task) -> None:
     rows = every_value(trial_of(planted, planted_pairs, PLANTED_NODES))
-    names = [e.claim.split(":")[0] for e in rows]
+    names = [e.name for e in rows]
     assert len(names) == len(set(names)) == 9
     assert {e.verdict for e in rows} == {"pass"}
     for e in rows:
@@ -44,7 +44,7 @@ def test_rows_of_edges_and_a_row_that_means_nothing() -> None:
     model, task = taught(), she_he()
     train, heldout = model.encode(task.train[:8]), model.encode(task.heldout[:6])
     trial = EdgeTrial(model=model, circuit=eap(model, task).top(40), task=task, heldout=heldout, training=train)
-    rows = {e.claim.split(":")[0]: e for e in every_value(trial)}
+    rows = {e.name: e for e in every_value(trial)}
     assert len(rows) == 2 * 6 + 1
     everything = np.ones((1, len(trial.kinds)), dtype=bool)
     same = trial.effects(everything, value="resample") - trial.effects(~everything, value="resample")

@@ -61,6 +61,8 @@ def default_claim(run: Run | EdgeRun, *, quick: bool = False, **fields: Any) -> 
     checks = {name: dict(known[name]) for name in checks_of(grain, quick=quick)}
     if isinstance(run, Run):
         checks["sufficiency"]["target_loss"] = run.about.result.target_loss_nats
+    elif (fields.get("ablation") or edge_runs.own_ablation(run.circuit.record)) != "resample":
+        del checks["restoration"]  # it has a meaning under resampling alone
     record = run.circuit.record
     return Claim.of({"model": record.model, "task": record.task, "checks": checks, **fields}, known)
 
@@ -200,7 +202,7 @@ def claim_for(
     claim = default_claim(run, quick=quick, **{k: v for k, v in changes.items() if v is not None})
     if isinstance(run, EdgeRun):
         checks = {name: dict(limits) for name, limits in claim.checks.items()}
-        for name in ("faithfulness", "restoration"):
+        for name in checks.keys() & {"faithfulness", "restoration"}:
             checks[name] = {"target": run.f if target is None else target}
         claim = claim.model_copy(update={"checks": checks})
     elif target is not None:
