@@ -16,13 +16,13 @@ from gossamer.verify.subsets import spared
 from gossamer.verify.trial import ends, shares
 
 DECODER, SHE_HE = taught(), she_he()
-EDGES = eap(DECODER, SHE_HE).top(30)
+SCORES = eap(DECODER, SHE_HE)
 
 
-def edges(kept: int = 30, pairs: int = 6) -> EdgeTrial:
+def edges(pairs: int = 6, granularity: str = "edge", kept: int = 30) -> EdgeTrial:
     return EdgeTrial(
-        model=DECODER, circuit=EDGES.only(np.arange(kept)), task=SHE_HE, heldout=DECODER.encode(SHE_HE.heldout[:pairs]),
-        training=DECODER.encode(SHE_HE.train[:8]),
+        model=DECODER, circuit=SCORES.top(kept), task=SHE_HE, heldout=DECODER.encode(SHE_HE.heldout[:pairs]),
+        training=DECODER.encode(SHE_HE.train[:8]), granularity=granularity,
     )  # fmt: skip
 
 
@@ -74,12 +74,15 @@ def test_what_the_whole_complement_hides_is_seen() -> None:
     assert e.value < 0  # not clipped
 
 
-def test_edges_are_tried_alike() -> None:
-    e = random_subsets(edges(), draws=20)
+@pytest.mark.parametrize(("granularity", "kept"), [("edge", 30), ("node", 12)])
+def test_edges_and_heads_are_tried_alike(granularity: str, kept: int) -> None:
+    trial = edges(granularity=granularity, kept=kept)
+    e = random_subsets(trial, draws=20)
     assert e.value is not None
     assert e.methodology is not None
-    assert (e.n, e.methodology["value"], e.nulls[0].n) == (6, "resample", 20)
+    assert (e.n, e.methodology["granularity"], e.nulls[0].n) == (6, granularity, 20)
     assert e.value > e.nulls[0].value  # type: ignore[operator]
+    assert not trial.inside.all()
 
 
 def test_draws_are_protected_matched_and_different() -> None:

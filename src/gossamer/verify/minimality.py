@@ -10,7 +10,8 @@ them). Then Benjamini and Hochberg's bound on the share of false discoveries ove
 
 When it lies: two parts that back each other up can each be spared, and neither earns its place; the note says how many
 matter once all others that do not are gone. Where the circuit is unlike the model an outside part may matter much, and
-the null is hard. The smallest circuit in the note was chosen on the very pairs it is judged on.
+the null is hard. With few outside parts ranks are coarse: beside 59 of them, no part is told from them unless a third
+of all parts are. The smallest circuit in the note was chosen on the very pairs it is judged on.
 """
 
 from __future__ import annotations
