@@ -22,6 +22,7 @@ def test_every_part_of_the_planted_circuit_earns_its_place() -> None:
     (null,) = e.nulls
     assert (null.name, null.value, null.n) == ("random outside parts added to the circuit", 0.0, 30)
     assert "4 of 4 parts earn their place." in e.note
+    assert "4 of them by more than any outside part" in e.note
     assert "0 parts can go" in e.note
     assert e == minimality(trial_of(planted_model()))
 

@@ -10,8 +10,9 @@ them). Then Benjamini and Hochberg's bound on the share of false discoveries ove
 
 When it lies: two parts that back each other up can each be spared, and neither earns its place; the note says how many
 matter once all others that do not are gone. Where the circuit is unlike the model an outside part may matter much, and
-the null is hard. With few outside parts ranks are coarse: beside 59 of them, no part is told from them unless a third
-of all parts are. The smallest circuit in the note was chosen on the very pairs it is judged on.
+the null is hard. With few outside parts ranks are coarse: beside 119 of them no part is told from them unless a
+sixth of all are, so the note also counts those above every outside part. The smallest circuit in the note was chosen on
+the very pairs it is judged on.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from gossamer.statistics import quantile_interval, wilson_interval
 from gossamer.verify.subsets import why_not
 from gossamer.verify.trial import Trial, ends, shares
 
-OTHERS, DECOYS, MOST, FLIPS = 59, 30, 400, 2000
+OTHERS, DECOYS, MOST, FLIPS = 119, 30, 400, 2000
 FEWEST_DECOYS = 5
 FEWEST_PAIRS = 6  # fewer have no sign-flip p value below 0.05
 ROUNDING = 1e-4  # shares of the effect that float32 does not know
 NAMED = 8
+MOST_BACKUPS = 60  # parts without a place that are tried on their own
 
 
 @check("minimality")
@@ -82,13 +84,15 @@ def minimality(
     note = f"{int(earns.sum())} of {len(tested)} parts earn their place" + (
         f" (a random sample of {len(parts)})." if len(tested) < len(parts) else "."
     )
-    sizes = np.abs(gain["null"].mean(1))
-    note += f" Added outside parts change f by {np.median(sizes):.2g} (median) to {sizes.max():.2g}, the circuit's by "
-    note += f"{np.median(np.abs(loss.mean(1))):.2g}; without {int((loss.mean(1) < 0).sum())} of them it rises."
+    sizes, of_null = np.abs(loss.mean(1)), np.abs(gain["null"].mean(1))
+    note += f" Added outside parts change f by {np.median(of_null):.2g} (median) to {of_null.max():.2g}, the circuit's "
+    note += f"by {np.median(sizes):.2g}, {int((sizes > of_null.max()).sum())} of them by more than any outside part; "
+    note += f"without {int((loss.mean(1) < 0).sum())} of them it rises."
     if len(idle):
-        order = np.argsort(np.abs(loss.mean(1)[~earns]), kind="stable")
+        order = np.argsort(sizes[~earns], kind="stable")
         names = [trial.part(int(i)) for i in idle[order][:NAMED]]
         note += f" Do not: {', '.join(names)}" + (f" and {len(idle) - NAMED} more." if len(idle) > NAMED else ".")
+    if 0 < len(idle) <= MOST_BACKUPS:
         backups = _backups(trial, idle, scale, gain["null"], rate)
         note += f" {backups or 'None'} of these matter once the others of them are gone"
         note += ": they back each other up." if backups else "."
