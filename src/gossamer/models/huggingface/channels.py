@@ -209,7 +209,8 @@ class Channels:
         self, batch: Encoded, *, masks: Mapping[str, Tensor] | None = None, value: str = "mean",
         values: Mapping[str, Tensor] | None = None,
     ) -> Tensor:  # fmt: skip
-        """Where every head looks, float32 [layers, rows, heads, pos, keys], in the run with these arguments (see `run`).
+        """Where every head looks, float32 [layers, rows, heads, pos, keys], in the run with these arguments: see `run`.
+
         Unsupported for an attention whose softmax cannot be seen."""
         parts = self.decoder.parts
         shape = (len(batch.tokens), parts.n_heads, batch.tokens.shape[1])

@@ -58,8 +58,8 @@ class _Pass:
     resid: the sum of everything written [rows, pos, d]; middle: the same after the attention of the layer under way.
     writes: what each writer wrote, in order; into: where it goes in their place, without gradients,
     [writers, rows, pos, d], of which n_written are there; known: what the first writers wrote in a run that this one
-    only goes on from, and that their `rows` share. held: norms that do not use their own scales. alpha: [writers, readers], or [trials, writers, readers], the rows
-    then being `trials` blocks of those of the reference.
+    only goes on from, and that their `rows` share. alpha: [writers, readers], or [trials, writers, readers], the rows
+    then being `trials` blocks of those of the reference. held: norms that do not use their own scales.
     """
 
     last: Tensor
@@ -142,6 +142,7 @@ class Decoder:
     parts: Anatomy
     source: str = ""
     norms_held: bool = False
+    _held: list[tuple[Encoded, HeldNorms]] = field(default_factory=list, repr=False)  # of the last prompts
 
     @property
     def device(self) -> torch.device:
@@ -388,8 +389,10 @@ class Decoder:
     def _patched(self, batch: Encoded, state: _Pass) -> Tensor:
         if not self.norms_held:
             return self._forward(batch.tokens, state)
-        whole = _Pass(last=batch.last, into=self.room(batch))
-        state.held = HeldNorms(self._norm_forms, lambda: self._forward(batch.tokens, whole))
+        if not (self._held and all(map(torch.equal, self._held[0][0], batch))):
+            whole = _Pass(last=batch.last, into=self.room(batch))
+            self._held[:] = [(batch, HeldNorms(self._norm_forms, lambda: self._forward(batch.tokens, whole)))]
+        state.held = self._held[0][1]
         with state.held.holding():
             return self._forward(batch.tokens, state)
 
@@ -402,7 +405,7 @@ class Decoder:
         nothing ablated on the same prompts. A run costs one more; what goes on from another run, and gradients at none
         ablated, are Unsupported. Unsupported for a norm of which the scale cannot be told."""
         forms_of(self.model)
-        return replace(self, norms_held=True)
+        return replace(self, norms_held=True, _held=[])
 
     def _own_norms(self, what: str) -> None:
         if self.norms_held:
@@ -410,7 +413,7 @@ class Decoder:
 
     @torch.no_grad()
     def watched(self, batch: Encoded, alpha: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-        """(what every writer wrote [writers, rows, pos, d], attention patterns float32 [layers, rows, heads, pos, keys])
+        """(what every writer wrote [writers, rows, pos, d], attention patterns [layers, rows, heads, pos, keys])
         in the run that `patched` makes. Unsupported for an attention whose softmax cannot be seen."""
         state = _Pass(last=batch.last, alpha=self._table(alpha), reference=reference)
         shape = (len(batch.tokens), self.parts.n_heads, batch.tokens.shape[1])
