@@ -55,9 +55,10 @@ def generalisation(trial: Trial, *, fall: float = 0.2, draws: int = 10, pairs: i
     """
     fields = {
         "claim": "generalisation: the circuit does as much on other prompts as on those it was found on",
-        "unit": "growth of |f - 1| from training pairs", "seed": trial.seed, "methodology": trial.methodology().as_dict(),
-        "threshold": f"fails if on any split the whole interval of the growth is above {fall:g} or random sets reach the "
-        "circuit's f",
+        "unit": "growth of |f - 1| since training pairs", "seed": trial.seed,
+        "methodology": trial.methodology().as_dict(),
+        "threshold": f"fails if on any split the whole interval of the growth is above {fall:g} or random sets reach "
+        "the circuit's f",
     }  # fmt: skip
     splits = {TRAIN: trial.task.train, "heldout": trial.task.heldout, **trial.task.ood}
     sets = np.concatenate([trial.inside[None], random_sets(trial, draws, trial.seed)])
