@@ -12,8 +12,9 @@ from taught import she_he, taught
 from toys import PLANTED_NODES
 
 from gossamer.circuit import Circuit
-from gossamer.models.huggingface import Blocks, Decoder
-from gossamer.verify import EdgeTrial
+from gossamer.models.huggingface import Blocks, Decoder, channels_of
+from gossamer.record import Record
+from gossamer.verify import ChannelTrial, EdgeTrial
 from gossamer.verify.attention_divergence import attention_divergence
 from gossamer.verify.edge_trial import ends_of
 from gossamer.verify.trial import Trial
@@ -54,7 +55,7 @@ def test_numbers_do_not_change_with_what_runs_together() -> None:
 
 
 def edge_trial(model: Decoder | Blocks, kept: np.ndarray) -> EdgeTrial:
-    task, full = she_he(), ends_of(model.graph(), eap_record())[1]
+    task, full = she_he(), ends_of(model.graph(), by_hand())[1]
     circuit = Circuit.from_edges(model.graph(), kept, np.zeros(len(kept)), record=full.record)
     return EdgeTrial(
         model=model, circuit=circuit, task=task, heldout=model.encode(task.heldout[:6]),
@@ -62,9 +63,7 @@ def edge_trial(model: Decoder | Blocks, kept: np.ndarray) -> EdgeTrial:
     )  # fmt: skip
 
 
-def eap_record():  # type: ignore[no-untyped-def]
-    from gossamer.record import Record
-
+def by_hand() -> Record:
     return Record.now(method="by hand", config={}, seed=0, model="taught")
 
 
@@ -86,6 +85,31 @@ def test_heads_of_a_decoder(model: Decoder | Blocks) -> None:
     names = found.note.split("over its largest: ")[1]
     worst = int(names[1]) * 4 + int(names[4])
     assert f"{float(distance.mean(0)[worst]):.2f}" in names
+
+
+def test_heads_of_a_decoder_by_their_channels() -> None:
+    model, task = channels_of(taught(), she_he()), she_he()
+    graph, pairs = model.graph(), model.encode(task.heldout[:6])
+    names = [str(graph.layout.site(i)) for i in range(graph.layout.n_nodes)]
+    record = by_hand()
+
+    def trial(left_out: str) -> ChannelTrial:
+        nodes = np.array([i for i, name in enumerate(names) if not name.startswith(left_out)])
+        circuit = Circuit(
+            layout=graph.layout, nodes=nodes, src=nodes[:0], dst=nodes[:0], weight=np.zeros(0), matrix=nodes[:0],
+            matrices=graph.matrices, record=record,
+        )  # fmt: skip
+        return ChannelTrial(model=model, circuit=circuit, task=task, heldout=pairs)
+
+    assert attention_divergence(trial("none"), draws=1).value == 0
+    found = attention_divergence(trial("1.attn.k"), draws=1)  # keys all alike: later layers look nowhere in particular
+    patterns = model.attention(pairs)[1][torch.arange(len(pairs.last)), :, pairs.last]
+    uniform = 0.5 * (patterns - 1 / patterns.shape[-1]).abs().sum(-1).mean(0)
+    for head in range(4):
+        if f"a1.h{head} " in found.note:
+            assert f"a1.h{head} {float(uniform[head]):.2f} (" in found.note
+    assert "a1.h" in found.note
+    assert "a0.h" not in found.note.split("alone")[-1]
 
 
 def trial_patterns(trial: Trial, kept: np.ndarray) -> torch.Tensor:

@@ -48,7 +48,7 @@ def frozen_norms(trial: Trial, *, tolerance: float = 0.2, draws: int = 10) -> Ev
         return Evidence.model_validate({**fields, "value": None, "verdict": "not measured", "note": str(error)})
     own, frozen = trial.effects(sets[:3]), held.effects(sets)
     few = f"{trial.n_pairs} pairs are too few for an interval, {FEWEST} are needed" if trial.n_pairs < FEWEST else ""
-    if why := few or why_undefined(*own[:2], seed=trial.seed) or why_undefined(*frozen[:2], seed=trial.seed):
+    if why := few or next(filter(None, (why_undefined(e[0], e[1], seed=trial.seed) for e in (own, frozen))), ""):
         return Evidence.model_validate({**fields, "value": None, "verdict": "not measured", "note": f"{why}."})
     (f,), (spread,) = shares(own[2:], own[0], own[1], trial.seed)
     g, spreads = shares(frozen[2:], frozen[0], frozen[1], trial.seed)
