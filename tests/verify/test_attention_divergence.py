@@ -125,3 +125,9 @@ def test_circuits_and_models_that_show_no_heads() -> None:
     assert bare.verdict == "not measured"
     assert "attention patterns of looking" in bare.note
     assert attention_divergence(trial.on(trial.task.heldout[:1])).verdict == "not measured"
+
+
+def test_progress_ends_at_all_runs() -> None:
+    said: list[tuple[int, int, float]] = []
+    attention_divergence(trial_of(LOOKING, progress=lambda *args: said.append(args)), draws=2, pairs=20)
+    assert [s[:2] for s in said] == [(i, 6) for i in range(1, 7)]  # 3 sets, pairs in two parts

@@ -89,3 +89,9 @@ def test_circuits_without_a_node_to_look_at() -> None:
     assert role_drift(trial).verdict == "not measured"
     assert role_drift(trial.on(trial.task.heldout[:1])).verdict == "not measured"
     assert "no node" in role_drift(trial_of(TURNING, ())).note
+
+
+def test_progress_ends_at_all_runs() -> None:
+    said: list[tuple[int, int, float]] = []
+    role_drift(trial_of(TURNING, progress=lambda *args: said.append(args)), draws=2, pairs=20)
+    assert [s[:2] for s in said] == [(i, 6) for i in range(1, 7)]  # 3 sets, pairs in two parts

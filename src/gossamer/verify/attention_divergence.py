@@ -142,7 +142,11 @@ def _patterns(trial: Trial, sets: np.ndarray, n: int) -> tuple[list[_Patterns], 
         for done, kept in enumerate(sets):
             parts[-1].append(_compared(whole, trial.attention(kept, start, stop)))
             if trial.progress:
-                trial.progress(start * len(sets) // n + done + 1, len(sets), float(parts[-1][-1].last.mean()))
+                trial.progress(
+                    start // AT_ONCE * len(sets) + done + 1,
+                    -(-n // AT_ONCE) * len(sets),
+                    float(parts[-1][-1].last.mean()),
+                )
     found = [_Patterns(*(np.concatenate(a) for a in zip(*of_set, strict=True))) for of_set in zip(*parts, strict=True)]
     return found, _heads(trial, *shape)
 

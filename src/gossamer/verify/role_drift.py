@@ -126,7 +126,7 @@ def _sums(trial: Trial, sets: np.ndarray, nodes: Sequence[np.ndarray], n: int) -
             y = torch.einsum("rpnd,nd->rpn", trial.activity(kept, own, start, stop).seen, direction[at])
             found[done].append(_pair_sums(x[..., at], y, whole.last))
             if trial.progress:
-                trial.progress(start * len(sets) // n + done + 1, len(sets), float(y.mean()))
+                trial.progress(start // AT_ONCE * len(sets) + done + 1, -(-n // AT_ONCE) * len(sets), float(y.mean()))
     return [np.concatenate(f, axis=-1) if f else np.zeros((9, 0, n)) for f in found]
 
 
