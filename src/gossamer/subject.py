@@ -162,6 +162,36 @@ class AlongPath(Protocol):
         clean one; the first fraction is 1."""
 
 
+@runtime_checkable
+class FreezingNorms(Protocol):
+    """A model that can hold its norms."""
+
+    def frozen_norms(self) -> Subject | ResidualSubject:
+        """The same model, the norms of whose ablated runs keep the scales that they have with nothing ablated on the
+        same prompts."""
+
+
+@runtime_checkable
+class Attending(Protocol):
+    """A model at channel grain that shows where its heads look."""
+
+    def attention(
+        self, batch: Encoded, *, masks: Mapping[str, Tensor] | None = None, value: str = "mean",
+        values: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """[layers, rows, heads, pos, keys] in the run with these arguments; in a model with a sink, the sink is one key
+        more than there are positions, the last."""
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A model at head or block grain that shows what it does while edges are ablated."""
+
+    def watched(self, batch: Encoded, alpha: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """(what every writer wrote [writers, rows, pos, d], attention patterns of all heads [layers, rows, heads, pos,
+        keys]) in the run that `patched` makes."""
+
+
 class ResidualSubject(Protocol):
     """A model at head or block grain: named writers to a residual stream, named readers of it, edges between them.
 

@@ -114,11 +114,16 @@ def linear_topk(x: Tensor, weight: Tensor, bias: Tensor | None, k: int, groups: 
     return y.unflatten(0, x.shape[:-1])
 
 
+def rms_scale(x: Tensor, eps: float) -> Tensor:
+    """1 / sqrt(mean(x^2) + eps), [..., 1]: what RMSNorm multiplies x [..., channels] by, before the gain."""
+    rms = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return rms.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+
+
 class _RmsTopK(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float, k: int) -> Tensor:
-        rms = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        inverse = rms.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        inverse = rms_scale(x, eps)
         y = (x * inverse).mul_(gain)
         kept = None
         if k < x.shape[-1]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,8 +20,9 @@ from gossamer.corpora.tokenizer import END_OF_TEXT
 from gossamer.errors import BadInput, Unsupported
 from gossamer.graph import Graph, Layout
 from gossamer.mask import apply_masks
+from gossamer.models.norms import hooked, scales_of
 from gossamer.models.prefixes import Prefixes
-from gossamer.models.sparse import Edit, SparseTransformer
+from gossamer.models.sparse import Edit, Norm, SparseTransformer, attention_pattern
 from gossamer.subject import EdgeMasks, Outcome
 from gossamer.task import Encoded, Example, Task, encode, fitting
 
@@ -152,6 +154,7 @@ class LoadedModel:
     """A model, its tokenizer, its reference means and its Record.
 
     `folder` is where it was read from; `source` finds it again: a shipped name, a Hub name or an absolute folder.
+    norms_held: see `frozen_norms`.
     """
 
     name: str
@@ -161,6 +164,7 @@ class LoadedModel:
     record: dict[str, Any]
     folder: str = ""
     source: str = ""
+    norms_held: bool = False
 
     @cached_property
     def _hashes(self) -> tuple[str, str]:
@@ -330,11 +334,48 @@ class LoadedModel:
         changed = self._weights_under(edges, replaced) if edges is not None else {}
         if reads or by_row:
             repeated, rows = tokens.repeat(trials, 1), torch.arange(trials * len(tokens), device=self.device)
-            hidden = _call(self.model, changed, "hidden", repeated, edit)[rows, last.repeat(trials)]
+            with self._norms(lambda: self.model.hidden(tokens)):
+                hidden = _call(self.model, changed, "hidden", repeated, edit)[rows, last.repeat(trials)]
             hidden = hidden.unflatten(0, (trials, -1))
         else:
             prefixes = Prefixes.of(tokens, last)
             wanted = edit if change or then else None
-            hidden = _call(self.model, changed, "hidden_at_ends", prefixes, wanted, trials)
+            with self._norms(lambda: self.model.hidden_at_ends(prefixes)):
+                hidden = _call(self.model, changed, "hidden_at_ends", prefixes, wanted, trials)
         gap = (hidden * direction).sum(-1) + bias
         return Outcome(gap.flatten(), found)
+
+    @contextmanager
+    def _norms(self, whole: Callable[[], Tensor]) -> Iterator[None]:
+        """Norms as this model has them: their own, or held at the scales of a run with nothing ablated."""
+        if not self.norms_held:
+            yield
+            return
+        norms = [m for m in self.model.modules() if isinstance(m, Norm)]
+        with torch.no_grad():
+            scales = scales_of(norms, whole, Norm.scale)
+
+        def hold(norm: Norm, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Tensor:
+            return norm.at(args[0], scales.of(norm, args[0]), *args[1:])
+
+        with hooked(norms, hold):
+            yield
+
+    def frozen_norms(self) -> LoadedModel:
+        """The same model, the norms of whose runs keep the scales that they have with nothing ablated on the same
+        prompts. A run costs one more without trials."""
+        return replace(self, norms_held=True)
+
+    def attention(
+        self, batch: Encoded, *, masks: Mapping[str, Tensor] | None = None, value: str = "mean",
+        values: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Where every head looks, [layers, rows, heads, pos, keys], in the run with these arguments (see `run`); in a
+        model with a sink the sink is the last key."""
+        names = [f"{i}.attn.{part}" for i in range(self.model.config.n_layer) for part in "qk"]
+        seen = self.run(batch, masks=masks, value=value, values=values, reads=names).reads
+        n_head = self.model.config.n_head
+        return torch.stack([
+            attention_pattern(seen[f"{i}.attn.q"], seen[f"{i}.attn.k"], n_head, block.attn.sink_logit)
+            for i, block in enumerate(self.model.blocks)
+        ])  # fmt: skip

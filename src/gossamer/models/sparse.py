@@ -17,7 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from gossamer.errors import Unsupported
-from gossamer.models.kernels import abs_topk, attention, gelu_topk, linear_cross_entropy, linear_topk, rms_topk
+from gossamer.models.kernels import (
+    abs_topk,
+    attention,
+    gelu_topk,
+    linear_cross_entropy,
+    linear_topk,
+    rms_scale,
+    rms_topk,
+)
 from gossamer.models.prefixes import Prefixes
 
 Edit = Callable[[str, Tensor], Tensor]
@@ -101,6 +109,14 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor, k: int | None = None) -> Tensor:
         return rms_topk(x, self.weight, torch.finfo(x.dtype).eps, x.shape[-1] if k is None else k)
+
+    def scale(self, x: Tensor) -> Tensor:
+        """What x is multiplied by before the gain, [..., 1]."""
+        return rms_scale(x, torch.finfo(x.dtype).eps)
+
+    def at(self, x: Tensor, scale: Tensor, k: int | None = None) -> Tensor:
+        """`forward` with another scale [..., 1] in place of the input's own."""
+        return abs_topk(x * scale * self.weight, x.shape[-1] if k is None else k)
 
 
 def _unedited(location: str, x: Tensor) -> Tensor:
@@ -228,6 +244,20 @@ def _attention_at(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, last: Te
     if sink is not None:
         score = torch.cat([score, sink[None, :, None, None].expand(score.shape[0], -1, 1, 1)], dim=-1)
     return score.softmax(-1)[..., : k.shape[2]] @ v
+
+
+def attention_pattern(q: Tensor, k: Tensor, n_head: int, sink: Tensor | None) -> Tensor:
+    """Where every head looks, [rows, head, pos, keys], of queries and keys [rows, pos, heads * d_head].
+
+    The sink is one key more, the last; its value is 0.
+    """
+    q, k = (t.unflatten(-1, (n_head, -1)).transpose(1, 2) for t in (q, k))
+    score = (q @ k.transpose(-1, -2)) / math.sqrt(q.shape[-1])
+    ahead = torch.ones(score.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+    score = score.masked_fill(ahead, -torch.inf)
+    if sink is not None:
+        score = torch.cat([score, sink[None, :, None, None].expand(*score.shape[:-1], 1)], dim=-1)
+    return score.softmax(-1)
 
 
 class SparseTransformer(nn.Module):

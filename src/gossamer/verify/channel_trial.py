@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple, get_args
+from typing import NamedTuple, TypedDict, cast, get_args
 
 import numpy as np
 import torch
@@ -20,15 +20,23 @@ from gossamer.errors import BadInput, Unsupported, nearest
 from gossamer.evidence import Null
 from gossamer.record import Record
 from gossamer.statistics import bootstrap_interval, quantile_interval
-from gossamer.subject import Subject
+from gossamer.subject import Attending, ResidualSubject, Subject
 from gossamer.task import Encoded, Example, Task
 from gossamer.verify.nulls import DRAWS, SAME_EDGES, SAME_NODES, gaps, random_circuits, whole_or_nothing
-from gossamer.verify.trial import Progress
+from gossamer.verify.trial import Progress, Watch
 
 VALUES = ("mean", "zero", "resample", "optimal")
 ROWS_AT_ONCE = 2048
 OPTIMAL_STEPS, OPTIMAL_LR, OPTIMAL_PAIRS = 50, 0.02, 16
 Values = Mapping[str, Tensor]
+
+
+class _Masked(TypedDict, total=False):
+    """Arguments of a model's `run`."""
+
+    masks: Mapping[str, Tensor]
+    value: str
+    values: Values
 
 
 class Gaps(NamedTuple):
@@ -187,6 +195,49 @@ class ChannelTrial:
         gap = self.model.run(self.heldout, masks=masks, value=value).gap
         return _of_pairs(gap).cpu().double().numpy().reshape(len(kept), -1)
 
+    @property
+    def sources(self) -> np.ndarray:
+        return np.arange(self.circuit.layout.n_nodes)
+
+    def node(self, number: int) -> str:
+        return self.part(number)
+
+    def _how(self, kept: np.ndarray, batch: Encoded, value: str | None) -> _Masked:
+        """How the model runs both prompts of pairs with these parts kept."""
+        value = self._value(value)
+        masks = self._masks(torch.from_numpy(kept.astype(np.float32)))
+        if value in ("mean", "zero"):
+            return {"masks": masks, "value": value}
+        if value == "optimal":
+            return {"masks": masks, "values": self._fitted(torch.from_numpy(kept.astype(np.float32)))}
+        names = [name for name, _ in self.circuit.layout.locations]
+        return {"masks": masks, "values": self.model.run(_exchanged(batch), reads=names).reads}
+
+    @torch.no_grad()
+    def activity(
+        self, kept: np.ndarray, nodes: np.ndarray, start: int, stop: int, *, value: str | None = None
+    ) -> Watch:  # fmt: skip
+        """See gossamer.verify.trial."""
+        batch = self.heldout.pairs(start, stop)
+        layout, wanted = self.circuit.layout, dict[str, Tensor]()
+        for name, width in layout.locations:
+            here = nodes[(nodes >= layout.starts[name]) & (nodes < layout.starts[name] + width)]
+            if len(here):
+                wanted[name] = torch.from_numpy(here - layout.starts[name])
+        reads = self.model.run(batch, reads=tuple(wanted), **self._how(kept, batch, value)).reads
+        seen = torch.cat([reads[name][..., at.to(reads[name].device)] for name, at in wanted.items()], dim=-1)
+        order = torch.from_numpy(np.argsort(np.argsort(nodes, kind="stable"), kind="stable"))
+        return Watch(seen[..., order.to(seen.device)].float().cpu()[..., None], batch.last.cpu())
+
+    @torch.no_grad()
+    def attention(self, kept: np.ndarray, start: int, stop: int, *, value: str | None = None) -> Watch:
+        """See gossamer.verify.trial."""
+        if not isinstance(self.model, Attending):
+            raise Unsupported(f"attention patterns of {self.model.name}", "it does not show them", "a decoder")
+        batch = self.heldout.pairs(start, stop)
+        patterns = self.model.attention(batch, **self._how(kept, batch, value))
+        return Watch(patterns.permute(1, 3, 0, 2, 4).float().cpu(), batch.last.cpu())
+
     @torch.no_grad()
     def _resampled(self, kept: np.ndarray, direction: Direction) -> np.ndarray:
         names, found = [name for name, _ in self.circuit.layout.locations], list[Tensor]()
@@ -279,6 +330,10 @@ class ChannelTrial:
     def on(self, examples: Sequence[Example]) -> ChannelTrial:
         """See gossamer.verify.trial."""
         return replace(self, heldout=self.model.encode(examples), _gaps={}, _effects={})
+
+    def under(self, model: Subject | ResidualSubject) -> ChannelTrial:
+        """See gossamer.verify.trial."""
+        return replace(self, model=cast(Subject, model), _gaps={}, _effects={})
 
     def retried(self, circuit: Circuit) -> ChannelTrial:
         """See gossamer.verify.trial."""

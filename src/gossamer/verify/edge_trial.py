@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import torch
@@ -17,11 +17,11 @@ from gossamer.errors import BadInput, Unsupported
 from gossamer.graph import Graph
 from gossamer.metric import Metric, logit_difference, row_metric
 from gossamer.record import Record
-from gossamer.replacement import replacement
-from gossamer.subject import ResidualSubject
+from gossamer.replacement import Replacement, replacement
+from gossamer.subject import ResidualSubject, Subject, Watched
 from gossamer.task import Encoded, Example, Task, sides
 from gossamer.verify.nulls import DRAWS, SAME_EDGES, SAME_HEADS, kind_of, random_edge_circuits
-from gossamer.verify.trial import Progress
+from gossamer.verify.trial import Progress, Watch
 
 
 class EdgeOutcome(NamedTuple):
@@ -58,6 +58,7 @@ class EdgeTrial:
     _known: dict[Methodology, EdgeOutcome] = field(default_factory=dict)
     _effects: dict[tuple[Methodology, bytes], np.ndarray] = field(default_factory=dict)
     _references: dict[tuple[Methodology, int, int], Tensor] = field(default_factory=dict)
+    _bases: dict[tuple[Methodology, bytes], Replacement] = field(default_factory=dict)
 
     def methodology(
         self, value: str | None = None, set_: Set = "complement", direction: Direction = "clean"
@@ -137,7 +138,49 @@ class EdgeTrial:
         """[.., parts] as [.., edges]."""
         if self.granularity == "edge":
             return per_part
-        return per_part[..., np.searchsorted(self._sources, self.graph().src)]
+        return per_part[..., self._column]
+
+    @cached_property
+    def sources(self) -> np.ndarray:
+        """Nodes are what writes."""
+        return np.arange(len(self._sources)) if self.granularity == "node" else self._column
+
+    @cached_property
+    def _column(self) -> np.ndarray:
+        """The number, among nodes that write, of every edge's source."""
+        return np.searchsorted(self._sources, self.graph().src)
+
+    def node(self, number: int) -> str:
+        return self.circuit.layout.locations[self._sources[number]][0]
+
+    def _watched(self, kept: np.ndarray, start: int, stop: int, value: str | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(writes, attention patterns, last) of both prompts of pairs with these parts kept."""
+        if not isinstance(self.model, Watched):
+            raise Unsupported(f"watching ablated runs of {self.model.name}", "it does not show them", "a decoder")
+        batch, how = self.heldout.pairs(start, stop), self.methodology(value)
+        share = torch.from_numpy(self._of_edges(~kept).astype(np.float32))
+        key = (how, np.packbits(kept).tobytes() if how.value == "optimal" else b"")
+        if key not in self._bases:
+            base = replacement(self.model, self.training, how, seed=self.seed, pairs_at_once=self.pairs_at_once)
+            self._bases[key] = base.fitted(share)
+        other = torch.arange(len(batch.last)).view(-1, 2).flip(1).flatten()
+        reference = self._bases[key](batch, batch._replace(tokens=batch.tokens[other], last=batch.last[other]))
+        writes, patterns = self.model.watched(batch, share.to(reference), reference)
+        return writes, patterns, batch.last.cpu()
+
+    @torch.no_grad()
+    def activity(
+        self, kept: np.ndarray, nodes: np.ndarray, start: int, stop: int, *, value: str | None = None
+    ) -> Watch:  # fmt: skip
+        """See gossamer.verify.trial."""
+        writes, _, last = self._watched(kept, start, stop, value)
+        return Watch(writes[torch.from_numpy(nodes).to(writes.device)].permute(1, 2, 0, 3).float().cpu(), last)
+
+    @torch.no_grad()
+    def attention(self, kept: np.ndarray, start: int, stop: int, *, value: str | None = None) -> Watch:
+        """See gossamer.verify.trial."""
+        _, patterns, last = self._watched(kept, start, stop, value)
+        return Watch(patterns.permute(1, 3, 0, 2, 4).cpu(), last)
 
     def effects(
         self, kept: np.ndarray, *, value: str | None = None, direction: Direction = "clean"
@@ -192,6 +235,10 @@ class EdgeTrial:
     def on(self, examples: Sequence[Example]) -> EdgeTrial:
         """See gossamer.verify.trial."""
         return replace(self, heldout=self.model.encode(examples), _known={}, _effects={}, _references={})
+
+    def under(self, model: Subject | ResidualSubject) -> EdgeTrial:
+        """See gossamer.verify.trial."""
+        return replace(self, model=cast(ResidualSubject, model), _known={}, _effects={}, _references={}, _bases={})
 
     def retried(self, circuit: Circuit) -> EdgeTrial:
         """See gossamer.verify.trial."""

@@ -9,7 +9,7 @@ calibration changes; at head and block grain the clean prompt's logit difference
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -24,6 +24,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Progress = Callable[[int, int, float], None]
+
+
+class Watch(NamedTuple):
+    """What was seen of runs of both prompts of pairs: rows 2i the clean prompt, 2i + 1 the other one.
+
+    seen: per row and position, see what made it; last: [rows] the position of the last token, what lies beyond it means
+    nothing.
+    """
+
+    seen: Tensor
+    last: Tensor
 
 
 class Trial(Protocol):
@@ -87,11 +98,38 @@ class Trial(Protocol):
         """float64 [pairs, parts]: to first order, how much each pair's effect falls when a part of the whole model
         is ablated, in logits."""
 
+    @property
+    def sources(self) -> np.ndarray:
+        """int [parts]: the node out of which a part comes, the part itself where parts are nodes. Nodes are what has an
+        activation, numbered from 0."""
+
+    def node(self, number: int) -> str:
+        """The name of a node."""
+
+    def activity(
+        self, kept: np.ndarray, nodes: np.ndarray, start: int, stop: int, *, value: str | None = None
+    ) -> Watch:  # fmt: skip
+        """Activations [rows, pos, nodes, d] of nodes (numbers) in the runs of the pairs start to stop in which these
+        parts (bool [parts]) keep their values: d is 1 for a channel, and what a head or an MLP writes has the width of
+        the residual stream. Unsupported where the model does not show them."""
+
+    def attention(self, kept: np.ndarray, start: int, stop: int, *, value: str | None = None) -> Watch:
+        """Attention patterns [rows, pos, layers, heads, keys] of the same runs; a last key beyond the positions is a
+        sink. Unsupported where the model does not show them."""
+
     def on(self, examples: Sequence[Example]) -> Trial:
         """The same trial on other pairs."""
 
+    def under(self, model: Subject | ResidualSubject) -> Trial:
+        """The same trial with another model in the model's place, of the same parts; nothing that was run is kept."""
+
     def retried(self, circuit: Circuit) -> Trial:
         """The same trial of another circuit of the same model; what was run is not forgotten."""
+
+
+def nodes_of(trial: Trial, kept: np.ndarray) -> np.ndarray:
+    """Numbers of the nodes out of which one of these parts (bool [parts]) comes, in order."""
+    return np.unique(trial.sources[kept])
 
 
 def random_sets(trial: Trial, draws: int, seed: int, *, sizes: np.ndarray | None = None) -> np.ndarray:

@@ -6,17 +6,16 @@ and norms of queries and keys need no code here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from gossamer.errors import BadInput, Unsupported
 from gossamer.models.huggingface.anatomy import Layer, _is_norm
 from gossamer.models.huggingface.decoder import Decoder
+from gossamer.models.huggingface.patterns import Softmax, eager
 from gossamer.models.huggingface.reads import Frozen, frozen
 from gossamer.task import Encoded
 
@@ -39,19 +38,6 @@ class ScoreForm(NamedTuple):
     cap: float
 
 
-class _Softmax(TorchFunctionMode):
-    """Notes what softmax (and before it tanh, which caps scores) is given while `on`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.on, self.seen, self.capped = False, list[Tensor](), list[Tensor]()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self.on and (name := getattr(func, "__name__", "")) in ("softmax", "tanh"):
-            (self.seen if name == "softmax" else self.capped).append(args[0] if args else kwargs["input"])
-        return func(*args, **(kwargs or {}))
-
-
 def score_form(decoder: Decoder, batch: Encoded, layer: int, head: int, query: Tensor, key: Tensor) -> ScoreForm:
     """The score of a head between positions `query` and `key` ([rows] each) of every row, norms of queries and keys at
     the scale that they have there.
@@ -62,7 +48,7 @@ def score_form(decoder: Decoder, batch: Encoded, layer: int, head: int, query: T
     part = decoder.parts.layers[layer]
     group = head // (decoder.parts.n_heads // decoder.parts.n_groups)
     run = _ScoreRun(decoder, batch, part, head, part.q.rows[head], part.k.rows[group], query, key)
-    with _eager(decoder):
+    with eager(decoder.model):
         plain = run.score(None, None)
         q, k = run.q.detach().requires_grad_(), run.k.detach().requires_grad_()
         with torch.enable_grad():
@@ -107,7 +93,7 @@ class _ScoreRun:
         class Reached(Exception):
             pass
 
-        mode, measured = _Softmax(), set[nn.Module]()
+        mode, measured = Softmax(), set[nn.Module]()
 
         def put(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
             whole = out.reshape(*self.batch.tokens.shape, -1)
@@ -167,18 +153,3 @@ class _ScoreRun:
             self.cap = float(self.decoder.model.config.get_text_config().attn_logit_softcapping)
             return capped[0][at] * self.cap
         return seen[0][at]
-
-
-@contextmanager
-def _eager(decoder: Decoder) -> Iterator[None]:
-    """The model's attention in plain operations, where it lets itself be switched."""
-    config: Any = decoder.model.config
-    before = getattr(config, "_attn_implementation", "eager")
-    if before == "eager":
-        yield
-        return
-    decoder.model.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        decoder.model.set_attn_implementation(before)

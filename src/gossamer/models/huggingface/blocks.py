@@ -99,6 +99,15 @@ class Blocks:
         """Logits [rows, vocab] with a share alpha [edges] of each edge ablated; gradients flow into it."""
         return self.decoder.patched(batch, alpha[self._members(alpha)], self._spread(reference))
 
+    def frozen_norms(self) -> Blocks:
+        """The same model, norms held in its ablated runs: see Decoder."""
+        return Blocks(self.decoder.frozen_norms())
+
+    def watched(self, batch: Encoded, alpha: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """(what every block wrote [blocks, rows, pos, d], attention patterns of all heads): see Decoder."""
+        writes, patterns = self.decoder.watched(batch, alpha[self._members(alpha)], self._spread(reference))
+        return self._summed(writes), patterns
+
     def _members(self, beside: Tensor) -> Tensor:
         return torch.from_numpy(self.members).to(beside.device)
 

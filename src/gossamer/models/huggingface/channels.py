@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -26,6 +26,8 @@ from gossamer.mask import apply_masks
 from gossamer.models.huggingface.channel_parts import Sublayer, WeightMatrix, locations_of, sublayers
 from gossamer.models.huggingface.decoder import Decoder
 from gossamer.models.huggingface.means import Batch, Means, Sums, batches_of_texts
+from gossamer.models.huggingface.norms import HeldNorms
+from gossamer.models.huggingface.patterns import watching
 from gossamer.models.huggingface.weight_graph import WeightGraph
 from gossamer.models.loaded import check_run, cut_edges_of, entries_of
 from gossamer.subject import EdgeMasks, Outcome
@@ -182,10 +184,40 @@ class Channels:
             return x
 
         cuts = {} if edges is None else self._cuts(edges, replaced)
-        logits = self._logits(batch.tokens.repeat(trials, 1), batch.last.repeat(trials), edit, cuts)
+        with self._norms(batch):
+            logits = self._logits(batch.tokens.repeat(trials, 1), batch.last.repeat(trials), edit, cuts)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         answer, wrong = (t.to(logits.device).repeat(trials)[:, None] for t in (batch.answer, batch.wrong))
         return Outcome((logits.gather(1, answer) - logits.gather(1, wrong))[:, 0], found)
+
+    @contextmanager
+    def _norms(self, batch: Encoded) -> Iterator[None]:
+        """Norms as the decoder has them: their own, or held at the scales of a run with nothing ablated."""
+        if not self.decoder.norms_held:
+            yield
+            return
+        held = HeldNorms(self.decoder._norm_forms, lambda: self._logits(batch.tokens, batch.last, _unedited, {}))
+        with held.holding():
+            yield
+
+    def frozen_norms(self) -> Channels:
+        """The same model, the norms of whose runs keep the scales that they have with nothing ablated on the same
+        prompts: see Decoder. A run costs one more without trials."""
+        return replace(self, decoder=self.decoder.frozen_norms())
+
+    def attention(
+        self, batch: Encoded, *, masks: Mapping[str, Tensor] | None = None, value: str = "mean",
+        values: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Where every head looks, float32 [layers, rows, heads, pos, keys], in the run with these arguments: see `run`.
+
+        Unsupported for an attention whose softmax cannot be seen."""
+        parts = self.decoder.parts
+        shape = (len(batch.tokens), parts.n_heads, batch.tokens.shape[1])
+        together = ["final_resid"]  # a run with reads is one run
+        with watching(self.decoder.model, parts.layers, shape) as patterns:
+            self.run(batch, masks=masks, value=value, values=values, reads=together)
+        return torch.stack(patterns[-len(parts.layers) :])
 
     def _logits(self, tokens: Tensor, last: Tensor, edit: Edit, cuts: Mapping[str, _Cut]) -> Tensor:
         """Logits at each row's last token [rows, vocab], under an edit [rows, pos, channels] of every location."""
@@ -216,6 +248,10 @@ class Channels:
             add(self.decoder.parts.final_norm.register_forward_pre_hook(final))
             add(self.decoder.parts.head.register_forward_pre_hook(at_last))
             yield
+
+
+def _unedited(location: str, x: Tensor) -> Tensor:
+    return x
 
 
 def _hook(s: Sublayer, edit: Edit, cuts: Mapping[str, _Cut], add: Callable[[RemovableHandle], None]) -> None:

@@ -14,7 +14,7 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
@@ -31,6 +31,7 @@ from gossamer.models.hub import checked_device
 from gossamer.models.huggingface.anatomy import (
     Anatomy,
     Layer,
+    NormForm,
     anatomy,
     exchange,
     plainly,
@@ -42,6 +43,8 @@ from gossamer.models.huggingface.anatomy import (
 )
 from gossamer.models.huggingface.gradients import edge_gradient, path_gradient
 from gossamer.models.huggingface.memory import give_back_large_blocks, pairs_that_fit, trials_at_once
+from gossamer.models.huggingface.norms import HeldNorms, forms_of
+from gossamer.models.huggingface.patterns import watching
 from gossamer.models.huggingface.removals import Removals
 from gossamer.models.loaded import tensors_sha256
 from gossamer.subject import Objective
@@ -56,7 +59,7 @@ class _Pass:
     writes: what each writer wrote, in order; into: where it goes in their place, without gradients,
     [writers, rows, pos, d], of which n_written are there; known: what the first writers wrote in a run that this one
     only goes on from, and that their `rows` share. alpha: [writers, readers], or [trials, writers, readers], the rows
-    then being `trials` blocks of those of the reference.
+    then being `trials` blocks of those of the reference. held: norms that do not use their own scales.
     """
 
     last: Tensor
@@ -64,6 +67,7 @@ class _Pass:
     reference: Tensor | None = None
     start: Tensor | None = None
     known: Tensor | None = None
+    held: HeldNorms | None = None
     layer: int = 0
     follow: bool = False
     resid: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -127,13 +131,18 @@ class Followed:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Decoder:
-    """A decoder, its tokenizer, and its parts proven by `anatomy`. Parameters are frozen, dropout is off."""
+    """A decoder, its tokenizer, and its parts proven by `anatomy`. Parameters are frozen, dropout is off.
+
+    norms_held: see `frozen_norms`.
+    """
 
     name: str
     model: PreTrainedModel
     tokenizer: Any
     parts: Anatomy
     source: str = ""
+    norms_held: bool = False
+    _held: list[tuple[Encoded, HeldNorms]] = field(default_factory=list, repr=False)  # of the last prompts
 
     @property
     def device(self) -> torch.device:
@@ -292,7 +301,7 @@ class Decoder:
         def after_attention(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
             total = out if layer.attn_post is None else layer.attn_post(out)
             state.middle = state.resid + total
-            state.wrote(self.parts.n_heads, lambda place: self._head_writes(layer, args[0], out, place))
+            state.wrote(self.parts.n_heads, lambda place: self._head_writes(layer, args[0], out, place, state.held))
 
         add(layer.out.register_forward_hook(after_attention))
 
@@ -332,9 +341,11 @@ class Decoder:
 
         add(layer.down.register_forward_hook(after_mlp))
 
-    def _head_writes(self, layer: Layer, z: Tensor, out: Tensor, place: Tensor | None) -> Tensor:
+    def _head_writes(
+        self, layer: Layer, z: Tensor, out: Tensor, place: Tensor | None, norms: HeldNorms | None
+    ) -> Tensor:
         """What each head writes, [heads, rows, pos, d]. z: all heads' values; out: what the map made of them; place:
-        where to put it, or a new one."""
+        where to put it, or a new one; norms: at whose scale the norm after them is held."""
         heads, weight = self.parts.n_heads, weight_of(layer.out)
         each = z.unflatten(-1, (heads, -1)).flatten(0, -3).transpose(0, 1)
         by_head = weight.T.unflatten(0, (heads, -1))
@@ -342,7 +353,10 @@ class Decoder:
             torch.bmm(each, by_head, out=place.view(heads, -1, place.shape[-1]))
             return place
         written = (each @ by_head).unflatten(1, z.shape[:-1])
-        return written if layer.attn_post is None else written * post_scale(layer.attn_post, out)
+        if layer.attn_post is None:
+            return written
+        scale = post_scale(layer.attn_post, out)
+        return written * (scale if norms is None else (scale * norms.ratio(layer.attn_post, out)).to(scale))
 
     def _forward(self, tokens: Tensor, state: _Pass, **more: Any) -> Tensor:
         """Logits at each row's last token, [rows, vocab]."""
@@ -370,7 +384,42 @@ class Decoder:
         alpha: [edges], 0 keeps and 1 ablates, in the order of the graph; gradients flow into it. reference:
         [writers, rows, pos, d], what an ablated write is replaced by.
         """
-        return self._forward(batch.tokens, _Pass(last=batch.last, alpha=self._table(alpha), reference=reference))
+        return self._patched(batch, _Pass(last=batch.last, alpha=self._table(alpha), reference=reference))
+
+    def _patched(self, batch: Encoded, state: _Pass) -> Tensor:
+        if not self.norms_held:
+            return self._forward(batch.tokens, state)
+        if not (self._held and all(map(torch.equal, self._held[0][0], batch))):
+            whole = _Pass(last=batch.last, into=self.room(batch))
+            self._held[:] = [(batch, HeldNorms(self._norm_forms, lambda: self._forward(batch.tokens, whole)))]
+        state.held = self._held[0][1]
+        with state.held.holding():
+            return self._forward(batch.tokens, state)
+
+    @cached_property
+    def _norm_forms(self) -> dict[nn.Module, NormForm]:
+        return forms_of(self.model)
+
+    def frozen_norms(self) -> Decoder:
+        """The same model, the norms of whose ablated runs (`patched`, `watched`) keep the scales that they have with
+        nothing ablated on the same prompts. A run costs one more; what goes on from another run, and gradients at none
+        ablated, are Unsupported. Unsupported for a norm of which the scale cannot be told."""
+        forms_of(self.model)
+        return replace(self, norms_held=True, _held=[])
+
+    def _own_norms(self, what: str) -> None:
+        if self.norms_held:
+            raise Unsupported(f"{what} with norms held", "only whole runs can be held", "patched, or the model itself")
+
+    @torch.no_grad()
+    def watched(self, batch: Encoded, alpha: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """(what every writer wrote [writers, rows, pos, d], attention patterns [layers, rows, heads, pos, keys])
+        in the run that `patched` makes. Unsupported for an attention whose softmax cannot be seen."""
+        state = _Pass(last=batch.last, alpha=self._table(alpha), reference=reference)
+        shape = (len(batch.tokens), self.parts.n_heads, batch.tokens.shape[1])
+        with watching(self.model, self.parts.layers, shape) as patterns:
+            self._patched(batch, state)
+        return torch.cat(state.writes), torch.stack(patterns[-len(self.parts.layers) :])
 
     def _cache_as(self, cache: DynamicCache) -> dict[str, DynamicCache]:
         """Keys and values under the name by which this version of the library takes them."""
@@ -379,10 +428,12 @@ class Decoder:
 
     def ablations(self, batch: Encoded, reference: Tensor) -> Ablations:
         """Many ablations of the same prompts, each computed from where it differs from the clean run on."""
+        self._own_norms("ablations that go on from a run")
         return Ablations(self, batch, reference)
 
     def removals(self, batch: Encoded, reference: Tensor) -> Removals:
         """Edges removed one after the other from the logits back, each trial computed from what it changes alone."""
+        self._own_norms("removals")
         return Removals(self, batch, reference)
 
     def _table(self, alpha: Tensor) -> Tensor:
@@ -407,6 +458,7 @@ class Decoder:
         change of an edge is reference minus `writes` (default: minus this run's). objective: logits at the last token
         [rows, vocab] -> a sum over rows.
         """
+        self._own_norms("gradients at none ablated")
         return edge_gradient(self, batch, reference, objective, start=start, writes=writes)
 
     def path_gradient(
@@ -414,6 +466,7 @@ class Decoder:
     ) -> Tensor:
         """The mean of `edge_gradient` [edges] over runs whose residual stream starts so far on the way from the
         reference's start to the clean one; the first fraction is 1. The change is that from the clean run in each."""
+        self._own_norms("gradients at none ablated")
         return path_gradient(self, batch, reference, objective, fractions)
 
     def followed(self, batch: Encoded, start: Tensor | None, into: Tensor | None) -> Followed:
