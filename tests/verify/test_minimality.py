@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from subset_toys import doubled, trial_of
 from taught import she_he, taught
@@ -11,7 +10,7 @@ from toys import PLANTED_NODES, planted_model
 from gossamer.discover import eap
 from gossamer.errors import BadInput
 from gossamer.verify import EdgeTrial
-from gossamer.verify.minimality import adjusted, minimality
+from gossamer.verify.minimality import minimality
 
 DECODER, SHE_HE = taught(), she_he()
 
@@ -48,14 +47,6 @@ def test_a_circuit_that_does_nothing_needs_no_part() -> None:
     e = minimality(trial_of(planted_model(), PLANTED_NODES[:2] + PLANTED_NODES[3:]))
     assert (e.verdict, e.value) == ("fail", 0.0)
     assert "0 stay" in e.note
-
-
-def test_false_discoveries_are_bounded_as_benjamini_and_hochberg_do() -> None:
-    p = np.array([0.041, 0.01, 0.04, 0.5])
-    assert np.allclose(adjusted(p), [0.041 * 4 / 3, 0.04, 0.041 * 4 / 3, 0.5])
-    assert adjusted(np.array([0.2])).tolist() == [0.2]
-    rng = np.random.default_rng(0)
-    assert np.mean([(adjusted(rng.random(20)) <= 0.1).any() for _ in range(1000)]) == pytest.approx(0.1, abs=0.03)
 
 
 def edges(kept: int, pairs: int = 8) -> EdgeTrial:

@@ -7,22 +7,32 @@ from gossamer.evidence import Evidence
 from gossamer.registry import check
 from gossamer.subject import Subject, require_model_of
 from gossamer.task import Task
+from gossamer.verify.adversarial_subset import adversarial_subset
+from gossamer.verify.attention_divergence import attention_divergence
 from gossamer.verify.battery import OF_CHANNELS, asks, checks_of, known_checks, run_battery
 from gossamer.verify.channel_trial import ChannelTrial
+from gossamer.verify.completeness import completeness
 from gossamer.verify.curve import Curve, curve, mib
 from gossamer.verify.edge_checks import faithfulness
 from gossamer.verify.edge_faithfulness import circuit_faithfulness, metric_values
 from gossamer.verify.edge_trial import EdgeTrial
 from gossamer.verify.every_value import every_value
+from gossamer.verify.frozen_norms import frozen_norms
+from gossamer.verify.generalisation import generalisation
 from gossamer.verify.ground_truth import ROC, precision_recall, roc, roc_of_circuits
+from gossamer.verify.minimality import minimality
 from gossamer.verify.necessity import necessity
+from gossamer.verify.random_subsets import random_subsets
+from gossamer.verify.role_drift import role_drift
 from gossamer.verify.sufficiency import accuracy, sufficiency
 from gossamer.verify.trial import Trial
 
 __all__ = [
-    "ROC", "ChannelTrial", "Curve", "EdgeTrial", "Trial", "accuracy", "asks", "checks_of", "circuit_faithfulness",
-    "curve", "every_value", "faithfulness", "known_checks", "metric_values", "mib", "necessity",
-    "precision_recall", "roc", "roc_of_circuits", "run_battery", "run_checks", "sufficiency",
+    "ROC", "ChannelTrial", "Curve", "EdgeTrial", "Trial", "accuracy", "adversarial_subset", "asks",
+    "attention_divergence", "checks_of", "circuit_faithfulness", "completeness", "curve", "every_value",
+    "faithfulness", "frozen_norms", "generalisation", "known_checks", "metric_values", "mib", "minimality",
+    "necessity", "precision_recall", "random_subsets", "roc", "roc_of_circuits", "role_drift", "run_battery",
+    "run_checks", "sufficiency",
 ]  # fmt: skip
 
 

@@ -32,7 +32,7 @@ RATE = 0.5  # of the first step; it falls to nothing, and logits start between -
 PAIRS_AT_ONCE = 32
 
 
-@check("adversarial_subset")
+@check("adversarial-subset")
 def adversarial_subset(
     trial: Trial, *, threshold: float = 0.5, restarts: int = RESTARTS, steps: int = STEPS, rivals: int = RIVALS
 ) -> Evidence:  # fmt: skip
@@ -45,7 +45,7 @@ def adversarial_subset(
         raise BadInput(f"Expected restarts, steps and rivals of at least 1, got {restarts}, {steps} and {rivals}.")
     half = trial.n_pairs // 2
     fields = {
-        "claim": "adversarial_subset: the circuit does the task whatever an adversary ablates of the rest",
+        "claim": "adversarial-subset: the circuit does the task whatever an adversary ablates of the rest",
         "unit": "share of the effect kept (f) under the chosen subset", "n": trial.n_pairs - half,
         "methodology": trial.methodology().as_dict(), "seed": trial.seed,
         "threshold": f"fails if f is below {threshold:g} on pairs that the subset was not chosen on, or if a random "

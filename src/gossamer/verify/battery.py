@@ -13,7 +13,10 @@ from gossamer.verify.trial import Trial
 
 OF_CHANNELS = ("sufficiency", "accuracy", "necessity")
 OF_EDGES = tuple(EDGE_BATTERY)
-OF_ALL = ("every-value",)
+OF_ALL = (
+    "every-value", "random-subsets", "adversarial-subset", "completeness", "minimality", "frozen-norms",
+    "attention-divergence", "role-drift", "generalisation",
+)  # fmt: skip
 
 
 def checks_of(grain: str, *, quick: bool = False) -> tuple[str, ...]:
@@ -28,13 +31,16 @@ def _function(name: str, grain: str) -> Callable[..., Evidence | tuple[Evidence,
     return check[name]
 
 
+def _thresholds(name: str, grain: str) -> dict[str, int | float]:
+    """The numbers that a check can be given, with what they are unless said."""
+    parameters = inspect.signature(_function(name, grain)).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and isinstance(p.default, int | float)}
+
+
 def known_checks(grain: str) -> dict[str, dict[str, float]]:
     """Every check of circuits of a grain with its thresholds, as they are unless a claim says otherwise."""
-    found = {}
-    for name in dict.fromkeys((*checks_of(grain), *check)):
-        parameters = inspect.signature(_function(name, grain)).parameters.values()
-        found[name] = {p.name: float(p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
-    return found
+    names = dict.fromkeys((*checks_of(grain), *check))
+    return {name: {k: float(v) for k, v in _thresholds(name, grain).items()} for name in names}
 
 
 def asks(grain: str) -> dict[str, str]:
@@ -55,8 +61,8 @@ def run_battery(
         if done is not None and name in done:
             found += done[name]
             continue
-        limits = dict(checks[name])
-        rows = function(trial, **limits)
+        limits, kinds = dict(checks[name]), _thresholds(name, trial.circuit.layout.grain)
+        rows = function(trial, **{k: type(kinds[k])(v) for k, v in limits.items()})
         rows = tuple(r.model_copy(update={"limits": limits}) for r in ((rows,) if isinstance(rows, Evidence) else rows))
         if after:
             after(name, rows)

@@ -23,6 +23,7 @@ import numpy as np
 
 from gossamer.errors import BadInput
 from gossamer.evidence import Evidence, Null
+from gossamer.hypotheses import adjusted_p_values
 from gossamer.registry import check
 from gossamer.statistics import quantile_interval, wilson_interval
 from gossamer.verify.subsets import why_not
@@ -108,14 +109,6 @@ def minimality(
     })  # fmt: skip
 
 
-def adjusted(p: np.ndarray) -> np.ndarray:
-    """Benjamini and Hochberg 1995: p values [tests] such that those up to q hold a share q of false discoveries."""
-    order = np.argsort(p, kind="stable")[::-1]
-    found = np.empty(len(p))
-    found[order] = np.minimum.accumulate(p[order] * len(p) / np.arange(len(p), 0, -1))
-    return np.minimum(found, 1.0)
-
-
 def _p(changes: np.ndarray, null: np.ndarray, seed: int) -> np.ndarray:
     """Adjusted p values [parts] of changes of f [parts, pairs], beside those of outside parts [others, pairs]."""
     size, sizes = (np.abs(x.mean(1)) for x in (changes, null))
@@ -124,7 +117,7 @@ def _p(changes: np.ndarray, null: np.ndarray, seed: int) -> np.ndarray:
     signs = np.random.default_rng([seed, 3]).choice([-1.0, 1.0], (FLIPS, changes.shape[1]))
     flipped = np.abs(changes @ signs.T) / changes.shape[1]
     by_sign = (1 + (flipped >= size[:, None] * (1 - 1e-9)).sum(1)) / (1 + FLIPS)
-    return adjusted(np.maximum(rank, by_sign))
+    return adjusted_p_values(np.maximum(rank, by_sign))
 
 
 def _alike(trial: Trial, parts: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:

@@ -29,7 +29,7 @@ from gossamer.verify.trial import Trial, ends, random_sets, shares
 DRAWS, LOWER = 64, 0.05
 
 
-@check("random_subsets")
+@check("random-subsets")
 def random_subsets(
     trial: Trial, *, threshold: float = 0.8, draws: int = DRAWS, p: Sequence[float] | None = None
 ) -> Evidence:  # fmt: skip
@@ -44,7 +44,7 @@ def random_subsets(
     alone = spared(len(trial.kinds), draws, trial.seed, p)
     empty, whole = ends(trial)
     fields = {
-        "claim": "random_subsets: the circuit does the task whatever random part of the rest is ablated",
+        "claim": "random-subsets: the circuit does the task whatever random part of the rest is ablated",
         "unit": f"share of the effect kept (f) in the worst {LOWER:.0%} of draws", "n": trial.n_pairs,
         "methodology": trial.methodology().as_dict(), "seed": trial.seed,
         "threshold": f"fails if the {LOWER:.0%} quantile is below {threshold:g}, if that of random sets in the "
