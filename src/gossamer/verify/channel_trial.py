@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple, get_args
 
 import numpy as np
@@ -66,6 +67,7 @@ class ChannelTrial:
     heldout: Encoded
     seed: int = 0
     progress: Progress | None = None
+    cache: Path | None = None
     _gaps: dict[str, Gaps] = field(default_factory=dict)
     _effects: dict[tuple[str, str, bytes], np.ndarray] = field(default_factory=dict)
 
@@ -259,6 +261,11 @@ class ChannelTrial:
     def retried(self, circuit: Circuit) -> ChannelTrial:
         """See gossamer.verify.trial."""
         return replace(self, circuit=circuit, _gaps={})
+
+    def elsewhere(self, model: Subject, task: Task, circuit: Circuit) -> ChannelTrial:
+        """See gossamer.verify.trial."""
+        heldout = model.encode(task.heldout[: self.n_pairs])
+        return replace(self, model=model, task=task, circuit=circuit, heldout=heldout, _gaps={}, _effects={})
 
 
 def _sum(a: Values, b: Values) -> Values:
