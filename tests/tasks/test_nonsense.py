@@ -41,7 +41,7 @@ def test_words_that_cannot_be_answers_are_left_out(planted: LoadedModel, planted
     unfit = (" L", " R", " L R", " w1 w2", " unknown", " also-unknown")  # the last two are one token, the same one
     found = nonsense(planted_pairs, planted, words=(*unfit, " w7"))
     assert {a for e in found.train for a in (e.answer, e.wrong_answer)} <= {" w7", " unknown", " also-unknown"}
-    with pytest.raises(BadInput, match="Expected 2 unrelated words .* 1 of 6 are for this model"):
+    with pytest.raises(BadInput, match=r"Expected 2 unrelated words .* 1 of 6 are for this model"):
         nonsense(planted_pairs, planted, words=unfit)
 
 

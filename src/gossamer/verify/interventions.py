@@ -58,12 +58,13 @@ def interventions(trial: Trial, *, draws: int = 10, tolerance: float = 1e-5) -> 
         f"effect by more than {tolerance:g}"
     )
     how = trial.methodology(set_="circuit").as_dict()
-    why = why_no_share(trial)
-    if not why and not isinstance(trial, ChannelTrial | EdgeTrial):
+    if not isinstance(trial, ChannelTrial | EdgeTrial):
         why = "values cannot be put in place of others in this kind of trial"
-    if not why and trial.values[0] not in ("mean", "zero", "resample", "position-mean"):
-        why = f"ablation by {trial.values[0]} has no one change whose size could be matched"
-    if why or not isinstance(trial, ChannelTrial | EdgeTrial):
+        return not_measured(trial, CLAIM, threshold, why, UNIT, how)
+    why = f"ablation by {trial.values[0]} has no one change whose size could be matched"
+    if trial.values[0] not in ("noise", "optimal"):
+        why = why_no_share(trial)
+    if why:
         return not_measured(trial, CLAIM, threshold, why, UNIT, how)
     empty, whole = ends(trial)
     (without,) = trial.effects(~trial.inside[None])
