@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from taught import she_he, taught
+from toys import planted_model, planted_task
 
 from gossamer.circuit import Circuit
 from gossamer.discover import eap, prune, prune_config
@@ -37,8 +39,13 @@ def edge_trial(circuit: Circuit | None = None, **fields: Any) -> EdgeTrial:
 
 def channel_trial(model: LoadedModel, task: Task, cache: Path | None = None) -> ChannelTrial:
     """The channels that pruning finds in the planted model."""
-    found = prune(model, task, prune_config(**QUICK))
-    assert found.reached
     return ChannelTrial(
-        model=model, circuit=found.circuit, task=task, heldout=model.encode(task.heldout[:32]), cache=cache
+        model=model, circuit=_pruned(), task=task, heldout=model.encode(task.heldout[:32]), cache=cache
     )  # fmt: skip
+
+
+@functools.cache
+def _pruned() -> Circuit:
+    found = prune(planted_model(), planted_task(), prune_config(**QUICK))
+    assert found.reached
+    return found.circuit

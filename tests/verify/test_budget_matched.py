@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,11 +37,9 @@ def test_budgets_are_counted(name: str, config: dict[str, object], details: dict
     assert words
 
 
-def test_real_circuits_beat_luck(planted: LoadedModel, planted_pairs: Task, tmp_path: Path) -> None:
-    for trial, budget in (
-        (EDGES, "2 in all; tried: 20"),
-        (channel_trial(planted, planted_pairs), "120 in all; tried: 50"),
-    ):
+def test_real_circuits_beat_luck(planted: LoadedModel, planted_pairs: Task) -> None:
+    channels = channel_trial(planted, planted_pairs)
+    for trial, budget in ((EDGES, "2 in all; tried: 20"), (channels, "120 in all; tried: 50")):
         found = budget_matched(trial, most=50)
         assert found.verdict == "pass", found
         assert budget in found.note

@@ -33,7 +33,8 @@ def test_edges_are_found_again_whatever_returns_them() -> None:
     agreed = consensus(model, task, consensus_config(method="eap", edges=30, resamples=2, options={"pairs": 8})).circuit
     drawn = random_edges(model, task, random_config(seed=3)).top(20, connected=False)
     for circuit in (
-        scores.top(40), scores.top(7, connected=False), agreed, drawn, acdc(model, task, acdc_config(threshold=0.3, pairs=4)),
+        scores.top(40), scores.top(7, connected=False), agreed, drawn,
+        acdc(model, task, acdc_config(threshold=0.3, pairs=4)),
     ):  # fmt: skip
         found = discovery_of(TRIAL.retried(circuit)).run(model, task)
         assert found.reached

@@ -49,9 +49,9 @@ def test_shuffled_weights_and_unrelated_words_give_a_circuit_of_edges_little_to_
 
 def test_words_that_the_model_knows_are_no_nonsense(planted: LoadedModel, planted_pairs: Task, tmp_path: Path) -> None:
     """Control that must fail: two words with the unembedding of the answers are as good as the answers."""
+    trial = channel_trial(planted, planted_pairs, tmp_path)
     weight = planted.model.lm_head.weight.data
     weight[4], weight[5] = weight[2], weight[3]  # w0 is L, w1 is R
-    trial = channel_trial(planted, planted_pairs, tmp_path)
     known = next(
         s for s in range(20) if nonsense(planted_pairs, planted, seed=s, words=(" w0", " w1")).train[0].answer == " w0"
     )
