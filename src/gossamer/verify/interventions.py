@@ -68,7 +68,7 @@ def interventions(trial: Trial, *, draws: int = 10, tolerance: float = 1e-5) -> 
         return not_measured(trial, CLAIM, threshold, why, UNIT, how)
     empty, whole = ends(trial)
     (without,) = trial.effects(~trial.inside[None])
-    changed = (_of_channels if isinstance(trial, ChannelTrial) else _of_edges)(trial, draws)  # type: ignore[operator]
+    changed = _of_channels(trial, draws) if isinstance(trial, ChannelTrial) else _of_edges(trial, draws)
     below = whole - empty
     spread = resampled_means(whole - without, trial.seed) / resampled_means(below, trial.seed)
     lost, interval = float((whole - without).mean() / below.mean()), quantile_interval(spread)

@@ -77,7 +77,7 @@ def nothing_there(
         notes.append(_told(draw, circuit_there, parts, gain, float(of_whole.mean() / below.mean())))
         if circuit_there.reached or not said:
             reached.append(above)
-            bad |= gain >= share * f and parts <= times * size
+            bad = bad or bool(gain >= share * f and parts <= times * size)
     null = Null(name=f"the same discovery on a {where}", value=None, n=draws, outcome="not reached")
     if reached:
         gains = np.array([above.mean() for above in reached]) / below.mean()

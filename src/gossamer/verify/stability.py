@@ -33,6 +33,8 @@ from gossamer.verify.trial import Trial, random_sets
 
 CLAIM = "stability: the same discovery finds the same circuit again"
 UNIT = "mean IoU with the circuit"
+Changed = tuple[Task, int | None]
+"""(task, seed in place of the configuration's) of a discovery"""
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -99,17 +101,17 @@ def stability(trial: Trial, *, runs: int = 3, overlap: float = 0.5, steps: int |
     )  # fmt: skip
 
 
-def _changes(trial: Trial, discovery: Discovery, runs: int) -> dict[str, list[tuple[Task, int | None]]]:
+def _changes(trial: Trial, discovery: Discovery, runs: int) -> dict[str, list[Changed]]:
     """(task, seed) of every discovery, by what is changed."""
     task, rng = trial.task, np.random.default_rng(trial.seed)
     pool, first = discovery.pool(task), trial.record.seed
-    seeds = [(task, first + i) for i in range(1, runs)] if discovery.seeded else []
-    drawn = []
+    seeds: list[Changed] = [(task, first + i) for i in range(1, runs)] if discovery.seeded else []
+    drawn: list[Changed] = []
     for i in range(1, runs):
         pairs = tuple(pool[j] for j in rng.integers(0, len(pool), size=len(pool)).tolist())
         drawn.append((replace(task, version=f"{task.version}-drawn-{trial.seed}-{i}", train=pairs), None))
     names = sorted({e.template for e in task.train})
-    halves = []
+    halves: list[Changed] = []
     if len(names) > 1:
         order = rng.permutation(len(names))
         for i, half in enumerate((order[::2], order[1::2])):
