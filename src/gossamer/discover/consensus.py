@@ -142,10 +142,10 @@ class _Run:
         kind = config_kind(self.function)
         if kind is None or "pairs" not in kind.model_fields:
             raise BadInput(f"Expected a method that takes a number of pairs, {config.method!r} does not; try eap-ig.")
-        self.own: Any = options(kind, config.options, f"set of options of {config.method}")
+        self.own = options(kind, config.options, f"set of options of {config.method}")
         if get_type_hints(self.function).get("return") is not Circuit and config.edges > graph.n_edges:
             raise BadInput(f"Expected a cut of at most {graph.n_edges} edges, got {config.edges}.")
-        self.pairs = task.train[: self.own.pairs]
+        self.pairs = task.train[: self.own.model_dump()["pairs"]]
         self.rng = np.random.default_rng(config.seed)
         self.done, self.total, self.scored = 0, 0, True
 
