@@ -25,7 +25,6 @@ import argparse
 import json
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -34,46 +33,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gossamer.corpora.tokens import TokenFile
 from gossamer.discover import prune_config
 from gossamer.discover.prune import circuit_gap, circuit_loss, prune
 from gossamer.metric import paired_accuracy, task_loss_nats
 from gossamer.models import LoadedModel, from_pretrained
+from gossamer.models.shuffled import weight_shuffled
 from gossamer.statistics import bootstrap_interval, ratio_of_geometric_means
 from gossamer.task import Example, Task
 from gossamer.tasks import load_task
-from gossamer.train.measure import reference_means
+from gossamer.tasks.nonsense import nonsense
 
 OBJECTIVES = ("all", "random", "adversarial")
 NONSENSE = ((" is", " or"), (" and", " in"), (" not", " as"))
 HALVES = 20
-
-
-def shuffled(model: LoadedModel, seed: int) -> LoadedModel:
-    """The model with the entries of each matrix in another order: as sparse, same values, nothing learned."""
-    generator = torch.Generator().manual_seed(seed)
-    again = from_pretrained(model.source)
-    with torch.no_grad():
-        for p in again.model.parameters():
-            if p.ndim == 2:
-                p.copy_(p.flatten()[torch.randperm(p.numel(), generator=generator)].view_as(p))
-    excerpt, n_ctx = model.reference.excerpt, model.model.config.n_ctx
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "excerpt.npy"
-        np.save(path, excerpt.flatten().numpy())
-        text = TokenFile(path=path, n_tokens=excerpt.numel())
-        reference = reference_means(again.model, text, n_ctx, excerpt)
-    return replace(again, name=f"{model.name} shuffled {seed}", reference=reference)
-
-
-def nonsense(task: Task, answers: tuple[str, str]) -> Task:
-    """The task's prompts with two words as answers: `answers[0]` where its clean answer was right."""
-
-    def changed(examples: tuple[Example, ...]) -> tuple[Example, ...]:
-        return tuple(replace(e, answer=answers[0], wrong_answer=answers[1]) for e in examples)
-
-    name = f"{task.name}:{answers[0].strip()}/{answers[1].strip()}"
-    return replace(task, name=name, train=changed(task.train), heldout=changed(task.heldout), ood={})
 
 
 def unlike(task: Task) -> dict[str, tuple[Example, ...]]:
@@ -122,11 +94,11 @@ def searches(given: argparse.Namespace) -> Iterator[tuple[str, str, str, int]]:
 
 def one(what: str, objective: str, task: Task, seed: int, models: dict[str, LoadedModel]) -> dict[str, object]:
     """One search and everything that is measured of its circuit."""
-    model = models["dense" if what == "dense" else "sparse"]
+    model, name = models["dense" if what == "dense" else "sparse"], task.name
     if what == "nonsense":
-        task = nonsense(task, NONSENSE[seed % len(NONSENSE)])
+        task = nonsense(task, model, seed=seed, words=NONSENSE[seed % len(NONSENSE)])
     if what == "shuffled":
-        model = shuffled(model, seed)
+        model = weight_shuffled(model, seed)
     started = time.perf_counter()
     found = prune(model, task, prune_config(ablated=objective, seed=seed))
     seconds = time.perf_counter() - started
@@ -143,7 +115,7 @@ def one(what: str, objective: str, task: Task, seed: int, models: dict[str, Load
             "loss": float(circuit_loss(model, found.circuit, batch).mean()),
         }  # fmt: skip
     return {
-        "what": what, "objective": objective, "task": task.name.split(":")[0], "seed": seed, "on": task.name,
+        "what": what, "objective": objective, "task": name, "seed": seed, "on": task.name,
         "model": model.name, "reached": found.reached, "nodes": found.circuit.n_nodes, "edges": found.circuit.n_edges,
         "loss_train": found.loss_train, "loss_heldout": found.loss_heldout, "accuracy_heldout": right.mean(),
         "accuracy_interval": bootstrap_interval(right), "halves_mean": statistics.mean(halves),

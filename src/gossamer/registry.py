@@ -8,9 +8,13 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from types import NoneType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from gossamer.errors import BadInput, nearest
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -67,3 +71,13 @@ class Registry:
 method = Registry("method")
 check = Registry("check")
 task = Registry("task")
+
+
+def config_kind(function: Callable[..., Any]) -> type[BaseModel] | None:
+    """The class of a method's configuration, from the type of its argument `config`; None for one without."""
+    from pydantic import BaseModel
+
+    own = SimpleNamespace(__annotations__={"config": function.__annotations__.get("config", NoneType)})
+    hint = get_type_hints(own, function.__globals__)["config"]
+    kinds = [k for k in get_args(hint) or (hint,) if isinstance(k, type) and issubclass(k, BaseModel)]
+    return kinds[0] if kinds else None

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from types import NoneType
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,7 +24,7 @@ from gossamer.discover.eap import Progress
 from gossamer.errors import BadInput, options
 from gossamer.graph import Graph
 from gossamer.record import Record
-from gossamer.registry import method
+from gossamer.registry import config_kind, method
 from gossamer.scores import EdgeScores
 from gossamer.statistics import wilson_interval
 from gossamer.subject import ResidualSubject
@@ -140,14 +139,13 @@ class _Run:
     ) -> None:
         self.model, self.task, self.config, self.graph, self.progress = model, task, config, graph, progress
         self.function = method[config.method]
-        hints = get_type_hints(self.function)
-        kinds = [k for k in get_args(hints.get("config")) if k is not NoneType and issubclass(k, BaseModel)]
-        if not kinds or "pairs" not in kinds[0].model_fields:
+        kind = config_kind(self.function)
+        if kind is None or "pairs" not in kind.model_fields:
             raise BadInput(f"Expected a method that takes a number of pairs, {config.method!r} does not; try eap-ig.")
-        self.own = options(kinds[0], config.options, f"set of options of {config.method}")
-        if hints.get("return") is not Circuit and config.edges > graph.n_edges:
+        self.own = options(kind, config.options, f"set of options of {config.method}")
+        if get_type_hints(self.function).get("return") is not Circuit and config.edges > graph.n_edges:
             raise BadInput(f"Expected a cut of at most {graph.n_edges} edges, got {config.edges}.")
-        self.pairs = task.train[: self.own.pairs]
+        self.pairs = task.train[: self.own.model_dump()["pairs"]]
         self.rng = np.random.default_rng(config.seed)
         self.done, self.total, self.scored = 0, 0, True
 

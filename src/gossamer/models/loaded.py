@@ -87,6 +87,24 @@ def _call(model: SparseTransformer, changed: Mapping[str, Tensor], method: str, 
     return functional_call(_Method(model), {f"model.{k}": v for k, v in changed.items()}, (method, *args))
 
 
+@torch.no_grad()
+def reference_over(model: SparseTransformer, batches: Iterable[Tensor], excerpt: Tensor) -> Reference:
+    """Mean of every node over batches of tokens [rows, pos], taken after AbsTopK. The excerpt goes along as it is."""
+    sums: dict[str, Tensor] = {}
+    n_tokens = 0
+
+    def add(location: str, x: Tensor) -> Tensor:
+        sums[location] = sums.get(location, 0) + x.flatten(0, 1).cpu().double().sum(0)
+        return x
+
+    for tokens in batches:
+        model.hidden(tokens.to(model.lm_head.weight.device), edit=add)
+        n_tokens += tokens.numel()
+    return Reference(
+        means={k: (v / n_tokens).float() for k, v in sums.items()}, n_tokens=n_tokens, excerpt=excerpt
+    )  # fmt: skip
+
+
 Matrix = tuple[str, str, str, Tensor]
 """(name, source location, destination location, weight [destination, source])"""
 

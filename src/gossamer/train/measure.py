@@ -13,7 +13,7 @@ from gossamer.corpora.python_source import Corpus, standard_library
 from gossamer.corpora.tokens import EXCERPT_WINDOWS, TokenFile, frozen_excerpt, tokenize_corpus
 from gossamer.errors import BadInput
 from gossamer.models.files import load_model, save_model
-from gossamer.models.loaded import LoadedModel, Reference, model_sha256
+from gossamer.models.loaded import LoadedModel, Reference, model_sha256, reference_over
 from gossamer.models.sparse import SparseTransformer
 from gossamer.record import Record
 
@@ -31,25 +31,15 @@ def validation_loss(model: SparseTransformer, val: TokenFile, n_ctx: int, batch:
     return total / n
 
 
-@torch.no_grad()
 def reference_means(
     model: SparseTransformer, text: TokenFile, n_ctx: int, excerpt: Tensor, n_tokens: int = MEAN_TOKENS
 ) -> Reference:
     """Mean of every node over text, taken after AbsTopK; windows spread evenly over the token file. The excerpt goes
     along as it is."""
-    device = next(model.parameters()).device
     n = min(max(1, n_tokens // n_ctx), text.n_windows(n_ctx))
     chosen = np.linspace(0, text.n_windows(n_ctx) - 1, n).astype(np.int64)
-    sums: dict[str, Tensor] = {}
-
-    def add(location: str, x: Tensor) -> Tensor:
-        sums[location] = sums.get(location, 0) + x.flatten(0, 1).cpu().double().sum(0)
-        return x
-
-    for start in range(0, n, 64):
-        model.hidden(text.windows(chosen[start : start + 64], n_ctx)[:, :-1].to(device), edit=add)
-    means = {k: (v / (n * n_ctx)).float() for k, v in sums.items()}
-    return Reference(means=means, n_tokens=n * n_ctx, excerpt=excerpt)
+    batches = (text.windows(chosen[start : start + 64], n_ctx)[:, :-1] for start in range(0, n, 64))
+    return reference_over(model, batches, excerpt)
 
 
 def with_means(model: LoadedModel, corpus: Corpus, out: Path) -> LoadedModel:

@@ -15,7 +15,8 @@ OF_CHANNELS = ("sufficiency", "accuracy", "necessity")
 OF_EDGES = tuple(EDGE_BATTERY)
 OF_ALL = (
     "every-value", "random-subsets", "adversarial-subset", "completeness", "minimality", "frozen-norms",
-    "attention-divergence", "role-drift", "generalisation",
+    "attention-divergence", "role-drift", "generalisation", "interventions", "budget-matched", "shuffled-model",
+    "nonsense-task", "stability",
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple, TypedDict, cast, get_args
 
 import numpy as np
@@ -74,6 +75,7 @@ class ChannelTrial:
     heldout: Encoded
     seed: int = 0
     progress: Progress | None = None
+    cache: Path | None = None
     _gaps: dict[str, Gaps] = field(default_factory=dict)
     _effects: dict[tuple[str, str, bytes], np.ndarray] = field(default_factory=dict)
 
@@ -338,6 +340,11 @@ class ChannelTrial:
     def retried(self, circuit: Circuit) -> ChannelTrial:
         """See gossamer.verify.trial."""
         return replace(self, circuit=circuit, _gaps={})
+
+    def elsewhere(self, model: Subject, task: Task, circuit: Circuit) -> ChannelTrial:
+        """See gossamer.verify.trial."""
+        heldout = model.encode(task.heldout[: self.n_pairs])
+        return replace(self, model=model, task=task, circuit=circuit, heldout=heldout, _gaps={}, _effects={})
 
 
 def _of_pairs(gap: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
 
 import numpy as np
@@ -55,6 +56,7 @@ class EdgeTrial:
     seed: int = 0
     pairs_at_once: int = 16
     progress: Progress | None = None
+    cache: Path | None = None
     _known: dict[Methodology, EdgeOutcome] = field(default_factory=dict)
     _effects: dict[tuple[Methodology, bytes], np.ndarray] = field(default_factory=dict)
     _references: dict[tuple[Methodology, int, int], Tensor] = field(default_factory=dict)
@@ -243,6 +245,17 @@ class EdgeTrial:
     def retried(self, circuit: Circuit) -> EdgeTrial:
         """See gossamer.verify.trial."""
         return replace(self, circuit=circuit, _known={})
+
+    def elsewhere(self, model: ResidualSubject, task: Task, circuit: Circuit) -> EdgeTrial:
+        """See gossamer.verify.trial."""
+        heldout, training = (
+            model.encode(pairs[: there.n_pairs])
+            for pairs, there in ((task.heldout, self.heldout), (task.train, self.training))
+        )
+        return replace(
+            self, model=model, task=task, circuit=circuit, heldout=heldout, training=training, _known={}, _effects={},
+            _references={}, _bases={},
+        )  # fmt: skip
 
 
 def ends_of(graph: Graph, record: Record) -> list[Circuit]:

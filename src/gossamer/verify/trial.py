@@ -9,7 +9,8 @@ calibration changes; at head and block grain the clean prompt's logit difference
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -50,6 +51,9 @@ class Trial(Protocol):
     def seed(self) -> int: ...
     @property
     def progress(self) -> Progress | None: ...
+    @property
+    def cache(self) -> Path | None:
+        """Folder of what was rediscovered before; None: the user's, see gossamer.verify.rediscovery."""
 
     @property
     def record(self) -> Record:
@@ -125,6 +129,9 @@ class Trial(Protocol):
 
     def retried(self, circuit: Circuit) -> Trial:
         """The same trial of another circuit of the same model; what was run is not forgotten."""
+
+    def elsewhere(self, model: Any, task: Task, circuit: Circuit) -> Trial:
+        """As many held-out pairs of another task, or another model of the same shape, and a circuit found there."""
 
 
 def nodes_of(trial: Trial, kept: np.ndarray) -> np.ndarray:

@@ -1,0 +1,149 @@
+"""Is it the same circuit when it is found again? Other seeds, training prompts drawn again, other templates.
+
+The circuit's own discovery (rediscovery.py) is run with its configuration, one thing changed at a time: the seed, where
+the method has one; the training pairs it sees, drawn with replacement (Efron 1979; Méloux, Portet and Peyrard 2025,
+arXiv 2510.00845, do this to EAP-IG); or the wording, half of the templates against the other half. Each circuit is
+compared with the one on trial by the intersection of their parts over the union, IoU.
+
+Random circuits overlap too: two that keep a share K of all parts by K / (2 - K) (Li and Subramani's check of reuse;
+0.053 at 10%, 0.176 at 30%), more where they are matched by kind. The variance of a part's being kept, summed over
+parts, is half of the number of parts in which two circuits differ: said for each thing changed.
+
+When it lies: a method that always returns the same wrong circuit is stable. Halves of the templates have half of the
+prompts as well. One thing at a time does not see what changes only together. Circuits of two sizes cannot overlap
+wholly: the smaller over the larger is the most. With few runs an interval is no more than a warning.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+
+from gossamer.errors import GossamerError
+from gossamer.evidence import Evidence, Null
+from gossamer.registry import check
+from gossamer.statistics import bootstrap_interval, quantile_interval
+from gossamer.task import Task
+from gossamer.verify.nulls import DRAWS
+from gossamer.verify.rediscovery import Discovery, discovery_of
+from gossamer.verify.same_procedure import not_measured
+from gossamer.verify.trial import Trial, random_sets
+
+CLAIM = "stability: the same discovery finds the same circuit again"
+UNIT = "mean IoU with the circuit"
+Changed = tuple[Task, int | None]
+"""(task, seed in place of the configuration's) of a discovery"""
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of sets, bool [.., parts]; 0 where both are empty."""
+    union = (a | b).sum(-1)
+    return (a & b).sum(-1) / np.maximum(union, 1)
+
+
+def chance_overlap(n: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+    """IoU of random sets with a and b of n parts of each kind (all [kinds]), as the ratio of the expected sizes of
+    intersection and union. Of one kind and a share K each it is K / (2 - K)."""
+    shared = float((a * b / np.maximum(n, 1)).sum())
+    return shared / max(float(a.sum() + b.sum()) - shared, 1.0)
+
+
+def variance_of(sets: np.ndarray) -> float:
+    """Variance of being kept over sets (bool [sets, parts]), unbiased, summed over parts: half of the mean number of
+    parts in which two of the sets differ."""
+    return float(np.var(sets.astype(np.float64), axis=0, ddof=1).sum())
+
+
+@check("stability")
+def stability(trial: Trial, *, runs: int = 3, overlap: float = 0.5, steps: int | None = None) -> Evidence:
+    """Mean IoU of circuits found again with the one on trial, beside random circuits of their sizes.
+
+    runs: seeds, and draws of the training pairs, the circuit's own among them. A discovery that does not reach its
+    target overlaps by 0. Passes if the interval (bootstrap over the circuits found again) lies above 97.5% of random
+    ones and not below `overlap`. steps: for a cheaper search of masks, which the note then tells.
+    """
+    threshold = f"fails if the interval reaches down to random circuits of the same sizes or below {overlap:g}"
+    try:
+        discovery = discovery_of(trial, steps=steps)
+        found = {
+            what: np.stack([_kept(trial, discovery, task, seed) for task, seed in changed])
+            for what, changed in _changes(trial, discovery, runs).items() if changed
+        }  # fmt: skip
+    except GossamerError as error:
+        return not_measured(trial, CLAIM, threshold, str(error), UNIT)
+    again = np.concatenate(list(found.values()))
+    each = iou(again, trial.inside)
+    value, interval = float(each.mean()), bootstrap_interval(each, trial.seed)
+    kinds, n_kinds = trial.kinds, int(trial.kinds.max()) + 1
+    own = np.bincount(kinds[trial.inside], minlength=n_kinds)
+    random, expected = np.zeros(DRAWS), list[float]()
+    for number, kept in enumerate(again):
+        sizes = np.bincount(kinds[kept], minlength=n_kinds)
+        drawn = random_sets(trial, DRAWS, trial.seed + number, sizes=sizes)
+        random += iou(drawn, trial.inside) / len(again)
+        expected.append(chance_overlap(np.bincount(kinds), sizes, own))
+    chance = quantile_interval(random)
+    good = interval[0] > chance[1] and interval[0] >= overlap
+    return Evidence(
+        claim=CLAIM, value=value, unit=UNIT, interval=interval, n=len(again),
+        nulls=(
+            Null(name="random circuits of the sizes of those found again", value=float(random.mean()), interval=chance,
+                 n=DRAWS),
+        ),
+        verdict="pass" if good else "fail", methodology=None, threshold=threshold, seed=trial.seed,
+        note=" ".join([
+            f"Expected of random ones: {np.mean(expected):.3g}.", *_told(trial, found),
+            *(["The method draws nothing: no seeds to vary."] if not discovery.seeded else []),
+            *(["One template: no wording to vary."] if "templates" not in found else []), discovery.notes,
+        ]).strip(),
+    )  # fmt: skip
+
+
+def _changes(trial: Trial, discovery: Discovery, runs: int) -> dict[str, list[Changed]]:
+    """(task, seed) of every discovery, by what is changed."""
+    task, rng = trial.task, np.random.default_rng(trial.seed)
+    pool, first = discovery.pool(task), trial.record.seed
+    seeds: list[Changed] = [(task, first + i) for i in range(1, runs)] if discovery.seeded else []
+    drawn: list[Changed] = []
+    for i in range(1, runs):
+        pairs = tuple(pool[j] for j in rng.integers(0, len(pool), size=len(pool)).tolist())
+        drawn.append((replace(task, version=f"{task.version}-drawn-{trial.seed}-{i}", train=pairs), None))
+    names = sorted({e.template for e in task.train})
+    halves: list[Changed] = []
+    if len(names) > 1:
+        order = rng.permutation(len(names))
+        for i, half in enumerate((order[::2], order[1::2])):
+            chosen = {names[j] for j in half.tolist()}
+            pairs = tuple(e for e in task.train if e.template in chosen)
+            halves.append((replace(task, version=f"{task.version}-half-{trial.seed}-{i}", train=pairs), None))
+    return {"seed": seeds, "prompts": drawn, "templates": halves}
+
+
+def _kept(trial: Trial, discovery: Discovery, task: Task, seed: int | None) -> np.ndarray:
+    found = discovery.run(trial.model, task, seed=seed, progress=trial.progress)
+    return trial.retried(found.circuit).inside if found.reached else np.zeros_like(trial.inside)
+
+
+def _told(trial: Trial, found: dict[str, np.ndarray]) -> list[str]:
+    """Per thing changed the overlaps and the variance, in words. Templates vary between the two halves; the circuit on
+    trial is one more draw of a seed and of the prompts."""
+    sets = {
+        what: kept if what == "templates" else np.concatenate([kept, trial.inside[None]])
+        for what, kept in found.items()
+    }
+    variance = {what: variance_of(each) for what, each in sets.items()}
+    total = sum(variance.values())
+    told = []
+    for what, kept in found.items():
+        sizes = ", ".join(str(int(row.sum())) for row in kept)
+        between = np.mean([iou(a, b) for a, b in itertools.combinations(sets[what], 2)])
+        part = f" ({variance[what] / total:.0%})" if total > 0 else ""
+        n = int((~kept.any(-1)).sum())
+        missed = f" ({n} not reached)" if n else ""
+        told.append(
+            f"{what}: IoU {iou(kept, trial.inside).mean():.3g} with the circuit, {between:.3g} among themselves, "
+            f"{sizes} parts{missed}, variance {variance[what]:.3g}{part}."
+        )
+    return told
