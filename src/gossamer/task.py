@@ -9,14 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from gossamer.errors import BadInput
+from gossamer.errors import BadInput, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MIN_FITTING = 64  # pairs of a split that have to fit: with fewer, an accuracy has a standard error of over 6.2 points
+
+
+Chars = tuple[int, int]
+"""The first character of a stretch of text, and the one after its last."""
+POSITIONS = ("all", "last")  # and the name of any span
 
 
 class TextTokenizer(Protocol):
@@ -29,7 +34,8 @@ class TextTokenizer(Protocol):
 class Example:
     """A minimal pair. `answer` continues `clean`, `wrong_answer` continues `counterfactual`; each is one token.
 
-    line: where it stands in a user's file; 0 for a generated pair.
+    line: where it stands in a user's file; 0 for a generated pair. spans: by name the stretch of the clean and that of
+    the counterfactual prompt which play one part, so that they can be ablated alone or exchanged.
     """
 
     clean: str
@@ -38,6 +44,7 @@ class Example:
     wrong_answer: str
     template: str = ""
     line: int = field(default=0, compare=False)
+    spans: Mapping[str, tuple[Chars, Chars]] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +64,28 @@ class Task:
     left_out: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Marks:
+    """What is marked in rows of prompts; indexing takes some of the rows.
+
+    spans: name -> the first token of each row's span and the one after its last, [rows, 2], both 0 where it has none.
+    positions: where edges are ablated: "all", "last", or the name of a span; chosen: the same as a mask, bool
+    [rows, pos], None for all.
+    """
+
+    spans: Mapping[str, Tensor] = field(default_factory=dict)
+    positions: str = "all"
+    chosen: Tensor | None = None
+
+    def __getitem__(self, rows: Any) -> Marks:
+        spans = {name: ends[rows] for name, ends in self.spans.items()}
+        return replace(self, spans=spans, chosen=None if self.chosen is None else self.chosen[rows])
+
+    def until(self, end: int) -> Marks:
+        """Those of the positions before `end`."""
+        return self if self.chosen is None else replace(self, chosen=self.chosen[:, :end])
+
+
 class Encoded(NamedTuple):
     """Pairs as tokens. Row 2i is pair i's clean prompt, row 2i + 1 its counterfactual prompt.
 
@@ -68,6 +97,7 @@ class Encoded(NamedTuple):
     last: Tensor
     answer: Tensor
     wrong: Tensor
+    marks: Marks = Marks()
 
     @property
     def n_pairs(self) -> int:
@@ -77,7 +107,51 @@ class Encoded(NamedTuple):
         """Pairs start to stop, cut to the longest of their prompts."""
         rows = slice(2 * start, 2 * stop)
         longest = int(self.last[rows].max()) + 1
-        return Encoded(self.tokens[rows, :longest], self.last[rows], self.answer[rows], self.wrong[rows])
+        found = self.rows(rows)
+        return found._replace(tokens=found.tokens[:, :longest], marks=found.marks.until(longest))
+
+    def choose(self, positions: str) -> Encoded:
+        """The same pairs, whose edges are ablated at these positions only: `all`, `last` (each prompt's last token), or
+        those of a span by its name.
+
+        BadInput for an unknown name, for a span that a prompt lacks, and for one that has not as many tokens in both
+        prompts of a pair, which would leave values without a place to go.
+        """
+        import torch
+
+        if positions == "all":
+            return self._replace(marks=replace(self.marks, positions="all", chosen=None))
+        at = torch.arange(self.tokens.shape[1])
+        if positions == "last":
+            chosen = at == self.last[:, None]
+        elif positions in self.marks.spans:
+            first, stop = self.marks.spans[positions].unbind(1)
+            chosen = (at >= first[:, None]) & (at < stop[:, None])
+        else:
+            raise BadInput(f"Unknown positions {positions!r}: {nearest(positions, (*POSITIONS, *self.marks.spans))}")
+        counts = chosen.sum(1).view(-1, 2)
+        if lacking := (counts == 0).any(1).nonzero().flatten().tolist():
+            raise BadInput(
+                f"Expected a span {positions!r} in both prompts of every pair, {len(lacking)} of {self.n_pairs} pairs "
+                f"have none, the first being pair {lacking[0] + 1}; mark it there, or choose other positions."
+            )
+        if uneven := (counts[:, 0] != counts[:, 1]).nonzero().flatten().tolist():
+            one, other = counts[uneven[0]].tolist()
+            raise BadInput(
+                f"Expected as many tokens of the span {positions!r} in both prompts of a pair, {len(uneven)} of "
+                f"{self.n_pairs} pairs have not, the first being pair {uneven[0] + 1} ({one} and {other} tokens); mark "
+                "stretches of as many tokens."
+            )
+        return self._replace(marks=replace(self.marks, positions=positions, chosen=chosen))
+
+    def where_chosen(self, there: Tensor, own: Tensor) -> Tensor:
+        """`there` [.., rows, pos, d] at the positions where edges are ablated, `own` at the others."""
+        chosen = self.marks.chosen
+        return there if chosen is None else there.where(chosen.to(there.device)[..., None], own)
+
+    def rows(self, which: Any) -> Encoded:
+        """Some of the rows, as an index of tensors takes them."""
+        return Encoded(self.tokens[which], self.last[which], self.answer[which], self.wrong[which], self.marks[which])
 
     def batches(self, size: int, seed: int) -> Iterator[Encoded]:
         """Batches of `size` pairs (the last may be short) without end, epoch after epoch in another order."""
@@ -91,12 +165,33 @@ class Encoded(NamedTuple):
 
 def sides(batch: Encoded) -> tuple[Encoded, Encoded]:
     """The clean rows and the counterfactual rows of pairs, both with the clean side's answers."""
-    clean, other = (Encoded(batch.tokens[i::2], batch.last[i::2], batch.answer[::2], batch.wrong[::2]) for i in (0, 1))
+    clean, other = (
+        Encoded(batch.tokens[i::2], batch.last[i::2], batch.answer[::2], batch.wrong[::2], batch.marks[i::2])
+        for i in (0, 1)
+    )
     return clean, other
 
 
+def counterparts(run: Encoded, other: Encoded) -> Tensor | None:
+    """For every position of the prompts that run the one of their other prompts that stands for it, [rows, pos]: of the
+    chosen positions the first for the first, and so on; of the others, of which nothing is exchanged, their own number.
+    None where each stands for itself.
+    """
+    import torch
+
+    here, there = run.marks.chosen, other.marks.chosen
+    if here is None or there is None or torch.equal(here, there):
+        return None
+    found = torch.arange(here.shape[1]).repeat(len(here), 1)
+    found[here] = there.nonzero()[:, 1]
+    return found
+
+
 class PairReport(NamedTuple):
-    """One pair as the model's tokenizer sees it; `problems` is empty when it can be used."""
+    """One pair as the model's tokenizer sees it; `problems` is empty when it can be used.
+
+    spans: by name the tokens of each side's, as the characters in the Example.
+    """
 
     clean: list[int]
     counterfactual: list[int]
@@ -104,6 +199,7 @@ class PairReport(NamedTuple):
     wrong_answer: int
     aligned: bool
     problems: tuple[str, ...]
+    spans: Mapping[str, tuple[tuple[int, int], tuple[int, int]]]
 
 
 def _encoder(tokenizer: TextTokenizer) -> Callable[[str], list[int]]:
@@ -139,7 +235,36 @@ def check_pair(example: Example, tokenizer: TextTokenizer, n_ctx: int, bos: int 
         answers.append(extra[0] if extra else -1)
     if answers[0] == answers[1]:
         problems.append(f"both sides have the same answer {example.answer!r}")
-    return PairReport(sides[0], sides[1], answers[0], answers[1], len(sides[0]) == len(sides[1]), tuple(problems))
+    spans: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {}
+    for name, ends in example.spans.items():
+        found = [
+            _tokens_of(ids, prompt, end, f"the span {name!r} of the {side} prompt", problems)
+            for prompt, end, side in zip(
+                (example.clean, example.counterfactual), ends, ("clean", "counterfactual"), strict=True
+            )
+        ]
+        (a, b), (c, d) = ((first + (bos is not None), stop + (bos is not None)) for first, stop in found)
+        spans[name] = (a, b), (c, d)
+    aligned = len(sides[0]) == len(sides[1])
+    return PairReport(sides[0], sides[1], answers[0], answers[1], aligned, tuple(problems), spans)
+
+
+def _tokens_of(
+    ids: Callable[[str], list[int]], prompt: str, ends: Chars, what: str, problems: list[str]
+) -> tuple[int, int]:
+    """The first token of a stretch of a prompt and the one after its last, without a token that the tokenizer begins
+    with. Spaces before the stretch may be part of its first token."""
+    start, end = ends
+    if not 0 <= start < end <= len(prompt):
+        problems.append(f"{what} is characters {start} to {end} of {len(prompt)}")
+        return 0, 0
+    whole, inside = ids(prompt), ids(prompt[:end])
+    for begin in (start, len(prompt[:start].rstrip())):
+        before = ids(prompt[:begin])
+        if whole[: len(before)] == before and whole[: len(inside)] == inside and len(inside) > len(before):
+            return len(before), len(inside)
+    problems.append(f"{what}, {prompt[start:end]!r}, begins or ends inside a token")
+    return 0, 0
 
 
 def encode(examples: Sequence[Example], tokenizer: TextTokenizer, n_ctx: int, bos: int | None) -> Encoded:
@@ -162,7 +287,12 @@ def encode(examples: Sequence[Example], tokenizer: TextTokenizer, n_ctx: int, bo
     tokens = torch.tensor([s + [0] * (longest - len(s)) for s in sides], dtype=torch.int64)
     answer = torch.tensor([a for r in reports for a in (r.answer, r.wrong_answer)])
     wrong = torch.tensor([a for r in reports for a in (r.wrong_answer, r.answer)])
-    return Encoded(tokens, torch.tensor([len(s) - 1 for s in sides]), answer, wrong)
+    none = (0, 0), (0, 0)
+    spans = {
+        name: torch.tensor([end for r in reports for end in r.spans.get(name, none)], dtype=torch.int64)
+        for name in dict.fromkeys(name for r in reports for name in r.spans)
+    }
+    return Encoded(tokens, torch.tensor([len(s) - 1 for s in sides]), answer, wrong, Marks(spans=spans))
 
 
 def unequal(report: PairReport) -> tuple[str, ...]:

@@ -69,6 +69,8 @@ def check(
         for c in r.checks[:3]:
             typer.echo(f"line {c.line}: {'|'.join(c.clean)!r} -> {c.answer!r}")
             typer.echo(f"        {'|'.join(c.counterfactual)!r} -> {c.wrong_answer!r}")
+            for name, (one, other) in c.spans.items():
+                typer.echo(f"        span {name}: {'|'.join(one)!r}, {'|'.join(other)!r}")
         bad = [c for c in r.checks if c.problems]
         for c in bad[:20]:
             typer.echo(f"line {c.line}: {'; '.join(c.problems)}")

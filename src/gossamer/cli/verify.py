@@ -20,6 +20,9 @@ def verify(
         typer.Option(help="Edges: resample, zero, mean, position-mean, noise or optimal; default: the method's."),
     ] = None,
     granularity: Annotated[str, typer.Option(help="Edges: edge or node, what is ablated as one.")] = "edge",
+    positions: Annotated[
+        str | None, typer.Option(help="Edges: all, last, or a span of the pairs, where they are ablated.")
+    ] = None,
     faithfulness: Annotated[float, typer.Option(help="Edges: the faithfulness that passes.")] = 0.9,
     pairs: Annotated[int, typer.Option(help="Edges: held-out pairs to use.")] = 128,
     edges: Annotated[int | None, typer.Option(help="Of a file of scores: how many edges to keep.")] = None,
@@ -33,8 +36,9 @@ def verify(
 
     with steps("running circuits", "KL") as progress:
         r = commands.verify(
-            run, model=model, task=task, out=out, ablation=ablation, granularity=granularity, target=faithfulness,
-            pairs=pairs, edges=edges, dtype=dtype, device=device, seed=seed, progress=progress, say=say,
+            run, model=model, task=task, out=out, ablation=ablation, granularity=granularity, positions=positions,
+            target=faithfulness, pairs=pairs, edges=edges, dtype=dtype, device=device, seed=seed, progress=progress,
+            say=say,
         )  # fmt: skip
 
     def text() -> None:

@@ -338,8 +338,8 @@ def _figure(
 
 def verify(
     run: str | Path, *, model: str | None = None, task: str | Path | None = None, out: str | Path | None = None,
-    ablation: str | None = None, granularity: str = "edge", target: float = 0.9, pairs: int = 128,
-    edges: int | None = None, device: str = "cpu", dtype: str = "float32", seed: int = 0,
+    ablation: str | None = None, granularity: str = "edge", positions: str | None = None, target: float = 0.9,
+    pairs: int = 128, edges: int | None = None, device: str = "cpu", dtype: str = "float32", seed: int = 0,
     progress: Steps | None = None, say: Say = _silent,
 ) -> VerifyReport:  # fmt: skip
     """Put a run's circuit on trial on the held-out pairs, and write evidence.json into the run folder.
@@ -347,8 +347,8 @@ def verify(
     run: a run folder; or a file with a circuit of edges, ours or another tool's (gossamer.formats), with the `model`
     and the `task` it is of: it is put into the new run folder `out` (default: runs/TASK-MODEL-FILE, numbered). For
     circuits of edges, ablation: the replacement value (see gossamer.replacement; default: the method's), granularity:
-    what is ablated as one, target: the faithfulness that passes, pairs: how many held-out ones; edges: of a file of
-    scores, how many to keep.
+    what is ablated as one, positions: where (all, last or a span of the pairs; default: the method's), target: the
+    faithfulness that passes, pairs: how many held-out ones; edges: of a file of scores, how many to keep.
     """
     from gossamer.ablation import of_edges
     from gossamer.commands import edge_runs
@@ -375,12 +375,14 @@ def verify(
         )  # fmt: skip
         return edge_runs.verify(
             found, ablation=ablation or edge_runs.own_ablation(found.circuit.record), granularity=granularity,
-            target=target, pairs=pairs, seed=seed, progress=progress, say=say,
+            positions=positions or edge_runs.own_positions(found.circuit.record), target=target,
+            pairs=pairs, seed=seed, progress=progress, say=say,
         )  # fmt: skip
-    if ablation is not None or granularity != "edge":
+    if ablation is not None or granularity != "edge" or positions is not None:
         raise Unsupported(
-            "another ablation of a circuit of channels", "its checks name their own", "no --ablation, no --granularity"
-        )
+            "another ablation of a circuit of channels", "its checks name their own",
+            "no --ablation, no --granularity, no --positions",
+        )  # fmt: skip
     r = read_run(Path(run), model, device)
     say(f"trying {r.circuit.n_nodes} nodes on {len(r.task.heldout)} held-out pairs")
     target_loss = r.about.result.target_loss_nats

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -117,20 +118,21 @@ class EdgeRun:
         """The trial that a record of `verify` tells of."""
         c = verified.config
         return edge_trial(
-            self.model, self.task, self.circuit, c["ablation"], c["granularity"], verified.seed, c["pairs"], progress
-        )
+            self.model, self.task, self.circuit, c["ablation"], c["granularity"], verified.seed, c["pairs"], progress,
+            c.get("positions", "all"),
+        )  # fmt: skip
 
 
 def edge_trial(
     model: ResidualSubject, task: Task, circuit: Circuit, value: str = "resample",
     granularity: str = "edge", seed: int = 0, pairs: int = TRIAL_PAIRS,
-    progress: Steps | None = None,
+    progress: Steps | None = None, positions: str = "all",
 ) -> EdgeTrial:  # fmt: skip
     """The trial of a circuit on a task's held-out pairs."""
     return EdgeTrial(
-        model=model, circuit=circuit, heldout=model.encode(task.heldout[:pairs]),
-        training=model.encode(task.train[:TRIAL_PAIRS]), value=value, granularity=granularity, seed=seed,
-        progress=progress,
+        model=model, circuit=circuit, heldout=model.encode(task.heldout[:pairs], positions=positions),
+        training=model.encode(task.train[:TRIAL_PAIRS], positions=positions), value=value, granularity=granularity,
+        seed=seed, progress=progress,
     )  # fmt: skip
 
 
@@ -141,16 +143,18 @@ def _needs(model: Decoder, task: Task, name: str, config: Any) -> str:
 
     if name not in METHODS or config.memory is not None:
         return ""
-    batch = model.encode(task.train[: config.pairs])
+    batch = model.encode(task.train[: config.pairs], positions=config.positions)
     need = estimate(model, batch.tokens.shape[1], min(config.pairs_at_once, batch.n_pairs), name)
     return f", about {in_words(need)} (--memory sets a limit)"
 
 
-def _require_positions(model: Decoder, task: Task, ablation: str) -> None:
+def _require_positions(model: Decoder, task: Task, ablation: str, positions: str) -> None:
     """BadInput where means of positions are asked for and held-out prompts have more of them than training prompts."""
     if ablation != "position-mean":
         return
-    train, heldout = (int(model.encode(part[:TRIAL_PAIRS]).last.max()) + 1 for part in (task.train, task.heldout))
+    train, heldout = (
+        int(model.encode(part[:TRIAL_PAIRS], positions=positions).last.max()) + 1 for part in (task.train, task.heldout)
+    )
     if heldout > train:
         raise BadInput(
             f"Expected held-out prompts of at most the {train} tokens of the training prompts for means of positions, "
@@ -160,17 +164,26 @@ def _require_positions(model: Decoder, task: Task, ablation: str) -> None:
 
 def own_ablation(record: Record) -> str:
     """What an ablated write became in the method that found a circuit: what it is tried by, unless asked otherwise."""
-    config = record.config.get("options", {}) if record.method == "consensus" else record.config
-    return str(config.get("ablation", "resample"))
+    return str(_asked(record).get("ablation", "resample"))
 
 
-def require_done(model: ResidualSubject, task: Task) -> tuple[float, float]:
+def own_positions(record: Record) -> str:
+    """Where the method that found a circuit ablated edges: where it is tried, unless asked otherwise."""
+    return str(_asked(record).get("positions", "all"))
+
+
+def _asked(record: Record) -> Mapping[str, Any]:
+    """The options of the method itself, which consensus has within its own."""
+    return record.config.get("options", {}) if record.method == "consensus" else record.config
+
+
+def require_done(model: ResidualSubject, task: Task, positions: str = "all") -> tuple[float, float]:
     """(paired, ordered accuracy) on training pairs; BadInput for a model that does not do the task.
 
     That is one that orders pairs no better than a coin; or that gets both prompts of a pair right no more often than a
     coin, and does not order three quarters of them either (a coin orders half). All by the lower ends of 95% intervals.
     """
-    batch = model.encode(task.train[:TRIAL_PAIRS])
+    batch = model.encode(task.train[:TRIAL_PAIRS], positions=positions)
     parts = (batch.pairs(start, min(start + 16, batch.n_pairs)) for start in range(0, batch.n_pairs, 16))
     gap = torch.cat([logit_difference(model.writes(part)[1], part).float().cpu() for part in parts])
     paired, ordered = paired_accuracy(gap).numpy(), ordered_accuracy(gap).numpy()
@@ -186,19 +199,20 @@ def require_done(model: ResidualSubject, task: Task) -> tuple[float, float]:
 
 
 def load_for(
-    model: str | Path, task: str | Path, task_seed: int, device: str, dtype: str, force: bool, say: Say
+    model: str | Path, task: str | Path, task_seed: int, device: str, dtype: str, force: bool, say: Say,
+    positions: str = "all",
 ) -> tuple[Decoder, Task]:  # fmt: skip
     """A decoder and the pairs of a task that it can be asked; BadInput, without `force`, if it does not do the task."""
     from gossamer.models.huggingface import load_decoder
 
     asked = load_task(str(task), task_seed)
     loaded = load_decoder(model, device, dtype)
-    asked = loaded.fitting(asked)
+    asked = loaded.fitting(asked, positions=positions)
     if asked.left_out:
         which = ", ".join(f"{n} {split}" for split, n in asked.left_out.items())
         say(f"{asked.name}: {which} pairs left out, they do not fit {loaded.name}")
     if not force:
-        paired, ordered = require_done(loaded, asked)
+        paired, ordered = require_done(loaded, asked, positions)
         say(f"{loaded.name} gets {paired:.1%} of training pairs right (coin 25%), orders {ordered:.1%} (coin 50%)")
     return loaded, asked
 
@@ -216,19 +230,20 @@ def discover(
     config = CONFIGS[name](**options)
     if not 0 < f <= 1:
         raise BadInput(f"Expected a faithfulness of more than 0 to 1 to cut at, got {f:g}.")
-    loaded, asked = load_for(model, task, task_seed, device, dtype, force, say)
+    positions = (config.options.get if name == "consensus" else partial(getattr, config))("positions", "all")
+    loaded, asked = load_for(model, task, task_seed, device, dtype, force, say, positions)
     graph = loaded.graph()
     if edges is not None and not 0 < edges <= graph.n_edges:
         raise BadInput(f"Expected 1 to {graph.n_edges} edges of {loaded.name}, got {edges}.")
     folder = Path(out) if out else next_free(Path("runs") / f"{asked.name}-{loaded.name}-{name}")
     require_new(folder)
-    _require_positions(loaded, asked, getattr(config, "ablation", ""))
+    _require_positions(loaded, asked, getattr(config, "ablation", ""), positions)
     say(f"{name} over {graph.n_edges:,} edges{_needs(loaded, asked, name, config)}")
     found = method[name](loaded, asked, config, progress=progress)
     cut: dict[str, float] | None = None
     if name == "edge-mask" and edges is None:
         cut = {"probability": 0.5}
-        scores, circuit = found, found.above(0.5)
+        scores, circuit = found, found.above(0.5, connected=positions == "all")
     elif isinstance(found, EdgeScores):
         cut = {"edges": edges} if edges is not None else {"faithfulness": f}
         scores, circuit = found, cut_of(loaded, asked, found, edges, f, say)
@@ -237,8 +252,9 @@ def discover(
     else:
         scores, circuit = None, found
     if not circuit.n_edges:
-        raise BadInput(f"{name} kept no edge of {loaded.name} that lies on a path; ask for more edges.")
-    evidence = faithfulness(edge_trial(loaded, asked, circuit, own_ablation(circuit.record)), target=f)
+        raise BadInput(f"{name} kept no edge of {loaded.name} that lies on a path or counts; ask for more edges.")
+    trial = edge_trial(loaded, asked, circuit, own_ablation(circuit.record), positions=positions)
+    evidence = faithfulness(trial, target=f)
     result = EdgeResult(
         nodes=circuit.n_nodes, edges=circuit.n_edges, all_edges=graph.n_edges, cut=cut, faithfulness=evidence
     )
@@ -269,10 +285,13 @@ def cut_of(
     model: ResidualSubject, task: Task, scores: EdgeScores, edges: int | None, f: float, say: Say
 ) -> Circuit:  # fmt: skip
     """The circuit of that many edges; or, by doubling and then halving, one that has a faithfulness of at least f on
-    training pairs while one with an edge less has not."""
+    training pairs while one with an edge less has not. Edges on no path are dropped, unless edges are ablated at chosen
+    positions, where what is outside the circuit is heard at the others."""
+    how = of_edges(own_ablation(scores.record), positions=own_positions(scores.record))
+    top = partial(scores.top, connected=how.positions == "all")
     if edges is not None:
-        return scores.top(edges)
-    batch, how = model.encode(task.train[:TRIAL_PAIRS]), of_edges(own_ablation(scores.record))
+        return top(edges)
+    batch = model.encode(task.train[:TRIAL_PAIRS], positions=how.positions)
     n = len(scores.values)
 
     def gap(*shares: np.ndarray) -> np.ndarray:
@@ -284,7 +303,7 @@ def cut_of(
         raise BadInput(f"Expected a faithfulness to cut at, there is none: {why}. Give a number of edges.")
 
     def value(size: int) -> float:
-        circuit = scores.top(size)
+        circuit = top(size)
         if not circuit.n_edges:
             return 0.0
         (own,) = gap(circuit.shares(scores.graph, how))
@@ -296,7 +315,7 @@ def cut_of(
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if value(middle) >= f else (middle, high)
-    circuit = scores.top(high)
+    circuit = top(high)
     say(f"{circuit.n_edges} edges have a faithfulness of {value(high):.3f} on {batch.n_pairs} training pairs")
     return circuit
 
@@ -347,7 +366,8 @@ def read(folder: Path, model: str | None = None, device: str = "cpu") -> EdgeRun
             f"{error} The run was made with {about.model_source}; give its place now with --model."
         ) from error
     require_model_of(circuit.record, loaded)
-    task = task_of_run(folder, about.task_source, about.task_seed, about.record, loaded.fitting)
+    fitting = partial(loaded.fitting, positions=own_positions(about.record))
+    task = task_of_run(folder, about.task_source, about.task_seed, about.record, fitting)
     return EdgeRun(folder=folder, about=about, circuit=circuit, model=loaded, task=task)
 
 
@@ -363,8 +383,8 @@ def put_in_run(
         raise BadInput(f"Expected {missing} with the circuit file {file}: it does not say what it is of.")
     asked = load_task(str(task))
     loaded = load_decoder(model, device, dtype)
-    asked = loaded.fitting(asked)
     circuit = read_circuit(file, loaded.graph(), size=edges)
+    asked = loaded.fitting(asked, positions=own_positions(circuit.record))
     require_model_of(circuit.record, loaded)
     if not circuit.n_edges:
         raise BadInput(f"Expected a circuit with edges in {file}, it has none.")
@@ -378,7 +398,9 @@ def put_in_run(
     circuit = replace(circuit, record=record)
     result = EdgeResult(
         nodes=circuit.n_nodes, edges=circuit.n_edges, all_edges=loaded.graph().n_edges, cut=None,
-        faithfulness=faithfulness(edge_trial(loaded, asked, circuit, own_ablation(record)), target=0.9),
+        faithfulness=faithfulness(
+            edge_trial(loaded, asked, circuit, own_ablation(record), positions=own_positions(record)), target=0.9
+        ),
     )  # fmt: skip
     about = EdgeRunRecord(
         record=record, result=result, model_source=loaded.source, dtype=dtype, task_source=copied_pairs(str(task))
@@ -388,18 +410,21 @@ def put_in_run(
 
 
 def verify(
-    run: EdgeRun, *, ablation: str, granularity: str, target: float, pairs: int, seed: int,
+    run: EdgeRun, *, ablation: str, granularity: str, positions: str, target: float, pairs: int, seed: int,
     progress: Steps | None, say: Say,
 ) -> VerifyReport:  # fmt: skip
     """See gossamer.commands.verify."""
     model_hash, means_hash = run.model.hashes()
-    config = {"ablation": ablation, "granularity": granularity, "target": target, "pairs": pairs}
+    config = {
+        "ablation": ablation, "granularity": granularity, "positions": positions, "target": target, "pairs": pairs,
+    }  # fmt: skip
     record = Record.now(
         method="verify", config=config, seed=seed, model=run.model.name, model_sha256=model_hash,
         means_sha256=means_hash, task=run.task.name, task_version=run.task.version,
     )  # fmt: skip
     trial = run.trial_of(record, progress)
-    say(f"trying {run.circuit.n_edges} edges on {trial.heldout.n_pairs} held-out pairs, ablation by {ablation}")
+    where = "" if positions == "all" else f" at positions {positions}"
+    say(f"trying {run.circuit.n_edges} edges on {trial.heldout.n_pairs} held-out pairs, ablation by {ablation}{where}")
     evidence = run_edge_checks(trial, target=target)
     save_evidence(evidence, run.folder / EVIDENCE, record)
     notes = tuple(map(str, run.circuit.record.details.get("notes", ())))

@@ -38,7 +38,8 @@ def discover(
     """See gossamer.commands.discover_nodes."""
     started = time.perf_counter()
     config = CONFIGS[name](**options)
-    loaded, asked = load_for(model, task, task_seed, device, dtype, force, say)
+    positions = getattr(config, "positions", "all")
+    loaded, asked = load_for(model, task, task_seed, device, dtype, force, say, positions)
     folder = Path(out) if out else next_free(Path("runs") / f"{asked.name}-{loaded.name}-{name}")
     require_new(folder)
     found = method[name](loaded, asked, config, progress=progress)

@@ -391,6 +391,7 @@ class PairCheck(Report):
     wrong_answer: str
     aligned: bool
     problems: tuple[str, ...]
+    spans: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
 
 
 class PairsReport(Report):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -46,11 +46,12 @@ def at_channels(name_or_folder: str | Path, device: str, task: Task) -> LoadedMo
 @torch.no_grad()
 def gap_of(model: LoadedModel | Channels | Decoder, examples: Sequence[Example]) -> Tensor:
     """Logit gap of every row, right answer minus wrong one, [2 pairs]."""
-    batch = model.encode(examples)
     if not hasattr(model, "writes"):
-        return model.run(batch).gap
+        return model.run(model.encode(examples)).gap
+    decoder = cast("Decoder", model)
+    batch = decoder.encode(examples, positions="last")  # nothing is exchanged: both prompts may have any length
     parts = (batch.pairs(start, start + ROWS) for start in range(0, batch.n_pairs, ROWS))
-    return torch.cat([logit_difference(model.writes(part)[1], part) for part in parts]).float()
+    return torch.cat([logit_difference(decoder.writes(part)[1], part) for part in parts]).float()
 
 
 def scores_of(model: LoadedModel | Channels | Decoder, examples: tuple[Example, ...]) -> tuple[float, float, float]:
@@ -117,10 +118,14 @@ def check_pairs(pairs: str | Path, model: str | Path) -> PairsReport:
     checks = []
     for e in examples:
         r = check_pair(e, loaded.tokenizer, n_ctx, bos)
-        by_position = () if isinstance(loaded, LoadedModel) else unequal(r)
+        spans = {
+            name: (pieces(r.clean[a:b]), pieces(r.counterfactual[c:d])) for name, ((a, b), (c, d)) in r.spans.items()
+        }
+        exchanged = any(len(one) == len(other) for one, other in spans.values())
+        by_position = () if isinstance(loaded, LoadedModel) or exchanged else unequal(r)
         check = PairCheck(
             line=e.line, clean=pieces(r.clean), counterfactual=pieces(r.counterfactual), answer=e.answer,
-            wrong_answer=e.wrong_answer, aligned=r.aligned, problems=(*r.problems, *by_position),
+            wrong_answer=e.wrong_answer, aligned=r.aligned, problems=(*r.problems, *by_position), spans=spans,
         )  # fmt: skip
         checks.append(check)
     usable = tuple(e for e, c in zip(examples, checks, strict=True) if not c.problems)

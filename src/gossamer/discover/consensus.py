@@ -87,13 +87,13 @@ def consensus(
     """
     config = config or ConsensusConfig()
     graph = model.graph()
-    run = _Run(model, model.fitting(task), config, graph, progress)
+    run = _Run(model, task, config, graph, progress)
 
     def cut(found: EdgeScores | Circuit) -> Circuit:
         if isinstance(found, Circuit):
             return found
         take = found.greedy if config.cut == "greedy" else found.top
-        return take(config.edges, signed=config.signed)
+        return take(config.edges, signed=config.signed, connected=run.connected)
 
     whole, block, draws = run.resampled()
     counts, agree = np.zeros(graph.n_edges), np.zeros(graph.n_edges)
@@ -119,7 +119,7 @@ def consensus(
         scores=EdgeScores(graph=graph, values=whole, record=record), inclusion=inclusion,
         interval=np.stack(wilson_interval(counts, config.resamples)),
         deviation=np.sqrt(squares / (config.resamples - 1)), same_sign=agree / config.resamples,
-        circuit=inclusion.above(config.probability, connected=run.scored),
+        circuit=inclusion.above(config.probability, connected=run.scored and run.connected),
     )  # fmt: skip
 
 
@@ -138,7 +138,7 @@ class _Run:
     def __init__(
         self, model: ResidualSubject, task: Task, config: ConsensusConfig, graph: Graph, progress: Progress | None
     ) -> None:
-        self.model, self.task, self.config, self.graph, self.progress = model, task, config, graph, progress
+        self.model, self.config, self.graph, self.progress = model, config, graph, progress
         self.function = method[config.method]
         hints = get_type_hints(self.function)
         kinds = [k for k in get_args(hints.get("config")) if k is not NoneType and issubclass(k, BaseModel)]
@@ -147,7 +147,10 @@ class _Run:
         self.own = options(kinds[0], config.options, f"set of options of {config.method}")
         if hints.get("return") is not Circuit and config.edges > graph.n_edges:
             raise BadInput(f"Expected a cut of at most {graph.n_edges} edges, got {config.edges}.")
-        self.pairs = task.train[: self.own.pairs]
+        at = getattr(self.own, "positions", "all")
+        self.connected = at == "all"  # at chosen positions edges on no path are heard at the others
+        self.task = model.fitting(task, positions=at)
+        self.pairs = self.task.train[: self.own.pairs]
         self.rng = np.random.default_rng(config.seed)
         self.done, self.total, self.scored = 0, 0, True
 

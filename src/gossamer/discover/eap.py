@@ -53,11 +53,13 @@ class MetricConfig(BaseModel):
 
 class EAPConfig(MetricConfig):
     """ablation: what an ablated write becomes, see gossamer.replacement; means are over both prompts of these pairs.
+    positions: where edges are ablated, `all`, `last` or a span of the pairs, see Encoded.choose.
 
     memory: a budget such as "8GB", weights included, for which fewer pairs go at once where needed; no number changes.
     """
 
     ablation: Ablated = "resample"
+    positions: str = "all"
     memory: str | None = None
 
 
@@ -79,6 +81,12 @@ def eap(
     return scored(model, task, config, "eap", score, progress)
 
 
+def training_pairs(model: ResidualSubject, task: Task, pairs: int, positions: str) -> tuple[Task, Encoded]:
+    """(the task without the pairs that the model cannot be asked, the first training pairs, to be ablated there)."""
+    task = model.fitting(task, positions=positions)
+    return task, model.encode(task.train[:pairs], positions=positions)
+
+
 def per_pair(config: MetricConfig, clean: Encoded, logits: Tensor) -> Tensor:
     """The metric of each clean prompt, from its logits [rows, vocab]."""
     return row_metric(config.metric, clean)(logits)
@@ -96,11 +104,11 @@ def scored(
 
     Pairs that the model cannot be asked are left out, as the record says.
     """
-    task = model.fitting(task)
-    graph, pairs = model.graph(), model.encode(task.train[: config.pairs])
+    graph, (task, pairs) = model.graph(), training_pairs(model, task, config.pairs, config.positions)
     total = np.zeros(graph.n_edges)
     at_once = _at_once(model, pairs, config, name)
-    how = of_edges(config.ablation, component="block" if graph.layout.grain == "block" else "head")
+    component: Literal["head", "block"] = "block" if graph.layout.grain == "block" else "head"
+    how = of_edges(config.ablation, component=component, positions=config.positions)
     replaced = replacement(model, pairs, how, pairs_at_once=at_once)
     for start in range(0, pairs.n_pairs, at_once):
         clean, other = sides(pairs.pairs(start, min(start + at_once, pairs.n_pairs)))

@@ -40,8 +40,8 @@ CIRCUIT, EMPTY, FULL, RANDOM = 0, 1, 2, slice(3, None)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EdgeTrial:
-    """A circuit of edges on held-out pairs. value: of the ablation, see gossamer.replacement; training: pairs that
-    means and optimal constants are of. Each methodology is run once."""
+    """A circuit of edges on held-out pairs. value: of the ablation, see gossamer.replacement, at the positions that the
+    pairs have chosen; training: pairs that means and optimal constants are of. Each methodology is run once."""
 
     model: ResidualSubject
     circuit: Circuit
@@ -58,7 +58,10 @@ class EdgeTrial:
     def methodology(self, set_: Set = "complement", direction: Direction = "clean") -> Methodology:
         """Of this trial's value and granularity."""
         component: Literal["head", "block"] = "block" if self.circuit.layout.grain == "block" else "head"
-        return of_edges(self.value, set=set_, direction=direction, granularity=self.granularity, component=component)
+        return of_edges(
+            self.value, set=set_, direction=direction, granularity=self.granularity, component=component,
+            positions=self.heldout.marks.positions,
+        )  # fmt: skip
 
     @property
     def null(self) -> str:
@@ -100,8 +103,15 @@ def edge_values(
     shares: [ablations, edges], 1 where an edge is ablated; equal ones are run once. `kl` is to the whole model on the
     same prompt. training: pairs that means, spreads and optimal constants are of, which those values need; seed: of
     noise. pairs_at_once: memory, no number changes with it beyond rounding. progress(runs done, all runs, mean of the
-    last metric under the first ablation).
+    last metric under the first ablation). Edges are ablated at the positions that the pairs have chosen, which have to
+    be those of the methodology: BadInput.
     """
+    for some in (pairs, training):
+        if some is not None and some.marks.positions != how.positions:
+            raise BadInput(
+                f"Expected pairs whose chosen positions are {how.positions!r}, as the methodology has them, got "
+                f"{some.marks.positions!r}; encode them with positions={how.positions!r}."
+            )
     if pairs_at_once < 1:
         raise BadInput(f"Expected at least 1 pair at once, got {pairs_at_once}.")
     if training is None and how.value not in ("resample", "zero"):

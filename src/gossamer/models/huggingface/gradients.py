@@ -67,7 +67,7 @@ class Gradients:
         del total, run.logits
         with torch.no_grad():
             if change is None:
-                change = reference - cast(Tensor, writes)
+                change = self.change(reference, cast(Tensor, writes))
             first = not self.sums
             for number in range(len(groups)):
                 x, outs = run.reads.pop(0)
@@ -78,6 +78,11 @@ class Gradients:
                 del x, outs, given
                 groups[number] = []
         return change
+
+    def change(self, reference: Tensor, writes: Tensor) -> Tensor:
+        """What ablating an edge changes its reader's input by, [writers, rows, pos, d]: 0 where it is not ablated."""
+        change, chosen = reference - writes, self.batch.marks.chosen
+        return change if chosen is None else change.mul_(chosen[..., None].to(change))
 
     def _empty(self, number: int, change: Tensor) -> _Sums:
         attention = number % 2 == 0 and number < 2 * len(self.layers)
@@ -197,7 +202,7 @@ def edge_gradient(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """See Decoder.edge_gradient."""
     sums, own = Gradients(decoder, batch, objective), decoder.room(batch)
-    change = sums.add(reference, start, own, None if writes is None else reference - writes)
+    change = sums.add(reference, start, own, None if writes is None else sums.change(reference, writes))
     return sums.scores(change)[decoder._cells], own
 
 
@@ -210,5 +215,6 @@ def path_gradient(
     clean = own[0].clone()
     del own
     for share in fractions[1:]:
-        sums.add(reference, reference[0] + (clean - reference[0]) * share, None, change)
+        start = batch.where_chosen(reference[0] + (clean - reference[0]) * share, clean)
+        sums.add(reference, start, None, change)
     return sums.scores(change)[decoder._cells] / len(fractions)
