@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from gossamer.ablation import Methodology
-from gossamer.errors import BadInput
+from gossamer.errors import BadInput, Unsupported
 from gossamer.metric import divergence
 from gossamer.subject import ResidualSubject
 from gossamer.task import Encoded, counterparts, sides
@@ -103,6 +103,11 @@ def replacement(
     model: ResidualSubject, training: Encoded, how: Methodology, *, seed: int = 0, pairs_at_once: int = 16
 ) -> Replacement:
     """The replacement values of a methodology. training: pairs whose both prompts give means and spreads."""
+    if training.marks.answers is not None and how.value in ("noise", "position-mean"):
+        raise Unsupported(
+            f"ablation by {how.value} of pairs with answers of several tokens",
+            "the positions of answers are not in the prompts that it is made from", "resample, zero or mean",
+        )  # fmt: skip
     mean, spread = torch.zeros(0), torch.zeros(0)
     if how.value in ("mean", "position-mean", "noise", "optimal"):
         mean, spread = _moments(model, training, how.value == "position-mean", pairs_at_once)

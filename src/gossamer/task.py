@@ -70,16 +70,23 @@ class Marks:
 
     spans: name -> the first token of each row's span and the one after its last, [rows, 2], both 0 where it has none.
     positions: where edges are ablated: "all", "last", or the name of a span; chosen: the same as a mask, bool
-    [rows, pos], None for all.
+    [rows, pos], None for all. answers: where some answer is several tokens, those of each row's right answer and of its
+    wrong one, int64 [rows, 2, most], -1 after their ends; else None. prompt: of rows that `asked` made, which prompt
+    each is of, [rows]; else None.
     """
 
     spans: Mapping[str, Tensor] = field(default_factory=dict)
     positions: str = "all"
     chosen: Tensor | None = None
+    answers: Tensor | None = None
+    prompt: Tensor | None = None
 
     def __getitem__(self, rows: Any) -> Marks:
-        spans = {name: ends[rows] for name, ends in self.spans.items()}
-        return replace(self, spans=spans, chosen=None if self.chosen is None else self.chosen[rows])
+        found = {name: getattr(self, name) for name in ("chosen", "answers", "prompt")}
+        return Marks(
+            spans={name: ends[rows] for name, ends in self.spans.items()}, positions=self.positions,
+            **{name: None if t is None else t[rows] for name, t in found.items()},
+        )  # fmt: skip
 
     def until(self, end: int) -> Marks:
         """Those of the positions before `end`."""
@@ -90,7 +97,7 @@ class Encoded(NamedTuple):
     """Pairs as tokens. Row 2i is pair i's clean prompt, row 2i + 1 its counterfactual prompt.
 
     tokens: int64 [2 pairs, pos], right-padded; last: [2 pairs] position of each prompt's last token; answer, wrong:
-    [2 pairs] token ids, `answer` being the right one of its own row.
+    [2 pairs] token ids (the first of several), `answer` being the right one of its own row.
     """
 
     tokens: Tensor
@@ -164,12 +171,51 @@ class Encoded(NamedTuple):
 
 
 def sides(batch: Encoded) -> tuple[Encoded, Encoded]:
-    """The clean rows and the counterfactual rows of pairs, both with the clean side's answers."""
+    """The clean rows and the counterfactual rows of pairs, both with the clean side's answers; where an answer is
+    several tokens, as `asked` makes them."""
+    answers = None if batch.marks.answers is None else batch.marks.answers[::2]
     clean, other = (
-        Encoded(batch.tokens[i::2], batch.last[i::2], batch.answer[::2], batch.wrong[::2], batch.marks[i::2])
+        asked(Encoded(
+            batch.tokens[i::2], batch.last[i::2], batch.answer[::2], batch.wrong[::2],
+            replace(batch.marks[i::2], answers=answers),
+        ))
         for i in (0, 1)
-    )
+    )  # fmt: skip
     return clean, other
+
+
+def asked(batch: Encoded) -> Encoded:
+    """Rows that give the whole of answers of several tokens, under teacher forcing; one-token answers as they are.
+
+    First the prompts, which ask for the first token of both answers. Then, for every further token of an answer, the
+    prompt and the tokens before it; the other answer's token of such a row is -1. Since a causal model does not see
+    what follows, these are the logits of one run of the prompt and the answer. What is ablated at a prompt's last token
+    is so at the tokens of its answer.
+    """
+    import torch
+
+    answers = batch.marks.answers
+    if answers is None:
+        return batch
+    more = [
+        (row, side, answers[row, side, : j + 1].tolist())
+        for row in range(len(answers)) for side in (0, 1) for j in range(1, int((answers[row, side] >= 0).sum()))
+    ]  # fmt: skip
+    source = torch.tensor([*range(len(answers)), *(row for row, _, _ in more)])
+    found = batch.rows(source)
+    room = answers.shape[2] - 1
+    tokens, chosen = torch.nn.functional.pad(found.tokens, (0, room)), found.marks.chosen
+    last, answer, wrong = found.last.clone(), found.answer.clone(), found.wrong.clone()
+    chosen = None if chosen is None else torch.nn.functional.pad(chosen, (0, room))
+    for i, (row, side, given) in enumerate(more, len(answers)):
+        first, end = int(batch.last[row]) + 1, int(batch.last[row]) + len(given)
+        tokens[i, first:end] = torch.tensor(given[:-1])
+        last[i] = end - 1
+        answer[i], wrong[i] = (given[-1], -1) if side == 0 else (-1, given[-1])
+        if chosen is not None:
+            chosen[i, first:end] = chosen[i, first - 1].clone()
+    marks = replace(found.marks, chosen=chosen, answers=None, prompt=source)
+    return Encoded(tokens, last, answer, wrong, marks)
 
 
 def counterparts(run: Encoded, other: Encoded) -> Tensor | None:
@@ -190,7 +236,7 @@ def counterparts(run: Encoded, other: Encoded) -> Tensor | None:
 class PairReport(NamedTuple):
     """One pair as the model's tokenizer sees it; `problems` is empty when it can be used.
 
-    spans: by name the tokens of each side's, as the characters in the Example.
+    spans: by name the tokens of each side's, as the characters in the Example. answers: all tokens of both sides'.
     """
 
     clean: list[int]
@@ -200,6 +246,7 @@ class PairReport(NamedTuple):
     aligned: bool
     problems: tuple[str, ...]
     spans: Mapping[str, tuple[tuple[int, int], tuple[int, int]]]
+    answers: tuple[list[int], list[int]]
 
 
 def _encoder(tokenizer: TextTokenizer) -> Callable[[str], list[int]]:
@@ -210,12 +257,15 @@ def _encoder(tokenizer: TextTokenizer) -> Callable[[str], list[int]]:
     return ids
 
 
-def check_pair(example: Example, tokenizer: TextTokenizer, n_ctx: int, bos: int | None) -> PairReport:
-    """Tokens of both sides, whether they align (equal length), and everything that is wrong with the pair."""
+def check_pair(
+    example: Example, tokenizer: TextTokenizer, n_ctx: int, bos: int | None, *, several: bool = False
+) -> PairReport:
+    """Tokens of both sides, whether they align (equal length), and everything that is wrong with the pair. several:
+    whether answers may be several tokens."""
     ids = _encoder(tokenizer)
     problems: list[str] = []
     sides: list[list[int]] = []
-    answers: list[int] = []
+    answers: list[list[int]] = []
     for name, prompt, answer in (
         ("clean", example.clean, example.answer),
         ("counterfactual", example.counterfactual, example.wrong_answer),
@@ -226,15 +276,21 @@ def check_pair(example: Example, tokenizer: TextTokenizer, n_ctx: int, bos: int 
             problems.append(f"the {name} prompt is empty")
         if both[: len(prompt_ids)] != prompt_ids:
             problems.append(f"{answer!r} merges with the end of the {name} prompt {prompt[-20:]!r}")
-        elif len(extra) != 1:
+        elif not extra or (len(extra) > 1 and not several):
             problems.append(f"the answer {answer!r} is {len(extra)} tokens after the {name} prompt, not one")
         side = ([bos] if bos is not None else []) + prompt_ids
         if len(side) > n_ctx:
             problems.append(f"the {name} prompt is {len(side)} tokens, the model reads {n_ctx}")
         sides.append(side)
-        answers.append(extra[0] if extra else -1)
-    if answers[0] == answers[1]:
-        problems.append(f"both sides have the same answer {example.answer!r}")
+        answers.append(extra or [-1])
+    longest = max(map(len, sides)) + max(map(len, answers)) - 1
+    if longest > n_ctx >= max(map(len, sides)):
+        problems.append(f"a prompt and an answer are {longest} tokens without its last, the model reads {n_ctx}")
+    shorter = min(map(len, answers)) if several else 1
+    if answers[0][:shorter] == answers[1][:shorter]:
+        same = f"both sides have the same answer {example.answer!r}"
+        equal = shorter == max(map(len, answers)) or not several
+        problems.append(same if equal else f"of {example.answer!r} and {example.wrong_answer!r} one begins the other")
     spans: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {}
     for name, ends in example.spans.items():
         found = [
@@ -246,7 +302,9 @@ def check_pair(example: Example, tokenizer: TextTokenizer, n_ctx: int, bos: int 
         (a, b), (c, d) = ((first + (bos is not None), stop + (bos is not None)) for first, stop in found)
         spans[name] = (a, b), (c, d)
     aligned = len(sides[0]) == len(sides[1])
-    return PairReport(sides[0], sides[1], answers[0], answers[1], aligned, tuple(problems), spans)
+    return PairReport(
+        sides[0], sides[1], answers[0][0], answers[1][0], aligned, tuple(problems), spans, (answers[0], answers[1])
+    )
 
 
 def _tokens_of(
@@ -267,20 +325,23 @@ def _tokens_of(
     return 0, 0
 
 
-def encode(examples: Sequence[Example], tokenizer: TextTokenizer, n_ctx: int, bos: int | None) -> Encoded:
-    """Tokens of all pairs; every problem of every pair in one BadInput. Nothing is truncated."""
+def encode(
+    examples: Sequence[Example], tokenizer: TextTokenizer, n_ctx: int, bos: int | None, *, several: bool = False
+) -> Encoded:
+    """Tokens of all pairs; every problem of every pair in one BadInput. Nothing is truncated. several: whether answers
+    may be several tokens."""
     import torch
 
     if not examples:
         raise BadInput("Expected at least one pair of prompts, got none.")
-    reports = [check_pair(e, tokenizer, n_ctx, bos) for e in examples]
+    reports = [check_pair(e, tokenizer, n_ctx, bos, several=several) for e in examples]
     names = [f"line {e.line}" if e.line else f"pair {i}" for i, e in enumerate(examples, 1)]
     problems = [f"{name}: {p}" for name, r in zip(names, reports, strict=True) for p in r.problems]
     if problems:
         more = f" (and {len(problems) - 8} more)" if len(problems) > 8 else ""
         raise BadInput(
             f"{len(problems)} problems in {len(examples)} pairs: {'; '.join(problems[:8])}{more}. Each answer must be "
-            "one token right after its prompt; `gossamer tasks check` shows the tokens."
+            f"{'tokens' if several else 'one token'} right after its prompt; `gossamer tasks check` shows the tokens."
         )
     sides = [side for r in reports for side in (r.clean, r.counterfactual)]
     longest = max(map(len, sides))
@@ -292,7 +353,12 @@ def encode(examples: Sequence[Example], tokenizer: TextTokenizer, n_ctx: int, bo
         name: torch.tensor([end for r in reports for end in r.spans.get(name, none)], dtype=torch.int64)
         for name in dict.fromkeys(name for r in reports for name in r.spans)
     }
-    return Encoded(tokens, torch.tensor([len(s) - 1 for s in sides]), answer, wrong, Marks(spans=spans))
+    most, both = max(len(a) for r in reports for a in r.answers), None
+    if most > 1:
+        own = [[a + [-1] * (most - len(a)) for a in r.answers] for r in reports]
+        both = torch.tensor([pair for one, other in own for pair in ((one, other), (other, one))], dtype=torch.int64)
+    marks = Marks(spans=spans, answers=both)
+    return Encoded(tokens, torch.tensor([len(s) - 1 for s in sides]), answer, wrong, marks)
 
 
 def unequal(report: PairReport) -> tuple[str, ...]:
@@ -301,10 +367,13 @@ def unequal(report: PairReport) -> tuple[str, ...]:
     return () if report.aligned else (f"its prompts have {lengths[0]} and {lengths[1]} tokens, not as many",)
 
 
-def fitting(task: Task, tokenizer: TextTokenizer, n_ctx: int, bos: int | None, *, aligned: bool = False) -> Task:
+def fitting(
+    task: Task, tokenizer: TextTokenizer, n_ctx: int, bos: int | None, *, aligned: bool = False, several: bool = False
+) -> Task:
     """The task without the pairs that this tokenizer or context length cannot ask; `left_out` and the version say so.
 
-    aligned: both prompts of a pair must have as many tokens, as methods that exchange activations by position need.
+    several: whether answers may be several tokens. aligned: both prompts of a pair must have as many tokens, as methods
+    that exchange activations by position need.
     BadInput when less than MIN_FITTING pairs of a split (or less than all of a smaller one) are left; an
     out-of-distribution split of which less is left is left out whole. A task from a user's own file is returned as it
     is: there encode() names every pair that has to be corrected.
@@ -314,7 +383,7 @@ def fitting(task: Task, tokenizer: TextTokenizer, n_ctx: int, bos: int | None, *
     splits = {"train": task.train, "heldout": task.heldout, **task.ood}
     kept: dict[str, tuple[Example, ...]] = {}
     for name, examples in splits.items():
-        reports = [check_pair(e, tokenizer, n_ctx, bos) for e in examples]
+        reports = [check_pair(e, tokenizer, n_ctx, bos, several=several) for e in examples]
         problems = [r.problems + (unequal(r) if aligned else ()) for r in reports]
         kept[name] = tuple(e for e, found in zip(examples, problems, strict=True) if not found)
         if len(kept[name]) >= min(MIN_FITTING, len(examples)):

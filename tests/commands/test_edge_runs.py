@@ -270,3 +270,32 @@ def test_positions_and_spans_from_a_file_to_a_replay(folder: Path, tmp_path: Pat
         "line 3: spans are not an object of names",
     ):  # fmt: skip
         assert part in str(error.value)
+
+
+def test_whole_answers_from_a_file_to_a_replay(folder: Path, tmp_path: Path) -> None:
+    """Answers of two tokens and of one; of those of one the numbers are the logit difference's."""
+    file = tmp_path / "whole.jsonl"
+    rows = [
+        {
+            "clean": e.clean, "counterfactual": e.counterfactual, "answer": f"{e.answer} said",
+            "wrong_answer": e.wrong_answer if i % 2 else f"{e.wrong_answer} was",
+        }
+        for i, e in enumerate(pairs()[::6])
+    ]  # fmt: skip
+    file.write_text("\n".join(map(json.dumps, rows)))
+    checked = commands.tasks_check(file, model=folder)
+    assert checked.usable == 16
+    assert checked.checks[0].answer_tokens == ("she", "said")
+    with pytest.raises(BadInput, match="is 2 tokens after the clean prompt, not one"):
+        commands.discover_edges("eap", folder, file, edges=40, out=tmp_path / "no")
+    report = commands.discover_edges(
+        "eap-ig", folder, file, edges=40, out=tmp_path / "run", steps=2, metric="sequence-log-probability"
+    )
+    assert "sequence-log-probability" in report.faithfulness.unit
+    tried = commands.verify(report.run)
+    assert {e.claim.split(":")[0]: e.unit for e in tried.evidence}["necessity"] == (
+        "share of the sequence log probability lost"
+    )
+    assert commands.replay(report.run, search=True).agrees
+    with pytest.raises(Unsupported, match="ablation by noise of pairs with answers of several tokens"):
+        commands.verify(report.run, ablation="noise")

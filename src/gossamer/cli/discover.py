@@ -105,6 +105,9 @@ def _of_edges(name: str, options: str, about: str, *own: str) -> None:
         ablation: Annotated[
             str | None, typer.Option(help="resample (default), zero, mean, position-mean or noise.")
         ] = None,
+        metric: Annotated[
+            str | None, typer.Option(help="What is scored; of whole answers: sequence-log-probability.")
+        ] = None,
         positions: Annotated[
             str | None, typer.Option(help="Where edges are ablated: all (default), last, or a span of the pairs.")
         ] = None,
@@ -116,7 +119,7 @@ def _of_edges(name: str, options: str, about: str, *own: str) -> None:
 
         asked: dict[str, object] = {
             "steps": steps, "threshold": threshold, "method": of, "ablation": ablation,
-            "positions": positions, "memory": memory,
+            "metric": metric, "positions": positions, "memory": memory,
         }  # fmt: skip
         asked |= {} if name == "consensus" else {"pairs": pairs}
         given = fields(getattr(discover, options), set_, **asked)
@@ -128,7 +131,8 @@ def _of_edges(name: str, options: str, about: str, *own: str) -> None:
         command,
         name,
         about,
-        {"edges", "faithfulness", "pairs", "steps", "threshold", "of", "ablation", "positions", "memory"} - set(own),
+        {"edges", "faithfulness", "pairs", "steps", "threshold", "of", "ablation", "metric", "positions", "memory"}
+        - set(own),
     )
 
 
@@ -183,18 +187,24 @@ def _add(command: Callable[..., None], name: str, about: str, without: set[str])
 
 
 _CUT = ("edges", "faithfulness")
-_SCORED = (*_CUT, "pairs", "ablation", "positions")
+_SCORED = (*_CUT, "pairs", "ablation", "metric", "positions")
 _EAP = (*_SCORED, "memory")
 _of_edges("eap", "EAPConfig", "Score every edge by its gradient (Syed et al. 2023) and cut.", *_EAP)
 _of_edges("eap-ig", "EAPIGConfig", "Score by gradients between two inputs (Hanna et al. 2024) and cut.", *_EAP, "steps")
 _of_edges("eap-ig-activations", "EAPIGConfig", "The same between two activations of each sublayer.", *_SCORED, "steps")
-_of_edges("ceap", "EAPIGConfig", "Score by conductance (arXiv 2606.16920) and cut.", *_CUT, "pairs", "steps")
+_of_edges("ceap", "EAPIGConfig", "Score by conductance (arXiv 2606.16920) and cut.", *_CUT, "pairs", "metric", "steps")
 _of_edges(
     "acdc", "ACDCConfig", "Try every edge from the logits back (Conmy et al. 2023).", "threshold", "pairs", "ablation",
-    "positions",
+    "metric", "positions",
 )  # fmt: skip
 _of_edges(
-    "edge-patching", "EdgePatchingConfig", "Exact: ablate every edge alone, and cut.", *_CUT, "pairs", "positions"
+    "edge-patching",
+    "EdgePatchingConfig",
+    "Exact: ablate every edge alone, and cut.",
+    *_CUT,
+    "pairs",
+    "metric",
+    "positions",
 )
 _of_edges(
     "edge-mask",
@@ -203,6 +213,7 @@ _of_edges(
     "edges",
     "pairs",
     "ablation",
+    "metric",
     "positions",
 )
 _of_edges("consensus", "ConsensusConfig", "Edges that are found whichever pairs are drawn.", "edges", "pairs", "of")

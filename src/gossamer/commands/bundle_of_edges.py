@@ -129,7 +129,8 @@ def _looks(run: EdgeRun) -> dict[tuple[int | None, int], tuple[view.Excerpt, ...
     at most; none for a model that does not return its attention."""
     from gossamer.models.huggingface.attention import attention_from_last
 
-    batch = run.model.encode(run.task.heldout[:LOOKED_AT], positions=own_positions(run.about.record))
+    at = own_positions(run.about.record)
+    batch = run.model.encode(run.task.heldout[:LOOKED_AT], positions=at, several=True)
     wanted = [(layer, head) for kind, layer, head in map(_parts, map(str, run.circuit.sites)) if kind == "head"]
     found: dict[tuple[int | None, int], tuple[view.Excerpt, ...]] = {}
     for pair in range(batch.n_pairs):

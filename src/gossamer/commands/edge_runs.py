@@ -46,17 +46,18 @@ from gossamer.discover import (
 from gossamer.errors import BadInput, CorruptFile, Unsupported, one_line, require_new
 from gossamer.evidence import Evidence, save_evidence
 from gossamer.formats import read_circuit
-from gossamer.metric import logit_difference, ordered_accuracy, paired_accuracy
+from gossamer.metric import ordered_accuracy, paired_accuracy, sequence_log_probability
 from gossamer.record import Record
 from gossamer.registry import method
 from gossamer.scores import EdgeScores
 from gossamer.statistics import bootstrap_interval
 from gossamer.subject import ResidualSubject, require_model_of
 from gossamer.task import Task
+from gossamer.task import asked as whole_answers
 from gossamer.tasks import load_task
 from gossamer.verify import EdgeTrial, faithfulness, run_edge_checks
 from gossamer.verify.edge_faithfulness import why_undefined
-from gossamer.verify.edge_trial import edge_values
+from gossamer.verify.edge_trial import edge_values, gap_metric
 
 if TYPE_CHECKING:
     from gossamer.models.huggingface import Decoder
@@ -66,6 +67,7 @@ CONFIGS: dict[str, Callable[..., Any]] = {
     "acdc": acdc_config, "edge-patching": edge_patching_config, "edge-mask": edge_mask_config,
     "consensus": consensus_config, "random": random_config, "weight-magnitude": weight_magnitude_config,
 }  # fmt: skip
+WHOLE_ANSWERS = "sequence-log-probability"
 TRIAL_PAIRS = 128  # held-out pairs of a trial; training pairs that a cut is made on
 Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
@@ -130,9 +132,9 @@ def edge_trial(
 ) -> EdgeTrial:  # fmt: skip
     """The trial of a circuit on a task's held-out pairs."""
     return EdgeTrial(
-        model=model, circuit=circuit, heldout=model.encode(task.heldout[:pairs], positions=positions),
-        training=model.encode(task.train[:TRIAL_PAIRS], positions=positions), value=value, granularity=granularity,
-        seed=seed, progress=progress,
+        model=model, circuit=circuit, heldout=model.encode(task.heldout[:pairs], positions=positions, several=True),
+        training=model.encode(task.train[:TRIAL_PAIRS], positions=positions, several=True), value=value,
+        granularity=granularity, seed=seed, progress=progress,
     )  # fmt: skip
 
 
@@ -143,7 +145,9 @@ def _needs(model: Decoder, task: Task, name: str, config: Any) -> str:
 
     if name not in METHODS or config.memory is not None:
         return ""
-    batch = model.encode(task.train[: config.pairs], positions=config.positions)
+    batch = model.encode(task.train[: config.pairs], positions=config.positions, several=True)
+    if batch.marks.answers is not None:  # which take rows of their own
+        return ""
     need = estimate(model, batch.tokens.shape[1], min(config.pairs_at_once, batch.n_pairs), name)
     return f", about {in_words(need)} (--memory sets a limit)"
 
@@ -153,7 +157,8 @@ def _require_positions(model: Decoder, task: Task, ablation: str, positions: str
     if ablation != "position-mean":
         return
     train, heldout = (
-        int(model.encode(part[:TRIAL_PAIRS], positions=positions).last.max()) + 1 for part in (task.train, task.heldout)
+        int(model.encode(part[:TRIAL_PAIRS], positions=positions, several=True).last.max()) + 1
+        for part in (task.train, task.heldout)
     )
     if heldout > train:
         raise BadInput(
@@ -172,6 +177,11 @@ def own_positions(record: Record) -> str:
     return str(_asked(record).get("positions", "all"))
 
 
+def of_whole_answers(record: Record) -> bool:
+    """Whether the method that found a circuit could be asked answers of several tokens."""
+    return _asked(record).get("metric") == WHOLE_ANSWERS
+
+
 def _asked(record: Record) -> Mapping[str, Any]:
     """The options of the method itself, which consensus has within its own."""
     return record.config.get("options", {}) if record.method == "consensus" else record.config
@@ -183,9 +193,9 @@ def require_done(model: ResidualSubject, task: Task, positions: str = "all") -> 
     That is one that orders pairs no better than a coin; or that gets both prompts of a pair right no more often than a
     coin, and does not order three quarters of them either (a coin orders half). All by the lower ends of 95% intervals.
     """
-    batch = model.encode(task.train[:TRIAL_PAIRS], positions=positions)
-    parts = (batch.pairs(start, min(start + 16, batch.n_pairs)) for start in range(0, batch.n_pairs, 16))
-    gap = torch.cat([logit_difference(model.writes(part)[1], part).float().cpu() for part in parts])
+    batch = model.encode(task.train[:TRIAL_PAIRS], positions=positions, several=True)
+    parts = (whole_answers(batch.pairs(start, start + 16)) for start in range(0, batch.n_pairs, 16))
+    gap = torch.cat([sequence_log_probability(model.writes(part)[1], part).float().cpu() for part in parts])
     paired, ordered = paired_accuracy(gap).numpy(), ordered_accuracy(gap).numpy()
     surely = bootstrap_interval(ordered)[0]
     if surely <= 0.5 or (surely < 0.75 and bootstrap_interval(paired)[0] <= 0.25):
@@ -200,14 +210,14 @@ def require_done(model: ResidualSubject, task: Task, positions: str = "all") -> 
 
 def load_for(
     model: str | Path, task: str | Path, task_seed: int, device: str, dtype: str, force: bool, say: Say,
-    positions: str = "all",
+    positions: str = "all", several: bool = False,
 ) -> tuple[Decoder, Task]:  # fmt: skip
     """A decoder and the pairs of a task that it can be asked; BadInput, without `force`, if it does not do the task."""
     from gossamer.models.huggingface import load_decoder
 
     asked = load_task(str(task), task_seed)
     loaded = load_decoder(model, device, dtype)
-    asked = loaded.fitting(asked, positions=positions)
+    asked = loaded.fitting(asked, positions=positions, several=several)
     if asked.left_out:
         which = ", ".join(f"{n} {split}" for split, n in asked.left_out.items())
         say(f"{asked.name}: {which} pairs left out, they do not fit {loaded.name}")
@@ -230,8 +240,9 @@ def discover(
     config = CONFIGS[name](**options)
     if not 0 < f <= 1:
         raise BadInput(f"Expected a faithfulness of more than 0 to 1 to cut at, got {f:g}.")
-    positions = (config.options.get if name == "consensus" else partial(getattr, config))("positions", "all")
-    loaded, asked = load_for(model, task, task_seed, device, dtype, force, say, positions)
+    own = config.options if name == "consensus" else config.model_dump()
+    positions, several = str(own.get("positions", "all")), own.get("metric") == WHOLE_ANSWERS
+    loaded, asked = load_for(model, task, task_seed, device, dtype, force, say, positions, several)
     graph = loaded.graph()
     if edges is not None and not 0 < edges <= graph.n_edges:
         raise BadInput(f"Expected 1 to {graph.n_edges} edges of {loaded.name}, got {edges}.")
@@ -291,11 +302,11 @@ def cut_of(
     top = partial(scores.top, connected=how.positions == "all")
     if edges is not None:
         return top(edges)
-    batch = model.encode(task.train[:TRIAL_PAIRS], positions=how.positions)
+    batch = model.encode(task.train[:TRIAL_PAIRS], positions=how.positions, several=True)
     n = len(scores.values)
 
     def gap(*shares: np.ndarray) -> np.ndarray:
-        (found,) = edge_values(model, batch, np.stack(shares), how, ("logit-difference",), training=batch)
+        (found,) = edge_values(model, batch, np.stack(shares), how, (gap_metric(batch),), training=batch)
         return found
 
     empty, full = gap(np.ones(n), np.zeros(n))
@@ -366,7 +377,8 @@ def read(folder: Path, model: str | None = None, device: str = "cpu") -> EdgeRun
             f"{error} The run was made with {about.model_source}; give its place now with --model."
         ) from error
     require_model_of(circuit.record, loaded)
-    fitting = partial(loaded.fitting, positions=own_positions(about.record))
+    at, several = own_positions(about.record), of_whole_answers(about.record)
+    fitting = partial(loaded.fitting, positions=at, several=several)
     task = task_of_run(folder, about.task_source, about.task_seed, about.record, fitting)
     return EdgeRun(folder=folder, about=about, circuit=circuit, model=loaded, task=task)
 
@@ -384,7 +396,8 @@ def put_in_run(
     asked = load_task(str(task))
     loaded = load_decoder(model, device, dtype)
     circuit = read_circuit(file, loaded.graph(), size=edges)
-    asked = loaded.fitting(asked, positions=own_positions(circuit.record))
+    at, several = own_positions(circuit.record), of_whole_answers(circuit.record)
+    asked = loaded.fitting(asked, positions=at, several=several)
     require_model_of(circuit.record, loaded)
     if not circuit.n_edges:
         raise BadInput(f"Expected a circuit with edges in {file}, it has none.")
@@ -399,7 +412,7 @@ def put_in_run(
     result = EdgeResult(
         nodes=circuit.n_nodes, edges=circuit.n_edges, all_edges=loaded.graph().n_edges, cut=None,
         faithfulness=faithfulness(
-            edge_trial(loaded, asked, circuit, own_ablation(record), positions=own_positions(record)), target=0.9
+            edge_trial(loaded, asked, circuit, own_ablation(record), positions=at), target=0.9
         ),
     )  # fmt: skip
     about = EdgeRunRecord(

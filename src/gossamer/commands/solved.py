@@ -14,14 +14,14 @@ from gossamer.errors import BadInput
 from gossamer.metric import (
     calibrate,
     fit_calibration,
-    logit_difference,
     ordered_accuracy,
     paired_accuracy,
+    sequence_log_probability,
     task_loss_nats,
 )
 from gossamer.models import LoadedModel, any_model
 from gossamer.registry import task as registry
-from gossamer.task import Example, Task, check_pair, unequal
+from gossamer.task import Example, Task, asked, check_pair, unequal
 from gossamer.tasks import load_task, read_pairs
 
 if TYPE_CHECKING:
@@ -45,13 +45,15 @@ def at_channels(name_or_folder: str | Path, device: str, task: Task) -> LoadedMo
 
 @torch.no_grad()
 def gap_of(model: LoadedModel | Channels | Decoder, examples: Sequence[Example]) -> Tensor:
-    """Logit gap of every row, right answer minus wrong one, [2 pairs]."""
+    """Logit gap of every prompt, right answer minus wrong one, [2 pairs]; of answers of several tokens the gap of their
+    log probabilities."""
     if not hasattr(model, "writes"):
         return model.run(model.encode(examples)).gap
     decoder = cast("Decoder", model)
-    batch = decoder.encode(examples, positions="last")  # nothing is exchanged: both prompts may have any length
-    parts = (batch.pairs(start, start + ROWS) for start in range(0, batch.n_pairs, ROWS))
-    return torch.cat([logit_difference(decoder.writes(part)[1], part) for part in parts]).float()
+    # nothing is exchanged: both prompts may have any length
+    batch = decoder.encode(examples, positions="last", several=True)
+    parts = (asked(batch.pairs(start, start + ROWS)) for start in range(0, batch.n_pairs, ROWS))
+    return torch.cat([sequence_log_probability(decoder.writes(part)[1], part) for part in parts]).float()
 
 
 def scores_of(model: LoadedModel | Channels | Decoder, examples: tuple[Example, ...]) -> tuple[float, float, float]:
@@ -117,7 +119,8 @@ def check_pairs(pairs: str | Path, model: str | Path) -> PairsReport:
 
     checks = []
     for e in examples:
-        r = check_pair(e, loaded.tokenizer, n_ctx, bos)
+        r = check_pair(e, loaded.tokenizer, n_ctx, bos, several=not isinstance(loaded, LoadedModel))
+        answers = [pieces(ids) if max(map(len, r.answers)) > 1 else () for ids in r.answers]
         spans = {
             name: (pieces(r.clean[a:b]), pieces(r.counterfactual[c:d])) for name, ((a, b), (c, d)) in r.spans.items()
         }
@@ -126,6 +129,7 @@ def check_pairs(pairs: str | Path, model: str | Path) -> PairsReport:
         check = PairCheck(
             line=e.line, clean=pieces(r.clean), counterfactual=pieces(r.counterfactual), answer=e.answer,
             wrong_answer=e.wrong_answer, aligned=r.aligned, problems=(*r.problems, *by_position), spans=spans,
+            answer_tokens=answers[0], wrong_answer_tokens=answers[1],
         )  # fmt: skip
         checks.append(check)
     usable = tuple(e for e, c in zip(examples, checks, strict=True) if not c.problems)

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 
 class ACDCConfig(BaseModel):
-    """threshold: in units of the metric, nats for `kl`, logits for `logit-difference`; pairs: of the training split.
+    """threshold: in units of the metric, nats for `kl` and `sequence-log-probability` (of whole answers, which may be
+    several tokens), logits for `logit-difference`; pairs: of the training split.
 
     ablation: what a removed edge carries, see gossamer.replacement; positions: where, `all`, `last` or a span of the
     pairs; order: in which a reader's writers are tried, the last first or the first first.
@@ -50,7 +51,7 @@ class ACDCConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     threshold: float = Field(default=0.01, gt=0)
-    metric: Literal["kl", "logit-difference"] = "kl"
+    metric: Literal["kl", "logit-difference", "sequence-log-probability"] = "kl"
     pairs: int = Field(default=32, gt=0)
     ablation: Ablated = "resample"
     positions: str = "all"
@@ -71,7 +72,7 @@ def acdc(
     progress(edges tried, all edges, metric now). Edges that then lie on no path are kept, as the algorithm has them.
     """
     config = config or ACDCConfig()
-    task, batch = training_pairs(model, task, config.pairs, config.positions)
+    task, batch = training_pairs(model, task, config)
     clean, other = sides(batch)
     component: Literal["head", "block"] = "block" if model.graph().layout.grain == "block" else "head"
     how = of_edges(config.ablation, component=component, positions=config.positions)

@@ -50,7 +50,7 @@ def activation_patching(
     config = config or ActivationPatchingConfig()
     graph = model.graph("head")
     layout = with_parts(graph) if config.attention_parts else graph.layout
-    task, pairs = training_pairs(model, task, config.pairs, config.positions)
+    task, pairs = training_pairs(model, task, config)
     sets = [edges_of(graph, name) for name, _ in layout.locations]
     found = ablated_alone(model, pairs, config, sets, progress)
     sign, how = SIGN.format(what="node"), named(config.positions)

@@ -149,7 +149,8 @@ class _Run:
             raise BadInput(f"Expected a cut of at most {graph.n_edges} edges, got {config.edges}.")
         at = getattr(self.own, "positions", "all")
         self.connected = at == "all"  # at chosen positions edges on no path are heard at the others
-        self.task = model.fitting(task, positions=at)
+        several = getattr(self.own, "metric", "") == "sequence-log-probability"
+        self.task = model.fitting(task, positions=at, several=several)
         self.pairs = self.task.train[: self.own.pairs]
         self.rng = np.random.default_rng(config.seed)
         self.done, self.total, self.scored = 0, 0, True

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -39,14 +39,15 @@ Ablated = Literal["resample", "zero", "mean", "position-mean", "noise"]
 
 
 class MetricConfig(BaseModel):
-    """metric: of the clean prompts, the right answer's logit minus the wrong one's, or the same of probabilities.
+    """metric: of the clean prompts, the right answer's logit minus the wrong one's, or the same of probabilities; or,
+    for answers of several tokens, of log probabilities of the whole answers, in nats.
 
     pairs: how many training pairs; pairs_at_once: how many are in memory together, at most: no number changes with it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    metric: Literal["logit-difference", "probability-difference"] = "logit-difference"
+    metric: Literal["logit-difference", "probability-difference", "sequence-log-probability"] = "logit-difference"
     pairs: int = Field(default=64, gt=0)
     pairs_at_once: int = Field(default=16, gt=0)
 
@@ -81,10 +82,25 @@ def eap(
     return scored(model, task, config, "eap", score, progress)
 
 
-def training_pairs(model: ResidualSubject, task: Task, pairs: int, positions: str) -> tuple[Task, Encoded]:
-    """(the task without the pairs that the model cannot be asked, the first training pairs, to be ablated there)."""
-    task = model.fitting(task, positions=positions)
-    return task, model.encode(task.train[:pairs], positions=positions)
+class Asking(Protocol):
+    """Options that say what is asked of a task: how many pairs, ablated where, and by which metric."""
+
+    @property
+    def pairs(self) -> int: ...
+    @property
+    def positions(self) -> str: ...
+    @property
+    def metric(self) -> str: ...
+
+
+def training_pairs(model: ResidualSubject, task: Task, config: Asking) -> tuple[Task, Encoded]:
+    """(the task without the pairs that the model cannot be asked, its first training pairs, to be ablated there).
+
+    Answers may be several tokens where the metric is of whole answers.
+    """
+    several = config.metric == "sequence-log-probability"
+    task = model.fitting(task, positions=config.positions, several=several)
+    return task, model.encode(task.train[: config.pairs], positions=config.positions, several=several)
 
 
 def per_pair(config: MetricConfig, clean: Encoded, logits: Tensor) -> Tensor:
@@ -104,7 +120,7 @@ def scored(
 
     Pairs that the model cannot be asked are left out, as the record says.
     """
-    graph, (task, pairs) = model.graph(), training_pairs(model, task, config.pairs, config.positions)
+    graph, (task, pairs) = model.graph(), training_pairs(model, task, config)
     total = np.zeros(graph.n_edges)
     at_once = _at_once(model, pairs, config, name)
     component: Literal["head", "block"] = "block" if graph.layout.grain == "block" else "head"
@@ -139,6 +155,11 @@ def _at_once(model: ResidualSubject, pairs: Encoded, config: EAPConfig, name: st
         raise Unsupported(
             f"a memory budget under ablation by {config.ablation}", "what it takes is known of resampling", "resample"
         )
+    if pairs.marks.answers is not None:
+        raise Unsupported(
+            "a memory budget for answers of several tokens", "what it takes is known of one token",
+            "a number of pairs_at_once",
+        )  # fmt: skip
     if not isinstance(model, Budgeted):
         raise Unsupported(
             f"a memory budget for {model.name}", "what it takes is not known", "a number of pairs_at_once"

@@ -43,7 +43,8 @@ START = 2.0  # log alpha of every mask at first: 97% of the samples are not 0
 
 
 class EdgeMaskConfig(BaseModel):
-    """metric: KL(model || circuit) at the answer's position in nats, or the drop of the logit difference.
+    """metric: KL(model || circuit) at the answer's position in nats, or the drop of the logit difference, or of that of
+    whole answers, which may be several tokens.
 
     over: one mask per edge, or one per node for all edges out of it. penalty: per edge kept, in units of the metric;
     target: edges to end with, in place of the penalty. lr: of Adam. pairs: of the training split; batch: pairs a step.
@@ -52,7 +53,7 @@ class EdgeMaskConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    metric: Literal["kl", "logit-difference"] = "kl"
+    metric: Literal["kl", "logit-difference", "sequence-log-probability"] = "kl"
     over: Literal["edges", "nodes"] = "edges"
     penalty: float = Field(default=0.01, ge=0)
     target: int | None = Field(default=None, gt=0)
@@ -80,7 +81,7 @@ def edge_mask(
     for a target that is more than all edges.
     """
     config = config or EdgeMaskConfig()
-    graph, (task, pairs) = model.graph("head"), training_pairs(model, task, config.pairs, config.positions)
+    graph, (task, pairs) = model.graph("head"), training_pairs(model, task, config)
     if config.target is not None and config.target > graph.n_edges:
         raise BadInput(f"Expected a target of at most {graph.n_edges} edges, got {config.target}; give a smaller one.")
     owner = np.unique(graph.src, return_inverse=True)[1] if config.over == "nodes" else np.arange(graph.n_edges)

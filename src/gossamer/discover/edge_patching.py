@@ -54,7 +54,7 @@ def edge_patching(
     """
     config = config or EdgePatchingConfig()
     graph = model.graph()
-    task, pairs = training_pairs(model, task, config.pairs, config.positions)
+    task, pairs = training_pairs(model, task, config)
     found = ablated_alone(model, pairs, config, np.arange(graph.n_edges)[:, None], progress)
     record = record_of(
         "edge-patching", config, model, task, pairs, sign=SIGN.format(what="edge"), methodology=named(config.positions)

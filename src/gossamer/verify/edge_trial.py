@@ -27,8 +27,8 @@ Progress = Callable[[int, int, float], None]
 class EdgeOutcome(NamedTuple):
     """Per circuit and pair, [circuits, pairs]; of a trial: the circuit, the empty one, the full one, random ones.
 
-    gap: the right answer's logit minus the wrong one's; kl: KL(whole model || circuit) in nats, whole vocabulary, of
-    the prompts that run.
+    gap: the right answer's logit minus the wrong one's, or, where answers are several tokens, their log probability's;
+    kl: KL(whole model || circuit) in nats, whole vocabulary, at the answer's (first) token. Of the prompts that run.
     """
 
     gap: np.ndarray
@@ -64,6 +64,11 @@ class EdgeTrial:
         )  # fmt: skip
 
     @property
+    def metric(self) -> Metric:
+        """What its gap is."""
+        return gap_metric(self.heldout)
+
+    @property
     def null(self) -> str:
         return SAME_HEADS if self.granularity == "node" else SAME_EDGES
 
@@ -82,9 +87,14 @@ class EdgeTrial:
         circuits += random_edge_circuits(self.circuit, graph, self.draws, self.seed, self.granularity)
         shares = np.stack([c.shares(graph, how) for c in circuits])
         return EdgeOutcome(*edge_values(
-            self.model, self.heldout, shares, how, ("logit-difference", "kl"), training=self.training, seed=self.seed,
+            self.model, self.heldout, shares, how, (self.metric, "kl"), training=self.training, seed=self.seed,
             pairs_at_once=self.pairs_at_once, progress=self.progress,
         ))  # fmt: skip
+
+
+def gap_metric(pairs: Encoded) -> Metric:
+    """The logit difference, or that of the log probabilities of whole answers where some are several tokens."""
+    return "logit-difference" if pairs.marks.answers is None else "sequence-log-probability"
 
 
 def ends_of(graph: Graph, record: Record) -> list[Circuit]:

@@ -162,13 +162,13 @@ class Decoder:
             raise Unsupported(f"grain {grain!r} of a Decoder", "it is the model at grain head", other)
         return self._head_graph
 
-    def encode(self, examples: Sequence[Example], *, positions: str = "all") -> Encoded:
+    def encode(self, examples: Sequence[Example], *, positions: str = "all", several: bool = False) -> Encoded:
         """Pairs as tokens, to be ablated at these positions; BadInput lists every pair that does not fit.
 
         positions: `all`, for which both prompts of a pair have to be equally long; `last`; or a span's name, for which
-        the span has to be: see Encoded.choose.
+        the span has to be: see Encoded.choose. several: whether answers may be several tokens, see gossamer.task.asked.
         """
-        batch = encode(examples, self.tokenizer, *self.limits)
+        batch = encode(examples, self.tokenizer, *self.limits, several=several)
         if positions != "all":
             return batch.choose(positions)
         ends = batch.last.view(-1, 2)
@@ -182,10 +182,10 @@ class Decoder:
             )
         return batch
 
-    def fitting(self, task: Task, *, positions: str = "all") -> Task:
+    def fitting(self, task: Task, *, positions: str = "all", several: bool = False) -> Task:
         """The task without the pairs this model cannot be asked, or, to be ablated at all positions, of unequal length:
         see gossamer.task.fitting."""
-        return fitting(task, self.tokenizer, *self.limits, aligned=positions == "all")
+        return fitting(task, self.tokenizer, *self.limits, aligned=positions == "all", several=several)
 
     @property
     def n_ctx(self) -> int:
