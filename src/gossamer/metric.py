@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gossamer.errors import BadInput, Unsupported, nearest
-
-if TYPE_CHECKING:
-    from gossamer.task import Marks
 
 LN2 = math.log(2)
 
@@ -29,6 +26,13 @@ SIGNS: dict[Metric, int] = {
 }  # fmt: skip
 
 
+class Prompts(Protocol):
+    """Which prompt each row is of, [rows]; None where each is one of its own."""
+
+    @property
+    def prompt(self) -> Tensor | None: ...
+
+
 class Answers(Protocol):
     """Token ids of each row's right and wrong answer, [rows] both."""
 
@@ -37,7 +41,7 @@ class Answers(Protocol):
     @property
     def wrong(self) -> Tensor: ...
     @property
-    def marks(self) -> Marks: ...
+    def marks(self) -> Prompts: ...
 
 
 def logit_difference(logits: Tensor, batch: Answers) -> Tensor:
