@@ -91,7 +91,7 @@ def test_eap_ig_out_of_the_input_and_of_sublayers_sums_to_their_patching(llama: 
     wanted = effects(llama, of_sublayer)
     moved = eap_ig_activations(llama, TASK, EAPIGConfig(steps=16, positions="who"))
     for edges, whole in zip(of_sublayer, wanted, strict=True):
-        assert float(moved.values[edges].sum()) == pytest.approx(float(whole), abs=0.02 * float(np.abs(wanted).max()))
+        assert float(moved.values[edges].sum()) == pytest.approx(float(whole), abs=0.05 * float(np.abs(wanted).max()))
     path = eap_ig(llama, TASK, EAPIGConfig(steps=16, positions="who"))
     assert np.allclose(path.values[of_sublayer[0]], moved.values[of_sublayer[0]], atol=1e-5)
     assert path.record.details["methodology"]["positions"] == "who"
