@@ -42,10 +42,10 @@ class Additive:
         assert grain == "head"
         return self._graph
 
-    def encode(self, examples: Sequence[Example]) -> Encoded:
+    def encode(self, examples: Sequence[Example], *, positions: str = "all", several: bool = False) -> Encoded:
         raise NotImplementedError
 
-    def fitting(self, task: Task) -> Task:
+    def fitting(self, task: Task, *, positions: str = "all", several: bool = False) -> Task:
         return task
 
     def writes(self, batch: Encoded) -> tuple[Tensor, Tensor]:

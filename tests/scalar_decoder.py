@@ -37,13 +37,13 @@ class ScalarDecoder:
     def hashes(self) -> tuple[str, str]:
         return "scalar", ""
 
-    def encode(self, examples: Sequence[Example]) -> Encoded:
+    def encode(self, examples: Sequence[Example], *, positions: str = "all", several: bool = False) -> Encoded:
         """A prompt is a number; the residual stream starts as a tenth of it."""
         rows = torch.tensor([[int(side)] for e in examples for side in (e.clean, e.counterfactual)])
         zeros = torch.zeros(len(rows), dtype=torch.int64)
         return Encoded(rows, zeros, zeros.clone(), zeros + 1)
 
-    def fitting(self, task: Task) -> Task:
+    def fitting(self, task: Task, *, positions: str = "all", several: bool = False) -> Task:
         return task
 
     def graph(self, grain: str = "head") -> Graph:

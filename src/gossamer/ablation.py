@@ -24,8 +24,10 @@ class Methodology:
     """What "ablate" means for a number. No field has a default: a number that does not say is not a number.
 
     granularity: what is ablated as one: a node (what it writes, for all its readers) or an edge. set: `complement`
-    ablates everything outside the circuit, `circuit` only the circuit. direction: the prompts that run; with
-    `counterfactual` the clean ones' values are put into those (also called denoising). reference: the data the
+    ablates everything outside the circuit, `circuit` only the circuit. positions: the tokens at which, `all`, `last`
+    (each prompt's last one) or those of a span by its name; at the others everything keeps its own value. direction:
+    the prompts that run; with `counterfactual` the clean ones' values are put into those (also called denoising).
+    reference: the data the
     replacement values come from: `pretraining` text, the pair's other prompt (`counterfactual` or `clean`, its value at
     the same position), the task's `training` prompts, or `none`.
     """
@@ -33,7 +35,7 @@ class Methodology:
     granularity: Granularity
     component: Literal["channel", "head", "block"]
     value: Value
-    positions: Literal["all"]
+    positions: str
     direction: Direction
     set: Set
     reference: Reference
@@ -81,7 +83,7 @@ REFERENCES: dict[Value, Reference] = {
 
 def of_edges(
     value: str = "resample", *, set: Set = "complement", direction: Direction = "clean", granularity: str = "edge",
-    component: Literal["head", "block"] = "head",
+    component: Literal["head", "block"] = "head", positions: str = "all",
 ) -> Methodology:  # fmt: skip
     """The methodology of ablating edges of a residual stream; the reference follows from the value and the direction.
 
@@ -98,7 +100,7 @@ def of_edges(
             "value resample, or direction clean",
         )  # fmt: skip
     return Methodology(
-        granularity=granularities[granularity], component=component, value=values[value], positions="all",
+        granularity=granularities[granularity], component=component, value=values[value], positions=positions,
         direction=direction, set=set,
         reference="clean" if direction == "counterfactual" else REFERENCES[values[value]],
     )  # fmt: skip

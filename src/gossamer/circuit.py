@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from gossamer.ablation import MEANS_OF, Ablation, Granularity, Methodology, methodology
-from gossamer.errors import BadInput, CorruptFile, one_line
+from gossamer.errors import BadInput, CorruptFile, Unsupported, one_line
 from gossamer.graph import Graph, Layout
 from gossamer.record import Record
 from gossamer.site import Site
@@ -119,6 +119,11 @@ class Circuit:
         has its own, so one of nodes asks what a circuit of edges would be as its nodes.
         """
         method = self._preset(how) if isinstance(how, str) else how
+        if method.component == "channel" and method.positions != "all":
+            raise Unsupported(
+                f"ablation of channels at positions {method.positions!r}", "channels are ablated at every position",
+                "positions all, or a circuit of heads",
+            )  # fmt: skip
         inside = self.kept_by_location()
         if method.granularity == "edge":
             keep = {k: v | (method.set == "circuit") for k, v in inside.items()}

@@ -1,7 +1,7 @@
 """Scores of answers, each per pair or per row so that intervals can be computed.
 
 Of binary choices between a pair's two answers: z is the logit of a row's right answer minus that of its wrong one,
-[2 pairs]: row 2i clean, row 2i + 1 counterfactual. Of any row of logits: the four of `row_metric`.
+[2 pairs]: row 2i clean, row 2i + 1 counterfactual. Of any row of logits: those of `row_metric`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gossamer.errors import BadInput, nearest
+from gossamer.errors import BadInput, Unsupported, nearest
 
 LN2 = math.log(2)
 
 
-Metric = Literal["logit-difference", "probability-difference", "kl", "answer-rank"]
+Metric = Literal["logit-difference", "probability-difference", "kl", "answer-rank", "sequence-log-probability"]
 # 1 where more is better, -1 where less is
-SIGNS: dict[Metric, int] = {"logit-difference": 1, "probability-difference": 1, "kl": -1, "answer-rank": -1}
+SIGNS: dict[Metric, int] = {
+    "logit-difference": 1, "probability-difference": 1, "kl": -1, "answer-rank": -1, "sequence-log-probability": 1,
+}  # fmt: skip
+
+
+class Prompts(Protocol):
+    """Which prompt each row is of, [rows]; None where each is one of its own."""
+
+    @property
+    def prompt(self) -> Tensor | None: ...
 
 
 class Answers(Protocol):
@@ -31,16 +40,38 @@ class Answers(Protocol):
     def answer(self) -> Tensor: ...
     @property
     def wrong(self) -> Tensor: ...
+    @property
+    def marks(self) -> Prompts: ...
 
 
 def logit_difference(logits: Tensor, batch: Answers) -> Tensor:
-    """The right answer's logit minus the wrong one's, [.., rows] of logits [.., rows, vocab]."""
-    return _of(logits, batch.answer) - _of(logits, batch.wrong)
+    """The right answer's logit minus the wrong one's, [.., rows] of logits [.., rows, vocab]; of half precision in
+    single."""
+    return _single(_of(logits, batch.answer)) - _single(_of(logits, batch.wrong))
 
 
 def probability_difference(logits: Tensor, batch: Answers) -> Tensor:
     """The right answer's probability minus the wrong one's, over the whole vocabulary, [.., rows]."""
     return logit_difference(_single(logits).softmax(-1), batch)
+
+
+def sequence_log_probability(logits: Tensor, batch: Answers) -> Tensor:
+    """log p(right answer | prompt) - log p(wrong answer | prompt) in nats, [.., prompts] of logits [.., rows, vocab].
+
+    Rows are as gossamer.task.asked makes them. Each answer's is the sum over its tokens, each given those before it. Of
+    the first tokens both follow the prompt itself, so that the difference is that of their logits: with answers of one
+    token it is the logit difference, to the bit.
+    """
+    prompt = batch.marks.prompt
+    if prompt is None:
+        return logit_difference(logits, batch)
+    answer, wrong, prompt = (t.to(logits.device) for t in (batch.answer, batch.wrong, prompt))
+    n = int(prompt.max()) + 1
+    own = _single(logits[..., n:, :]).log_softmax(-1)
+    right = answer[n:] >= 0
+    further = _of(own, torch.where(right, answer[n:], wrong[n:])) * torch.where(right, 1.0, -1.0).to(own)
+    first = _single(_of(logits[..., :n, :], answer[:n])) - _single(_of(logits[..., :n, :], wrong[:n]))
+    return first.index_add(-1, prompt[n:], further.to(first))
 
 
 def answer_rank(logits: Tensor, batch: Answers) -> Tensor:
@@ -83,13 +114,23 @@ def known_metric(name: str) -> Metric:
 def row_metric(metric: str, batch: Answers, whole: Tensor | None = None) -> Callable[[Tensor], Tensor]:
     """A metric by name: logits [.., rows, vocab] -> [.., rows].
 
-    whole: logits [rows, vocab] of the model with nothing ablated, which `kl` needs.
+    whole: logits [rows, vocab] of the model with nothing ablated, which `kl` needs. Of answers of several tokens, which
+    take several rows, the sequence-log-probability is per prompt, [.., prompts], and so is `kl`, at the first token;
+    the others are Unsupported.
     """
-    name = known_metric(metric)
+    name, prompt = known_metric(metric), batch.marks.prompt
     if name == "kl":
         if whole is None:
             raise BadInput("Expected the whole model's logits beside the metric 'kl', got none.")
-        return divergence_from(whole)
+        n = len(whole) if prompt is None else int(prompt.max()) + 1
+        from_first = divergence_from(whole[:n])
+        return lambda logits: from_first(logits[..., :n, :])
+    if name == "sequence-log-probability":
+        return lambda logits: sequence_log_probability(logits, batch)
+    if prompt is not None:
+        raise Unsupported(
+            f"the metric {name} of answers of several tokens", "it is of one token", "sequence-log-probability"
+        )
     of = {
         "logit-difference": logit_difference, "probability-difference": probability_difference,
         "answer-rank": answer_rank,

@@ -5,7 +5,7 @@
 | zero          | nothing                                                                                            |
 | mean          | its mean over all tokens of the training prompts                                                   |
 | position-mean | its mean over the training prompts at the same position                                            |
-| resample      | what it writes at the same position of the pair's other prompt                                     |
+| resample      | what it writes at the same position of the pair's other prompt, or of the same span there          |
 | noise         | its own write and noise of 3 standard deviations (Meng et al. 2022, there of the embeddings alone) |
 | optimal       | the constant under which the ablated model is nearest to the whole (Li and Janson 2024)            |
 
@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from gossamer.ablation import Methodology
-from gossamer.errors import BadInput
+from gossamer.errors import BadInput, Unsupported
 from gossamer.metric import divergence
 from gossamer.subject import ResidualSubject
-from gossamer.task import Encoded, sides
+from gossamer.task import Encoded, counterparts, sides
 
 NOISE = 3.0  # standard deviations
 OPTIMAL_STEPS, OPTIMAL_LR = 50, 0.1
@@ -46,7 +46,7 @@ class Replacement:
     def __call__(self, run: Encoded, other: Encoded) -> Tensor:
         """[writers, rows, pos, d] for the prompts that run; other: the other prompt of each one's pair."""
         if self.how.value == "resample":
-            return self.model.writes(other)[0]
+            return resampled(self.model, run, other)
         own = self.model.writes(run)[0]
         if self.how.value == "zero":
             return torch.zeros_like(own)
@@ -91,10 +91,23 @@ class Replacement:
         return replace(self, mean=(self.mean + scale * change).detach().to(self.mean))
 
 
+def resampled(model: ResidualSubject, run: Encoded, other: Encoded) -> Tensor:
+    """What every writer writes in the other prompts, [writers, rows, pos, d], at the positions of those that run."""
+    there, at = model.writes(other)[0], counterparts(run, other)
+    if at is None:
+        return there
+    return there[:, torch.arange(len(at), device=there.device)[:, None], at.to(there.device)]
+
+
 def replacement(
     model: ResidualSubject, training: Encoded, how: Methodology, *, seed: int = 0, pairs_at_once: int = 16
 ) -> Replacement:
     """The replacement values of a methodology. training: pairs whose both prompts give means and spreads."""
+    if training.marks.answers is not None and how.value in ("noise", "position-mean"):
+        raise Unsupported(
+            f"ablation by {how.value} of pairs with answers of several tokens",
+            "the positions of answers are not in the prompts that it is made from", "resample, zero or mean",
+        )  # fmt: skip
     mean, spread = torch.zeros(0), torch.zeros(0)
     if how.value in ("mean", "position-mean", "noise", "optimal"):
         mean, spread = _moments(model, training, how.value == "position-mean", pairs_at_once)

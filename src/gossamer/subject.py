@@ -205,10 +205,11 @@ class ResidualSubject(Protocol):
     def hashes(self) -> tuple[str, str]:
         """(hash of the weights, hash of the reference means, empty without)."""
 
-    def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Pairs as this model's tokens, both sides equally long; BadInput lists every pair that does not fit."""
+    def encode(self, examples: Sequence[Example], *, positions: str = "all", several: bool = False) -> Encoded:
+        """Pairs as this model's tokens, to be ablated at these positions, which are as many on both sides; BadInput
+        lists every pair that does not fit. What takes a batch ablates edges at its chosen positions alone."""
 
-    def fitting(self, task: Task) -> Task:
+    def fitting(self, task: Task, *, positions: str = "all", several: bool = False) -> Task:
         """The task without the pairs this model cannot be asked; `left_out` and the version say how many."""
 
     def graph(self, grain: str = ...) -> Graph:

@@ -9,14 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from gossamer.errors import BadInput
+from gossamer.errors import BadInput, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MIN_FITTING = 64  # pairs of a split that have to fit: with fewer, an accuracy has a standard error of over 6.2 points
+
+
+Chars = tuple[int, int]
+"""The first character of a stretch of text, and the one after its last."""
+POSITIONS = ("all", "last")  # and the name of any span
 
 
 class TextTokenizer(Protocol):
@@ -29,7 +34,8 @@ class TextTokenizer(Protocol):
 class Example:
     """A minimal pair. `answer` continues `clean`, `wrong_answer` continues `counterfactual`; each is one token.
 
-    line: where it stands in a user's file; 0 for a generated pair.
+    line: where it stands in a user's file; 0 for a generated pair. spans: by name the stretch of the clean and that of
+    the counterfactual prompt which play one part, so that they can be ablated alone or exchanged.
     """
 
     clean: str
@@ -38,6 +44,7 @@ class Example:
     wrong_answer: str
     template: str = ""
     line: int = field(default=0, compare=False)
+    spans: Mapping[str, tuple[Chars, Chars]] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,17 +64,47 @@ class Task:
     left_out: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Marks:
+    """What is marked in rows of prompts; indexing takes some of the rows.
+
+    spans: name -> the first token of each row's span and the one after its last, [rows, 2], both 0 where it has none.
+    positions: where edges are ablated: "all", "last", or the name of a span; chosen: the same as a mask, bool
+    [rows, pos], None for all. answers: where some answer is several tokens, those of each row's right answer and of its
+    wrong one, int64 [rows, 2, most], -1 after their ends; else None. prompt: of rows that `asked` made, which prompt
+    each is of, [rows]; else None.
+    """
+
+    spans: Mapping[str, Tensor] = field(default_factory=dict)
+    positions: str = "all"
+    chosen: Tensor | None = None
+    answers: Tensor | None = None
+    prompt: Tensor | None = None
+
+    def __getitem__(self, rows: Any) -> Marks:
+        found = {name: getattr(self, name) for name in ("chosen", "answers", "prompt")}
+        return Marks(
+            spans={name: ends[rows] for name, ends in self.spans.items()}, positions=self.positions,
+            **{name: None if t is None else t[rows] for name, t in found.items()},
+        )  # fmt: skip
+
+    def until(self, end: int) -> Marks:
+        """Those of the positions before `end`."""
+        return self if self.chosen is None else replace(self, chosen=self.chosen[:, :end])
+
+
 class Encoded(NamedTuple):
     """Pairs as tokens. Row 2i is pair i's clean prompt, row 2i + 1 its counterfactual prompt.
 
     tokens: int64 [2 pairs, pos], right-padded; last: [2 pairs] position of each prompt's last token; answer, wrong:
-    [2 pairs] token ids, `answer` being the right one of its own row.
+    [2 pairs] token ids (the first of several), `answer` being the right one of its own row.
     """
 
     tokens: Tensor
     last: Tensor
     answer: Tensor
     wrong: Tensor
+    marks: Marks = Marks()
 
     @property
     def n_pairs(self) -> int:
@@ -77,7 +114,51 @@ class Encoded(NamedTuple):
         """Pairs start to stop, cut to the longest of their prompts."""
         rows = slice(2 * start, 2 * stop)
         longest = int(self.last[rows].max()) + 1
-        return Encoded(self.tokens[rows, :longest], self.last[rows], self.answer[rows], self.wrong[rows])
+        found = self.rows(rows)
+        return found._replace(tokens=found.tokens[:, :longest], marks=found.marks.until(longest))
+
+    def choose(self, positions: str) -> Encoded:
+        """The same pairs, whose edges are ablated at these positions only: `all`, `last` (each prompt's last token), or
+        those of a span by its name.
+
+        BadInput for an unknown name, for a span that a prompt lacks, and for one that has not as many tokens in both
+        prompts of a pair, which would leave values without a place to go.
+        """
+        import torch
+
+        if positions == "all":
+            return self._replace(marks=replace(self.marks, positions="all", chosen=None))
+        at = torch.arange(self.tokens.shape[1])
+        if positions == "last":
+            chosen = at == self.last[:, None]
+        elif positions in self.marks.spans:
+            first, stop = self.marks.spans[positions].unbind(1)
+            chosen = (at >= first[:, None]) & (at < stop[:, None])
+        else:
+            raise BadInput(f"Unknown positions {positions!r}: {nearest(positions, (*POSITIONS, *self.marks.spans))}")
+        counts = chosen.sum(1).view(-1, 2)
+        if lacking := (counts == 0).any(1).nonzero().flatten().tolist():
+            raise BadInput(
+                f"Expected a span {positions!r} in both prompts of every pair, {len(lacking)} of {self.n_pairs} pairs "
+                f"have none, the first being pair {lacking[0] + 1}; mark it there, or choose other positions."
+            )
+        if uneven := (counts[:, 0] != counts[:, 1]).nonzero().flatten().tolist():
+            one, other = counts[uneven[0]].tolist()
+            raise BadInput(
+                f"Expected as many tokens of the span {positions!r} in both prompts of a pair, {len(uneven)} of "
+                f"{self.n_pairs} pairs have not, the first being pair {uneven[0] + 1} ({one} and {other} tokens); mark "
+                "stretches of as many tokens."
+            )
+        return self._replace(marks=replace(self.marks, positions=positions, chosen=chosen))
+
+    def where_chosen(self, there: Tensor, own: Tensor) -> Tensor:
+        """`there` [.., rows, pos, d] at the positions where edges are ablated, `own` at the others."""
+        chosen = self.marks.chosen
+        return there if chosen is None else there.where(chosen.to(there.device)[..., None], own)
+
+    def rows(self, which: Any) -> Encoded:
+        """Some of the rows, as an index of tensors takes them."""
+        return Encoded(self.tokens[which], self.last[which], self.answer[which], self.wrong[which], self.marks[which])
 
     def batches(self, size: int, seed: int) -> Iterator[Encoded]:
         """Batches of `size` pairs (the last may be short) without end, epoch after epoch in another order."""
@@ -90,13 +171,73 @@ class Encoded(NamedTuple):
 
 
 def sides(batch: Encoded) -> tuple[Encoded, Encoded]:
-    """The clean rows and the counterfactual rows of pairs, both with the clean side's answers."""
-    clean, other = (Encoded(batch.tokens[i::2], batch.last[i::2], batch.answer[::2], batch.wrong[::2]) for i in (0, 1))
+    """The clean rows and the counterfactual rows of pairs, both with the clean side's answers; where an answer is
+    several tokens, as `asked` makes them."""
+    answers = None if batch.marks.answers is None else batch.marks.answers[::2]
+    clean, other = (
+        asked(Encoded(
+            batch.tokens[i::2], batch.last[i::2], batch.answer[::2], batch.wrong[::2],
+            replace(batch.marks[i::2], answers=answers),
+        ))
+        for i in (0, 1)
+    )  # fmt: skip
     return clean, other
 
 
+def asked(batch: Encoded) -> Encoded:
+    """Rows that give the whole of answers of several tokens, under teacher forcing; one-token answers as they are.
+
+    First the prompts, which ask for the first token of both answers. Then, for every further token of an answer, the
+    prompt and the tokens before it; the other answer's token of such a row is -1. Since a causal model does not see
+    what follows, these are the logits of one run of the prompt and the answer. What is ablated at a prompt's last token
+    is so at the tokens of its answer.
+    """
+    import torch
+
+    answers = batch.marks.answers
+    if answers is None:
+        return batch
+    more = [
+        (row, side, answers[row, side, : j + 1].tolist())
+        for row in range(len(answers)) for side in (0, 1) for j in range(1, int((answers[row, side] >= 0).sum()))
+    ]  # fmt: skip
+    source = torch.tensor([*range(len(answers)), *(row for row, _, _ in more)])
+    found = batch.rows(source)
+    room = answers.shape[2] - 1
+    tokens, chosen = torch.nn.functional.pad(found.tokens, (0, room)), found.marks.chosen
+    last, answer, wrong = found.last.clone(), found.answer.clone(), found.wrong.clone()
+    chosen = None if chosen is None else torch.nn.functional.pad(chosen, (0, room))
+    for i, (row, side, given) in enumerate(more, len(answers)):
+        first, end = int(batch.last[row]) + 1, int(batch.last[row]) + len(given)
+        tokens[i, first:end] = torch.tensor(given[:-1])
+        last[i] = end - 1
+        answer[i], wrong[i] = (given[-1], -1) if side == 0 else (-1, given[-1])
+        if chosen is not None:
+            chosen[i, first:end] = chosen[i, first - 1].clone()
+    marks = replace(found.marks, chosen=chosen, answers=None, prompt=source)
+    return Encoded(tokens, last, answer, wrong, marks)
+
+
+def counterparts(run: Encoded, other: Encoded) -> Tensor | None:
+    """For every position of the prompts that run the one of their other prompts that stands for it, [rows, pos]: of the
+    chosen positions the first for the first, and so on; of the others, of which nothing is exchanged, their own number.
+    None where each stands for itself.
+    """
+    import torch
+
+    here, there = run.marks.chosen, other.marks.chosen
+    if here is None or there is None or torch.equal(here, there):
+        return None
+    found = torch.arange(here.shape[1]).repeat(len(here), 1)
+    found[here] = there.nonzero()[:, 1]
+    return found
+
+
 class PairReport(NamedTuple):
-    """One pair as the model's tokenizer sees it; `problems` is empty when it can be used."""
+    """One pair as the model's tokenizer sees it; `problems` is empty when it can be used.
+
+    spans: by name the tokens of each side's, as the characters in the Example. answers: all tokens of both sides'.
+    """
 
     clean: list[int]
     counterfactual: list[int]
@@ -104,6 +245,8 @@ class PairReport(NamedTuple):
     wrong_answer: int
     aligned: bool
     problems: tuple[str, ...]
+    spans: Mapping[str, tuple[tuple[int, int], tuple[int, int]]]
+    answers: tuple[list[int], list[int]]
 
 
 def _encoder(tokenizer: TextTokenizer) -> Callable[[str], list[int]]:
@@ -114,12 +257,15 @@ def _encoder(tokenizer: TextTokenizer) -> Callable[[str], list[int]]:
     return ids
 
 
-def check_pair(example: Example, tokenizer: TextTokenizer, n_ctx: int, bos: int | None) -> PairReport:
-    """Tokens of both sides, whether they align (equal length), and everything that is wrong with the pair."""
+def check_pair(
+    example: Example, tokenizer: TextTokenizer, n_ctx: int, bos: int | None, *, several: bool = False
+) -> PairReport:
+    """Tokens of both sides, whether they align (equal length), and everything that is wrong with the pair. several:
+    whether answers may be several tokens."""
     ids = _encoder(tokenizer)
     problems: list[str] = []
     sides: list[list[int]] = []
-    answers: list[int] = []
+    answers: list[list[int]] = []
     for name, prompt, answer in (
         ("clean", example.clean, example.answer),
         ("counterfactual", example.counterfactual, example.wrong_answer),
@@ -130,39 +276,89 @@ def check_pair(example: Example, tokenizer: TextTokenizer, n_ctx: int, bos: int 
             problems.append(f"the {name} prompt is empty")
         if both[: len(prompt_ids)] != prompt_ids:
             problems.append(f"{answer!r} merges with the end of the {name} prompt {prompt[-20:]!r}")
-        elif len(extra) != 1:
+        elif not extra or (len(extra) > 1 and not several):
             problems.append(f"the answer {answer!r} is {len(extra)} tokens after the {name} prompt, not one")
         side = ([bos] if bos is not None else []) + prompt_ids
         if len(side) > n_ctx:
             problems.append(f"the {name} prompt is {len(side)} tokens, the model reads {n_ctx}")
         sides.append(side)
-        answers.append(extra[0] if extra else -1)
-    if answers[0] == answers[1]:
-        problems.append(f"both sides have the same answer {example.answer!r}")
-    return PairReport(sides[0], sides[1], answers[0], answers[1], len(sides[0]) == len(sides[1]), tuple(problems))
+        answers.append(extra or [-1])
+    longest = max(map(len, sides)) + max(map(len, answers)) - 1
+    if longest > n_ctx >= max(map(len, sides)):
+        problems.append(f"a prompt and an answer are {longest} tokens without its last, the model reads {n_ctx}")
+    shorter = min(map(len, answers)) if several else 1
+    if answers[0][:shorter] == answers[1][:shorter]:
+        same = f"both sides have the same answer {example.answer!r}"
+        equal = shorter == max(map(len, answers)) or not several
+        problems.append(same if equal else f"of {example.answer!r} and {example.wrong_answer!r} one begins the other")
+    spans: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {}
+    for name, ends in example.spans.items():
+        found = [
+            _tokens_of(ids, prompt, end, f"the span {name!r} of the {side} prompt", problems)
+            for prompt, end, side in zip(
+                (example.clean, example.counterfactual), ends, ("clean", "counterfactual"), strict=True
+            )
+        ]
+        (a, b), (c, d) = ((first + (bos is not None), stop + (bos is not None)) for first, stop in found)
+        spans[name] = (a, b), (c, d)
+    aligned = len(sides[0]) == len(sides[1])
+    return PairReport(
+        sides[0], sides[1], answers[0][0], answers[1][0], aligned, tuple(problems), spans, (answers[0], answers[1])
+    )
 
 
-def encode(examples: Sequence[Example], tokenizer: TextTokenizer, n_ctx: int, bos: int | None) -> Encoded:
-    """Tokens of all pairs; every problem of every pair in one BadInput. Nothing is truncated."""
+def _tokens_of(
+    ids: Callable[[str], list[int]], prompt: str, ends: Chars, what: str, problems: list[str]
+) -> tuple[int, int]:
+    """The first token of a stretch of a prompt and the one after its last, without a token that the tokenizer begins
+    with. Spaces before the stretch may be part of its first token."""
+    start, end = ends
+    if not 0 <= start < end <= len(prompt):
+        problems.append(f"{what} is characters {start} to {end} of {len(prompt)}")
+        return 0, 0
+    whole, inside = ids(prompt), ids(prompt[:end])
+    for begin in (start, len(prompt[:start].rstrip())):
+        before = ids(prompt[:begin])
+        if whole[: len(before)] == before and whole[: len(inside)] == inside and len(inside) > len(before):
+            return len(before), len(inside)
+    problems.append(f"{what}, {prompt[start:end]!r}, begins or ends inside a token")
+    return 0, 0
+
+
+def encode(
+    examples: Sequence[Example], tokenizer: TextTokenizer, n_ctx: int, bos: int | None, *, several: bool = False
+) -> Encoded:
+    """Tokens of all pairs; every problem of every pair in one BadInput. Nothing is truncated. several: whether answers
+    may be several tokens."""
     import torch
 
     if not examples:
         raise BadInput("Expected at least one pair of prompts, got none.")
-    reports = [check_pair(e, tokenizer, n_ctx, bos) for e in examples]
+    reports = [check_pair(e, tokenizer, n_ctx, bos, several=several) for e in examples]
     names = [f"line {e.line}" if e.line else f"pair {i}" for i, e in enumerate(examples, 1)]
     problems = [f"{name}: {p}" for name, r in zip(names, reports, strict=True) for p in r.problems]
     if problems:
         more = f" (and {len(problems) - 8} more)" if len(problems) > 8 else ""
         raise BadInput(
             f"{len(problems)} problems in {len(examples)} pairs: {'; '.join(problems[:8])}{more}. Each answer must be "
-            "one token right after its prompt; `gossamer tasks check` shows the tokens."
+            f"{'tokens' if several else 'one token'} right after its prompt; `gossamer tasks check` shows the tokens."
         )
     sides = [side for r in reports for side in (r.clean, r.counterfactual)]
     longest = max(map(len, sides))
     tokens = torch.tensor([s + [0] * (longest - len(s)) for s in sides], dtype=torch.int64)
     answer = torch.tensor([a for r in reports for a in (r.answer, r.wrong_answer)])
     wrong = torch.tensor([a for r in reports for a in (r.wrong_answer, r.answer)])
-    return Encoded(tokens, torch.tensor([len(s) - 1 for s in sides]), answer, wrong)
+    none = (0, 0), (0, 0)
+    spans = {
+        name: torch.tensor([end for r in reports for end in r.spans.get(name, none)], dtype=torch.int64)
+        for name in dict.fromkeys(name for r in reports for name in r.spans)
+    }
+    most, both = max(len(a) for r in reports for a in r.answers), None
+    if most > 1:
+        own = [[a + [-1] * (most - len(a)) for a in r.answers] for r in reports]
+        both = torch.tensor([pair for one, other in own for pair in ((one, other), (other, one))], dtype=torch.int64)
+    marks = Marks(spans=spans, answers=both)
+    return Encoded(tokens, torch.tensor([len(s) - 1 for s in sides]), answer, wrong, marks)
 
 
 def unequal(report: PairReport) -> tuple[str, ...]:
@@ -171,10 +367,13 @@ def unequal(report: PairReport) -> tuple[str, ...]:
     return () if report.aligned else (f"its prompts have {lengths[0]} and {lengths[1]} tokens, not as many",)
 
 
-def fitting(task: Task, tokenizer: TextTokenizer, n_ctx: int, bos: int | None, *, aligned: bool = False) -> Task:
+def fitting(
+    task: Task, tokenizer: TextTokenizer, n_ctx: int, bos: int | None, *, aligned: bool = False, several: bool = False
+) -> Task:
     """The task without the pairs that this tokenizer or context length cannot ask; `left_out` and the version say so.
 
-    aligned: both prompts of a pair must have as many tokens, as methods that exchange activations by position need.
+    several: whether answers may be several tokens. aligned: both prompts of a pair must have as many tokens, as methods
+    that exchange activations by position need.
     BadInput when less than MIN_FITTING pairs of a split (or less than all of a smaller one) are left; an
     out-of-distribution split of which less is left is left out whole. A task from a user's own file is returned as it
     is: there encode() names every pair that has to be corrected.
@@ -184,7 +383,7 @@ def fitting(task: Task, tokenizer: TextTokenizer, n_ctx: int, bos: int | None, *
     splits = {"train": task.train, "heldout": task.heldout, **task.ood}
     kept: dict[str, tuple[Example, ...]] = {}
     for name, examples in splits.items():
-        reports = [check_pair(e, tokenizer, n_ctx, bos) for e in examples]
+        reports = [check_pair(e, tokenizer, n_ctx, bos, several=several) for e in examples]
         problems = [r.problems + (unequal(r) if aligned else ()) for r in reports]
         kept[name] = tuple(e for e, found in zip(examples, problems, strict=True) if not found)
         if len(kept[name]) >= min(MIN_FITTING, len(examples)):

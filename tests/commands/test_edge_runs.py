@@ -231,3 +231,73 @@ def test_numbers_of_nodes_have_a_folder_and_a_sign(folder: Path, own: Path, tmp_
     assert len(parts.scores) == 7**2  # input, four heads, an MLP and a constant
     with pytest.raises(BadInput, match=r"a1\.h9"):
         commands.discover_nodes("query-key-attribution", folder, own, out=tmp_path / "b", head="a1.h9", key=1)
+
+
+def test_positions_and_spans_from_a_file_to_a_replay(folder: Path, tmp_path: Path) -> None:
+    """Prompts of two lengths, compared at a span; the trial is there too, unless it is asked for another place."""
+    rows = [
+        {
+            "clean": e.clean, "counterfactual": f"the {e.counterfactual}", "answer": e.answer,
+            "wrong_answer": e.wrong_answer, "spans": {"who": [e.clean.split()[1], e.counterfactual.split()[1]]},
+        }
+        for e in pairs()[::6]
+    ]  # fmt: skip
+    file = tmp_path / "uneven.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    checked = commands.tasks_check(file, model=folder)
+    assert (checked.usable, checked.aligned) == (16, 0)
+    assert checked.checks[0].spans == {"who": (("girl",), ("boy",))}
+    report = commands.discover_edges("eap-ig", folder, file, out=tmp_path / "run", edges=50, positions="who", steps=2)
+    assert report.faithfulness.methodology is not None
+    assert report.faithfulness.methodology["positions"] == "who"
+    tried = commands.verify(report.run)
+    assert {e.methodology["positions"] for e in tried.evidence if e.methodology} == {"who"}
+    assert commands.replay(report.run, search=True).agrees
+    elsewhere = commands.verify(report.run, positions="last")
+    assert elsewhere.evidence[0].methodology != tried.evidence[0].methodology
+    assert commands.replay(report.run).agrees
+    with pytest.raises(BadInput, match="as many tokens, 8 of 8 pairs do not"):
+        commands.verify(report.run, positions="all")
+    with pytest.raises(BadInput, match="Unknown positions 'whom': did you mean who"):
+        commands.discover_edges("acdc", folder, file, positions="whom")
+    bad = [
+        {**rows[0], "spans": {"who": ["the", "boy"]}},
+        {**rows[1], "spans": {"last": [[0, 2], [5]], "a": [[2, 1], "z"]}},
+    ]
+    (tmp_path / "bad.jsonl").write_text("\n".join(map(json.dumps, [*bad, {**rows[2], "spans": "girl"}])))
+    with pytest.raises(BadInput) as error:
+        commands.tasks_check(tmp_path / "bad.jsonl", model=folder)
+    for part in (
+        "line 2: a span cannot be named 'last'; span 'a': characters 2 to 1 of the", "span 'a': 'z' stands 0 times",
+        "line 3: spans are not an object of names",
+    ):  # fmt: skip
+        assert part in str(error.value)
+
+
+def test_whole_answers_from_a_file_to_a_replay(folder: Path, tmp_path: Path) -> None:
+    """Answers of two tokens and of one; of those of one the numbers are the logit difference's."""
+    file = tmp_path / "whole.jsonl"
+    rows = [
+        {
+            "clean": e.clean, "counterfactual": e.counterfactual, "answer": f"{e.answer} said",
+            "wrong_answer": e.wrong_answer if i % 2 else f"{e.wrong_answer} was",
+        }
+        for i, e in enumerate(pairs()[::6])
+    ]  # fmt: skip
+    file.write_text("\n".join(map(json.dumps, rows)))
+    checked = commands.tasks_check(file, model=folder)
+    assert checked.usable == 16
+    assert checked.checks[0].answer_tokens == ("she", "said")
+    with pytest.raises(BadInput, match="is 2 tokens after the clean prompt, not one"):
+        commands.discover_edges("eap", folder, file, edges=40, out=tmp_path / "no")
+    report = commands.discover_edges(
+        "eap-ig", folder, file, edges=40, out=tmp_path / "run", steps=2, metric="sequence-log-probability"
+    )
+    assert "sequence-log-probability" in report.faithfulness.unit
+    tried = commands.verify(report.run)
+    assert {e.claim.split(":")[0]: e.unit for e in tried.evidence}["necessity"] == (
+        "share of the sequence log probability lost"
+    )
+    assert commands.replay(report.run, search=True).agrees
+    with pytest.raises(Unsupported, match="ablation by noise of pairs with answers of several tokens"):
+        commands.verify(report.run, ablation="noise")

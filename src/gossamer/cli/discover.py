@@ -105,6 +105,12 @@ def _of_edges(name: str, options: str, about: str, *own: str) -> None:
         ablation: Annotated[
             str | None, typer.Option(help="resample (default), zero, mean, position-mean or noise.")
         ] = None,
+        metric: Annotated[
+            str | None, typer.Option(help="What is scored; of whole answers: sequence-log-probability.")
+        ] = None,
+        positions: Annotated[
+            str | None, typer.Option(help="Where edges are ablated: all (default), last, or a span of the pairs.")
+        ] = None,
         memory: Annotated[str | None, typer.Option(help="Budget, such as 8GB: fewer pairs go at once.")] = None,
         out: EdgeOut = None, pairs: PairsUsed = None, task_seed: TaskSeed = 0, force: Force = False, set_: Set = None,
         dtype: Dtype = "float32", device: Device = "cpu", json: Json = False,
@@ -112,7 +118,8 @@ def _of_edges(name: str, options: str, about: str, *own: str) -> None:
         from gossamer import discover
 
         asked: dict[str, object] = {
-            "steps": steps, "threshold": threshold, "method": of, "ablation": ablation, "memory": memory,
+            "steps": steps, "threshold": threshold, "method": of, "ablation": ablation,
+            "metric": metric, "positions": positions, "memory": memory,
         }  # fmt: skip
         asked |= {} if name == "consensus" else {"pairs": pairs}
         given = fields(getattr(discover, options), set_, **asked)
@@ -124,7 +131,8 @@ def _of_edges(name: str, options: str, about: str, *own: str) -> None:
         command,
         name,
         about,
-        {"edges", "faithfulness", "pairs", "steps", "threshold", "of", "ablation", "memory"} - set(own),
+        {"edges", "faithfulness", "pairs", "steps", "threshold", "of", "ablation", "metric", "positions", "memory"}
+        - set(own),
     )
 
 
@@ -140,6 +148,9 @@ def _of_nodes(name: str, options: str, about: str, *own: str) -> None:
         head: Annotated[str | None, typer.Option(help="The head that attends, such as a5.h1.")] = None,
         key: Annotated[int | None, typer.Option(help="Position it attends to; negative counts from the end.")] = None,
         query: Annotated[int | None, typer.Option(help="Position it attends from (-1).")] = None,
+        positions: Annotated[
+            str | None, typer.Option(help="Where nodes are ablated: all (default), last, or a span of the pairs.")
+        ] = None,
         show: Annotated[int, typer.Option(help="How many numbers to print.")] = 20,
         out: EdgeOut = None, pairs: PairsUsed = None, task_seed: TaskSeed = 0, force: Force = False, set_: Set = None,
         dtype: Dtype = "float32", device: Device = "cpu", json: Json = False,
@@ -149,7 +160,7 @@ def _of_nodes(name: str, options: str, about: str, *own: str) -> None:
 
         given = fields(
             getattr(discover, options), set_, receivers=receiver or None, attention_parts=attention_parts, head=head,
-            key=key, query=query, pairs=pairs,
+            key=key, query=query, positions=positions, pairs=pairs,
         )  # fmt: skip
         with steps(name, "score") as progress:
             r = discover_nodes(
@@ -164,7 +175,7 @@ def _of_nodes(name: str, options: str, about: str, *own: str) -> None:
 
         emit(r, json, text)
 
-    _add(command, name, about, {"receiver", "attention_parts", "head", "key", "query"} - set(own))
+    _add(command, name, about, {"receiver", "attention_parts", "head", "key", "query", "positions"} - set(own))
 
 
 def _add(command: Callable[..., None], name: str, about: str, without: set[str]) -> None:
@@ -176,16 +187,25 @@ def _add(command: Callable[..., None], name: str, about: str, without: set[str])
 
 
 _CUT = ("edges", "faithfulness")
-_SCORED = (*_CUT, "pairs", "ablation")
+_SCORED = (*_CUT, "pairs", "ablation", "metric", "positions")
 _EAP = (*_SCORED, "memory")
 _of_edges("eap", "EAPConfig", "Score every edge by its gradient (Syed et al. 2023) and cut.", *_EAP)
 _of_edges("eap-ig", "EAPIGConfig", "Score by gradients between two inputs (Hanna et al. 2024) and cut.", *_EAP, "steps")
 _of_edges("eap-ig-activations", "EAPIGConfig", "The same between two activations of each sublayer.", *_SCORED, "steps")
-_of_edges("ceap", "EAPIGConfig", "Score by conductance (arXiv 2606.16920) and cut.", *_CUT, "pairs", "steps")
+_of_edges("ceap", "EAPIGConfig", "Score by conductance (arXiv 2606.16920) and cut.", *_CUT, "pairs", "metric", "steps")
 _of_edges(
-    "acdc", "ACDCConfig", "Try every edge from the logits back (Conmy et al. 2023).", "threshold", "pairs", "ablation"
+    "acdc", "ACDCConfig", "Try every edge from the logits back (Conmy et al. 2023).", "threshold", "pairs", "ablation",
+    "metric", "positions",
+)  # fmt: skip
+_of_edges(
+    "edge-patching",
+    "EdgePatchingConfig",
+    "Exact: ablate every edge alone, and cut.",
+    *_CUT,
+    "pairs",
+    "metric",
+    "positions",
 )
-_of_edges("edge-patching", "EdgePatchingConfig", "Exact: ablate every edge alone, and cut.", *_CUT, "pairs")
 _of_edges(
     "edge-mask",
     "EdgeMaskConfig",
@@ -193,13 +213,17 @@ _of_edges(
     "edges",
     "pairs",
     "ablation",
+    "metric",
+    "positions",
 )
 _of_edges("consensus", "ConsensusConfig", "Edges that are found whichever pairs are drawn.", "edges", "pairs", "of")
 _of_edges("weight-magnitude", "WeightMagnitudeConfig", "Baseline: score by the size of weights and cut.", *_CUT)
 _of_edges("random", "RandomConfig", "Baseline: random scores, cut.", *_CUT)
 
 
-_of_nodes("activation-patching", "ActivationPatchingConfig", "Exact: ablate every node alone.", "attention_parts")
+_of_nodes(
+    "activation-patching", "ActivationPatchingConfig", "Exact: ablate every node alone.", "attention_parts", "positions"
+)
 _of_nodes("attribution-patching", "AttributionPatchingConfig", "Every node to first order, with the fixes of AtP*.")
 _of_nodes("path-patching", "PathPatchingConfig", "Exact: what senders do to these reads directly.", "receiver")
 _of_nodes("direct-logit-attribution", "DirectLogitAttributionConfig", "Parts that sum to the logit difference.")

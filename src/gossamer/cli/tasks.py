@@ -69,10 +69,16 @@ def check(
         for c in r.checks[:3]:
             typer.echo(f"line {c.line}: {'|'.join(c.clean)!r} -> {c.answer!r}")
             typer.echo(f"        {'|'.join(c.counterfactual)!r} -> {c.wrong_answer!r}")
+            for name, (one, other) in c.spans.items():
+                typer.echo(f"        span {name}: {'|'.join(one)!r}, {'|'.join(other)!r}")
+            if c.answer_tokens:
+                typer.echo(f"        answers: {'|'.join(c.answer_tokens)!r}, {'|'.join(c.wrong_answer_tokens)!r}")
         bad = [c for c in r.checks if c.problems]
         for c in bad[:20]:
             typer.echo(f"line {c.line}: {'; '.join(c.problems)}")
         typer.echo(f"{r.usable} of {r.pairs} pairs can be used with {r.model}; {r.aligned} have sides of equal length.")
+        if several := sum(bool(c.answer_tokens) and not c.problems for c in r.checks):
+            typer.echo(f"{several} have answers of several tokens: --metric sequence-log-probability in discover.")
         if r.usable:
             typer.echo(
                 f"{r.model} gets {number(r.paired_accuracy)} of pairs right (coin 0.25), orders "

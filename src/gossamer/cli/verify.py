@@ -32,6 +32,9 @@ def verify(
     granularity: Annotated[str | None, typer.Option(help="Edges: edge (default) or node, what is ablated as one.")] = (
         None
     ),
+    positions: Annotated[
+        str | None, typer.Option(help="Edges: all, last, or a span of the pairs, where they are ablated.")
+    ] = None,
     faithfulness: Annotated[
         float | None, typer.Option(help="Edges: the faithfulness that passes; default: the run's.")
     ] = None,
@@ -48,6 +51,7 @@ def verify(
     with steps("running circuits", "effect") as progress:
         r = commands.verify(
             run, claim=claim, quick=quick, model=model, task=task, out=out, ablation=ablation, granularity=granularity,
+            positions=positions,
             target=faithfulness, pairs=pairs, edges=edges, dtype=dtype, device=device, seed=seed, progress=progress,
             say=say,
         )  # fmt: skip

@@ -342,9 +342,9 @@ def _figure(
 def verify(
     run: str | Path, *, claim: str | Path | None = None, quick: bool = False, model: str | None = None,
     task: str | Path | None = None, out: str | Path | None = None, ablation: str | None = None,
-    granularity: str | None = None, target: float | None = None, pairs: int | None = None, edges: int | None = None,
-    device: str = "cpu", dtype: str = "float32", seed: int | None = None, progress: Steps | None = None,
-    say: Say = _silent,
+    granularity: str | None = None, positions: str | None = None, target: float | None = None,
+    pairs: int | None = None, edges: int | None = None, device: str = "cpu", dtype: str = "float32",
+    seed: int | None = None, progress: Steps | None = None, say: Say = _silent,
 ) -> VerifyReport:  # fmt: skip
     """Put a run's circuit on trial on the held-out pairs, and write evidence.json into the run folder.
 
@@ -352,8 +352,9 @@ def verify(
     and the `task` it is of: it is put into the new run folder `out` (default: runs/TASK-MODEL-FILE, numbered). claim:
     a claim.yaml; without it every check of the battery (quick: those that take seconds) is claimed with its usual
     thresholds, on `pairs` held-out pairs. For circuits of edges, ablation: the replacement value (see
-    gossamer.replacement; default: the method's), granularity: what is ablated as one, target: the faithfulness that
-    passes; edges: of a file of scores, how many to keep. A trial that was stopped goes on when it is started again.
+    gossamer.replacement; default: the method's), granularity: what is ablated as one, positions: where (all, last or a
+    span of the pairs; default: the method's), target: the faithfulness that passes; edges: of a file of scores, how
+    many to keep. A trial that was stopped goes on when it is started again.
     """
     from gossamer.ablation import of_edges
     from gossamer.commands import edge_runs, trials
@@ -375,7 +376,9 @@ def verify(
         edge_runs.put_in_run(Path(run), model, task, out, edges, device, dtype) if file
         else trials.read_any(Path(run), model, device)
     )  # fmt: skip
-    changes = {"ablation": ablation, "granularity": granularity, "pairs": pairs, "seed": seed}
+    changes = {
+        "ablation": ablation, "granularity": granularity, "positions": positions, "pairs": pairs, "seed": seed,
+    }  # fmt: skip
     stated = trials.claim_for(found, Path(claim) if claim else None, quick=quick, changes=changes, target=target)
     notes = tuple(map(str, found.circuit.record.details.get("notes", ())))
     return trials.put_on_trial(found, stated, progress=progress, say=say, notes=notes)

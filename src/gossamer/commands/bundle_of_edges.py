@@ -9,7 +9,7 @@ import numpy as np
 
 from gossamer import __version__
 from gossamer.circuit import Circuit
-from gossamer.commands.edge_runs import EdgeRun, sign_of
+from gossamer.commands.edge_runs import EdgeRun, own_positions, sign_of
 from gossamer.errors import Unsupported
 from gossamer.evidence import Evidence
 from gossamer.graph import group_links
@@ -129,7 +129,8 @@ def _looks(run: EdgeRun) -> dict[tuple[int | None, int], tuple[view.Excerpt, ...
     at most; none for a model that does not return its attention."""
     from gossamer.models.huggingface.attention import attention_from_last
 
-    batch = run.model.encode(run.task.heldout[:LOOKED_AT])
+    at = own_positions(run.about.record)
+    batch = run.model.encode(run.task.heldout[:LOOKED_AT], positions=at, several=True)
     wanted = [(layer, head) for kind, layer, head in map(_parts, map(str, run.circuit.sites)) if kind == "head"]
     found: dict[tuple[int | None, int], tuple[view.Excerpt, ...]] = {}
     for pair in range(batch.n_pairs):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,17 +45,18 @@ from gossamer.discover import (
 from gossamer.errors import BadInput, CorruptFile, Unsupported, one_line, require_new
 from gossamer.evidence import Evidence
 from gossamer.formats import read_circuit
-from gossamer.metric import logit_difference, ordered_accuracy, paired_accuracy
+from gossamer.metric import ordered_accuracy, paired_accuracy, sequence_log_probability
 from gossamer.record import Record
 from gossamer.registry import method
 from gossamer.scores import EdgeScores
 from gossamer.statistics import bootstrap_interval
 from gossamer.subject import ResidualSubject, require_model_of
 from gossamer.task import Task
+from gossamer.task import asked as whole_answers
 from gossamer.tasks import load_task
 from gossamer.verify import EdgeTrial, faithfulness
 from gossamer.verify.edge_faithfulness import why_undefined
-from gossamer.verify.edge_trial import edge_values
+from gossamer.verify.edge_trial import edge_values, gap_metric
 
 if TYPE_CHECKING:
     from gossamer.models.huggingface import Decoder
@@ -64,6 +66,7 @@ CONFIGS: dict[str, Callable[..., Any]] = {
     "acdc": acdc_config, "edge-patching": edge_patching_config, "edge-mask": edge_mask_config,
     "consensus": consensus_config, "random": random_config, "weight-magnitude": weight_magnitude_config,
 }  # fmt: skip
+WHOLE_ANSWERS = "sequence-log-probability"
 TRIAL_PAIRS = 128  # held-out pairs of a trial; training pairs that a cut is made on
 Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
@@ -116,13 +119,14 @@ class EdgeRun:
 def edge_trial(
     model: ResidualSubject, task: Task, circuit: Circuit, value: str = "resample",
     granularity: str = "edge", seed: int = 0, pairs: int = TRIAL_PAIRS,
-    progress: Steps | None = None,
+    progress: Steps | None = None, positions: str = "all",
 ) -> EdgeTrial:  # fmt: skip
     """The trial of a circuit on a task's held-out pairs."""
     return EdgeTrial(
-        model=model, circuit=circuit, task=task, heldout=model.encode(task.heldout[:pairs]),
-        training=model.encode(task.train[:TRIAL_PAIRS]), value=value, granularity=granularity, seed=seed,
-        progress=progress,
+        model=model, circuit=circuit, task=task,
+        heldout=model.encode(task.heldout[:pairs], positions=positions, several=True),
+        training=model.encode(task.train[:TRIAL_PAIRS], positions=positions, several=True), value=value,
+        granularity=granularity, seed=seed, progress=progress,
     )  # fmt: skip
 
 
@@ -133,16 +137,21 @@ def _needs(model: Decoder, task: Task, name: str, config: Any) -> str:
 
     if name not in METHODS or config.memory is not None:
         return ""
-    batch = model.encode(task.train[: config.pairs])
+    batch = model.encode(task.train[: config.pairs], positions=config.positions, several=True)
+    if batch.marks.answers is not None:  # which take rows of their own
+        return ""
     need = estimate(model, batch.tokens.shape[1], min(config.pairs_at_once, batch.n_pairs), name)
     return f", about {in_words(need)} (--memory sets a limit)"
 
 
-def _require_positions(model: Decoder, task: Task, ablation: str) -> None:
+def _require_positions(model: Decoder, task: Task, ablation: str, positions: str) -> None:
     """BadInput where means of positions are asked for and held-out prompts have more of them than training prompts."""
     if ablation != "position-mean":
         return
-    train, heldout = (int(model.encode(part[:TRIAL_PAIRS]).last.max()) + 1 for part in (task.train, task.heldout))
+    train, heldout = (
+        int(model.encode(part[:TRIAL_PAIRS], positions=positions, several=True).last.max()) + 1
+        for part in (task.train, task.heldout)
+    )
     if heldout > train:
         raise BadInput(
             f"Expected held-out prompts of at most the {train} tokens of the training prompts for means of positions, "
@@ -152,19 +161,33 @@ def _require_positions(model: Decoder, task: Task, ablation: str) -> None:
 
 def own_ablation(record: Record) -> str:
     """What an ablated write became in the method that found a circuit: what it is tried by, unless asked otherwise."""
-    config = record.config.get("options", {}) if record.method == "consensus" else record.config
-    return str(config.get("ablation", "resample"))
+    return str(_asked(record).get("ablation", "resample"))
 
 
-def require_done(model: ResidualSubject, task: Task) -> tuple[float, float]:
+def own_positions(record: Record) -> str:
+    """Where the method that found a circuit ablated edges: where it is tried, unless asked otherwise."""
+    return str(_asked(record).get("positions", "all"))
+
+
+def of_whole_answers(record: Record) -> bool:
+    """Whether the method that found a circuit could be asked answers of several tokens."""
+    return _asked(record).get("metric") == WHOLE_ANSWERS
+
+
+def _asked(record: Record) -> Mapping[str, Any]:
+    """The options of the method itself, which consensus has within its own."""
+    return record.config.get("options", {}) if record.method == "consensus" else record.config
+
+
+def require_done(model: ResidualSubject, task: Task, positions: str = "all") -> tuple[float, float]:
     """(paired, ordered accuracy) on training pairs; BadInput for a model that does not do the task.
 
     That is one that orders pairs no better than a coin; or that gets both prompts of a pair right no more often than a
     coin, and does not order three quarters of them either (a coin orders half). All by the lower ends of 95% intervals.
     """
-    batch = model.encode(task.train[:TRIAL_PAIRS])
-    parts = (batch.pairs(start, min(start + 16, batch.n_pairs)) for start in range(0, batch.n_pairs, 16))
-    gap = torch.cat([logit_difference(model.writes(part)[1], part).float().cpu() for part in parts])
+    batch = model.encode(task.train[:TRIAL_PAIRS], positions=positions, several=True)
+    parts = (whole_answers(batch.pairs(start, start + 16)) for start in range(0, batch.n_pairs, 16))
+    gap = torch.cat([sequence_log_probability(model.writes(part)[1], part).float().cpu() for part in parts])
     paired, ordered = paired_accuracy(gap).numpy(), ordered_accuracy(gap).numpy()
     surely = bootstrap_interval(ordered)[0]
     if surely <= 0.5 or (surely < 0.75 and bootstrap_interval(paired)[0] <= 0.25):
@@ -178,19 +201,20 @@ def require_done(model: ResidualSubject, task: Task) -> tuple[float, float]:
 
 
 def load_for(
-    model: str | Path, task: str | Path, task_seed: int, device: str, dtype: str, force: bool, say: Say
+    model: str | Path, task: str | Path, task_seed: int, device: str, dtype: str, force: bool, say: Say,
+    positions: str = "all", several: bool = False,
 ) -> tuple[Decoder, Task]:  # fmt: skip
     """A decoder and the pairs of a task that it can be asked; BadInput, without `force`, if it does not do the task."""
     from gossamer.models.huggingface import load_decoder
 
     asked = load_task(str(task), task_seed)
     loaded = load_decoder(model, device, dtype)
-    asked = loaded.fitting(asked)
+    asked = loaded.fitting(asked, positions=positions, several=several)
     if asked.left_out:
         which = ", ".join(f"{n} {split}" for split, n in asked.left_out.items())
         say(f"{asked.name}: {which} pairs left out, they do not fit {loaded.name}")
     if not force:
-        paired, ordered = require_done(loaded, asked)
+        paired, ordered = require_done(loaded, asked, positions)
         say(f"{loaded.name} gets {paired:.1%} of training pairs right (coin 25%), orders {ordered:.1%} (coin 50%)")
     return loaded, asked
 
@@ -208,19 +232,21 @@ def discover(
     config = CONFIGS[name](**options)
     if not 0 < f <= 1:
         raise BadInput(f"Expected a faithfulness of more than 0 to 1 to cut at, got {f:g}.")
-    loaded, asked = load_for(model, task, task_seed, device, dtype, force, say)
+    own = config.options if name == "consensus" else config.model_dump()
+    positions, several = str(own.get("positions", "all")), own.get("metric") == WHOLE_ANSWERS
+    loaded, asked = load_for(model, task, task_seed, device, dtype, force, say, positions, several)
     graph = loaded.graph()
     if edges is not None and not 0 < edges <= graph.n_edges:
         raise BadInput(f"Expected 1 to {graph.n_edges} edges of {loaded.name}, got {edges}.")
     folder = Path(out) if out else next_free(Path("runs") / f"{asked.name}-{loaded.name}-{name}")
     require_new(folder)
-    _require_positions(loaded, asked, getattr(config, "ablation", ""))
+    _require_positions(loaded, asked, getattr(config, "ablation", ""), positions)
     say(f"{name} over {graph.n_edges:,} edges{_needs(loaded, asked, name, config)}")
     found = method[name](loaded, asked, config, progress=progress)
     cut: dict[str, float] | None = None
     if name == "edge-mask" and edges is None:
         cut = {"probability": 0.5}
-        scores, circuit = found, found.above(0.5)
+        scores, circuit = found, found.above(0.5, connected=positions == "all")
     elif isinstance(found, EdgeScores):
         cut = {"edges": edges} if edges is not None else {"faithfulness": f}
         scores, circuit = found, cut_of(loaded, asked, found, edges, f, say)
@@ -229,8 +255,9 @@ def discover(
     else:
         scores, circuit = None, found
     if not circuit.n_edges:
-        raise BadInput(f"{name} kept no edge of {loaded.name} that lies on a path; ask for more edges.")
-    evidence = faithfulness(edge_trial(loaded, asked, circuit, own_ablation(circuit.record)), target=f)
+        raise BadInput(f"{name} kept no edge of {loaded.name} that lies on a path or counts; ask for more edges.")
+    trial = edge_trial(loaded, asked, circuit, own_ablation(circuit.record), positions=positions)
+    evidence = faithfulness(trial, target=f)
     result = EdgeResult(
         nodes=circuit.n_nodes, edges=circuit.n_edges, all_edges=graph.n_edges, cut=cut, faithfulness=evidence
     )
@@ -261,14 +288,17 @@ def cut_of(
     model: ResidualSubject, task: Task, scores: EdgeScores, edges: int | None, f: float, say: Say
 ) -> Circuit:  # fmt: skip
     """The circuit of that many edges; or, by doubling and then halving, one that has a faithfulness of at least f on
-    training pairs while one with an edge less has not."""
+    training pairs while one with an edge less has not. Edges on no path are dropped, unless edges are ablated at chosen
+    positions, where what is outside the circuit is heard at the others."""
+    how = of_edges(own_ablation(scores.record), positions=own_positions(scores.record))
+    top = partial(scores.top, connected=how.positions == "all")
     if edges is not None:
-        return scores.top(edges)
-    batch, how = model.encode(task.train[:TRIAL_PAIRS]), of_edges(own_ablation(scores.record))
+        return top(edges)
+    batch = model.encode(task.train[:TRIAL_PAIRS], positions=how.positions, several=True)
     n = len(scores.values)
 
     def gap(*shares: np.ndarray) -> np.ndarray:
-        (found,) = edge_values(model, batch, np.stack(shares), how, ("logit-difference",), training=batch)
+        (found,) = edge_values(model, batch, np.stack(shares), how, (gap_metric(batch),), training=batch)
         return found
 
     empty, full = gap(np.ones(n), np.zeros(n))
@@ -276,7 +306,7 @@ def cut_of(
         raise BadInput(f"Expected a faithfulness to cut at, there is none: {why}. Give a number of edges.")
 
     def value(size: int) -> float:
-        circuit = scores.top(size)
+        circuit = top(size)
         if not circuit.n_edges:
             return 0.0
         (own,) = gap(circuit.shares(scores.graph, how))
@@ -288,7 +318,7 @@ def cut_of(
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if value(middle) >= f else (middle, high)
-    circuit = scores.top(high)
+    circuit = top(high)
     say(f"{circuit.n_edges} edges have a faithfulness of {value(high):.3f} on {batch.n_pairs} training pairs")
     return circuit
 
@@ -339,7 +369,9 @@ def read(folder: Path, model: str | None = None, device: str = "cpu") -> EdgeRun
             f"{error} The run was made with {about.model_source}; give its place now with --model."
         ) from error
     require_model_of(circuit.record, loaded)
-    task = task_of_run(folder, about.task_source, about.task_seed, about.record, loaded.fitting)
+    at, several = own_positions(about.record), of_whole_answers(about.record)
+    fitting = partial(loaded.fitting, positions=at, several=several)
+    task = task_of_run(folder, about.task_source, about.task_seed, about.record, fitting)
     return EdgeRun(folder=folder, about=about, circuit=circuit, model=loaded, task=task)
 
 
@@ -355,8 +387,9 @@ def put_in_run(
         raise BadInput(f"Expected {missing} with the circuit file {file}: it does not say what it is of.")
     asked = load_task(str(task))
     loaded = load_decoder(model, device, dtype)
-    asked = loaded.fitting(asked)
     circuit = read_circuit(file, loaded.graph(), size=edges)
+    at, several = own_positions(circuit.record), of_whole_answers(circuit.record)
+    asked = loaded.fitting(asked, positions=at, several=several)
     require_model_of(circuit.record, loaded)
     if not circuit.n_edges:
         raise BadInput(f"Expected a circuit with edges in {file}, it has none.")
@@ -370,7 +403,9 @@ def put_in_run(
     circuit = replace(circuit, record=record)
     result = EdgeResult(
         nodes=circuit.n_nodes, edges=circuit.n_edges, all_edges=loaded.graph().n_edges, cut=None,
-        faithfulness=faithfulness(edge_trial(loaded, asked, circuit, own_ablation(record)), target=0.9),
+        faithfulness=faithfulness(
+            edge_trial(loaded, asked, circuit, own_ablation(record), positions=at), target=0.9
+        ),
     )  # fmt: skip
     about = EdgeRunRecord(
         record=record, result=result, model_source=loaded.source, dtype=dtype, task_source=copied_pairs(str(task))

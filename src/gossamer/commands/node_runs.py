@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gossamer.commands.edge_runs import Say, Steps, load_for, sign_of
+from gossamer.commands.edge_runs import WHOLE_ANSWERS, Say, Steps, load_for, sign_of
 from gossamer.commands.reports import NodeReport
 from gossamer.commands.run_folder import REPORT, SCORES, new_folder, next_free, write_json
 from gossamer.discover import (
@@ -38,7 +38,8 @@ def discover(
     """See gossamer.commands.discover_nodes."""
     started = time.perf_counter()
     config = CONFIGS[name](**options)
-    loaded, asked = load_for(model, task, task_seed, device, dtype, force, say)
+    positions, several = getattr(config, "positions", "all"), getattr(config, "metric", "") == WHOLE_ANSWERS
+    loaded, asked = load_for(model, task, task_seed, device, dtype, force, say, positions, several)
     folder = Path(out) if out else next_free(Path("runs") / f"{asked.name}-{loaded.name}-{name}")
     require_new(folder)
     found = method[name](loaded, asked, config, progress=progress)

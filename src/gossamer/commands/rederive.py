@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from gossamer.circuit import Circuit
-from gossamer.commands.edge_runs import CONFIGS, EdgeRun, edge_trial, own_ablation
+from gossamer.commands.edge_runs import CONFIGS, EdgeRun, edge_trial, own_ablation, own_positions
 from gossamer.commands.reports import Difference
 from gossamer.commands.run_folder import EVIDENCE, SCORES, Run
 from gossamer.commands.trials import claim_of, trial_of
@@ -126,7 +126,10 @@ def edge_differences(
     _same_evidence(
         compare,
         result.faithfulness,
-        faithfulness(edge_trial(run.model, run.task, circuit, own_ablation(record)), target=run.f),
+        faithfulness(
+            edge_trial(run.model, run.task, circuit, own_ablation(record), positions=own_positions(record)),
+            target=run.f,
+        ),
     )
     path = run.folder / SCORES
     values = EdgeScores.load(path).values if path.is_file() else None

@@ -402,7 +402,10 @@ class TasksReport(Report):
 
 
 class PairCheck(Report):
-    """One pair as the model reads it, by its line in the file; `problems` is empty when it can be used."""
+    """One pair as the model reads it, by its line in the file; `problems` is empty when it can be used.
+
+    spans: the tokens of each prompt's; answer_tokens, wrong_answer_tokens: where one is several tokens, those of both.
+    """
 
     line: int
     clean: tuple[str, ...]
@@ -411,6 +414,9 @@ class PairCheck(Report):
     wrong_answer: str
     aligned: bool
     problems: tuple[str, ...]
+    spans: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+    answer_tokens: tuple[str, ...] = ()
+    wrong_answer_tokens: tuple[str, ...] = ()
 
 
 class PairsReport(Report):

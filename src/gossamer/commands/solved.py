@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -14,14 +14,14 @@ from gossamer.errors import BadInput
 from gossamer.metric import (
     calibrate,
     fit_calibration,
-    logit_difference,
     ordered_accuracy,
     paired_accuracy,
+    sequence_log_probability,
     task_loss_nats,
 )
 from gossamer.models import LoadedModel, any_model
 from gossamer.registry import task as registry
-from gossamer.task import Example, Task, check_pair, unequal
+from gossamer.task import Example, Task, asked, check_pair, unequal
 from gossamer.tasks import load_task, read_pairs
 
 if TYPE_CHECKING:
@@ -45,12 +45,15 @@ def at_channels(name_or_folder: str | Path, device: str, task: Task) -> LoadedMo
 
 @torch.no_grad()
 def gap_of(model: LoadedModel | Channels | Decoder, examples: Sequence[Example]) -> Tensor:
-    """Logit gap of every row, right answer minus wrong one, [2 pairs]."""
-    batch = model.encode(examples)
+    """Logit gap of every prompt, right answer minus wrong one, [2 pairs]; of answers of several tokens the gap of their
+    log probabilities."""
     if not hasattr(model, "writes"):
-        return model.run(batch).gap
-    parts = (batch.pairs(start, start + ROWS) for start in range(0, batch.n_pairs, ROWS))
-    return torch.cat([logit_difference(model.writes(part)[1], part) for part in parts]).float()
+        return model.run(model.encode(examples)).gap
+    decoder = cast("Decoder", model)
+    # nothing is exchanged: both prompts may have any length
+    batch = decoder.encode(examples, positions="last", several=True)
+    parts = (asked(batch.pairs(start, start + ROWS)) for start in range(0, batch.n_pairs, ROWS))
+    return torch.cat([sequence_log_probability(decoder.writes(part)[1], part) for part in parts]).float()
 
 
 def scores_of(model: LoadedModel | Channels | Decoder, examples: tuple[Example, ...]) -> tuple[float, float, float]:
@@ -116,11 +119,17 @@ def check_pairs(pairs: str | Path, model: str | Path) -> PairsReport:
 
     checks = []
     for e in examples:
-        r = check_pair(e, loaded.tokenizer, n_ctx, bos)
-        by_position = () if isinstance(loaded, LoadedModel) else unequal(r)
+        r = check_pair(e, loaded.tokenizer, n_ctx, bos, several=not isinstance(loaded, LoadedModel))
+        answers = [pieces(ids) if max(map(len, r.answers)) > 1 else () for ids in r.answers]
+        spans = {
+            name: (pieces(r.clean[a:b]), pieces(r.counterfactual[c:d])) for name, ((a, b), (c, d)) in r.spans.items()
+        }
+        exchanged = any(len(one) == len(other) for one, other in spans.values())
+        by_position = () if isinstance(loaded, LoadedModel) or exchanged else unequal(r)
         check = PairCheck(
             line=e.line, clean=pieces(r.clean), counterfactual=pieces(r.counterfactual), answer=e.answer,
-            wrong_answer=e.wrong_answer, aligned=r.aligned, problems=(*r.problems, *by_position),
+            wrong_answer=e.wrong_answer, aligned=r.aligned, problems=(*r.problems, *by_position), spans=spans,
+            answer_tokens=answers[0], wrong_answer_tokens=answers[1],
         )  # fmt: skip
         checks.append(check)
     usable = tuple(e for e, c in zip(examples, checks, strict=True) if not c.problems)

@@ -78,7 +78,8 @@ def claim_of(run: Run | EdgeRun, record: Record) -> Claim:
         checks: dict[str, dict[str, float]] = {name: {} for name in names}
         for name in checks.keys() & {"faithfulness", "restoration"}:
             checks[name] = {"target": config["target"]}
-        more = {k: config[k] for k in ("ablation", "granularity", "pairs")}
+        named = ("ablation", "granularity", "pairs", "positions")
+        more: dict[str, Any] = {k: config[k] for k in named if k in config}
         return Claim.of({"checks": checks, "seed": record.seed, **more}, known)
     checks = {name: {} for name in config["checks"]}
     if "sufficiency" in checks:
@@ -91,12 +92,14 @@ def trial_of(run: Run | EdgeRun, claim: Claim, progress: Steps | None = None) ->
     if isinstance(run, EdgeRun):
         ablation = claim.ablation or edge_runs.own_ablation(run.circuit.record)
         return edge_runs.edge_trial(
-            run.model, run.task, run.circuit, ablation, claim.granularity, claim.seed, claim.pairs, progress
-        )
-    if claim.ablation or claim.granularity != "edge":
+            run.model, run.task, run.circuit, ablation, claim.granularity, claim.seed, claim.pairs, progress,
+            claim.positions or edge_runs.own_positions(run.circuit.record),
+        )  # fmt: skip
+    if claim.ablation or claim.granularity != "edge" or claim.positions:
         raise Unsupported(
-            "another ablation of a circuit of channels", "its checks name their own", "no --ablation, no --granularity"
-        )
+            "another ablation of a circuit of channels", "its checks name their own",
+            "no --ablation, no --granularity, no --positions",
+        )  # fmt: skip
     heldout = run.model.encode(run.task.heldout[: claim.pairs])
     return ChannelTrial(
         model=run.model, circuit=run.circuit, task=run.task, heldout=heldout, seed=claim.seed, progress=progress

@@ -83,7 +83,7 @@ def _aligned(model: LoadedModel, examples: Sequence[Example], most: int) -> tupl
         raise BadInput("Expected pairs whose two prompts have as many tokens each; none of this task's have.")
     pairs = same.nonzero()[:most, 0]
     rows = torch.stack([2 * pairs, 2 * pairs + 1], dim=1).flatten()
-    return Encoded(*(t[rows] for t in batch)).pairs(0, len(pairs)), int((~same[: int(pairs[-1]) + 1]).sum())
+    return batch.rows(rows).pairs(0, len(pairs)), int((~same[: int(pairs[-1]) + 1]).sum())
 
 
 def _site_of(nodes: Sequence[Site], model: SparseTransformer) -> int:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from gossamer.ablation import of_edges
 from gossamer.circuit import Circuit
-from gossamer.discover.eap import Ablated, Progress
+from gossamer.discover.eap import Ablated, Progress, training_pairs
 from gossamer.errors import options
 from gossamer.graph import Graph
 from gossamer.metric import row_metric
@@ -41,18 +41,20 @@ if TYPE_CHECKING:
 
 
 class ACDCConfig(BaseModel):
-    """threshold: in units of the metric, nats for `kl`, logits for `logit-difference`; pairs: of the training split.
+    """threshold: in units of the metric, nats for `kl` and `sequence-log-probability` (of whole answers, which may be
+    several tokens), logits for `logit-difference`; pairs: of the training split.
 
-    ablation: what a removed edge carries, see gossamer.replacement; order: in which a reader's writers are tried, the
-    last first or the first first.
+    ablation: what a removed edge carries, see gossamer.replacement; positions: where, `all`, `last` or a span of the
+    pairs; order: in which a reader's writers are tried, the last first or the first first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     threshold: float = Field(default=0.01, gt=0)
-    metric: Literal["kl", "logit-difference"] = "kl"
+    metric: Literal["kl", "logit-difference", "sequence-log-probability"] = "kl"
     pairs: int = Field(default=32, gt=0)
     ablation: Ablated = "resample"
+    positions: str = "all"
     order: Literal["reverse", "forward"] = "reverse"
 
 
@@ -70,10 +72,10 @@ def acdc(
     progress(edges tried, all edges, metric now). Edges that then lie on no path are kept, as the algorithm has them.
     """
     config = config or ACDCConfig()
-    task = model.fitting(task)
-    batch = model.encode(task.train[: config.pairs])
+    task, batch = training_pairs(model, task, config)
     clean, other = sides(batch)
-    how = of_edges(config.ablation, component="block" if model.graph().layout.grain == "block" else "head")
+    component: Literal["head", "block"] = "block" if model.graph().layout.grain == "block" else "head"
+    how = of_edges(config.ablation, component=component, positions=config.positions)
     reference = replacement(model, batch, how)(clean, other)
     runs = model.removals(clean, reference) if isinstance(model, Removing) else _OneByOne(model, clean, reference)
     score = metric_of(config, clean, runs.clean)

@@ -1,10 +1,10 @@
 """Exact activation patching: what a node hands on is replaced by its value on the counterfactual prompt, node by node.
 
 Vig et al. 2020 (arXiv 2004.12265), Meng et al. 2022 (arXiv 2202.05262), in the direction that is called noising: the
-clean prompt is run, and one node gets its counterfactual value at all positions. A head or MLP: all edges out of it are
-ablated at once. A key-value group: its heads get the counterfactual keys and values. `input` and `logits`: the whole
-counterfactual prompt. With `attention_parts` the queries, keys and values of every head (or group) are nodes as well,
-named `a5.h1<q>`, after all others.
+clean prompt is run, and one node gets its counterfactual value, at all positions or chosen ones. A head or MLP: all
+edges out of it are ablated at once. A key-value group: its heads get the counterfactual keys and values. `input` and
+`logits`: the whole counterfactual prompt. With `attention_parts` the queries, keys and values of every head (or group)
+are nodes as well, named `a5.h1<q>`, after all others.
 
 When it lies: one node at a time. Of two nodes that do the same work neither looks needed; a node that only matters
 together with another is not seen; and a score says nothing of what the node sends where (path_patching.py).
@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from gossamer.discover.eap import Progress
-from gossamer.discover.edge_patching import SIGN, EdgePatchingConfig, ablated_alone, record_of
+from gossamer.discover.eap import Progress, training_pairs
+from gossamer.discover.edge_patching import SIGN, EdgePatchingConfig, ablated_alone, named, record_of
 from gossamer.errors import options
 from gossamer.graph import Graph, Layout
 from gossamer.registry import method
@@ -50,13 +50,11 @@ def activation_patching(
     config = config or ActivationPatchingConfig()
     graph = model.graph("head")
     layout = with_parts(graph) if config.attention_parts else graph.layout
-    task = model.fitting(task)
-    pairs = model.encode(task.train[: config.pairs])
+    task, pairs = training_pairs(model, task, config)
     sets = [edges_of(graph, name) for name, _ in layout.locations]
     found = ablated_alone(model, pairs, config, sets, progress)
-    record = record_of(
-        "activation-patching", config, model, task, pairs, sign=SIGN.format(what="node"), methodology="acdc-resample"
-    )
+    sign, how = SIGN.format(what="node"), named(config.positions)
+    record = record_of("activation-patching", config, model, task, pairs, sign=sign, methodology=how)
     return Scores(layout=layout, values=found.mean(1), record=record, signed=True)
 
 

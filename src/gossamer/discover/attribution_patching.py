@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from gossamer.discover.activation_patching import with_parts
+from gossamer.discover.ceap import wide
 from gossamer.discover.eap import MetricConfig, Progress, per_pair
 from gossamer.discover.edge_patching import SIGN, record_of
 from gossamer.errors import Unsupported, options
@@ -110,16 +111,16 @@ def _estimates(
 
     shape, kv = model.shape, "g" if model.shape.n_groups < model.shape.n_heads else "h"
     found = {
-        "input": ((there.start - here.start) * gradient.start).sum((1, 2)),
-        "logits": ((there.logits - here.logits) * gradient.logits).sum(1),
+        "input": _dot(there.start - here.start, gradient.start, (1, 2)),
+        "logits": _dot(there.logits - here.logits, gradient.logits, (1,)),
     }
     for i, (own, new, g) in enumerate(zip(here.layers, there.layers, gradient.layers, strict=True)):
         heads = head_products(model, i, there, g["attn"]) - head_products(model, i, here, g["attn"])
-        parts = {p: ((new[p] - own[p]) * g[p]).sum((1, 3)) for p in ("q", "k", "v")}  # [rows, heads or groups]
+        parts = {p: _dot(new[p] - own[p], g[p], (1, 3)) for p in ("q", "k", "v")}  # [rows, heads or groups]
         if exact:
-            moved = {p: ((exact[p][i] - own["z"]) * g["z"]).sum((1, 3)) for p in ("q", "k")}
+            moved = {p: _dot(exact[p][i] - own["z"], g["z"], (1, 3)) for p in ("q", "k")}
             parts |= {"q": moved["q"], "k": moved["k"].unflatten(1, (shape.n_groups, -1)).sum(2)}
-        found[f"m{i}"] = ((new["mlp"] - own["mlp"]) * g["mlp"]).sum((1, 2))
+        found[f"m{i}"] = _dot(new["mlp"] - own["mlp"], g["mlp"], (1, 2))
         for h in range(shape.n_heads):
             found[f"a{i}.h{h}"] = heads[:, h]
             found[f"a{i}.h{h}<q>"] = parts["q"][:, h]
@@ -128,3 +129,8 @@ def _estimates(
             if kv == "g":
                 found[f"a{i}.g{n}"] = parts["k"][:, n] + parts["v"][:, n]
     return found
+
+
+def _dot(change: Tensor, gradient: Tensor, over: tuple[int, ...]) -> Tensor:
+    """Inner products over some dimensions, in float32 at least."""
+    return (wide(change) * wide(gradient)).sum(over)

@@ -50,6 +50,11 @@ def ceap(
             f"conductance under ablation by {config.ablation}", "its path ends in another run", "resample"
         )
 
+    if config.positions != "all":
+        raise Unsupported(
+            f"conductance at positions {config.positions!r}", "what it adds up flows through all of them", "eap-ig"
+        )
+
     def score(clean: Encoded, reference: Tensor, objective: Objective) -> Tensor:
         after, _ = model.writes(clean)
         whole = after[0]

@@ -86,13 +86,13 @@ def consensus(
     """
     config = config or ConsensusConfig()
     graph = model.graph()
-    run = _Run(model, model.fitting(task), config, graph, progress)
+    run = _Run(model, task, config, graph, progress)
 
     def cut(found: EdgeScores | Circuit) -> Circuit:
         if isinstance(found, Circuit):
             return found
         take = found.greedy if config.cut == "greedy" else found.top
-        return take(config.edges, signed=config.signed)
+        return take(config.edges, signed=config.signed, connected=run.connected)
 
     whole, block, draws = run.resampled()
     counts, agree = np.zeros(graph.n_edges), np.zeros(graph.n_edges)
@@ -118,7 +118,7 @@ def consensus(
         scores=EdgeScores(graph=graph, values=whole, record=record), inclusion=inclusion,
         interval=np.stack(wilson_interval(counts, config.resamples)),
         deviation=np.sqrt(squares / (config.resamples - 1)), same_sign=agree / config.resamples,
-        circuit=inclusion.above(config.probability, connected=run.scored),
+        circuit=inclusion.above(config.probability, connected=run.scored and run.connected),
     )  # fmt: skip
 
 
@@ -137,7 +137,7 @@ class _Run:
     def __init__(
         self, model: ResidualSubject, task: Task, config: ConsensusConfig, graph: Graph, progress: Progress | None
     ) -> None:
-        self.model, self.task, self.config, self.graph, self.progress = model, task, config, graph, progress
+        self.model, self.config, self.graph, self.progress = model, config, graph, progress
         self.function = method[config.method]
         kind = config_kind(self.function)
         if kind is None or "pairs" not in kind.model_fields:
@@ -145,7 +145,11 @@ class _Run:
         self.own = options(kind, config.options, f"set of options of {config.method}")
         if get_type_hints(self.function).get("return") is not Circuit and config.edges > graph.n_edges:
             raise BadInput(f"Expected a cut of at most {graph.n_edges} edges, got {config.edges}.")
-        self.pairs = task.train[: self.own.model_dump()["pairs"]]
+        at = getattr(self.own, "positions", "all")
+        self.connected = at == "all"  # at chosen positions edges on no path are heard at the others
+        several = getattr(self.own, "metric", "") == "sequence-log-probability"
+        self.task = model.fitting(task, positions=at, several=several)
+        self.pairs = self.task.train[: self.own.model_dump()["pairs"]]
         self.rng = np.random.default_rng(config.seed)
         self.done, self.total, self.scored = 0, 0, True
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -39,25 +39,28 @@ Ablated = Literal["resample", "zero", "mean", "position-mean", "noise"]
 
 
 class MetricConfig(BaseModel):
-    """metric: of the clean prompts, the right answer's logit minus the wrong one's, or the same of probabilities.
+    """metric: of the clean prompts, the right answer's logit minus the wrong one's, or the same of probabilities; or,
+    for answers of several tokens, of log probabilities of the whole answers, in nats.
 
     pairs: how many training pairs; pairs_at_once: how many are in memory together, at most: no number changes with it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    metric: Literal["logit-difference", "probability-difference"] = "logit-difference"
+    metric: Literal["logit-difference", "probability-difference", "sequence-log-probability"] = "logit-difference"
     pairs: int = Field(default=64, gt=0)
     pairs_at_once: int = Field(default=16, gt=0)
 
 
 class EAPConfig(MetricConfig):
     """ablation: what an ablated write becomes, see gossamer.replacement; means are over both prompts of these pairs.
+    positions: where edges are ablated, `all`, `last` or a span of the pairs, see Encoded.choose.
 
     memory: a budget such as "8GB", weights included, for which fewer pairs go at once where needed; no number changes.
     """
 
     ablation: Ablated = "resample"
+    positions: str = "all"
     memory: str | None = None
 
 
@@ -79,6 +82,27 @@ def eap(
     return scored(model, task, config, "eap", score, progress)
 
 
+class Asking(Protocol):
+    """Options that say what is asked of a task: how many pairs, ablated where, and by which metric."""
+
+    @property
+    def pairs(self) -> int: ...
+    @property
+    def positions(self) -> str: ...
+    @property
+    def metric(self) -> str: ...
+
+
+def training_pairs(model: ResidualSubject, task: Task, config: Asking) -> tuple[Task, Encoded]:
+    """(the task without the pairs that the model cannot be asked, its first training pairs, to be ablated there).
+
+    Answers may be several tokens where the metric is of whole answers.
+    """
+    several = config.metric == "sequence-log-probability"
+    task = model.fitting(task, positions=config.positions, several=several)
+    return task, model.encode(task.train[: config.pairs], positions=config.positions, several=several)
+
+
 def per_pair(config: MetricConfig, clean: Encoded, logits: Tensor) -> Tensor:
     """The metric of each clean prompt, from its logits [rows, vocab]."""
     return row_metric(config.metric, clean)(logits)
@@ -96,11 +120,11 @@ def scored(
 
     Pairs that the model cannot be asked are left out, as the record says.
     """
-    task = model.fitting(task)
-    graph, pairs = model.graph(), model.encode(task.train[: config.pairs])
+    graph, (task, pairs) = model.graph(), training_pairs(model, task, config)
     total = np.zeros(graph.n_edges)
     at_once = _at_once(model, pairs, config, name)
-    how = of_edges(config.ablation, component="block" if graph.layout.grain == "block" else "head")
+    component: Literal["head", "block"] = "block" if graph.layout.grain == "block" else "head"
+    how = of_edges(config.ablation, component=component, positions=config.positions)
     replaced = replacement(model, pairs, how, pairs_at_once=at_once)
     for start in range(0, pairs.n_pairs, at_once):
         clean, other = sides(pairs.pairs(start, min(start + at_once, pairs.n_pairs)))
@@ -131,6 +155,11 @@ def _at_once(model: ResidualSubject, pairs: Encoded, config: EAPConfig, name: st
         raise Unsupported(
             f"a memory budget under ablation by {config.ablation}", "what it takes is known of resampling", "resample"
         )
+    if pairs.marks.answers is not None:
+        raise Unsupported(
+            "a memory budget for answers of several tokens", "what it takes is known of one token",
+            "a number of pairs_at_once",
+        )  # fmt: skip
     if not isinstance(model, Budgeted):
         raise Unsupported(
             f"a memory budget for {model.name}", "what it takes is not known", "a number of pairs_at_once"

@@ -2,7 +2,8 @@
 
 Hanna, Pezzelle and Belinkov 2024 (arXiv 2403.17806), `EAP-IG (inputs)`: the residual stream starts k/m of the way from
 the counterfactual prompt's embedding to the clean one, k = 1 to m; everything after it is computed from there. The
-scores of the edges out of `input` sum, as m grows, to the change of the metric between the two prompts.
+scores of the edges out of `input` sum, as m grows, to the change of the metric between the two prompts. Where edges are
+ablated at chosen positions alone the path is one at those, to an input that is the counterfactual's there.
 
 When it lies: the path between two embeddings is no path of real texts, and only the edges out of `input` are covered
 by the sum; the others inherit eap.py's first-order guess at better places.
@@ -51,7 +52,7 @@ def eap_ig(
         # the last step is the clean run itself: it gives the clean writes along with its gradient
         total, writes = model.edge_gradient(clean, reference, objective)
         for k in range(1, steps):
-            start = reference[0] + (writes[0] - reference[0]) * (k / steps)
+            start = clean.where_chosen(reference[0] + (writes[0] - reference[0]) * (k / steps), writes[0])
             total = total + model.edge_gradient(clean, reference, objective, start=start, writes=writes)[0]
         return total / steps
 

@@ -27,8 +27,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from gossamer.ablation import of_edges
-from gossamer.discover.eap import Ablated, Progress
+from gossamer.ablation import Methodology, of_edges
+from gossamer.discover.eap import Ablated, Progress, training_pairs
 from gossamer.errors import BadInput, options
 from gossamer.mask import hard_concrete, probability_kept
 from gossamer.metric import row_metric
@@ -43,15 +43,17 @@ START = 2.0  # log alpha of every mask at first: 97% of the samples are not 0
 
 
 class EdgeMaskConfig(BaseModel):
-    """metric: KL(model || circuit) at the answer's position in nats, or the drop of the logit difference.
+    """metric: KL(model || circuit) at the answer's position in nats, or the drop of the logit difference, or of that of
+    whole answers, which may be several tokens.
 
     over: one mask per edge, or one per node for all edges out of it. penalty: per edge kept, in units of the metric;
     target: edges to end with, in place of the penalty. lr: of Adam. pairs: of the training split; batch: pairs a step.
+    positions: where masks take away, `all`, `last` or a span of the pairs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    metric: Literal["kl", "logit-difference"] = "kl"
+    metric: Literal["kl", "logit-difference", "sequence-log-probability"] = "kl"
     over: Literal["edges", "nodes"] = "edges"
     penalty: float = Field(default=0.01, ge=0)
     target: int | None = Field(default=None, gt=0)
@@ -59,6 +61,7 @@ class EdgeMaskConfig(BaseModel):
     lr: float = Field(default=0.1, gt=0)
     pairs: int = Field(default=64, gt=0)
     ablation: Ablated = "resample"
+    positions: str = "all"
     batch: int = Field(default=16, gt=0)
     seed: int = Field(default=0, ge=0)
 
@@ -78,8 +81,7 @@ def edge_mask(
     for a target that is more than all edges.
     """
     config = config or EdgeMaskConfig()
-    task = model.fitting(task)
-    graph, pairs = model.graph("head"), model.encode(task.train[: config.pairs])
+    graph, (task, pairs) = model.graph("head"), training_pairs(model, task, config)
     if config.target is not None and config.target > graph.n_edges:
         raise BadInput(f"Expected a target of at most {graph.n_edges} edges, got {config.target}; give a smaller one.")
     owner = np.unique(graph.src, return_inverse=True)[1] if config.over == "nodes" else np.arange(graph.n_edges)
@@ -90,13 +92,17 @@ def edge_mask(
         method="edge-mask", config=config.model_dump(mode="json"), seed=config.seed, model=model.name,
         model_sha256=model_hash, means_sha256=means_hash, task=task.name, task_version=task.version,
         details={
-            "pairs": pairs.n_pairs, "left_out": dict(task.left_out), "methodology": of_edges(config.ablation).as_dict(),
+            "pairs": pairs.n_pairs, "left_out": dict(task.left_out), "methodology": _how(config).as_dict(),
             "sign": "none: the probability that the edge is kept",
             "kept": int((kept > 0.5).sum()), "undecided": int(((kept > 0.1) & (kept < 0.9)).sum()),
             "loss_at_end": losses[-1],
         },
     )  # fmt: skip
     return EdgeScores(graph=graph, values=kept, record=record)
+
+
+def _how(config: EdgeMaskConfig) -> Methodology:
+    return of_edges(config.ablation, positions=config.positions)
 
 
 def loss_of(config: EdgeMaskConfig, clean: Encoded, whole: Tensor, logits: Tensor) -> Tensor:
@@ -111,7 +117,7 @@ def _train(
 ) -> tuple[Tensor, list[float]]:
     """(log alpha of every mask, loss of every step). owner: the mask of each edge."""
 
-    replaced = replacement(model, pairs, of_edges(config.ablation), pairs_at_once=config.batch)
+    replaced = replacement(model, pairs, _how(config), pairs_at_once=config.batch)
 
     @lru_cache(maxsize=1)
     def prepared(start: int) -> tuple[Encoded, Tensor, Tensor]:

@@ -18,10 +18,12 @@ import numpy as np
 import torch
 from pydantic import BaseModel, Field
 
-from gossamer.discover.eap import MetricConfig, Progress, per_pair
+from gossamer.ablation import of_edges
+from gossamer.discover.eap import MetricConfig, Progress, per_pair, training_pairs
 from gossamer.errors import BadInput, options
 from gossamer.record import Record
 from gossamer.registry import method
+from gossamer.replacement import resampled
 from gossamer.scores import EdgeScores
 from gossamer.subject import ResidualSubject
 from gossamer.task import Encoded, Task, sides
@@ -30,9 +32,11 @@ SIGN = "change of the metric when the {what} is ablated: negative where the metr
 
 
 class EdgePatchingConfig(MetricConfig):
-    """As for EAP, with fewer pairs: the cost is a run per edge and batch of pairs."""
+    """As for EAP, with fewer pairs: the cost is a run per edge and batch of pairs. positions: where edges are ablated,
+    `all`, `last` or a span of the pairs."""
 
     pairs: int = Field(default=16, gt=0)
+    positions: str = "all"
 
 
 def edge_patching_config(**changes: Any) -> EdgePatchingConfig:
@@ -50,13 +54,17 @@ def edge_patching(
     """
     config = config or EdgePatchingConfig()
     graph = model.graph()
-    task = model.fitting(task)
-    pairs = model.encode(task.train[: config.pairs])
+    task, pairs = training_pairs(model, task, config)
     found = ablated_alone(model, pairs, config, np.arange(graph.n_edges)[:, None], progress)
     record = record_of(
-        "edge-patching", config, model, task, pairs, sign=SIGN.format(what="edge"), methodology="acdc-resample"
+        "edge-patching", config, model, task, pairs, sign=SIGN.format(what="edge"), methodology=named(config.positions)
     )
     return EdgeScores(graph=graph, values=found.mean(1), record=record)
+
+
+def named(positions: str) -> str | dict[str, str]:
+    """The methodology of exact patching: a preset's name, or at chosen positions in full."""
+    return "acdc-resample" if positions == "all" else of_edges(positions=positions).as_dict()
 
 
 @torch.no_grad()
@@ -66,7 +74,8 @@ def ablated_alone(
 ) -> np.ndarray:  # fmt: skip
     """What the metric of each pair changes by when each of these sets of edges is ablated alone, [sets, pairs].
 
-    sets: indices of edges of the graph, none of them empty; an ablated edge carries the counterfactual prompt's value.
+    sets: indices of edges of the graph, none of them empty; an ablated edge carries the counterfactual prompt's value,
+    at the positions that the pairs have chosen.
     """
     if len(sets) == 0:
         return np.zeros((0, pairs.n_pairs))
@@ -82,7 +91,7 @@ def ablated_alone(
     for begin in batches:
         end = min(begin + config.pairs_at_once, pairs.n_pairs)
         clean, other = sides(pairs.pairs(begin, end))
-        runs = model.ablations(clean, model.writes(other)[0])
+        runs = model.ablations(clean, resampled(model, clean, other))
         before = per_pair(config, clean, runs.clean)
         writer, reader, layer = runs.places(edges)
         first = np.minimum.reduceat(layer, starts)

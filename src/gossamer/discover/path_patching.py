@@ -28,7 +28,7 @@ from pydantic import Field
 
 from gossamer.discover.eap import MetricConfig, Progress, per_pair
 from gossamer.discover.edge_patching import EdgePatchingConfig, ablated_alone, record_of
-from gossamer.errors import BadInput, nearest, options
+from gossamer.errors import BadInput, Unsupported, nearest, options
 from gossamer.graph import Graph
 from gossamer.registry import method
 from gossamer.scores import Scores
@@ -66,6 +66,11 @@ def path_patching(
     largest size so far).
     """
     config = config or PathPatchingConfig()
+    if config.positions != "all":
+        raise Unsupported(
+            f"path patching at positions {config.positions!r}", "what lies beside the path is held at all of them",
+            "edge-patching or activation-patching",
+        )  # fmt: skip
     graph = model.graph("head")
     known = {_reader_name(graph, e): None for e in range(graph.n_edges)}
     if unknown := [r for r in config.receivers if r not in known]:
@@ -96,6 +101,11 @@ def path_effects(
     through that head alone, while `a1.g0<k>` goes through all heads of the group.
     """
     config = config or EdgePatchingConfig()
+    if pairs.marks.positions != "all":
+        raise Unsupported(
+            f"paths at positions {pairs.marks.positions!r}", "what lies beside them is held at all of them",
+            "pairs.choose('all')",
+        )  # fmt: skip
     graph = model.graph("head")
     route = _route(graph, paths)
     found = np.zeros(pairs.n_pairs)

@@ -170,8 +170,12 @@ class CompiledModel:
     def _limits(self) -> tuple[int, int]:
         return len(self.weights.positions), self.tokenizer.ids[self.bos]
 
-    def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Pairs as tokens, both sides of each pair equally long."""
+    def encode(self, examples: Sequence[Example], *, positions: str = "all", several: bool = False) -> Encoded:
+        """Pairs as tokens, both sides of each pair equally long. Unsupported for positions other than all."""
+        if positions != "all":
+            raise Unsupported(f"positions {positions!r} of {self.name}", "it ablates edges at all of them", "all")
+        if several:
+            raise Unsupported(f"answers of several tokens of {self.name}", "it reads whole prompts", "one token")
         batch = encode(examples, self.tokenizer, *self._limits)
         uneven = (batch.last[::2] != batch.last[1::2]).nonzero().flatten().tolist()
         if uneven:
@@ -181,7 +185,7 @@ class CompiledModel:
             )
         return batch
 
-    def fitting(self, task: Task) -> Task:
+    def fitting(self, task: Task, *, positions: str = "all", several: bool = False) -> Task:
         return fitting(task, self.tokenizer, *self._limits, aligned=True)
 
     def _forward(

@@ -1,4 +1,9 @@
-"""A user's own pairs: JSONL or CSV with clean, counterfactual, answer, wrong_answer and optionally split, template."""
+"""A user's own pairs: JSONL or CSV with clean, counterfactual, answer, wrong_answer and optionally split, template.
+
+JSONL may have `spans` too: `{"subject": ["girl", "old boy"]}`, by name the words of the clean and of the counterfactual
+prompt that play one part. Words that stand in their prompt more than once are given by their characters, `[4, 8]`: the
+first, counted from 0, and the one after the last.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +15,10 @@ import random
 from pathlib import Path
 
 from gossamer.errors import BadInput, one_line
-from gossamer.task import Example, Task
+from gossamer.task import POSITIONS, Chars, Example, Task
 
 _NEEDED = ("clean", "counterfactual", "answer", "wrong_answer")
-_OPTIONAL = ("split", "template")
+_OPTIONAL = ("split", "template", "spans")
 
 
 def read_pairs(path: str, seed: int = 0) -> Task:
@@ -37,14 +42,20 @@ def read_pairs(path: str, seed: int = 0) -> Task:
         wrong = [k for k in _NEEDED if not _is_text(row.get(k))]
         unknown = sorted(set(row) - set(_NEEDED) - set(_OPTIONAL))
         split, template = row.get("split") or "", row.get("template") or ""
-        if wrong or unknown or split not in ("", "train", "heldout") or not isinstance(template, str):
+        spans, bad_spans = _spans(row.get("spans"), row) if not wrong else ({}, [])
+        if wrong or unknown or bad_spans or split not in ("", "train", "heldout") or not isinstance(template, str):
             parts = [f"lacks text in {', '.join(wrong)}"] * bool(wrong)
             parts += [f"unknown {', '.join(unknown)}"] * bool(unknown)
             parts += [f"split {split!r} is not train or heldout"] * (split not in ("", "train", "heldout"))
             parts += [f"template {template!r} is not text"] * (not isinstance(template, str))
+            parts += bad_spans
             problems.append(f"line {line}: {'; '.join(parts)}")
             continue
-        example = Example(**{k: row[k] for k in _NEEDED}, template=template, line=line)
+        clean, counterfactual, answer, wrong_answer = (row[k] for k in _NEEDED)
+        example = Example(
+            clean=clean, counterfactual=counterfactual, answer=answer, wrong_answer=wrong_answer, template=template,
+            line=line, spans=spans,
+        )  # fmt: skip
         examples.append((example, split))
     if problems:
         raise BadInput(
@@ -73,6 +84,43 @@ def read_pairs(path: str, seed: int = 0) -> Task:
 def _is_text(value: object) -> bool:
     """Not empty, and without the half characters that JSON can escape and no encoding can hold."""
     return isinstance(value, str) and value != "" and not any("\ud800" <= c <= "\udfff" for c in value)
+
+
+def _spans(given: object, row: dict[str, str]) -> tuple[dict[str, tuple[Chars, Chars]], list[str]]:
+    """(the spans of a row by their characters, what is wrong with them)."""
+    if given is None or given == "":
+        return {}, []
+    if not isinstance(given, dict):
+        return {}, ['spans are not an object of names, such as {"subject": ["girl", "boy"]} (in .jsonl)']
+    found, problems = dict[str, tuple[Chars, Chars]](), list[str]()
+    for name, ends in given.items():
+        if name in POSITIONS or not name:
+            problems.append(f"a span cannot be named {name!r}")
+        elif not isinstance(ends, list) or len(ends) != 2:
+            problems.append(f"span {name!r} is not two, of the clean and of the counterfactual prompt")
+        else:
+            one, other = (
+                _chars(end, row[side], f"span {name!r}", problems)
+                for end, side in zip(ends, ("clean", "counterfactual"), strict=True)
+            )
+            found[name] = one, other
+    return found, problems
+
+
+def _chars(given: object, prompt: str, what: str, problems: list[str]) -> Chars:
+    """The characters of a span; what is wrong with them is added to `problems`."""
+    if isinstance(given, str) and given:
+        if (times := sum(prompt.startswith(given, i) for i in range(len(prompt)))) == 1:
+            return prompt.find(given), prompt.find(given) + len(given)
+        problems.append(f"{what}: {given!r} stands {times} times in {prompt[-40:]!r}")
+    elif isinstance(given, list) and len(given) == 2 and all(type(n) is int for n in given):
+        start, end = given
+        if 0 <= start < end <= len(prompt):
+            return start, end
+        problems.append(f"{what}: characters {start} to {end} of the {len(prompt)} of {prompt[-40:]!r}")
+    else:
+        problems.append(f"{what}: {given!r} is neither words of the prompt nor [first, end] of its characters")
+    return 0, 0
 
 
 def _rows_jsonl(text: str) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:

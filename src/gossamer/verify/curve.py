@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -199,7 +199,8 @@ def _values(
     if random < 0:
         raise BadInput(f"Expected 0 or more random rankings, got {random}.")
     require_model_of(scores.record, model)
-    how = of_edges(value, component="block" if scores.graph.layout.grain == "block" else "head")
+    component: Literal["head", "block"] = "block" if scores.graph.layout.grain == "block" else "head"
+    how = of_edges(value, component=component, positions=pairs.marks.positions)
     graph, rng = model.graph(how.component), np.random.default_rng(seed)
     if scores.graph.layout != graph.layout or not np.array_equal(scores.graph.dst, graph.dst):
         raise BadInput(f"Expected scores of the {graph.n_edges} edges of {model.name}, got others; score this model.")

@@ -235,7 +235,7 @@ def batch_invariance(p: Patient) -> Evidence:
     alone = []
     for i in range(p.batch.n_pairs):
         one = slice(2 * i, 2 * i + 2)
-        alone.append(p.observe(Encoded(*(t[one] for t in p.batch))))
+        alone.append(p.observe(p.batch.rows(one)))
     joined = {
         k: torch.cat([a[k] for a in alone]) if by_row(k) else torch.stack([a[k] for a in alone]).sum(0) for k in p.seen
     }  # fmt: skip

@@ -23,7 +23,8 @@ ENDS = (("empty circuit", EMPTY), ("full circuit", FULL))
 
 
 def faithfulness(trial: EdgeTrial, *, target: float = 0.9) -> Evidence:
-    """f = (m(circuit) - m(empty)) / (m(model) - m(empty)), m the mean logit difference; a ratio of means, not clipped.
+    """f = (m(circuit) - m(empty)) / (m(model) - m(empty)), m the mean logit difference (of answers of several tokens:
+    of their log probabilities); a ratio of means, not clipped.
 
     Passes if f is in [target, 2 - target] and its whole interval is above every random draw.
     """
@@ -51,7 +52,7 @@ def restoration(trial: EdgeTrial, *, target: float = 0.9) -> Evidence:
 
 def _near_one(trial: EdgeTrial, how: Methodology, target: float, claim: str) -> Evidence:
     return evidence_of(
-        trial.outcome(how).gap, metric="logit-difference", aggregate="ratio-of-means", how=how, target=target,
+        trial.outcome(how).gap, metric=trial.metric, aggregate="ratio-of-means", how=how, target=target,
         seed=trial.seed, null=trial.null, claim=claim,
     )  # fmt: skip
 
@@ -63,9 +64,9 @@ def necessity(trial: EdgeTrial) -> Evidence:
     """
     how = trial.methodology(set_="circuit")
     return evidence_of(
-        trial.outcome(how).gap, lost=True, metric="logit-difference", aggregate="ratio-of-means", how=how,
+        trial.outcome(how).gap, lost=True, metric=trial.metric, aggregate="ratio-of-means", how=how,
         seed=trial.seed, null=trial.null, claim="necessity: without the circuit the model does not do it",
-        unit="share of the logit difference lost",
+        unit=f"share of the {trial.metric.replace('-', ' ')} lost",
         threshold="fails if the interval reaches down to 0.5 or random circuits of the same size reach it",
         passes=lambda f, ends, random: bool(ends[0] > 0.5 and quantile_interval(random)[1] < 0.5),
     )  # fmt: skip

@@ -34,7 +34,6 @@ from gossamer.verify.trial import Progress
 
 Aggregate = Literal["ratio-of-means", "mean-of-ratios"]
 Passes = Callable[[float, tuple[float, float], np.ndarray], bool]
-RESAMPLE = of_edges("resample")
 FEWEST = 2  # pairs of a bootstrap
 ON_PATHS = "random edges on paths, at least as many"
 
@@ -83,15 +82,17 @@ def random_connected(graph: Graph, kept: np.ndarray, draws: int, seed: int) -> n
 
 def metric_values(
     model: ResidualSubject, pairs: Encoded, kept: np.ndarray, *, metric: Metric = "logit-difference",
-    how: Methodology = RESAMPLE, training: Encoded | None = None, seed: int = 0, pairs_at_once: int = 16,
+    how: Methodology | None = None, training: Encoded | None = None, seed: int = 0, pairs_at_once: int = 16,
     progress: Progress | None = None,
 ) -> np.ndarray:  # fmt: skip
     """The metric of each prompt that runs, under each circuit, float64 [circuits, pairs].
 
     kept: bool [circuits, edges]; with set `complement` all True is the model and all False the empty circuit, which
-    under resampling is the counterfactual run. The rest as edge_values.
+    under resampling at all positions is the counterfactual run. how: default, resampling of edges. The rest as
+    edge_values.
     """
     known_metric(metric)
+    how = how or of_edges(positions=pairs.marks.positions)
     n_edges = model.graph(how.component).n_edges
     if kept.ndim != 2 or kept.shape[1] != n_edges or kept.dtype != bool:
         raise BadInput(f"Expected circuits as bool [circuits, {n_edges}], got {kept.dtype} {list(kept.shape)}.")
@@ -156,14 +157,16 @@ def circuit_faithfulness(
     """f of a circuit on pairs that it was not found on, beside random, empty and full circuits.
 
     Passes if f is in [target, 2 - target] and its whole interval above every random circuit; `not measured` where f is
-    not defined. A circuit of another model is BadInput. value, training: of the ablation, see gossamer.replacement.
+    not defined. A circuit of another model is BadInput. value, training: of the ablation, see gossamer.replacement, at
+    the positions that the pairs have chosen.
     connected: random circuits on paths (see random_connected), a harder null than any edges.
     """
     if draws < DRAWS:
         raise BadInput(f"Expected at least {DRAWS} random circuits, got {draws}.")
     require_aggregate(aggregate)
     require_model_of(circuit.record, model)
-    how = of_edges(value, component="block" if circuit.layout.grain == "block" else "head")
+    component: Literal["head", "block"] = "block" if circuit.layout.grain == "block" else "head"
+    how = of_edges(value, component=component, positions=pairs.marks.positions)
     graph = model.graph(how.component)
     own = kept_edges(graph, [circuit])
     ends = np.repeat([[False], [True]], graph.n_edges, axis=1)

@@ -16,7 +16,7 @@ from gossamer.ablation import Direction, Methodology, Set, Value, of_edges
 from gossamer.circuit import Circuit
 from gossamer.errors import BadInput, Unsupported
 from gossamer.graph import Graph
-from gossamer.metric import Metric, logit_difference, row_metric
+from gossamer.metric import Metric, row_metric
 from gossamer.record import Record
 from gossamer.replacement import Replacement, replacement
 from gossamer.subject import ResidualSubject, Subject, Watched
@@ -28,8 +28,8 @@ from gossamer.verify.trial import Progress, Watch
 class EdgeOutcome(NamedTuple):
     """Per circuit and pair, [circuits, pairs]; of a trial: the circuit, the empty one, the full one, random ones.
 
-    gap: the right answer's logit minus the wrong one's; kl: KL(whole model || circuit) in nats, whole vocabulary, of
-    the prompts that run.
+    gap: the right answer's logit minus the wrong one's, or, where answers are several tokens, their log probability's;
+    kl: KL(whole model || circuit) in nats, whole vocabulary, at the answer's (first) token. Of the prompts that run.
     """
 
     gap: np.ndarray
@@ -41,9 +41,9 @@ CIRCUIT, EMPTY, FULL, RANDOM = 0, 1, 2, slice(3, None)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EdgeTrial:
-    """A circuit of edges on held-out pairs. value: of the ablation, see gossamer.replacement; training: pairs that
-    means and optimal constants are of. Each methodology is run once. Its parts are edges or, at granularity node, what
-    the nodes that write write, for all their readers."""
+    """A circuit of edges on held-out pairs. value: of the ablation, see gossamer.replacement, at the positions that the
+    pairs have chosen; training: pairs that means and optimal constants are of. Each methodology is run once. Its parts
+    are edges or, at granularity node, what the nodes that write write, for all their readers."""
 
     model: ResidualSubject
     circuit: Circuit
@@ -68,8 +68,14 @@ class EdgeTrial:
         """Of this trial's granularity and, without another, its value."""
         component: Literal["head", "block"] = "block" if self.circuit.layout.grain == "block" else "head"
         return of_edges(
-            value or self.value, set=set_, direction=direction, granularity=self.granularity, component=component
-        )
+            value or self.value, set=set_, direction=direction, granularity=self.granularity, component=component,
+            positions=self.heldout.marks.positions,
+        )  # fmt: skip
+
+    @property
+    def metric(self) -> Metric:
+        """What its gap is."""
+        return gap_metric(self.heldout)
 
     @property
     def null(self) -> str:
@@ -90,7 +96,7 @@ class EdgeTrial:
         circuits += random_edge_circuits(self.circuit, graph, self.draws, self.seed, self.granularity)
         shares = np.stack([c.shares(graph, how) for c in circuits])
         return EdgeOutcome(*edge_values(
-            self.model, self.heldout, shares, how, ("logit-difference", "kl"), training=self.training, seed=self.seed,
+            self.model, self.heldout, shares, how, (self.metric, "kl"), training=self.training, seed=self.seed,
             pairs_at_once=self.pairs_at_once, progress=self.progress,
         ))  # fmt: skip
 
@@ -159,6 +165,8 @@ class EdgeTrial:
         """(writes, attention patterns, last) of both prompts of pairs with these parts kept."""
         if not isinstance(self.model, Watched):
             raise Unsupported(f"watching ablated runs of {self.model.name}", "it does not show them", "a decoder")
+        if self.heldout.marks.answers is not None:
+            raise Unsupported("watching runs of answers of several tokens", "it is built for prompts", "one token")
         batch, how = self.heldout.pairs(start, stop), self.methodology(value)
         share = torch.from_numpy(self._of_edges(~kept).astype(np.float32))
         key = (how, np.packbits(kept).tobytes() if how.value == "optimal" else b"")
@@ -195,7 +203,7 @@ class EdgeTrial:
         if new:
             shares = self._of_edges(kept[new] if restores else ~kept[new]).astype(np.float32)
             (found,) = edge_values(
-                self.model, self.heldout, shares, how, ("logit-difference",), training=self.training, seed=self.seed,
+                self.model, self.heldout, shares, how, (self.metric,), training=self.training, seed=self.seed,
                 pairs_at_once=self.pairs_at_once, progress=self.progress if len(new) > 8 else None,
             )  # fmt: skip
             self._effects.update(zip((keys[i] for i in new), found, strict=True))
@@ -215,7 +223,7 @@ class EdgeTrial:
             kept = kept[torch.from_numpy(np.searchsorted(self._sources, self.graph().src)).to(kept.device)]
         reference = self._references[how, start, stop]
         logits = self.model.patched(clean, 1 - kept.to(reference), reference)
-        return logit_difference(logits, clean)
+        return row_metric(self.metric, clean)(logits)
 
     def attributions(self) -> np.ndarray:
         """See gossamer.verify.trial: by the trial's own value, edge attribution patching of every pair."""
@@ -226,7 +234,8 @@ class EdgeTrial:
         for pair in range(self.n_pairs):
             clean, other = sides(self.heldout.pairs(pair, pair + 1))
             reference = base(clean, other)
-            rise, _ = self.model.edge_gradient(clean, reference, lambda z, b=clean: logit_difference(z, b).sum())  # type: ignore[misc]
+            score = row_metric(self.metric, clean)
+            rise, _ = self.model.edge_gradient(clean, reference, lambda z, score=score: score(z).sum())  # type: ignore[misc]
             found.append(-rise.cpu().double().numpy())
         per_edge = np.stack(found)
         if self.granularity == "edge":
@@ -236,7 +245,8 @@ class EdgeTrial:
 
     def on(self, examples: Sequence[Example]) -> EdgeTrial:
         """See gossamer.verify.trial."""
-        return replace(self, heldout=self.model.encode(examples), _known={}, _effects={}, _references={})
+        heldout = self.model.encode(examples, positions=self.heldout.marks.positions, several=True)
+        return replace(self, heldout=heldout, _known={}, _effects={}, _references={})
 
     def under(self, model: Subject | ResidualSubject) -> EdgeTrial:
         """See gossamer.verify.trial."""
@@ -249,13 +259,18 @@ class EdgeTrial:
     def elsewhere(self, model: ResidualSubject, task: Task, circuit: Circuit) -> EdgeTrial:
         """See gossamer.verify.trial."""
         heldout, training = (
-            model.encode(pairs[: there.n_pairs])
+            model.encode(pairs[: there.n_pairs], positions=there.marks.positions, several=True)
             for pairs, there in ((task.heldout, self.heldout), (task.train, self.training))
         )
         return replace(
             self, model=model, task=task, circuit=circuit, heldout=heldout, training=training, _known={}, _effects={},
             _references={}, _bases={},
         )  # fmt: skip
+
+
+def gap_metric(pairs: Encoded) -> Metric:
+    """The logit difference, or that of the log probabilities of whole answers where some are several tokens."""
+    return "logit-difference" if pairs.marks.answers is None else "sequence-log-probability"
 
 
 def ends_of(graph: Graph, record: Record) -> list[Circuit]:
@@ -274,8 +289,15 @@ def edge_values(
     shares: [ablations, edges], 1 where an edge is ablated; equal ones are run once. `kl` is to the whole model on the
     same prompt. training: pairs that means, spreads and optimal constants are of, which those values need; seed: of
     noise. pairs_at_once: memory, no number changes with it beyond rounding. progress(runs done, all runs, mean of the
-    last metric under the first ablation).
+    last metric under the first ablation). Edges are ablated at the positions that the pairs have chosen, which have to
+    be those of the methodology: BadInput.
     """
+    for some in (pairs, training):
+        if some is not None and some.marks.positions != how.positions:
+            raise BadInput(
+                f"Expected pairs whose chosen positions are {how.positions!r}, as the methodology has them, got "
+                f"{some.marks.positions!r}; encode them with positions={how.positions!r}."
+            )
     if pairs_at_once < 1:
         raise BadInput(f"Expected at least 1 pair at once, got {pairs_at_once}.")
     if training is None and how.value not in ("resample", "zero"):

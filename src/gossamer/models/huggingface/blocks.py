@@ -37,13 +37,13 @@ class Blocks:
         """(hash of configuration and weights, empty: it has no reference means)."""
         return self.decoder.hashes()
 
-    def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Pairs as tokens, both sides equally long: see Decoder."""
-        return self.decoder.encode(examples)
+    def encode(self, examples: Sequence[Example], *, positions: str = "all", several: bool = False) -> Encoded:
+        """Pairs as tokens, to be ablated at these positions: see Decoder."""
+        return self.decoder.encode(examples, positions=positions, several=several)
 
-    def fitting(self, task: Task) -> Task:
+    def fitting(self, task: Task, *, positions: str = "all", several: bool = False) -> Task:
         """The task without the pairs this model cannot be asked: see Decoder."""
-        return self.decoder.fitting(task)
+        return self.decoder.fitting(task, positions=positions, several=several)
 
     @cached_property
     def _graph(self) -> Graph:

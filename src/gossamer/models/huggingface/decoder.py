@@ -59,12 +59,14 @@ class _Pass:
     writes: what each writer wrote, in order; into: where it goes in their place, without gradients,
     [writers, rows, pos, d], of which n_written are there; known: what the first writers wrote in a run that this one
     only goes on from, and that their `rows` share. alpha: [writers, readers], or [trials, writers, readers], the rows
-    then being `trials` blocks of those of the reference. held: norms that do not use their own scales.
+    then being `trials` blocks of those of the reference. chosen: where they are ablated, see mask_of. held: norms that
+    do not use their own scales.
     """
 
     last: Tensor
     alpha: Tensor | None = None
     reference: Tensor | None = None
+    chosen: Tensor | None = None
     start: Tensor | None = None
     known: Tensor | None = None
     held: HeldNorms | None = None
@@ -98,14 +100,18 @@ class _Pass:
         first = min(n, 0 if self.known is None else len(self.known))
         total: Tensor | float = 0.0
         if self.known is not None and first:
-            moved = (self.reference[:first] - self.known[:first])[(slice(None), *at)]
+            moved = self.masked(self.reference[:first] - self.known[:first])[(slice(None), *at)]
             total = share[..., :first] @ moved.flatten(1)  # [trials, readers, numbers of a block]
         if n > first:
             own = torch.cat(self.writes)[: n - first].unflatten(1, (trials, -1))
-            moved = (self.reference[first:n, None] - own)[(slice(None), slice(None), *at)]
+            moved = self.masked(self.reference[first:n, None] - own)[(slice(None), slice(None), *at)]
             total = total + share[..., first:] @ moved.flatten(2).transpose(0, 1)
         assert isinstance(total, Tensor)
         return total.transpose(0, 1)
+
+    def masked(self, moved: Tensor) -> Tensor:
+        """A change [.., rows, pos, d] where it is chosen, 0 elsewhere."""
+        return moved if self.chosen is None else moved * self.chosen.to(moved)
 
     def wrote(self, n: int, written: Callable[[Tensor | None], Tensor]) -> None:
         """Note what the next n writers wrote, [writers, rows, pos, d]; `written` makes it, in a given place or not."""
@@ -166,22 +172,30 @@ class Decoder:
             raise Unsupported(f"grain {grain!r} of a Decoder", "it is the model at grain head", other)
         return self._head_graph
 
-    def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Pairs as tokens, both sides of each pair equally long; BadInput lists every pair that does not fit."""
-        batch = encode(examples, self.tokenizer, *self.limits)
+    def encode(self, examples: Sequence[Example], *, positions: str = "all", several: bool = False) -> Encoded:
+        """Pairs as tokens, to be ablated at these positions; BadInput lists every pair that does not fit.
+
+        positions: `all`, for which both prompts of a pair have to be equally long; `last`; or a span's name, for which
+        the span has to be: see Encoded.choose. several: whether answers may be several tokens, see gossamer.task.asked.
+        """
+        batch = encode(examples, self.tokenizer, *self.limits, several=several)
+        if positions != "all":
+            return batch.choose(positions)
         ends = batch.last.view(-1, 2)
         if wrong := (ends[:, 0] != ends[:, 1]).nonzero().flatten().tolist():
             e = examples[wrong[0]]
             raise BadInput(
                 f"Expected both prompts of a pair to have as many tokens, {len(wrong)} of {len(examples)} pairs do "
                 f"not, the first being pair {wrong[0] + 1} ({ends[wrong[0], 0] + 1} and {ends[wrong[0], 1] + 1} "
-                f"tokens: {e.clean[-30:]!r}, {e.counterfactual[-30:]!r}); pair words of as many tokens."
+                f"tokens: {e.clean[-30:]!r}, {e.counterfactual[-30:]!r}); pair words of as many tokens, or mark spans "
+                "and ablate at their positions."
             )
         return batch
 
-    def fitting(self, task: Task) -> Task:
-        """The task without the pairs this model cannot be asked, or of unequal length: see gossamer.task.fitting."""
-        return fitting(task, self.tokenizer, *self.limits, aligned=True)
+    def fitting(self, task: Task, *, positions: str = "all", several: bool = False) -> Task:
+        """The task without the pairs this model cannot be asked, or, to be ablated at all positions, of unequal length:
+        see gossamer.task.fitting."""
+        return fitting(task, self.tokenizer, *self.limits, aligned=positions == "all", several=several)
 
     @property
     def n_ctx(self) -> int:
@@ -384,12 +398,13 @@ class Decoder:
         alpha: [edges], 0 keeps and 1 ablates, in the order of the graph; gradients flow into it. reference:
         [writers, rows, pos, d], what an ablated write is replaced by.
         """
-        return self._patched(batch, _Pass(last=batch.last, alpha=self._table(alpha), reference=reference))
+        state = _Pass(last=batch.last, alpha=self._table(alpha), reference=reference, chosen=mask_of(batch))
+        return self._patched(batch, state)
 
     def _patched(self, batch: Encoded, state: _Pass) -> Tensor:
         if not self.norms_held:
             return self._forward(batch.tokens, state)
-        if not (self._held and all(map(torch.equal, self._held[0][0], batch))):
+        if not (self._held and all(map(torch.equal, self._held[0][0][:2], batch[:2]))):
             whole = _Pass(last=batch.last, into=self.room(batch))
             self._held[:] = [(batch, HeldNorms(self._norm_forms, lambda: self._forward(batch.tokens, whole)))]
         state.held = self._held[0][1]
@@ -415,7 +430,7 @@ class Decoder:
     def watched(self, batch: Encoded, alpha: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         """(what every writer wrote [writers, rows, pos, d], attention patterns [layers, rows, heads, pos, keys])
         in the run that `patched` makes. Unsupported for an attention whose softmax cannot be seen."""
-        state = _Pass(last=batch.last, alpha=self._table(alpha), reference=reference)
+        state = _Pass(last=batch.last, alpha=self._table(alpha), reference=reference, chosen=mask_of(batch))
         shape = (len(batch.tokens), self.parts.n_heads, batch.tokens.shape[1])
         with watching(self.model, self.parts.layers, shape) as patterns:
             self._patched(batch, state)
@@ -487,6 +502,11 @@ class Decoder:
         return found
 
 
+def mask_of(batch: Encoded) -> Tensor | None:
+    """Where edges are ablated, bool [rows, pos, 1]; None for everywhere."""
+    return None if batch.marks.chosen is None else batch.marks.chosen[..., None]
+
+
 def _read(norm: nn.Module | None, x: Tensor) -> Tensor:
     return x if norm is None else norm(x)
 
@@ -522,6 +542,7 @@ class Ablations:
             for h in handles:
                 h.remove()
         whole = torch.cat(state.writes)
+        reference = batch.where_chosen(reference, whole)
         change = (whole - reference).abs().amax((0, 1, 3))
         eps = max(torch.finfo(whole.dtype).eps, torch.finfo(torch.float32).eps)  # some models round inside
         moved = (change > 64 * eps * whole.abs().max()) | (whole[0] != reference[0]).any(-1).any(0)
@@ -530,6 +551,8 @@ class Ablations:
         self.rows = len(batch.tokens)
         self.tokens, self.last = batch.tokens[:, self.shared :], batch.last - self.shared
         self.known, self.reference = whole[:, :, self.shared :], reference[:, :, self.shared :]
+        mask = mask_of(batch)
+        self.chosen = None if mask is None else mask[:, self.shared :].to(decoder.device)
         self.starts = [x[:, self.shared :] for x in (*starts, state.resid)]
         pairs = [cast(tuple[Tensor, Tensor], (kv.keys, kv.values)) for kv in cast(list[Any], cache.layers)]
         self.past = [(keys[:, :, : self.shared], values[:, :, : self.shared]) for keys, values in pairs]
@@ -556,7 +579,8 @@ class Ablations:
         trials, shape = len(alpha), self.decoder.shape
         start = self.starts[layer].repeat(trials, 1, 1)
         state = _Pass(
-            last=self.last.repeat(trials), alpha=alpha, reference=self.reference, start=start, resid=start, layer=layer,
+            last=self.last.repeat(trials), alpha=alpha, reference=self.reference, chosen=self.chosen, start=start,
+            resid=start, layer=layer,
             known=self.known[: shape.written_before(layer) if layer < shape.n_layers else len(self.known)],
             column=int(self.columns[layer]),
         )  # fmt: skip

@@ -10,6 +10,9 @@ x -> gain * y / |y| + offset, with y = x or x less its mean, is known: gradients
 and W' u is what the map gave, less what it gives for the offset. So gradients of several runs add up as they are, as
 narrow as heads, before they meet weights and changes; only (change . u) a belongs to each run. Through a norm of
 another kind they are pulled run by run.
+
+A model in half precision gives gradients and writes in half precision; what is added up from them (over runs, tokens,
+channels and prompts) is in float32.
 """
 
 from __future__ import annotations
@@ -47,6 +50,7 @@ class Gradients:
         self.decoder, self.batch, self.objective = decoder, batch, objective
         self.layers, self.shape = decoder.parts.layers, decoder.shape
         self.sums: list[_Sums] = []
+        self.wide = added_up_in(decoder.model.dtype)
         self.forms = [None if layer.attn_norm is None else norm_form(layer.attn_norm) for layer in self.layers]
 
         self.at_offset = [  # what maps give for the offset of the norm before them, [1, out]
@@ -67,7 +71,7 @@ class Gradients:
         del total, run.logits
         with torch.no_grad():
             if change is None:
-                change = reference - cast(Tensor, writes)
+                change = self.change(reference, cast(Tensor, writes))
             first = not self.sums
             for number in range(len(groups)):
                 x, outs = run.reads.pop(0)
@@ -79,10 +83,15 @@ class Gradients:
                 groups[number] = []
         return change
 
+    def change(self, reference: Tensor, writes: Tensor) -> Tensor:
+        """What ablating an edge changes its reader's input by, [writers, rows, pos, d]: 0 where it is not ablated."""
+        change, chosen = reference - writes, self.batch.marks.chosen
+        return change if chosen is None else change.mul_(chosen[..., None].to(change))
+
     def _empty(self, number: int, change: Tensor) -> _Sums:
         attention = number % 2 == 0 and number < 2 * len(self.layers)
         n = self.shape.n_heads + 2 * self.shape.n_groups if attention else 1
-        return _Sums(table=change.new_zeros(len(change), n))
+        return _Sums(table=change.new_zeros(len(change), n, dtype=self.wide))
 
     def _add_group(
         self, number: int, sums: _Sums, change: Tensor, x: Tensor, outs: list[Tensor], grads: list[Tensor]
@@ -98,7 +107,7 @@ class Gradients:
         inner = grads[0].view(x.shape)
         for g in grads[1:]:
             inner = inner + g.view(x.shape)
-        inner = pulled(norm, x, inner[None])[0]
+        inner = pulled(norm, x, inner[None])[0].to(self.wide)
         sums.pulled = inner if sums.pulled is None else sums.pulled + inner
 
     def _add_attention(
@@ -121,11 +130,14 @@ class Gradients:
                 g = g * size.flatten(0, 1)[..., None]
                 at_zero = _columns(r, self.at_offset[number][r.linear])[0]
                 along.append((g * (out - at_zero)).sum(-1, dtype=size.dtype) / x.shape[-1])
-            found.append(g.to(x))
+            found.append(g.to(self.wide))
         if unit is not None:
-            channels_first = change[:n].flatten(1, 2).permute(1, 2, 0)  # [tokens, d, writers]: a bmm reads it fastest
-            moved = torch.bmm(unit.flatten(0, 1)[:, None].to(change), channels_first)[:, 0]
-            sums.table[:n] -= moved.T @ torch.cat(along, dim=1).to(change)
+            direction = unit.flatten(0, 1)[:, None].to(self.wide)
+            for some, table in zip(_chunks(change[:n]), _chunks(sums.table[:n], change.dtype), strict=True):
+                # [tokens, d, writers]: a bmm reads it fastest
+                channels_first = some.flatten(1, 2).permute(1, 2, 0).to(self.wide)
+                moved = torch.bmm(direction, channels_first)[:, 0]
+                table -= moved.T @ torch.cat(along, dim=1).to(self.wide)
         sums.heads = [a + b for a, b in zip(sums.heads, found, strict=True)] if sums.heads else found
 
     def scores(self, change: Tensor) -> Tensor:
@@ -138,11 +150,12 @@ class Gradients:
                 if last:
                     rows = torch.arange(len(self.batch.last), device=change.device)
                     inner = cast(Tensor, sums.pulled)[None]
-                    sums.table += change[:, rows, self.batch.last.to(rows)].flatten(1) @ inner.flatten(1).T
+                    sums.table += _products(change[:, rows, self.batch.last.to(rows)], inner)
                 elif sums.pulled is not None:
                     sums.table[:n] += _products(change[:n], sums.pulled[None])
                 elif sums.heads:
-                    inner = change.new_empty(sums.table.shape[1], *sums.heads[0].shape[:1], change.shape[-1])
+                    shape = sums.table.shape[1], *sums.heads[0].shape[:1], change.shape[-1]
+                    inner = change.new_empty(shape, dtype=self.wide)
                     at = 0
                     for r, g in zip(readers(self.layers[number // 2]), sums.heads, strict=True):
                         _through(r, g, self.forms[number // 2], out=inner[at : at + len(r.rows)])
@@ -157,11 +170,18 @@ def readers(layer: Layer) -> tuple[Reader, Reader, Reader]:
 
 
 def _products(change: Tensor, inner: Tensor) -> Tensor:
-    """Inner products [writers, readers] of [writers, ...] and [readers, ...]."""
-    if change.dtype.itemsize >= 4:
-        return change.flatten(1) @ inner.flatten(1).T
-    # in half precision a CPU copies both sides into another order: a few writers at a time
-    return torch.cat([some.flatten(1) @ inner.flatten(1).T for some in change.split(16)])
+    """Inner products [writers, readers] of [writers, ...] and [readers, ...], in the precision of the latter."""
+    return torch.cat([some.flatten(1).to(inner) @ inner.flatten(1).T for some in _chunks(change)])
+
+
+def _chunks(x: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, ...]:
+    """All of a tensor of writers; in half precision, or beside one that is, a few at a time, to be widened."""
+    return (x,) if (dtype or x.dtype).itemsize >= 4 else x.split(16)
+
+
+def added_up_in(dtype: torch.dtype) -> torch.dtype:
+    """What sums of numbers of this precision are held in."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _columns(r: Reader, x: Tensor) -> Tensor:
@@ -174,7 +194,7 @@ def _columns(r: Reader, x: Tensor) -> Tensor:
 
 def _through(r: Reader, g: Tensor, form: NormForm | None = None, out: Tensor | None = None) -> Tensor:
     """Gradients [tokens, heads, d_head] through the weights of a reader, [heads, tokens, d]."""
-    weight = r.weight()
+    weight = r.weight().to(g)
     if form is not None:
         weight = weight * form.gain
         weight = weight - weight.mean(-1, keepdim=True) if form.centred else weight
@@ -197,7 +217,7 @@ def edge_gradient(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """See Decoder.edge_gradient."""
     sums, own = Gradients(decoder, batch, objective), decoder.room(batch)
-    change = sums.add(reference, start, own, None if writes is None else reference - writes)
+    change = sums.add(reference, start, own, None if writes is None else sums.change(reference, writes))
     return sums.scores(change)[decoder._cells], own
 
 
@@ -210,5 +230,6 @@ def path_gradient(
     clean = own[0].clone()
     del own
     for share in fractions[1:]:
-        sums.add(reference, reference[0] + (clean - reference[0]) * share, None, change)
+        start = batch.where_chosen(reference[0] + (clean - reference[0]) * share, clean)
+        sums.add(reference, start, None, change)
     return sums.scores(change)[decoder._cells] / len(fractions)

@@ -55,9 +55,11 @@ def estimate(model: Decoder, n_tokens: int, pairs_at_once: int, method: str = "e
     heads = numbers * parts.d_model * parts.n_heads  # one number per head, token and channel
     forward = heads * (2 if layers[0].attn_post is not None else 1)
     backward = 3 * numbers * max(weight_of(m).shape[0] for layer in layers for m in layer.up)
-    gradients = numbers * sum(reads + inputs)
+    wide = max(4, size) // size  # sums are in float32 at least
+    gradients = wide * numbers * sum(reads + inputs)
     residuals = numbers * 2 * parts.d_model * len(layers)
-    at_readers = numbers * parts.d_model * (parts.n_heads + 2 * parts.n_groups)
+    some = 0 if size >= 4 else 16  # writers that are widened together
+    at_readers = wide * numbers * parts.d_model * (parts.n_heads + 2 * parts.n_groups + some)
     scoring = runs + gradients + max(numbers * sum(reads) + residuals, at_readers)
     first = 2 * runs + max(kept + max(forward, backward), scoring)
     later = 2 * runs + gradients + kept + backward if method == "eap-ig" else 0

@@ -193,7 +193,8 @@ def head_products(decoder: Decoder, number: int, run: Activations, gradient: Ten
     if layer.attn_post is not None:
         gradient = gradient * post_scale(layer.attn_post, parts["out"])
     pulled = (gradient @ weight_of(layer.out)).unflatten(-1, (decoder.parts.n_heads, -1))
-    return (parts["z"] * pulled).sum((1, 3))
+    wide = torch.promote_types(pulled.dtype, torch.float32)
+    return (parts["z"].to(wide) * pulled.to(wide)).sum((1, 3))
 
 
 # norms whose scale is held

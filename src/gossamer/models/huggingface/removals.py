@@ -88,10 +88,13 @@ class Removals:
         self._heads_from = [self.shape.written_before(number) for number in range(len(self.layers) + 1)]
         self.kept = np.zeros((n_writers, n_readers), dtype=bool)
         self.kept[self._writer, self._reader] = True
+        # an edge that is removed at some positions alone is still heard at the others
+        self.heard = self.kept if runs.chosen is None else self.kept.copy()
         self.alpha = torch.zeros(n_readers, n_writers, dtype=self.clean.dtype, device=self.clean.device)
         heads, groups = decoder.parts.n_heads, decoder.parts.n_groups
         self.columns = np.arange(len(self.layers) + 1) * (heads + 2 * groups + 1)  # first reader of each layer
-        self.gap = self.reference - runs.known
+        self.chosen = runs.chosen
+        self.gap = self._masked(self.reference - runs.known)
         self.gap_last = self._on_last(self.gap)
         self.outs: dict[nn.Module, Tensor] = {}
         self.totals: dict[tuple[int, str], Tensor] = {}
@@ -132,8 +135,8 @@ class Removals:
         for number in reversed(range(len(self.layers))):
             first, mlp = self.columns[number], self.columns[number + 1] - 1
             head, m = self._heads_from[number], self._heads_from[number + 1] - 1
-            live[mlp] = (self.kept[m] & live).any()
-            own = (self.kept[head : head + heads] & live).any(1)
+            live[mlp] = (self.heard[m] & live).any()
+            own = (self.heard[head : head + heads] & live).any(1)
             own |= self.coupled[number] and own.any()
             live[first : first + heads] = own
             live[first + heads : mlp] = np.tile(own.reshape(groups, -1).any(1), 2)
@@ -150,13 +153,13 @@ class Removals:
         for number in range(len(self.layers)):
             columns = np.arange(self.columns[number], self.columns[number + 1])
             head = self._heads_from[number]
-            hit = live[columns] & (changed @ self.kept[:, columns]) | np.isin(columns, tried)
+            hit = live[columns] & (changed @ self.heard[:, columns]) | np.isin(columns, tried)
             q, k, v, _ = np.split(hit, [heads, heads + groups, heads + 2 * groups])
             own = q | np.repeat(k | v, heads // groups)
             own |= self.coupled[number] and own.any()
             changed[head : head + heads] = own
             mlp = columns[-1]
-            hit_mlp = bool(live[mlp] and (changed & self.kept[:, mlp]).any()) or mlp in tried
+            hit_mlp = bool(live[mlp] and (changed & self.heard[:, mlp]).any()) or mlp in tried
             changed[head + heads] = hit_mlp
             plan.append(_Layer(q, k, v, own, hit_mlp))
         self._planned = tried, plan
@@ -199,6 +202,10 @@ class Removals:
         self.alpha[self._reader[edges], self._writer[edges]] = 1
 
     # one pass
+
+    def _masked(self, change: Tensor) -> Tensor:
+        """A change [.., rows, pos, d] where it is chosen, 0 elsewhere."""
+        return change if self.chosen is None else change * self.chosen.to(change)
 
     def _on_last(self, x: Tensor) -> Tensor:
         """[..., rows, pos, d] at each row's last token, [..., rows, 1, d]; one that is so already as it is."""
@@ -397,10 +404,11 @@ class Removals:
         assert own[0] == writer
         state.written = b
         if b <= len(state.delta):
-            state.delta[a:b] = (self.reference[own][:, None] - written) - self.gap[own][:, None]
+            state.delta[a:b] = self._masked(self.reference[own][:, None] - written) - self.gap[own][:, None]
             state.delta_last[a:b] = self._on_last(state.delta[a:b])
         else:
             there = self._on_last(self.reference[own])[:, None] - self._on_last(written)
+            there = there if self.chosen is None else there * self._on_last(self.chosen).to(there)
             state.delta_last[a:b] = there - self.gap_last[own][:, None]
 
 
