@@ -31,7 +31,8 @@ def _function(name: str, grain: str) -> Callable[..., Evidence | tuple[Evidence,
 def known_checks(grain: str) -> dict[str, dict[str, float]]:
     """Every check of circuits of a grain with its thresholds, as they are unless a claim says otherwise."""
     found = {}
-    for name in dict.fromkeys((*checks_of(grain), *check)):
+    others = (name for name in check if grain == "channel" or name not in OF_CHANNELS)
+    for name in dict.fromkeys((*checks_of(grain), *others)):
         parameters = inspect.signature(_function(name, grain)).parameters.values()
         found[name] = {p.name: float(p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
     return found
