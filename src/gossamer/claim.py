@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -51,21 +51,14 @@ class Claim(BaseModel):
 
         known: the checks there are, with the thresholds that a claim that does not say one takes.
         """
+        wrong, found = list(_unknown(content.get("checks"), known)), None
         try:
             found = cls.model_validate(dict(content))
         except ValidationError as error:
-            raise BadInput(f"Expected a claim in {source}: {'; '.join(_told(error))}.") from error
-        if problems := tuple(found._problems(known)):
-            raise BadInput(f"Expected a claim in {source}: {'; '.join(problems)}.")
+            wrong = [*_told(error), *wrong]
+        if found is None or wrong:
+            raise BadInput(f"Expected {source} to hold together: {'; '.join(wrong)}.")
         return found.model_copy(update={"checks": {k: {**known[k], **v} for k, v in found.checks.items()}})
-
-    def _problems(self, known: Checks) -> Iterator[str]:
-        for name, given in self.checks.items():
-            if name not in known:
-                yield f"unknown check {name!r}: {nearest(name, known).rstrip('.')}"
-                continue
-            for key in given.keys() - known[name].keys():
-                yield f"unknown threshold {key!r} of {name}: {nearest(key, known[name]).rstrip('.')}"
 
     def thresholds_for(self, check: str) -> dict[str, float]:
         """The thresholds claimed of a check, by name; BadInput for a check that is not claimed."""
@@ -93,8 +86,8 @@ class Claim(BaseModel):
                 continue
             theirs = used[name]
             for key in sorted({*claimed, *theirs}):
-                a, b = (f"{x[key]:g}" if key in x else "not stated" for x in (claimed, theirs))
                 if claimed.get(key) != theirs.get(key):
+                    a, b = stated(claimed.get(key)), stated(theirs.get(key))
                     found.append(f"{name}: {key} is {a} in the claim, {b} in the verdict")
         return tuple(found)
 
@@ -159,12 +152,33 @@ def _mapping(loader: _Strict, node: yaml.MappingNode) -> dict[Any, Any]:
 _Strict.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
+def stated(threshold: float | None) -> str:
+    """In words: unlike thresholds never read alike."""
+    return "not stated" if threshold is None else repr(threshold).removesuffix(".0")
+
+
+def _unknown(checks: object, known: Checks) -> Iterator[str]:
+    """Checks and thresholds that there are none of, with the nearest, of content that may be of any kind."""
+    for name, given in checks.items() if isinstance(checks, Mapping) else ():
+        if name not in known:
+            yield f"unknown check {name!r}: {_nearest(str(name), known)}"
+            continue
+        for key in given if isinstance(given, Mapping) else ():
+            if key not in known[name]:
+                yield f"unknown threshold {key!r} of {name}: {_nearest(str(key), known[name])}"
+
+
+def _nearest(name: str, choices: Iterable[str]) -> str:
+    """In the middle of a sentence."""
+    return nearest(name, choices).rstrip(".?")
+
+
 def _told(error: ValidationError) -> Iterator[str]:
     """Each wrong field in words, unknown ones with the nearest known."""
     for e in error.errors():
         where = ".".join(map(str, e["loc"]))
         if e["type"] == "extra_forbidden":
-            yield f"unknown key {where!r}: {nearest(where, Claim.model_fields).rstrip('.')}"
+            yield f"unknown key {where!r}: {_nearest(where, Claim.model_fields)}"
         elif e["type"] == "float_type" and _reads_as_number(e["input"]):
             yield f"{where} is the text {e['input']!r}; YAML reads numbers like 1.0e-3 with a point"
         else:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from gossamer.claim import Claim
+from gossamer.claim import Claim, stated
 from gossamer.errors import BadInput
 from gossamer.evidence import Evidence, Verdict
 from gossamer.hypotheses import LEVEL, POWER, Correction, adjusted_p_values, fewest_draws
@@ -110,7 +110,8 @@ def _ruling(row: Evidence, claim: Claim | None, level: float, tests: int, correc
     claimed = claim is None or row.check in claim.checks
     verdict, reason = _of_row(row, level, tests, correction)
     if claim and claimed and row.verdict == "pass":
-        other = [f"made with {k} {v:g}" for k, v in row.limits.items() if claim.checks[row.check].get(k) != v]
+        own, made = claim.checks[row.check], row.limits
+        other = [f"made with {k} {stated(made.get(k))}" for k in sorted({*own, *made}) if own.get(k) != made.get(k)]
         other += [f"on {row.n} pairs, {claim.pairs} are claimed"] if _fewer(row, claim) else []
         if other:
             verdict, reason = "not measured", f"{', '.join(other)} (the check itself: pass)"

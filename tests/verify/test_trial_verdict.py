@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,42 +9,45 @@ import pytest
 from taught import she_he, taught
 
 from gossamer.circuit import Circuit
-from gossamer.claim import CHECKS, Claim
+from gossamer.claim import Claim
 from gossamer.discover import eap
 from gossamer.evidence import Evidence
 from gossamer.hypotheses import against_null, sign_flip_test
-from gossamer.metric import LN2
 from gossamer.record import Record
 from gossamer.verdict import judge
-from gossamer.verify import BATTERY
-from gossamer.verify.edge_checks import EDGE_BATTERY, run_edge_checks
+from gossamer.verify import checks_of, known_checks, run_battery
 from gossamer.verify.edge_trial import CIRCUIT, RANDOM, EdgeTrial
 from gossamer.verify.nulls import random_edge_circuits
 
 MODEL, TASK = taught(), she_he()
 PAIRS, DRAWS = 12, 60
-CLAIM = Claim.default("head", task=TASK.name).model_copy(update={"pairs": PAIRS, "random_circuits": DRAWS})
+KNOWN = known_checks("head")
+CLAIM = Claim.of(
+    {"task": TASK.name, "pairs": PAIRS, "checks": {name: {} for name in checks_of("head", quick=True)}}, KNOWN
+)  # fmt: skip
+RECORD = CLAIM.recorded(Record(method="verify", config={}, seed=0, task=TASK.name))
+
+
+def trial_of(circuit: Circuit, draws: int = DRAWS) -> EdgeTrial:
+    return EdgeTrial(
+        model=MODEL, circuit=circuit, task=TASK, heldout=MODEL.encode(TASK.heldout[:PAIRS]),
+        training=MODEL.encode(TASK.train[:PAIRS]), draws=draws,
+    )  # fmt: skip
 
 
 def filled(circuit: Circuit) -> tuple[Evidence, ...]:
-    """Every check of a circuit with its test against random circuits, its quantiles and its thresholds in numbers."""
-    trial = EdgeTrial(
-        model=MODEL, circuit=circuit, heldout=MODEL.encode(TASK.heldout[:PAIRS]),
-        training=MODEL.encode(TASK.train[:PAIRS]), draws=DRAWS,
-    )  # fmt: skip
-    alone, without = trial.outcome(trial.methodology()), trial.outcome(trial.methodology("circuit"))
-    back = trial.outcome(trial.methodology("circuit", "counterfactual"))
+    """Every check of a circuit, with its test against random circuits."""
+    trial = trial_of(circuit)
+    alone, without = (trial.outcome(trial.methodology(set_=s)) for s in ("complement", "circuit"))
+    back = trial.outcome(trial.methodology(set_="circuit", direction="counterfactual"))
     values = {
         "faithfulness": (alone.gap, "greater"), "restoration": (back.gap, "greater"), "divergence": (alone.kl, "less"),
         "accuracy": ((alone.gap > 0).astype(np.float64), "greater"), "necessity": (without.gap, "less"),
     }  # fmt: skip
     rows = []
-    for row in run_edge_checks(trial):
+    for row in run_battery(trial, CLAIM.checks):
         per_pair, side = values[row.check]
-        rows.append(row.model_copy(update={
-            "limits": CLAIM.thresholds_for(row.check),
-            **against_null(per_pair[CIRCUIT], per_pair[RANDOM], side)._asdict(),
-        }))  # fmt: skip
+        rows.append(row.model_copy(update=against_null(per_pair[CIRCUIT], per_pair[RANDOM], side)._asdict()))
     return tuple(rows)
 
 
@@ -59,19 +61,29 @@ def rows(circuit: Circuit) -> tuple[Evidence, ...]:
     return filled(circuit)
 
 
-def test_the_claims_know_the_checks_that_there_are() -> None:
-    assert set(CHECKS["head"]) == set(EDGE_BATTERY)
-    assert set(CHECKS["channel"]) == set(BATTERY)
-    assert pytest.approx(math.log(2)) == LN2
-    assert Claim.default("channel").checks["necessity"]["loss_above"] == LN2
+def test_the_battery_says_with_which_thresholds_each_row_was_made(rows: tuple[Evidence, ...]) -> None:
+    assert [r.check for r in rows] == list(CLAIM.checks)
+    assert {r.check: r.limits for r in rows} == CLAIM.checks
+
+
+def test_the_battery_makes_no_check_again_that_was_made(circuit: Circuit, rows: tuple[Evidence, ...]) -> None:
+    made: list[str] = []
+    done = {r.check: (r,) for r in rows if r.check != "necessity"}
+    found = run_battery(trial_of(circuit), CLAIM.checks, done=done, after=lambda name, _: made.append(name))
+    assert made == ["necessity"]
+    assert [r.check for r in found] == list(CLAIM.checks)
+    assert found[:-1] == rows[:-1]
+    assert found[-1].value == rows[-1].value
 
 
 def test_a_trial_of_a_found_circuit_is_judged_as_its_checks_and_p_values_say(rows: tuple[Evidence, ...]) -> None:
-    found = judge(rows, CLAIM, CLAIM.recorded(Record(method="verify", config={}, seed=0, task=TASK.name)))
+    found = judge(rows, CLAIM, RECORD)
     assert found.differences == ()
     for ruling, row in zip(found.rulings, rows, strict=True):
         assert ruling.check == row.check
-        told = row.p_value is not None and ruling.rows[0].p_adjusted <= CLAIM.level
+        assert ruling.row is not None
+        assert ruling.row.p_adjusted is not None
+        told = ruling.row.p_adjusted <= CLAIM.level
         assert (ruling.verdict == "pass") == (row.verdict == "pass" and told)
         assert f"{row.value:.4g}" in found.summary
     faithful = rows[0]
@@ -87,18 +99,14 @@ def test_a_random_circuit_holds_in_no_claim_that_has_a_null(circuit: Circuit) ->
 
 
 def test_a_claim_made_after_the_numbers_is_found_out(rows: tuple[Evidence, ...]) -> None:
-    kinder = CLAIM.model_copy(update={"checks": {**CLAIM.checks, "faithfulness": {"at_least": 0.1, "at_most": 3.0}}})
-    record = CLAIM.recorded(Record(method="verify", config={}, seed=0, task=TASK.name))
-    found = judge(rows, kinder, record)
+    kinder = CLAIM.model_copy(update={"checks": {**CLAIM.checks, "faithfulness": {"target": 0.1}}})
+    found = judge(rows, kinder, RECORD)
     assert found.rulings[0].verdict == "not measured"
-    assert "faithfulness: at_least is 0.1 in the claim, the verdict used 0.9" in found.summary
+    assert "faithfulness: target is 0.1 in the claim, 0.9 in the verdict" in found.summary
     assert f"another claim (sha256 {CLAIM.sha256[:12]})" in found.summary
 
 
 def test_the_paired_test_agrees_that_the_circuit_is_not_random(circuit: Circuit) -> None:
-    trial = EdgeTrial(
-        model=MODEL, circuit=circuit, heldout=MODEL.encode(TASK.heldout[:PAIRS]),
-        training=MODEL.encode(TASK.train[:PAIRS]), draws=20,
-    )  # fmt: skip
+    trial = trial_of(circuit, draws=20)
     gap = trial.outcome(trial.methodology()).gap
     assert sign_flip_test(gap[CIRCUIT] - gap[RANDOM].mean(0)).p_value == 2.0**-PAIRS  # every pair, exactly

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from gossamer.ablation import of_edges
 from gossamer.claim import HASH, Claim, load_claim
 from gossamer.commands import edge_runs
 from gossamer.commands.edge_runs import EdgeRun
@@ -28,6 +29,7 @@ from gossamer.verdict import TrialVerdict, judge
 from gossamer.verify import ChannelTrial, Trial, asks, checks_of, known_checks, run_battery
 
 TRIAL = "trial.jsonl"
+PAIRS: int = Claim.model_fields["pairs"].default
 Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
 
@@ -63,8 +65,13 @@ def default_claim(run: Run | EdgeRun, *, quick: bool = False, **fields: Any) -> 
         checks["sufficiency"]["target_loss"] = run.about.result.target_loss_nats
     elif (fields.get("ablation") or edge_runs.own_ablation(run.circuit.record)) != "resample":
         del checks["restoration"]  # it has a meaning under resampling alone
-    record = run.circuit.record
-    return Claim.of({"model": record.model, "task": record.task, "checks": checks, **fields}, known)
+    own = {"model": model_of(run), "task": run.task.name, "pairs": max(2, min(PAIRS, len(run.task.heldout)))}
+    return Claim.of({**own, "checks": checks, **fields}, known)
+
+
+def model_of(run: Run | EdgeRun) -> str:
+    """The name that the circuit's record has for its model, wherever that is now."""
+    return run.circuit.record.model or run.model.name
 
 
 def claim_of(run: Run | EdgeRun, record: Record) -> Claim:
@@ -91,6 +98,7 @@ def trial_of(run: Run | EdgeRun, claim: Claim, progress: Steps | None = None) ->
     """The trial of a run's circuit under a claim."""
     if isinstance(run, EdgeRun):
         ablation = claim.ablation or edge_runs.own_ablation(run.circuit.record)
+        of_edges(ablation, granularity=claim.granularity)  # a wrong name is told before anything is written
         return edge_runs.edge_trial(
             run.model, run.task, run.circuit, ablation, claim.granularity, claim.seed, claim.pairs, progress,
             claim.positions or edge_runs.own_positions(run.circuit.record),
@@ -123,14 +131,14 @@ def put_on_trial(
     """The trial of a run under a claim: evidence.json in its folder, and the verdict."""
     started = time.perf_counter()
     record, circuit = run.circuit.record, run.circuit
-    for what, wanted, got in (("model", claim.model, run.model.name), ("task", claim.task, run.task.name)):
+    require_model_of(record, run.model)
+    for what, wanted, got in (("model", claim.model, model_of(run)), ("task", claim.task, run.task.name)):
         if wanted and wanted != got:
             raise BadInput(f"Expected a circuit of the {what} {wanted}, as claimed; {run.folder} is of {got}.")
-    require_model_of(record, run.model)
     trial = trial_of(run, claim, progress)
     model_hash, means_hash = run.model.hashes()
     made = claim.recorded(Record.now(
-        method="verify", config={"claim": claim.model_dump(mode="json")}, seed=claim.seed, model=run.model.name,
+        method="verify", config={"claim": claim.model_dump(mode="json")}, seed=claim.seed, model=model_of(run),
         model_sha256=model_hash, means_sha256=means_hash, task=run.task.name, task_version=run.task.version,
     ))  # fmt: skip
     state = run.folder / TRIAL
@@ -164,8 +172,8 @@ def _resumed(state: Path, record: Record) -> dict[str, tuple[Evidence, ...]]:
     fields = ("model_sha256", "means_sha256", "task_version", "commit", "versions")
     own = {"claim": record.details[HASH], **{f: getattr(record, f) for f in fields}}
     if state.is_file():
-        first, *lines = state.read_text(encoding="utf-8").split("\n")
         try:
+            first, *lines = state.read_text(encoding="utf-8").split("\n")
             if json.loads(first) == own:
                 whole = [_Made.model_validate_json(line) for line in lines[:-1]]  # the last is empty or cut off
                 _start(state, own, lines[:-1])

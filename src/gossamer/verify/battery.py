@@ -40,7 +40,8 @@ def _thresholds(name: str, grain: str) -> dict[str, int | float]:
 
 def known_checks(grain: str) -> dict[str, dict[str, float]]:
     """Every check of circuits of a grain with its thresholds, as they are unless a claim says otherwise."""
-    names = dict.fromkeys((*checks_of(grain), *check))
+    others = (name for name in check if grain == "channel" or name not in OF_CHANNELS)
+    names = dict.fromkeys((*checks_of(grain), *others))
     return {name: {k: float(v) for k, v in _thresholds(name, grain).items()} for name in names}
 
 
