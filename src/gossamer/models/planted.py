@@ -20,12 +20,12 @@ A battery has to come out so (`CLASSES`; `CAUGHT_BY` names the checks of which o
 
 - true (plain): everything passes.
 - missing: a part of the mechanism is left out (plain: sufficiency fails; so does completeness, as what is missing still
-  works outside), or one of two mechanisms (redundant: sufficient alone, even under random subsets of the rest, but the
-  model does without it: necessity and completeness fail).
+  works outside), or one of two mechanisms but not the units they share (redundant: sufficient, and necessary as the
+  units are, but ablate the head it has and the model still answers by the other: completeness fails).
 - redundant: a decoy's channel is added to the true circuit: sufficient, necessary and complete, but minimality fails.
 - random: as many channels at every location: sufficiency, accuracy and necessity fail.
-- bad: the shortcut's channels (shortcut: sufficient on held-out pairs; not necessary, not complete, and wrong out of
-  distribution) or mechanism B's (instead: right by every check on held-out pairs; only pairs out of distribution tell).
+- bad: the shortcut's channels (shortcut: sufficient on held-out pairs; not complete, and wrong out of distribution) or
+  mechanism B's (instead: right by every check on held-out pairs; only pairs out of distribution tell).
 - nonsense: one of the two cancelled chains, tried on the answers X and Y: alone it gives them, without it the other
   chain gives the opposite, so that sufficiency, accuracy and necessity pass; but the model has no such effect. A share
   of the effect has no denominator, which is not a pass, and a check that asks whether the model does the task fails.
@@ -61,7 +61,7 @@ Kind = Literal["plain", "redundant", "mixture", "shortcut", "instead", "cancelle
 Class = Literal["true", "missing", "redundant", "random", "bad", "nonsense", "mixed"]
 CLASSES: tuple[Class, ...] = get_args(Class)
 CAUGHT_BY: dict[Class, tuple[str, ...]] = {
-    "true": (), "missing": ("sufficiency", "necessity", "completeness"), "redundant": ("minimality",),
+    "true": (), "missing": ("sufficiency", "completeness"), "redundant": ("minimality",),
     "random": ("sufficiency", "accuracy"), "bad": ("ood",), "nonsense": ("nonsense_task", "causal_scrubbing"),
     "mixed": ("mixtures",),
 }  # fmt: skip
@@ -415,7 +415,7 @@ def case(label: str, seed: int = 0, *, pairs: int = 48, record: Mapping[str, Any
     elif label == "bad":
         sites = made.mechanisms["cue" if made.kind == "shortcut" else "B"]
     elif label == "nonsense":
-        sites, task = made.mechanisms[rng.choice(("plus", "minus"))], nonsense(task)
+        sites, task = made.mechanisms["plus"], nonsense(task)
     else:
         sites = true
     circuit = made.circuit(sites, record={**(record or {}), "details": {"class": label}})
