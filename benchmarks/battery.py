@@ -35,7 +35,7 @@ import gossamer.verify
 from gossamer.discover import prune_config
 from gossamer.errors import GossamerError
 from gossamer.evidence import Evidence
-from gossamer.models.planted import CAUGHT_BY, CLASSES, Case, case
+from gossamer.models.planted import CAUGHT_BY, CLASSES, FILLERS, Case, case
 from gossamer.registry import check
 from gossamer.statistics import wilson_interval
 from gossamer.verify import ChannelTrial
@@ -62,7 +62,8 @@ def trial_of(made: Case, seed: int) -> ChannelTrial:
 def verdict_of(name: str, trial: ChannelTrial) -> Row:
     """A check's verdict, value and time. One that raises has the verdict `raised`."""
     function = check[name]
-    options = {"target_loss": TARGET_LOSS} if "target_loss" in inspect.signature(function).parameters else {}
+    known = {"target_loss": TARGET_LOSS, "words": tuple(f" {w}" for w in FILLERS)}
+    options = {k: v for k, v in known.items() if k in inspect.signature(function).parameters}
     started = time.perf_counter()
     try:
         found = function(trial, **options)
