@@ -176,7 +176,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    names = [n for n in given.checks or known_checks() if n not in given.without]
+    known = known_checks()
+    names = [n for n in given.checks or known if n not in given.without]
     rows = [r for r in earlier(given) if r["index"] < given.n and r["check"] in names]
     done = {(r["index"], r["check"]) for r in rows}
     todo, started = given.n * len(names) - len(done), time.perf_counter()

@@ -129,7 +129,8 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, help="file of finished models, read at the start and added to")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    names = [n for n in given.checks or known_checks() if n not in given.without]
+    known = known_checks()
+    names = [n for n in given.checks or known if n not in given.without]
     settings = {"pairs": given.pairs, "steps": given.steps, "checks": names}
     kept = given.rows.read_text().splitlines() if given.rows and given.rows.exists() else []
     rows = [r for r in map(json.loads, kept) if all(r[k] == v for k, v in settings.items())]

@@ -62,7 +62,7 @@ Class = Literal["true", "missing", "redundant", "random", "bad", "nonsense", "mi
 CLASSES: tuple[Class, ...] = get_args(Class)
 CAUGHT_BY: dict[Class, tuple[str, ...]] = {
     "true": (), "missing": ("sufficiency", "completeness"), "redundant": ("minimality",),
-    "random": ("sufficiency", "accuracy"), "bad": ("generalisation",), "nonsense": ("nonsense_task", "causal_scrubbing"),
+    "random": ("sufficiency", "accuracy"), "bad": ("generalisation",), "nonsense": ("nonsense_task",),
     "mixed": ("mixtures",),
 }  # fmt: skip
 
