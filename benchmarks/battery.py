@@ -8,8 +8,8 @@ it), each in a random model of its own. A circuit is accepted when every check p
 pass. A check that measures nothing of any true circuit says nothing about these models: it is left out, by name.
 
 Printed: per class how many were accepted (Wilson's interval, 95%), the false-pass rate over all wrong circuits, power
-(true circuits accepted), which check failed which class, how often the check that is meant for a class failed it, how
-many wrong circuits only one check failed, and every wrong outcome with the seed that makes it again.
+(true circuits accepted), which check failed which class, how often the check that is meant for a class did not pass it,
+how many wrong circuits only one check stopped, and every wrong outcome with the seed that makes it again.
 
 --found-by prune names a method in the circuits' records, for the checks that run the method again (budgets, shuffled
 model, nonsense task, stability): what they would say had it found these circuits. --rows keeps every check's verdict as
@@ -33,7 +33,6 @@ import torch
 
 import gossamer.verify
 from gossamer.discover import prune_config
-from gossamer.errors import GossamerError
 from gossamer.evidence import Evidence
 from gossamer.models.planted import CAUGHT_BY, CLASSES, FILLERS, Case, case
 from gossamer.registry import check
@@ -67,7 +66,7 @@ def verdict_of(name: str, trial: ChannelTrial) -> Row:
     started = time.perf_counter()
     try:
         found = function(trial, **options)
-    except GossamerError as error:
+    except Exception as error:  # a benchmark of hours goes on, and says so
         found = []
         row: Row = {"verdict": "raised", "value": None, "note": f"{type(error).__name__}: {error}"}
     evidence = [found] if isinstance(found, Evidence) else list(found)
@@ -124,10 +123,10 @@ def report(rows: Sequence[Row]) -> list[str]:
     lines = [f"{len(circuits)} circuits, {len(names)} checks: {', '.join(names)}"]
     if found["silent"]:
         lines.append(f"not measured of any true circuit, left out: {', '.join(found['silent'])}")
-    lines += ["", "| class | accepted | the check meant for it failed it |", "| --- | --- | --- |"]
+    lines += ["", "| class | accepted | not passed by the check meant for it |", "| --- | --- | --- |"]
     for label, own in by.items():
         meant = [n for n in CAUGHT_BY[label] if n in names]
-        caught = sum(any(c["verdicts"][n] == "fail" for n in meant) for c in own)
+        caught = sum(any(c["verdicts"][n] != "pass" for n in meant) for c in own)
         said = f"{', '.join(meant)}: {rate(caught, len(own))}" if meant else ""
         lines.append(f"| {label} | {rate(sum(c['accepted'] for c in own), len(own))} | {said} |")
     lines += [

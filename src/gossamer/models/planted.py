@@ -16,7 +16,7 @@ are 5 in every token, keep the norms nearly constant.
 | instead   | a mixture whose training and held-out pairs all end in B, those out of distribution in A               |
 | cancelled | one, and two chains that carry the side to X and Y with opposite signs: the model never says X or Y    |
 
-A battery has to come out so (`CLASSES`; `CAUGHT_BY` names the checks of which one or more must fail):
+A battery has to come out so (`CLASSES`; `CAUGHT_BY` names the checks of which one or more must not pass):
 
 - true (plain): everything passes.
 - missing: a part of the mechanism is left out (plain: sufficiency fails; so does completeness, as what is missing still
@@ -26,14 +26,15 @@ A battery has to come out so (`CLASSES`; `CAUGHT_BY` names the checks of which o
 - random: as many channels at every location: sufficiency, accuracy and necessity fail.
 - bad: the shortcut's channels (shortcut: sufficient on held-out pairs; not complete, and wrong out of distribution) or
   mechanism B's (instead: right by every check on held-out pairs; only pairs out of distribution tell).
-- nonsense: one of the two cancelled chains, tried on the answers X and Y: alone it gives them, without it the other
-  chain gives the opposite, so that sufficiency, accuracy and necessity pass; but the model has no such effect. A share
-  of the effect has no denominator, which is not a pass, and a check that asks whether the model does the task fails.
+- nonsense: one of the two cancelled chains, tried on the answers X and Y: alone it gives them, so that sufficiency and
+  accuracy pass; but the whole model has no such effect. Necessity fails, as the loss is near ln 2 whatever is ablated,
+  and a share of the effect has no denominator: random subsets and all other checks of shares are not measured, which is
+  no pass.
 - mixed: both mechanisms of a mixture: sufficient, necessary, complete and minimal on the average of all pairs, but
   no pair uses both: mixtures fails.
 
 When it lies: these models are small, their mechanisms are chains, nothing is in superposition and AbsTopK is off, so a
-battery that is right here can be wrong on a trained model; one that is wrong here has no excuse.
+battery that is right here can be wrong on a trained model.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ Class = Literal["true", "missing", "redundant", "random", "bad", "nonsense", "mi
 CLASSES: tuple[Class, ...] = get_args(Class)
 CAUGHT_BY: dict[Class, tuple[str, ...]] = {
     "true": (), "missing": ("sufficiency", "completeness"), "redundant": ("minimality",),
-    "random": ("sufficiency", "accuracy"), "bad": ("generalisation",), "nonsense": ("nonsense_task",),
+    "random": ("sufficiency", "accuracy"), "bad": ("generalisation",), "nonsense": ("random_subsets",),
     "mixed": ("mixtures",),
 }  # fmt: skip
 
