@@ -114,3 +114,15 @@ def test_a_trace_of_the_answer_outside_the_circuit_is_not_the_task() -> None:
     assert evidence.value is not None
     assert LN2 - 0.01 < evidence.value < LN2
     assert evidence.verdict == "pass"
+
+
+def test_random_sets_that_hit_a_chain_do_not_clear_it() -> None:
+    """Of twenty draws two or more hit one of this circuit's twelve parts; of a set of half the model, every draw does."""
+    made = known("plain", 7)
+    (evidence,) = run_checks(made.model, made.task, made.circuit(made.true), target_loss=0.15, checks=("necessity",))
+    assert evidence.verdict == "pass"
+    assert int(evidence.note.split()[0]) >= 2
+    half = [str(made.model.layout.site(i)) for i in range(0, made.model.layout.n_nodes, 2)]
+    large = made.circuit((*made.true, *half))
+    (evidence,) = run_checks(made.model, made.task, large, target_loss=0.15, checks=("necessity",))
+    assert evidence.verdict == "fail"
