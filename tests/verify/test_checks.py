@@ -117,7 +117,7 @@ def test_a_trace_of_the_answer_outside_the_circuit_is_not_the_task() -> None:
 
 
 def test_random_sets_that_hit_a_chain_do_not_clear_it() -> None:
-    """Of twenty draws two or more hit one of this circuit's twelve parts; of a set of half the model, every draw does."""
+    """Of twenty draws two or more hit this circuit's chain of twelve; of a set of half the model, every draw does."""
     made = known("plain", 7)
     (evidence,) = run_checks(made.model, made.task, made.circuit(made.true), target_loss=0.15, checks=("necessity",))
     assert evidence.verdict == "pass"

@@ -320,7 +320,8 @@ def _decoys(hand: _Hand, mechanisms: Mapping[str, Sequence[str]]) -> tuple[str, 
         if rng.random() < 0.5:
             at, more = hand.compute(rng.randrange(layer, layers), [at], 1.0, "signs")
             sites += more
-        found += sites + hand.answer(at, *rng.sample(FILLERS, 2), rng.uniform(0.5, 1.5))
+        plus, minus = rng.sample(FILLERS, 2)
+        found += sites + hand.answer(at, plus, minus, rng.uniform(0.5, 1.5))
     used = {site for sites in mechanisms.values() for site in sites}
     return tuple(s for s in found if s not in used)
 
@@ -337,9 +338,9 @@ def _task(kind: Kind, rng: random.Random, pairs: int, choice: bool) -> Task:
     """Templates are a length and a place of the side; each split has its own."""
     short = rng.sample([(n, at) for n in (6, 7, 8) for at in range(n - 2)], 12)
     long = rng.sample([(n, at) for n in (9, 10) for at in range(n - 2)], 6)
-    near_by = {"shortcut": "with"}.get(kind)
+    near_by = "with" if kind == "shortcut" else None
     ends = {"mixture": ("A", "B"), "instead": ("B",)}.get(kind, ("?",))
-    how = {"rng": rng, "n": pairs, "distractors": choice}
+    how: dict[str, Any] = {"rng": rng, "n": pairs, "distractors": choice}
     ood = {"shortcut": "cue against the side", "instead": "other last word"}.get(kind, "longer prompts")
     return Task(
         name=f"planted side, {kind}", version="1", description="Say which side was named",
