@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer
 
 from gossamer.corpora.tokenizer import END_OF_TEXT
-from gossamer.models import LoadedModel, Reference
+from gossamer.models import LoadedModel
+from gossamer.models.planted import with_means, word_tokenizer
 from gossamer.models.sparse import SparseConfig, SparseTransformer
 from gossamer.task import Example, Task
 
@@ -17,10 +18,7 @@ WORDS = ["left", "right", "L", "R", *(f"w{i}" for i in range(11)), END_OF_TEXT]
 
 def toy_tokenizer() -> Tokenizer:
     """Sixteen words, split at spaces; the last is the start of every prompt."""
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="w0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.add_special_tokens([END_OF_TEXT])
-    return tokenizer
+    return word_tokenizer(WORDS)
 
 
 # The planted mechanism: token left/right writes channel 3 (+1/-1); value channel 5 (head 0) reads it under uniform
@@ -58,23 +56,7 @@ def planted_model(decoys: bool = True) -> LoadedModel:
         block.mlp.c_proj.weight.data[2, :4] = torch.randn(4, generator=generator)
         model.lm_head.weight.data[4:15, 2] = torch.randn(11, generator=generator)
     model.eval().requires_grad_(False)
-    return with_means(model, "planted")
-
-
-def with_means(model: SparseTransformer, name: str, seed: int = 0) -> LoadedModel:
-    """A toy model with means over random text in which left and right are equally frequent."""
-    generator = torch.Generator().manual_seed(seed)
-    text = torch.randint(0, len(WORDS) - 1, (64, model.config.n_ctx), generator=generator)
-    sums: dict[str, torch.Tensor] = {}
-
-    def add(location: str, x: torch.Tensor) -> torch.Tensor:
-        sums[location] = x.mean((0, 1))
-        return x
-
-    with torch.no_grad():
-        model.hidden(text, add)
-    reference = Reference(means=sums, n_tokens=text.numel(), excerpt=text[:8])
-    return LoadedModel(name=name, model=model, tokenizer=toy_tokenizer(), reference=reference, record={})
+    return with_means(model, WORDS, "planted")
 
 
 def random_model(seed: int = 0, **changes: object) -> LoadedModel:
@@ -91,7 +73,7 @@ def random_model(seed: int = 0, **changes: object) -> LoadedModel:
         elif name.endswith(("bias", "sink_logit")):
             p.data = 0.3 * torch.randn(p.shape, generator=generator)
     model.eval().requires_grad_(False)
-    return with_means(model, "random", seed)
+    return with_means(model, WORDS, "random", seed)
 
 
 def planted_task(n: int = 64, seed: int = 0) -> Task:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import PLANTED_NODES, planted_model, planted_task, with_means
+from toys import PLANTED_NODES, WORDS, planted_model, planted_task
 from verify_helpers import circuit_of
 
 from gossamer import BadInput, Example, LoadedModel, Task
@@ -17,6 +17,7 @@ from gossamer.circuit import Calibration
 from gossamer.explain import BinariseConfig, Binarised, binarise, binarise_config
 from gossamer.explain.binarise import gaps, psi, starts, two_valued
 from gossamer.metric import calibrate, paired_accuracy, task_loss_nats
+from gossamer.models.planted import with_means
 
 FAST = BinariseConfig(steps=60, batch_pairs=16)
 FLOATS = st.floats(-50, 50, width=32)
@@ -109,7 +110,7 @@ def two_sides(n: int = 48, seed: int = 0) -> tuple[LoadedModel, Task]:
 
     train, heldout = (tuple(example() for _ in range(n)) for _ in range(2))
     task = Task(name="sides", version="1", description="Say the side", train=train, heldout=heldout)
-    return with_means(model, "sides"), task
+    return with_means(model, WORDS, "sides"), task
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +160,7 @@ def graded(n: int = 48, seed: int = 0) -> tuple[LoadedModel, Task]:
 
     train, heldout = (tuple(example(i) for i in range(n)) for _ in range(2))
     task = Task(name="graded", version="1", description="Sign of a sum", train=train, heldout=heldout)
-    return with_means(model, "graded"), task
+    return with_means(model, WORDS, "graded"), task
 
 
 def test_a_graded_variable_cannot_be_binarised() -> None:

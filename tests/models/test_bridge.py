@@ -10,7 +10,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models
 from torch import Tensor
-from toys import random_model, with_means
+from toys import WORDS, random_model
 
 from gossamer.compare import residual_errors, switch_kl
 from gossamer.errors import BadInput, CorruptFile, Unsupported
@@ -29,6 +29,7 @@ from gossamer.models.bridge import (
 )
 from gossamer.models.files import save_model
 from gossamer.models.kernels import linear_kl
+from gossamer.models.planted import with_means
 from gossamer.models.sparse import SparseConfig, SparseTransformer
 
 
@@ -230,7 +231,7 @@ def test_a_bridge_of_other_models_or_a_damaged_one_is_refused(tmp_path: Path) ->
     folder, _ = saved(tmp_path)
     with pytest.raises(BadInput, match="Expected a bridge folder"):
         load_bridge(tmp_path)
-    other = with_means(random_model(7, d_model=8, n_head=2, d_mlp=16).model, "other")
+    other = with_means(random_model(7, d_model=8, n_head=2, d_mlp=16).model, WORDS, "other")
     save_model(other.model, tmp_path / "other", tokenizer=other.tokenizer, reference=other.reference, record={})
     with pytest.raises(BadInput, match=r"trained with .*--dense"):
         load_bridge(folder, dense=tmp_path / "other")

@@ -11,6 +11,7 @@ from gossamer import Circuit
 from gossamer.errors import BadInput
 from gossamer.metric import LN2
 from gossamer.models import LoadedModel
+from gossamer.models.planted import planted as known
 from gossamer.record import Record
 from gossamer.task import Task
 from gossamer.verify import run_checks
@@ -105,3 +106,24 @@ def test_a_circuit_of_another_model_is_refused(planted: LoadedModel, planted_pai
         run_checks(random_model(), planted_pairs, circuit, target_loss=0.15)
     with pytest.raises(BadInput, match="did you mean necessity"):
         run_checks(planted, planted_task(), circuit, target_loss=0.15, checks=("necesity",))
+
+
+def test_a_trace_of_the_answer_outside_the_circuit_is_not_the_task() -> None:
+    """Of this planted model noise carries a thousandth of the effect past the circuit: 0.691 nats, not ln 2."""
+    made = known("plain", 0)
+    (evidence,) = run_checks(made.model, made.task, made.circuit(made.true), target_loss=0.15, checks=("necessity",))
+    assert evidence.value is not None
+    assert LN2 - 0.01 < evidence.value < LN2
+    assert evidence.verdict == "pass"
+
+
+def test_random_sets_that_hit_a_chain_do_not_clear_it() -> None:
+    """Of twenty draws two or more hit this circuit's chain of twelve; of a set of half the model, every draw does."""
+    made = known("plain", 7)
+    (evidence,) = run_checks(made.model, made.task, made.circuit(made.true), target_loss=0.15, checks=("necessity",))
+    assert evidence.verdict == "pass"
+    assert int(evidence.note.split()[0]) >= 2
+    half = [str(made.model.layout.site(i)) for i in range(0, made.model.layout.n_nodes, 2)]
+    large = made.circuit((*made.true, *half))
+    (evidence,) = run_checks(made.model, made.task, large, target_loss=0.15, checks=("necessity",))
+    assert evidence.verdict == "fail"
