@@ -61,7 +61,15 @@ class MaxOfKConfig(BaseModel):
 
 
 class MaxOfK(nn.Module):
-    """The model; all zeros until it is drawn, trained or read."""
+    """The model; all zeros until it is drawn, trained or read. Matrices multiply from the right: [in, out]."""
+
+    embed: nn.Parameter
+    positions: nn.Parameter
+    query: nn.Parameter
+    key: nn.Parameter
+    value: nn.Parameter
+    output: nn.Parameter
+    unembed: nn.Parameter
 
     def __init__(self, config: MaxOfKConfig) -> None:
         super().__init__()

@@ -82,7 +82,7 @@ def train_max_of_k(config: MaxOfKTraining, *, progress: Callable[[int, int, floa
                 weight = model.get_parameter(name)
                 project_(weight, max(1, round(now * weight.numel())))
         if progress is not None and (step % 50 == 0 or step == config.steps):
-            progress(step, config.steps, float(loss))
+            progress(step, config.steps, float(loss.detach()))
     return model.eval().requires_grad_(False)
 
 

@@ -12,8 +12,8 @@ Why the margins are enough. float64 rounds to nearest with u = 2^-53; underflow 
 - Radii are sums and products of non-negative floats, at most 2^12 roundings deep, hence too small by a factor of at
   most 1 - 2^-40; `grown` multiplies by 1 + 2^-39 and adds 2^-1000 for underflow. Sizes above 1024 are refused.
 - Endpoints, and all that is computed from endpoints, move one float outwards after every operation.
-- exp is that of Python's decimal, documented as correctly rounded, at 30 digits; the float nearest to it moves one float
-  outwards. sqrt is correctly rounded by IEEE 754.
+- exp is that of Python's decimal, documented as correctly rounded, at 30 digits; the float nearest to it moves one
+  float outwards. sqrt is correctly rounded by IEEE 754.
 - Comparisons are written so that a NaN fails the claim.
 
 The sums themselves are explained in decomposition.py and the proofs in per_output.py, cubic.py and sub_cubic.py.
@@ -307,8 +307,8 @@ def cubic(model: Model) -> int:
         for s in (0, 1):
             margin = down(query + times_low(model.max_low[s, :, [n]].T, model.max_high[s, :, [n]].T, maximum))
             if n:
-                rest = (x[s, :, n][:, None, None] for x in (model.rest_low, model.rest_high))
-                margin = down(margin[..., None] + times_low(*rest, filling))
+                rest_low, rest_high = (x[s, :, n, None, None] for x in (model.rest_low, model.rest_high))
+                margin = down(margin[..., None] + times_low(rest_low, rest_high, filling))
             margins.append(margin)
         if not n:
             alone = margins[0] > 0
@@ -325,7 +325,9 @@ def norms(x: Ball) -> Array:
 def apart(left: Ball, right: Ball) -> Array:
     """Upper bounds of |(left right^T)[q, k] - (left right^T)[q, m]| for every k, [q, m]; any centre will do."""
     distance = norms(right - Ball.exact(right.mid.mean(0, keepdims=True)))
-    return grown(norms(left)[:, None] * grown(distance + distance.max()))
+    by_length = grown(norms(left)[:, None] * grown(distance + distance.max()))
+    by_channel = grown(grown(np.abs(left.mid) + left.rad) @ up(right.high.max(0) - right.low.min(0)))
+    return np.minimum(by_length, by_channel[:, None])
 
 
 def score_ratios(model: Model, scores: str, witnesses: dict[str, Any], last: Array) -> tuple[Array, Array, Array]:
@@ -464,14 +466,16 @@ def length(w: dict[str, Array], rung: str) -> tuple[int, int]:
     if not exact_direct:
         unexplained += 3 * v
         dot(asks.max(0)[None], hot["unembed"])
-        spent.append(2 * v + 4 * v * int(asks.max(0).sum() + hot["unembed"].max(1).sum()))
+        d = len(hot["unembed"])
+        spent.append(2 * v + 6 * v * int(asks.max(0).sum() + hot["unembed"].max(1).sum()) + d + v * v)
+        unexplained += 4 * v + d
     if exact_scores:
         return sum(spent) + 2 * v * v, unexplained
     spent.append(2 * int(left.sum() + right.sum()) + 2 * h + 3 * v)
     if parts[1] == "rank-1":
         return sum(spent) + 4 * v * v, unexplained + 3 * v
     if parts[1] == "factored":
-        return sum(spent) + 10 * v * h + 2 * v + 2 * v * v, unexplained + 4 * v
+        return sum(spent) + 14 * v * h + h + 2 * v + 3 * v * v, unexplained + 5 * v + h
     return sum(spent) + 4 * v * h + 4 * v * h * h + 8 * h**3 + h + 5, unexplained + 2 * v + 1
 
 

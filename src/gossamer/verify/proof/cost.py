@@ -53,8 +53,8 @@ def cost(model: MaxOfK, rung: str) -> Cost:
     pairs, triples = v * (v + 1) // 2, (v**3 - v) // 3  # q <= m; and k < m with them
     meter = _Meter()
     meter.flops += size["positions"]  # their mean
-    mean = w["positions"].any(0)
-    query_embed, embed = meter.sum(w["embed"], w["positions"][-1]), meter.sum(w["embed"], mean)
+    mean = w["positions"].any(0, keepdims=True)
+    query_embed, embed = meter.sum(w["embed"], w["positions"][-1:]), meter.sum(w["embed"], mean)
     apart = meter.sum(w["positions"], mean)
     left = meter.product(query_embed, w["query"])
     meter.flops += int(left.sum())  # over sqrt(d_head)
@@ -96,25 +96,24 @@ def cost(model: MaxOfK, rung: str) -> Cost:
         dimensions += entries_of_direct()
         meter.flops += 3 * v * v
     else:
-        dimensions += 3 * v
+        dimensions += 4 * v + model.config.d_model  # mean row; lengths, distances, sums over channels; ranges
         for rows in (query_embed, w["unembed"].T):
-            meter.flops += v * 4 * int(rows.any(0).sum()) + v  # mean, difference, norm
-        meter.product(query_embed.any(0)[None], w["unembed"])
+            meter.flops += v * 6 * int(rows.any(0).sum()) + v  # mean, difference, length; range, or sum by ranges
+        meter.flops += model.config.d_model + v * v
+        meter.product(query_embed.any(0, keepdims=True), w["unembed"])
         meter.flops += 3 * v * v
     if scores == "exact":
         dimensions += entries_of_scores()
         meter.flops += 2 * v * v
         return Cost(flops=meter.flops, unexplained_dimensions=dimensions)
-    one = np.ones((h, 1), dtype=bool)
-    meter.product(left, one), meter.product(right, one)
-    meter.flops += 2 * h + 3 * v  # 2 - a.b, times x, largest and smallest y
+    meter.flops += 2 * int(left.sum() + right.sum()) + 2 * h + 3 * v  # x, y, 2 - a.b times x, range of y so far
     if scores == "rank-1":
         meter.product(left, right.T)
         meter.flops += 4 * v * v
         return Cost(flops=meter.flops, unexplained_dimensions=dimensions + 3 * v)
     meter.flops += 4 * v * h  # the two rests
     if scores == "factored":
-        meter.flops += 2 * v * h + 4 * v * h + 2 * v + 2 * v * v
-        return Cost(flops=meter.flops, unexplained_dimensions=dimensions + 4 * v)
+        meter.flops += 10 * v * h + h + 2 * v + 3 * v * v
+        return Cost(flops=meter.flops, unexplained_dimensions=dimensions + 5 * v + h)
     meter.flops += 4 * v * h * h + 2 * h**3 * 4 + h + 5
     return Cost(flops=meter.flops, unexplained_dimensions=dimensions + 2 * v + 1)

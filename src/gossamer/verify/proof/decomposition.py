@@ -6,8 +6,8 @@ With E' = E + mean(P), P' = P - mean(P) and E_q = E + P[last], over real numbers
 
     EU = E_q U    EVOU = E' V O U    PVOU = P' V O U    EQKE = E_q Q (E' K)^T / sqrt(d_head)    EQKP the same with P'
 
-for tokens t_1 .. t_K with t_K = q. Multiplied by the softmax's denominator, the margin of the maximum m over an output o
-is a sum over positions,
+for tokens t_1 .. t_K with t_K = q. Multiplied by the softmax's denominator, the margin of the maximum m over an output
+o is a sum over positions,
 
     sum_i w_i c_i,   w_i = exp(EQKE[q, t_i] + EQKP[q, i]),
     c_i = (EU[q, m] - EU[q, o]) + (EVOU[t_i, m] - EVOU[t_i, o]) + (PVOU[i, m] - PVOU[i, o]),

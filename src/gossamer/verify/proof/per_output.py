@@ -39,5 +39,6 @@ def per_output(parts: Parts, progress: Callable[[int, int, float], None] | None 
                 slack = MARGIN * parts.size * (at_query + on_max[1, n] * u[m] + on_rest[0, n] * u[:m])
                 good[n, q, m, :m] = margin > slack
         if progress is not None:
-            progress(m + 1, v, float(good[:, : m + 1, : m + 1].mean()))
+            seen = (k - 1) * ((m + 1) ** 3 - (m + 1)) / 3
+            progress(m + 1, v, float(good.sum()) / max(seen, 1))
     return Cells(alone=alone, good=good)

@@ -9,13 +9,14 @@ scores (qk)
     rank-1      EQKE = c x y^T + error with x = left a, y = right b for two witness vectors a, b; a score difference is
                 that of c x y^T within the row's range (largest minus smallest) of the error, computed exactly.
     factored    the error is A B^T with A = left - x b^T, B = right - y a^T and c = 2 - a.b, which is exact whatever a
-                and b are; by Cauchy and Schwarz its entries k and m of row q differ by at most |A[q]| (r[k] + r[m]),
-                r the distances of B's rows from their mean. Needs no v x v product.
+                and b are. Its entries k and m of row q differ by at most |A[q]| (r[k] + r[m]), r the distances of B's
+                rows from their mean (Cauchy and Schwarz), and by at most sum_d |A[q, d]| (max B[:, d] - min B[:, d])
+                (the paper's row difference): the smaller of the two. Needs no v x v product.
     svd         the same error by its largest singular value s: entries of a row differ by at most sqrt(2) s, and s^16
                 is at most the trace of (A^T A B^T B)^8.
 direct path (eu)
     exact       EU entry by entry.
-    factored    EU = the mean query's row + error, the error by distances as above. Needs no v x v product.
+    factored    EU = the mean query's row + error, the error by the same two. Needs no v x v product.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Found:
 
     def cells(self) -> Cells:
         """What it certifies."""
-        k, v = self.gaps.shape[:2]
+        v = self.gaps.shape[1]
         m, tokens = np.arange(v)[:, None], np.arange(v)
         good = (self.gaps[..., None] > 0) & (tokens <= m - self.gaps[..., None])
         good[0] = False
@@ -79,7 +80,8 @@ def error_range(parts: Parts, a: Array, b: Array, scores: Scores) -> tuple[Array
 def difference(left: Array, right: Array) -> Array:
     """At least |(left right^T)[q, k] - (left right^T)[q, m]| for every k, [q, m]."""
     apart = np.linalg.norm(right - right.mean(0), axis=1)
-    return np.outer(np.linalg.norm(left, axis=1), apart + apart.max())
+    by_length = np.outer(np.linalg.norm(left, axis=1), apart + apart.max())
+    return np.minimum(by_length, (np.abs(left) @ np.ptp(right, axis=0))[:, None])
 
 
 def direct_path(parts: Parts, direct: Direct) -> Array:
