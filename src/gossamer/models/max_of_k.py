@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
@@ -79,10 +80,10 @@ class MaxOfK(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits [n, vocabulary] at the last position of tokens [n, K] (int64)."""
-        x = self.embed[tokens] + self.positions
-        query = (x[:, -1] @ self.query)[:, :, None]
-        scores = (x @ self.key @ query)[:, :, 0] / math.sqrt(self.config.d_head)
-        mixed = (scores.softmax(-1)[:, None] @ x)[:, 0]
+        x = F.embedding(tokens, self.embed) + self.positions
+        query = x[:, -1] @ self.query @ self.key.T / math.sqrt(self.config.d_head)
+        attention = (x @ query[:, :, None]).softmax(1)
+        mixed = (attention * x).sum(1)
         return (x[:, -1] + mixed @ self.value @ self.output) @ self.unembed
 
     def weights(self) -> dict[str, Tensor]:

@@ -65,7 +65,7 @@ def train_max_of_k(config: MaxOfKTraining, *, progress: Callable[[int, int, floa
     model = random_max_of_k(shape, config.seed)
     generator = torch.Generator().manual_seed(config.seed + 1_000_003)  # of the data, apart from the weights'
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+        model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
     )  # fmt: skip
     for step in range(1, config.steps + 1):
         done = step / config.steps

@@ -464,7 +464,6 @@ def length(w: dict[str, Array], rung: str) -> tuple[int, int]:
         return sum(spent) + 7 * v * v + 3 * v * k + pairs * (6 + 4 * k) + triples * (6 * k - 4), unexplained
     spent.append(7 * v * v + 3 * k * v + pairs * (6 + 4 * k + (k - 1) * (12 if exact_scores else 15)))
     if not exact_direct:
-        unexplained += 3 * v
         dot(asks.max(0)[None], hot["unembed"])
         d = len(hot["unembed"])
         spent.append(2 * v + 6 * v * int(asks.max(0).sum() + hot["unembed"].max(1).sum()) + d + v * v)
