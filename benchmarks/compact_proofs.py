@@ -28,8 +28,8 @@ from typing import Any
 import torch
 
 from gossamer.models.max_of_k import LoadedMaxOfK, MaxOfK, load_max_of_k, random_max_of_k, shuffled_max_of_k
-from gossamer.show.figures import COLOURS, require_matplotlib, share
-from gossamer.train.max_of_k import MaxOfKTraining, train_into
+from gossamer.show.figures import COLOURS, GREY, require_matplotlib
+from gossamer.train.max_of_k import MaxOfKTraining, train_all_into, train_into
 from gossamer.verify.proof import LADDER, RUNGS, cells_of, prove, save_certificate
 from gossamer.verify.proof.certificate import Certificate, load_certificate
 from gossamer.verify.proof.checker import check
@@ -139,26 +139,37 @@ def acceptance(out: Path, seeds: int, samples: int, as_json: bool) -> None:
     print(f"{total['wrong']} of {total['samples']:,} sampled certified inputs are wrong; training {train} s")
 
 
-def at_density(out: Path, density: float, seed: int, level: float) -> LoadedMaxOfK | None:
-    """The first model of more and more steps whose accuracy on sampled inputs reaches the level, if one does."""
+def matched(out: Path, wanted: Iterable[float], seeds: int, level: float) -> dict[tuple[float, int], LoadedMaxOfK]:
+    """Per density and seed the first model of more and more steps whose sampled accuracy reaches the level, if any."""
+    found: dict[tuple[float, int], LoadedMaxOfK] = {}
     for steps in STEPS:
-        config = MaxOfKTraining(seed=seed, density=density, steps=steps, decay_from=0.5)
-        loaded = model_at(out / f"density-{density:g}" / f"seed-{seed}-steps-{steps}", config)
-        assert loaded.record is not None
-        reached = loaded.record.details["sampled_accuracy"]
-        say(f"density {density:g} seed {seed} steps {steps}: sampled accuracy {reached:.5f}")
-        if reached >= level:
-            return loaded
-    return None
+        missing = [(d, s) for s in range(seeds) for d in wanted if (d, s) not in found]
+        folders = {(d, s): out / f"density-{d:g}" / f"seed-{s}-steps-{steps}" for d, s in missing}
+        new = [at for at in missing if not folders[at].exists()]
+        if new:
+            configs = [MaxOfKTraining(seed=s, density=d, steps=steps, decay_from=0.5) for d, s in new]
+            train_all_into([folders[at] for at in new], configs, progress=told)
+        for at in missing:
+            loaded = load_max_of_k(folders[at])
+            assert loaded.record is not None
+            reached = loaded.record.details["sampled_accuracy"]
+            say(f"density {at[0]:g} seed {at[1]} steps {steps}: sampled accuracy {reached:.5f}")
+            if reached >= level:
+                found[at] = loaded
+    return found
+
+
+def told(step: int, steps: int, loss: float) -> None:
+    if step % 500 == 0:
+        say(f"step {step} of {steps}, loss {loss:.4f}")
 
 
 def densities(out: Path, wanted: Iterable[float], seeds: int, level: float, as_json: bool) -> None:
     """Train, prove, write density.json and draw it. A density and seed that misses the level has no model."""
-    found = []
+    found, models = [], matched(out, wanted, seeds, level)
     for density in wanted:
         for seed in range(seeds):
-            loaded = at_density(out, density, seed, level)
-            if loaded is None:
+            if (loaded := models.get((density, seed))) is None:
                 found.append({"density": density, "seed": seed, "reached": False})
                 continue
             assert loaded.record is not None
@@ -203,6 +214,8 @@ def draw(data: dict[str, Any], stem: Path) -> None:
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     style: Any = {
         "svg.hashsalt": "gossamer", "font.size": 8, "font.family": "DejaVu Sans", "axes.spines.top": False,
@@ -222,20 +235,22 @@ def draw(data: dict[str, Any], stem: Path) -> None:
                 middle = [
                     (median(o[r][what] for o in own), median(o[r]["bound"] for o in own)) for r in rungs
                 ]  # fmt: skip
-                axes.plot(*zip(*middle, strict=True), color=colour, linewidth=0.9, label=f"{share(density)} weights")
+                axes.plot(*zip(*middle, strict=True), color=colour, linewidth=0.9, label=f"{density:g} of weights")
                 for rung, marker in zip(rungs, "osD^", strict=True):
                     points = [(o[rung][what], o[rung]["bound"]) for o in own]
                     axes.plot(*zip(*points, strict=True), marker, color=colour, markersize=3.5)
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_xlabel(label)
         sides[0].set_ylabel("proven accuracy")
-        first = sides[1].legend(frameon=False, fontsize=6.5, loc="lower right")
+        sides[1].legend(frameon=False, fontsize=6.5, loc="lower right")
         marks = [
-            mpl.lines.Line2D([], [], color="#767676", marker=marker, linestyle="", markersize=3.5, label=SHORT[rung])
+            Line2D([], [], color=GREY, marker=marker, linestyle="", markersize=3.5, label=SHORT[rung])
             for rung, marker in zip(rungs, "osD^", strict=True)
         ]
         sides[0].legend(handles=marks, frameon=False, fontsize=6.5, loc="lower right")
-        sides[1].add_artist(first)
         for suffix, options in (
             (".png", {"metadata": {"Software": None}, "dpi": 200}),
             (".svg", {"metadata": {"Date": None}}),

@@ -23,7 +23,7 @@ from gossamer.models.max_of_k import (
     shuffled_max_of_k,
 )
 from gossamer.record import Record
-from gossamer.train.max_of_k import MaxOfKTraining, sampled_accuracy, train_into, train_max_of_k
+from gossamer.train.max_of_k import MaxOfKTraining, sampled_accuracy, train_into, train_max_of_k, train_together
 
 SMALL = MaxOfKTraining(k=3, vocabulary=8, d_model=16, steps=200, batch_size=64, lr=1e-2)
 RECORD = Record(method="by hand", config={}, seed=0)
@@ -52,6 +52,17 @@ def test_the_rate_falls_to_zero_where_asked() -> None:
     still = train_max_of_k(SMALL.model_copy(update={"steps": 1, "decay_from": 0.5}))
     start = random_max_of_k(still.config, SMALL.seed)
     assert all(torch.equal(still.weights()[n], start.weights()[n]) for n in NAMES)
+
+
+def test_models_trained_together_do_not_see_each_other() -> None:
+    short = SMALL.model_copy(update={"steps": 20})
+    configs = [short, short.model_copy(update={"seed": 1, "density": 0.5}), short.model_copy(update={"density": 0.3})]
+    for together, config in zip(train_together(configs), configs, strict=True):
+        alone = train_max_of_k(config)
+        for name in NAMES:
+            torch.testing.assert_close(together.weights()[name], alone.weights()[name], rtol=1e-4, atol=1e-5)
+    with pytest.raises(BadInput, match="seed and density only"):
+        train_together([short, SMALL])
 
 
 def test_the_forward_pass_is_the_papers() -> None:

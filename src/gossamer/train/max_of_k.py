@@ -9,15 +9,16 @@ When it lies: the accuracy here is of sampled sequences; `gossamer prove bound -
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 
-from gossamer.errors import BadInput
+from gossamer.errors import BadInput, require_new
 from gossamer.models.max_of_k import (
     NAMES,
     LoadedMaxOfK,
@@ -59,31 +60,53 @@ class MaxOfKTraining(BaseModel):
 
 def train_max_of_k(config: MaxOfKTraining, *, progress: Callable[[int, int, float], None] | None = None) -> MaxOfK:
     """The trained model. progress: called with (step, steps, loss in nats). Deterministic given the config."""
-    shape = MaxOfKConfig(
-        k=config.k, vocabulary=config.vocabulary, d_model=config.d_model, d_head=config.d_model
-    )  # fmt: skip
-    model = random_max_of_k(shape, config.seed)
-    generator = torch.Generator().manual_seed(config.seed + 1_000_003)  # of the data, apart from the weights'
+    return train_together([config], progress=progress)[0]
+
+
+def train_together(
+    configs: Sequence[MaxOfKTraining], *, progress: Callable[[int, int, float], None] | None = None
+) -> list[MaxOfK]:
+    """Models that differ in seed and density only, trained side by side: small as they are, ten cost hardly more than
+    one. None sees another; rounding may differ from that of training alone. progress: with the mean loss.
+
+    Errors: BadInput for configs that differ in anything else.
+    """
+    first = configs[0]
+    if any(c.model_copy(update={"seed": first.seed, "density": first.density}) != first for c in configs):
+        raise BadInput("Expected recipes that differ in seed and density only; train the others apart.")
+    n, k, v = first.batch_size, first.k, first.vocabulary
+    shape = MaxOfKConfig(k=k, vocabulary=v, d_model=first.d_model, d_head=first.d_model)
+    models = [random_max_of_k(shape, c.seed) for c in configs]
+    w = {name: torch.stack([m.weights()[name] for m in models]).requires_grad_() for name in NAMES}
+    data = [torch.Generator().manual_seed(c.seed + 1_000_003) for c in configs]  # apart from the weights' generators
+    offset = v * torch.arange(len(configs))[:, None, None]
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
+        w.values(), lr=first.lr, betas=first.betas, weight_decay=first.weight_decay, fused=True
     )  # fmt: skip
-    for step in range(1, config.steps + 1):
-        done = step / config.steps
-        if done > config.decay_from:
-            optimizer.param_groups[0]["lr"] = config.lr * (1 - done) / (1 - config.decay_from)
-        tokens = torch.randint(config.vocabulary, (config.batch_size, config.k), generator=generator)
-        loss = F.cross_entropy(model(tokens), tokens.amax(1))
+    for step in range(1, first.steps + 1):
+        done = step / first.steps
+        if done > first.decay_from:
+            optimizer.param_groups[0]["lr"] = first.lr * (1 - done) / (1 - first.decay_from)
+        tokens = torch.stack([torch.randint(v, (n, k), generator=g) for g in data])
+        x = F.embedding(tokens + offset, w["embed"].flatten(0, 1)) + w["positions"][:, None]
+        query = x[:, :, -1] @ w["query"] @ w["key"].mT / math.sqrt(first.d_model)
+        attention = (x * query[:, :, None]).sum(-1).softmax(-1)
+        mixed = (attention[..., None] * x).sum(2)
+        logits = (x[:, :, -1] + mixed @ w["value"] @ w["output"]) @ w["unembed"]
+        loss = F.cross_entropy(logits.flatten(0, 1), tokens.amax(2).flatten(), reduction="sum") / n
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if config.density < 1:
-            now = density_at(done, config.density, 1.0, config.anneal_fraction)
-            for name in NAMES:
-                weight = model.get_parameter(name)
-                project_(weight, max(1, round(now * weight.numel())))
-        if progress is not None and (step % 50 == 0 or step == config.steps):
-            progress(step, config.steps, float(loss.detach()))
-    return model.eval().requires_grad_(False)
+        for i, c in enumerate(configs):
+            if c.density < 1:
+                now = density_at(done, c.density, 1.0, c.anneal_fraction)
+                for stack in w.values():
+                    project_(stack[i], max(1, round(now * stack[i].numel())))
+        if progress is not None and (step % 50 == 0 or step == first.steps):
+            progress(step, first.steps, float(loss.detach()) / len(configs))
+    for i, model in enumerate(models):
+        model.load_state_dict({name: stack[i].detach() for name, stack in w.items()})
+    return [m.eval().requires_grad_(False) for m in models]
 
 
 @torch.no_grad()
@@ -98,18 +121,28 @@ def train_into(
     folder: Path, config: MaxOfKTraining, *, progress: Callable[[int, int, float], None] | None = None
 ) -> LoadedMaxOfK:
     """Train and save a model folder with its Record. Errors: BadInput where `folder` exists."""
-    if folder.exists():
-        raise BadInput(f"{folder} exists; choose another --out or remove it.")
+    return train_all_into([folder], [config], progress=progress)[0]
+
+
+def train_all_into(
+    folders: Sequence[Path], configs: Sequence[MaxOfKTraining], *,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> list[LoadedMaxOfK]:  # fmt: skip
+    """As train_into for models trained together, see train_together; their Records say how many there were."""
+    for folder in folders:
+        require_new(folder)
     started = time.perf_counter()
-    model = train_max_of_k(config, progress=progress)
-    details = {
-        "train_seconds": time.perf_counter() - started, "sampled_accuracy": sampled_accuracy(model),
-        "samples": SAMPLES, "nonzero_weights": model.nonzero(),
-        "total_weights": sum(w.numel() for w in model.weights().values()),
-    }  # fmt: skip
-    record = Record.now(
-        method="train-max-of-k", config=config.model_dump(mode="json"), seed=config.seed,
-        model=f"max-of-{config.k}", details=details,
-    )  # fmt: skip
-    save_max_of_k(model, folder, record)
-    return load_max_of_k(folder)
+    models = train_together(configs, progress=progress)
+    seconds = time.perf_counter() - started
+    for folder, config, model in zip(folders, configs, models, strict=True):
+        details = {
+            "train_seconds": seconds, "trained_together": len(models), "sampled_accuracy": sampled_accuracy(model),
+            "samples": SAMPLES, "nonzero_weights": model.nonzero(),
+            "total_weights": sum(w.numel() for w in model.weights().values()),
+        }  # fmt: skip
+        record = Record.now(
+            method="train-max-of-k", config=config.model_dump(mode="json"), seed=config.seed,
+            model=f"max-of-{config.k}", details=details,
+        )  # fmt: skip
+        save_max_of_k(model, folder, record)
+    return [load_max_of_k(folder) for folder in folders]

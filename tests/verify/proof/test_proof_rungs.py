@@ -75,11 +75,13 @@ def test_every_certified_input_is_right(models: dict[str, MaxOfK], name: str) ->
     assert prove(loaded(model), "brute-force").certified == right.sum()
     place = v ** np.arange(k)[::-1]
     assert (tokens @ place == np.arange(v**k)).all()
+    most = cells_of(model, "per-output").inputs() @ place
     for rung in RUNGS[1:]:
         cells = cells_of(model, rung)
         listed = cells.inputs() @ place
         assert len(np.unique(listed)) == len(listed) == cells.count(), rung
         assert right[listed].all(), rung
+        assert np.isin(listed, most).all(), rung
 
 
 @pytest.mark.parametrize("name", NAMES)

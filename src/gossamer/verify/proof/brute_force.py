@@ -43,18 +43,19 @@ def brute_force(parts: Parts, progress: Callable[[int, int, float], None] | None
     k, v = parts.k, parts.v
     tail = min(2, k - 1)  # the last positions before the query, laid out in one table
     tokens = np.stack(np.meshgrid(*[np.arange(v)] * tail, indexing="ij"), -1).reshape(-1, tail)
-    every, found = np.arange(len(tokens)), 0
+    every, largest, found = np.arange(len(tokens)), tokens.max(1), 0
+    logits = np.empty((v, len(tokens)))
     for q in range(v):
         rows, w = rows_of(parts, q)
         at = np.arange(k - 1 - tail, k - 1)
-        table, weight = rows[at, tokens].sum(1), w[at, tokens].sum(1)
+        table, weight = np.ascontiguousarray(rows[at, tokens].sum(1).T), w[at, tokens].sum(1)  # [o, tail], [tail]
         for head in itertools.product(range(v), repeat=k - 1 - tail):
-            logits = table + (rows[-1, q] + sum(rows[i, t] for i, t in enumerate(head)))
+            np.add(table, (rows[-1, q] + sum(rows[i, t] for i, t in enumerate(head)))[:, None], out=logits)
             size = parts.size * (weight + w[-1, q] + sum(w[i, t] for i, t in enumerate(head)))
-            most = np.maximum(tokens.max(1), max(q, *head) if head else q)
-            best = logits[every, most]
-            logits[every, most] = -np.inf
-            found += int(np.count_nonzero(best - logits.max(1) > MARGIN * size))
+            most = np.maximum(largest, max(q, *head) if head else q)
+            best = logits[most, every]
+            logits[most, every] = -np.inf
+            found += int(np.count_nonzero(best - logits.max(0) > MARGIN * size))
         if progress is not None:
             progress(q + 1, v, found / ((q + 1) * v ** (k - 1)))
     return found

@@ -218,7 +218,8 @@ def brute_force(model: Model) -> int:
     direct = model.direct()
     tail = min(2, k - 1)
     tokens = np.array(list(itertools.product(range(v), repeat=tail)))
-    every, found = np.arange(len(tokens)), 0
+    every, largest, found = np.arange(len(tokens)), tokens.max(1), 0
+    logits = np.empty((v, len(tokens)))
     for q in range(v):
         value = (direct[q][None] + model.copies)[None] + model.position_copies[:, None]  # [i, t, o]
         w_low = down(low[q] * model.position_low[q][:, None])[..., None]
@@ -230,14 +231,14 @@ def brute_force(model: Model) -> int:
         radius = np.maximum(up(rows - least), up(most - rows)).max(-1)
         radius = grown(radius + (k + 2) * UNIT * np.abs(rows).max(-1))  # and of adding up k rows
         at = np.arange(k - 1 - tail, k - 1)
-        table, error = rows[at, tokens].sum(1), radius[at, tokens].sum(1)
+        table, error = np.ascontiguousarray(rows[at, tokens].sum(1).T), radius[at, tokens].sum(1)
         for head in itertools.product(range(v), repeat=k - 1 - tail):
-            logits = table + (rows[-1, q] + sum(rows[i, t] for i, t in enumerate(head)))
+            np.add(table, (rows[-1, q] + sum(rows[i, t] for i, t in enumerate(head)))[:, None], out=logits)
             within = error + (radius[-1, q] + sum(radius[i, t] for i, t in enumerate(head)))
-            largest = np.maximum(tokens.max(1), max(q, *head) if head else q)
-            best = logits[every, largest]
-            logits[every, largest] = -np.inf
-            found += int(np.count_nonzero(best - logits.max(1) > 2.001 * within))
+            answer = np.maximum(largest, max(q, *head) if head else q)
+            best = logits[answer, every]
+            logits[answer, every] = -np.inf
+            found += int(np.count_nonzero(best - logits.max(0) > 2.001 * within))
     return found
 
 

@@ -100,7 +100,7 @@ def cost(model: MaxOfK, rung: str) -> Cost:
         for rows in (query_embed, w["unembed"].T):
             meter.flops += v * 6 * int(rows.any(0).sum()) + v  # mean, difference, length; range, or sum by ranges
         meter.flops += model.config.d_model + v * v
-        meter.product(query_embed.any(0, keepdims=True), w["unembed"])
+        meter.product(np.asarray(query_embed.any(0, keepdims=True)), w["unembed"])
         meter.flops += 3 * v * v
     if scores == "exact":
         dimensions += entries_of_scores()
