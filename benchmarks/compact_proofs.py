@@ -173,10 +173,11 @@ def densities(out: Path, wanted: Iterable[float], seeds: int, level: float, as_j
                 found.append({"density": density, "seed": seed, "reached": False})
                 continue
             assert loaded.record is not None
-            certificates = {rung: certificate_of(loaded, rung) for rung in RUNGS}
+            certificates = {rung: certificate_of(loaded, rung) for rung in LADDER}
             found.append({
                 "density": density, "seed": seed, "reached": True, "steps": loaded.record.config["steps"],
-                "nonzero_weights": loaded.model.nonzero(), "rungs": {
+                "nonzero_weights": loaded.model.nonzero(),
+                "sampled_accuracy": loaded.record.details["sampled_accuracy"], "rungs": {
                     rung: {
                         "bound": c.bound, "flops": c.flops, "unexplained_dimensions": c.unexplained_dimensions,
                     }
@@ -189,7 +190,7 @@ def densities(out: Path, wanted: Iterable[float], seeds: int, level: float, as_j
     if as_json:
         print(json.dumps(data))
         return
-    print("| density | steps | non-zero |", " | ".join(LADDER), "|")
+    print("| density | steps | non-zero | sampled |", " | ".join(LADDER), "|")
     for density in wanted:
         own = [m for m in found if m["density"] == density and m["reached"]]
         if len(own) < seeds:
@@ -205,7 +206,11 @@ def densities(out: Path, wanted: Iterable[float], seeds: int, level: float, as_j
                 f"{median(o['unexplained_dimensions'] for o in of):,}"
             )
         steps = ", ".join(str(m["steps"]) for m in own)
-        print(f"| {density:g} | {steps} | {own[0]['nonzero_weights']:,} |", " | ".join(cells), "|")
+        sampled = min(m["sampled_accuracy"] for m in own), max(m["sampled_accuracy"] for m in own)
+        print(
+            f"| {density:g} | {steps} | {own[0]['nonzero_weights']:,} | {sampled[0]:.4f} to {sampled[1]:.4f} |",
+            " | ".join(cells), "|",
+        )  # fmt: skip
 
 
 def draw(data: dict[str, Any], stem: Path) -> None:
