@@ -41,7 +41,7 @@ def test_commands_in_the_docs_parse(command: str) -> None:
     result = CliRunner().invoke(app, [*shlex.split(command)[1:], "--help"])
     assert result.exit_code == 0, result.output
     words = shlex.split(command)[1:]
-    group = words[0] in ("bridge", "discover", "explain", "figure", "import", "sweep", "tasks")
+    group = words[0] in ("bridge", "discover", "explain", "figure", "import", "prove", "sweep", "tasks")
     names = [w for w in words[: 2 if group else 1] if w[0] != "-"]
     shown = CliRunner().invoke(app, [*names, "--help"], env={"COLUMNS": "200"}).output
     for option in (w for w in words if w.startswith("--")):

@@ -20,6 +20,7 @@ from gossamer.cli import (
     figure,
     imports,
     means,
+    prove,
     replay,
     show,
     sweep,
@@ -61,6 +62,7 @@ app.add_typer(figure.app, name="figure")
 app.command("claim")(verify.claim)
 app.command("verify")(verify.verify)
 app.command("verdict")(verify.verdict)
+app.add_typer(prove.app, name="prove")
 app.command("doctor")(doctor.doctor)
 app.add_typer(explain.app, name="explain")
 app.command("show")(show.show)

@@ -26,6 +26,9 @@ from gossamer.commands.reports import (
     NodeReport,
     PairsReport,
     PerturbReport,
+    ProveBoundReport,
+    ProveCheckReport,
+    ProveTrainReport,
     PruneReport,
     ReplayReport,
     ShowReport,
@@ -51,8 +54,8 @@ Steps = Callable[[int, int, float], None]
 __all__ = [
     "binarise", "bridge_perturb", "bridge_report", "bridge_train", "claim", "demo", "discover_edges",
     "discover_nodes", "doctor", "export", "figure_draw", "figure_frontier", "figure_size_for_loss",
-    "import_openai_viz", "means", "prune", "prune_edges", "replay", "show", "sweep_prune", "tasks", "tasks_check",
-    "train", "verdict", "verify",
+    "import_openai_viz", "means", "prove_bound", "prove_check", "prove_train", "prune", "prune_edges", "replay",
+    "show", "sweep_prune", "tasks", "tasks_check", "train", "verdict", "verify",
 ]  # fmt: skip
 
 
@@ -574,6 +577,37 @@ def tasks_check(pairs: str | Path, *, model: str | Path = "tiny") -> PairsReport
     from gossamer.commands.solved import check_pairs
 
     return check_pairs(pairs, model)
+
+
+def prove_train(
+    out: str | Path, *, k: int = 4, seed: int = 0, density: float = 1.0, progress: Steps | None = None, **recipe: Any
+) -> ProveTrainReport:
+    """Train a max-of-K model folder `out`. `recipe` changes other fields of gossamer.train.max_of_k.MaxOfKTraining."""
+    from gossamer.commands.proofs import train_one
+
+    return train_one(Path(out), k=k, seed=seed, density=density, progress=progress, recipe=recipe)
+
+
+def prove_bound(
+    model: str | Path, *, rung: str | Sequence[str] = "all", out: str | Path | None = None, seed: int = 0,
+    progress: Steps | None = None, say: Say = _silent,
+) -> ProveBoundReport:  # fmt: skip
+    """Certified lower bounds on a max-of-K model's accuracy, one certificate per rung in the folder `out` (default:
+    runs/proofs-MODEL, numbered if taken).
+
+    model: a folder of prove_train, or a .safetensors file under TransformerLens names. rung: names from
+    gossamer.verify.proof.RUNGS, or all. seed: of the order that the weights of the null are put in.
+    """
+    from gossamer.commands.proofs import bound
+
+    return bound(model, rung=rung, out=out, seed=seed, progress=progress, say=say)
+
+
+def prove_check(certificate: str | Path, model: str | Path) -> ProveCheckReport:
+    """Whether a certificate holds for a model's weights, by a checker that shares no code with what made it."""
+    from gossamer.commands.proofs import check_one
+
+    return check_one(Path(certificate), Path(model))
 
 
 def demo(

@@ -371,6 +371,63 @@ class FigureReport(Report):
     seconds: float
 
 
+class ProveTrainReport(Report):
+    """A trained max-of-K model. sampled_accuracy: share of so many `samples` answered right; seconds: of training."""
+
+    model: str
+    k: int
+    vocabulary: int
+    density: float
+    steps: int
+    nonzero_weights: int
+    total_weights: int
+    sampled_accuracy: float
+    samples: int
+    seconds: float
+
+
+class ProofRow(Report):
+    """One rung: certified of inputs, that share, what checking costs (see verify/proof/cost.py), how many numbers are
+    witnesses, the same rung's share with the weights in a random order, and where the certificate is."""
+
+    rung: str
+    certified: int
+    inputs: int
+    bound: float
+    flops: int
+    unexplained_dimensions: int
+    witness_numbers: int
+    shuffled: float
+    seconds: float
+    certificate: str
+
+
+class ProveBoundReport(Report):
+    """Certified lower bounds on a max-of-K model's accuracy; the same as Evidence is in OUT/evidence.json. skipped:
+    rungs of --rung all that are out of reach, and why."""
+
+    out: str
+    model: str
+    k: int
+    vocabulary: int
+    rows: tuple[ProofRow, ...]
+    skipped: dict[str, str]
+
+
+class ProveCheckReport(Report):
+    """What the checker says of a certificate. verified: inputs it could certify itself; None where it rejects."""
+
+    certificate: str
+    model: str
+    accepted: bool
+    reason: str
+    rung: str | None
+    certified: int | None
+    verified: int | None
+    inputs: int | None
+    seconds: float
+
+
 class TaskReport(Report):
     """A task, and how a model does on its held-out pairs (None without a model).
 
