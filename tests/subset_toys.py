@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from toys import PLANTED_NODES, planted_model, planted_task, with_means
+from toys import PLANTED_NODES, WORDS, planted_model, planted_task
 from verify_helpers import circuit_of
 
 from gossamer.models import LoadedModel
+from gossamer.models.planted import with_means
 from gossamer.verify import ChannelTrial
 
 VALUES_AT = 2 * 128  # rows of c_attn before the value channels
@@ -32,7 +33,7 @@ def _with_values(more: dict[int, float], own: float) -> LoadedModel:
     for channel, weight in more.items():
         attention.c_attn.weight.data[VALUES_AT + channel, 3] = 2.0
         attention.c_proj.weight.data[6, channel] = weight
-    return with_means(model, "planted with more")
+    return with_means(model, WORDS, "planted with more")
 
 
 def trial_of(model: LoadedModel, sites: tuple[str, ...] = PLANTED_NODES, **fields: object) -> ChannelTrial:

@@ -91,7 +91,7 @@ def test_the_hash_is_of_the_content_not_of_the_text() -> None:
     assert short.sha256 == long.sha256
     canonical = (
         '{"ablation":"","checks":{"faithfulness":{"target":0.9}},"correction":"benjamini-hochberg","format_version":1,'
-        '"granularity":"edge","level":0.05,"model":"","pairs":128,"power":0.9,"seed":0,"task":""}'
+        '"granularity":"edge","level":0.05,"model":"","pairs":128,"positions":"","power":0.9,"seed":0,"task":""}'
     )
     assert short.sha256 == hashlib.sha256(canonical.encode()).hexdigest()
     integer, real = (of_text(f"checks: {{faithfulness: {{target: {x}}}}}\n") for x in ("1", "1.0"))
@@ -184,12 +184,12 @@ def test_differences_are_told_in_words_one_by_one() -> None:
     used["faithfulness"] = {"target": 0.90000001}
     used["every-value"] = {"kept": 0.5, "margin": 1.0}
     del used["restoration"]
-    assert set(claim.differences({**used, "minimality": {}})) == {
+    assert set(claim.differences({**used, "of another package": {}})) == {
         "faithfulness: target is 0.9 in the claim, 0.90000001 in the verdict",
         "every-value: lost is 0.5 in the claim, not stated in the verdict",
         "every-value: margin is not stated in the claim, 1 in the verdict",
         "restoration: claimed, not tried",
-        "minimality: tried, not claimed",
+        "of another package: tried, not claimed",
     }
 
 

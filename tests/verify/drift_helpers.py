@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from toys import PLANTED_NODES, planted_model, planted_task, with_means
+from toys import PLANTED_NODES, WORDS, planted_model, planted_task
 from verify_helpers import circuit_of
 
 from gossamer.models import LoadedModel
+from gossamer.models.planted import with_means
 from gossamer.verify import ChannelTrial
 
 
@@ -42,7 +43,7 @@ def loud_model() -> LoadedModel:
     model = planted_model(decoys=False).model
     signs = torch.randn(11, 8, generator=torch.Generator().manual_seed(0)).sign()
     model.wte.weight.data[4:15, 20:28] = 6 * signs
-    return with_means(model, "loud")
+    return with_means(model, WORDS, "loud")
 
 
 # head 0 looks at the token that names the side: query 0 is 1 everywhere (channel 0), key 0 the mark in channel 9
@@ -56,7 +57,7 @@ def looking_model() -> LoadedModel:
     model.wte.weight.data[:2, 9] = 1.0
     weight = model.blocks[0].attn.c_attn.weight.data
     weight[0, 0], weight[model.config.d_attn, 9] = 1.0, 0.6
-    return with_means(model, "looking")
+    return with_means(model, WORDS, "looking")
 
 
 # attention writes s to channel 6; the MLP takes 3 s away again: gelu(x) - gelu(-x) is x
@@ -70,4 +71,4 @@ def turning_model() -> LoadedModel:
         mlp.c_fc.weight.data[neuron, 6] = sign
         mlp.c_proj.weight.data[6, neuron] = -3 * sign
     model.lm_head.weight.data[2:4, 6] *= -1  # the whole model is right
-    return with_means(model, "turning")
+    return with_means(model, WORDS, "turning")

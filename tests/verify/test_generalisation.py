@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 from drift_helpers import trial_of
 from taught import she_he, taught
-from toys import PLANTED_NODES, planted_model, planted_task, with_means
+from toys import PLANTED_NODES, WORDS, planted_model, planted_task
 
 from gossamer.discover import eap
 from gossamer.models import LoadedModel
+from gossamer.models.planted import with_means
 from gossamer.task import Example
 from gossamer.verify import ChannelTrial, EdgeTrial
 from gossamer.verify.generalisation import generalisation
@@ -25,7 +26,7 @@ def two_ways() -> LoadedModel:
     v = 2 * model.config.d_attn
     model.blocks[0].attn.c_attn.weight.data[v + 6, 4] = 2.0
     model.blocks[0].attn.c_proj.weight.data[6, 6] = 3.0
-    return with_means(model, "two ways")
+    return with_means(model, WORDS, "two ways")
 
 
 def said_with(pair: tuple[str, str]) -> tuple[Example, ...]:

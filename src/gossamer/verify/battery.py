@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 
 from gossamer.claim import Checks
+from gossamer.errors import BadInput, nearest
 from gossamer.evidence import Evidence
 from gossamer.registry import check
 from gossamer.verify.edge_checks import EDGE_BATTERY
@@ -38,6 +39,19 @@ def _thresholds(name: str, grain: str) -> dict[str, int | float]:
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and isinstance(p.default, int | float)}
 
 
+def _given(name: str, grain: str, limits: Mapping[str, float]) -> dict[str, int | float]:
+    """Thresholds as the check takes them, counts as whole numbers; BadInput for others."""
+    kinds, found = _thresholds(name, grain), dict[str, int | float]()
+    for key, value in limits.items():
+        if key not in kinds:
+            raise BadInput(f"Unknown threshold {key!r} of {name}: {nearest(key, kinds)}")
+        whole = isinstance(kinds[key], int)
+        if whole and value != int(value):
+            raise BadInput(f"Expected a whole number for {key} of {name}, got {value:g}.")
+        found[key] = int(value) if whole else value
+    return found
+
+
 def known_checks(grain: str) -> dict[str, dict[str, float]]:
     """Every check of circuits of a grain with its thresholds, as they are unless a claim says otherwise."""
     others = (name for name in check if grain == "channel" or name not in OF_CHANNELS)
@@ -58,13 +72,13 @@ def run_battery(
     """The rows of these checks with these thresholds. done: rows of checks that were made before, by name; after: is
     called with the rows of each that is made now."""
     found: list[Evidence] = []
-    functions = {name: _function(name, trial.circuit.layout.grain) for name in checks}
-    for name, function in functions.items():
+    grain = trial.circuit.layout.grain
+    given = {name: _given(name, grain, checks[name]) for name in checks}
+    for name, numbers in given.items():
         if done is not None and name in done:
             found += done[name]
             continue
-        limits, kinds = dict(checks[name]), _thresholds(name, trial.circuit.layout.grain)
-        rows = function(trial, **{k: type(kinds[k])(v) for k, v in limits.items()})
+        limits, rows = dict(checks[name]), _function(name, grain)(trial, **numbers)
         rows = tuple(r.model_copy(update={"limits": limits}) for r in ((rows,) if isinstance(rows, Evidence) else rows))
         if after:
             after(name, rows)

@@ -257,6 +257,8 @@ class ChannelTrial:
         return torch.cat(found, dim=1).cpu().double().numpy()
 
     def _optimal(self, kept: np.ndarray) -> np.ndarray:
+        if kept.all() or not kept.any():  # nothing is replaced, or nothing knows the prompt
+            return self._constant(kept[None], "mean")[0]
         shares = torch.from_numpy(kept.astype(np.float32))
         values = self._fitted(shares)
         with torch.no_grad():

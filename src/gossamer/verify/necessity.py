@@ -12,21 +12,20 @@ from gossamer.registry import check
 from gossamer.verify.channel_trial import ChannelTrial
 
 PRESET = "gao-mean-circuit"
-SLACK = 0.05  # of the way from ln 2 down to the whole model's loss: what noise outside a circuit may still know
 
 
 @check("necessity")
-def necessity(trial: ChannelTrial) -> Evidence:
+def necessity(trial: ChannelTrial, *, slack: float = 0.05) -> Evidence:
     """Held-out task loss of the model without the circuit.
 
-    Passes if the whole interval is above ln 2 (a model blind to the difference) less 5% of the way to the whole model's
-    loss, while most random sets of the same size leave the loss below that. Not all of them: where every part of a
-    chain is needed, a draw that hits one part of the circuit takes away as much as the circuit. Here the empty circuit
-    is the whole model and the full circuit is no model at all.
+    Passes if the whole interval is above ln 2 (a model blind to the difference) less `slack` of the way to the whole
+    model's loss, which noise outside a circuit may still know, while most random sets of the same size leave the loss
+    below that. Not all of them: where every part of a chain is needed, a draw that hits one part of the circuit takes
+    away as much as the circuit. Here the empty circuit is the whole model and the full circuit is no model at all.
     """
     m = trial.measure(PRESET, task_loss_nats)
     whole = m.nulls[1].value or 0.0
-    least = LN2 - SLACK * max(0.0, LN2 - whole)
+    least = LN2 - slack * max(0.0, LN2 - whole)
     reach = int((m.random > least).sum())
     good = m.interval[0] > least and 2 * reach < len(m.random)
     return Evidence(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -211,7 +212,9 @@ class Decoder:
 
     @cached_property
     def _hashes(self) -> tuple[str, str]:
-        config = hashlib.sha256(self.model.config.to_json_string(use_diff=False).encode())
+        said = json.loads(self.model.config.to_json_string(use_diff=False))
+        said = {k: v for k, v in said.items() if k not in ("_name_or_path", "transformers_version")}  # it may be moved
+        config = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
         config.update(tensors_sha256(self.model.state_dict()).encode())
         return config.hexdigest(), ""
 
