@@ -18,6 +18,7 @@ from gossamer.cli import (
     explain,
     export,
     figure,
+    grid,
     imports,
     means,
     replay,
@@ -59,6 +60,7 @@ app.add_typer(sweep.app, name="sweep")
 app.add_typer(bridge.app, name="bridge")
 app.add_typer(figure.app, name="figure")
 app.command("verify")(verify.verify)
+app.command("grid")(grid.grid)
 app.command("doctor")(doctor.doctor)
 app.add_typer(explain.app, name="explain")
 app.command("show")(show.show)

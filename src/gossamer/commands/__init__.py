@@ -20,6 +20,7 @@ from gossamer.commands.reports import (
     EdgeReport,
     ExportReport,
     FigureReport,
+    GridReport,
     ImportReport,
     MeansReport,
     NodeReport,
@@ -48,7 +49,7 @@ Steps = Callable[[int, int, float], None]
 
 __all__ = [
     "binarise", "bridge_perturb", "bridge_report", "bridge_train", "demo", "discover_edges", "discover_nodes", "doctor",
-    "export", "figure_draw", "figure_frontier", "figure_size_for_loss", "import_openai_viz", "means", "prune",
+    "export", "figure_draw", "figure_frontier", "figure_size_for_loss", "grid", "import_openai_viz", "means", "prune",
     "prune_edges", "replay", "show", "sweep_prune", "tasks", "tasks_check", "train", "verify",
 ]  # fmt: skip
 
@@ -392,6 +393,25 @@ def verify(
     )  # fmt: skip
     save_evidence(evidence, r.folder / EVIDENCE, record)
     return VerifyReport(run=str(run), model=r.model.name, task=r.task.name, evidence=evidence)
+
+
+def grid(
+    run: str | Path, *, model: str | None = None, out: str | Path | None = None, values: Sequence[str] = (),
+    pairs: int = 128, draws: int = 3, device: str = "cpu", seed: int = 0, progress: Steps | None = None,
+    say: Say = _silent,
+) -> GridReport:  # fmt: skip
+    """A run's circuit under every methodology; see gossamer.verify.grid. Writes grid.json, grid.png and grid.svg to
+    `out` (default: RUN/grid), where a grid that was stopped goes on.
+
+    values: of ablations, default all that the circuit's grain has; pairs: held-out ones to use; draws: random sets of
+    the same size beside each score.
+    """
+    from gossamer.commands import grids
+
+    return grids.grid(
+        run, model=model, out=out, values=values, pairs=pairs, draws=draws, device=device, seed=seed,
+        progress=progress, say=say,
+    )  # fmt: skip
 
 
 def doctor(

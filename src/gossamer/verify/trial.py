@@ -18,7 +18,7 @@ from gossamer.circuit import Circuit
 from gossamer.record import Record
 from gossamer.statistics import resampled_means
 from gossamer.subject import ResidualSubject, Subject
-from gossamer.task import Example, Task
+from gossamer.task import Encoded, Example, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +43,10 @@ class Trial(Protocol):
     @property
     def record(self) -> Record:
         """The circuit's, which names the method that found it and its whole configuration."""
+
+    @property
+    def heldout(self) -> Encoded:
+        """The held-out pairs as the model's tokens."""
 
     @property
     def n_pairs(self) -> int:
@@ -87,11 +91,37 @@ class Trial(Protocol):
         """float64 [pairs, parts]: to first order, how much each pair's effect falls when a part of the whole model
         is ablated, in logits."""
 
+    def scrubbed(self, donors: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        """Logits per held-out pair, [pairs], when parts carry values of other prompts: part p of prompt r (the rows of
+        `heldout`) what it has in prompt donors[groups[p], r] at the same position, or its own where groups[p] is -1.
+
+        donors: int [groups, rows], each as long as its prompt; groups: int [parts of `of_nodes()`]. Of edges only
+        clean prompts are run.
+        """
+
+    def of_nodes(self) -> Trial:
+        """The same trial with what nodes hold or write as its parts, not edges."""
+
+    def mirrored(self) -> Trial:
+        """The same trial with the two prompts of every pair exchanged, so that the other answer is the right one."""
+
     def on(self, examples: Sequence[Example]) -> Trial:
         """The same trial on other pairs."""
 
     def retried(self, circuit: Circuit) -> Trial:
         """The same trial of another circuit of the same model; what was run is not forgotten."""
+
+
+def mirrored_pairs(pairs: Encoded) -> Encoded:
+    """Every pair with its prompts, and their answers, exchanged."""
+    order = np.arange(2 * pairs.n_pairs).reshape(-1, 2)[:, ::-1].flatten()
+    return Encoded(pairs.tokens[order], pairs.last[order], pairs.answer[order], pairs.wrong[order])
+
+
+def rows_of(pairs: Encoded, rows: np.ndarray) -> Encoded:
+    """These prompts (row numbers, as many as wanted), cut to the longest of them; they need not be pairs."""
+    longest = int(pairs.last[rows].max()) + 1
+    return Encoded(pairs.tokens[rows, :longest], pairs.last[rows], pairs.answer[rows], pairs.wrong[rows])
 
 
 def random_sets(trial: Trial, draws: int, seed: int, *, sizes: np.ndarray | None = None) -> np.ndarray:
