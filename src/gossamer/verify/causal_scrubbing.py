@@ -5,8 +5,8 @@ that agrees on the feature it is claimed to depend on. A hypothesis is a list of
 that is outside the circuit is claimed to depend on nothing, and takes its values from any prompt. For each claim in
 turn, its parts take theirs, all from one prompt that agrees with this one on the claimed features, while the circuit's
 other parts compute their own. f: the effect that is left, from 0 where every part takes its value from any prompt to 1
-where the circuit computes all its own (and what is outside takes any). Beside each claim stands the same with its parts from
-any prompt: a claim that nothing changes then is not tested by this task.
+where the circuit computes all its own (and what is outside takes any; the same ones in every run). Beside each claim
+stands the same with its parts from any prompt: a claim that nothing changes then is not tested by this task.
 
 A file:
 
@@ -26,8 +26,9 @@ its own; a claim for which this is so for more than half of the prompts is not m
 
 When it lies: this is not the whole of Chan's algorithm, which scrubs all claims at once along a tree of copies of the
 model; parts in series that hide the same thing twice pass one by one here. A claim about parts that another path
-replaces passes with anything: look at its blank. Features that single out prompts pass for want of donors. Agreeing on
-the answer says that nothing finer is needed, not that the part computes it. A circuit of edges is tried as its nodes.
+replaces passes with anything: look at its blank. Values come from unscrubbed runs, so that f is above 1 where random
+values outside hold the circuit down. Features that single out prompts pass for want of donors. Agreeing on the answer
+says that nothing finer is needed, not that the part computes it. A circuit of edges is tried as its nodes.
 """
 
 from __future__ import annotations
@@ -108,8 +109,8 @@ def causal_scrubbing(
 ) -> Evidence:
     """The smallest f of the hypothesis's tested claims; 1 where scrubbing takes nothing away.
 
-    Passes if that claim's f reaches `target`; a claim is tested if its blank's does not. draws: donors per prompt, over
-    which pairs are averaged. A claim about parts or features that are not there is BadInput.
+    Fails if the interval of that claim's f lies below `target`; a claim is tested if its blank's does. draws: donors
+    per prompt, over which pairs are averaged. A claim about parts or features that are not there is BadInput.
     """
     trial = trial.of_nodes()
     fields = {
@@ -118,7 +119,7 @@ def causal_scrubbing(
         "methodology": trial.methodology().as_dict() | {
             "value": "resample", "reference": "other prompts of the claimed class",
         },
-        "threshold": f"fails if a claim that matters keeps less than {target:g} of the circuit's effect",
+        "threshold": f"fails if, by a claim that matters, the whole interval is below {target:g} of the effect",
     }  # fmt: skip
 
     def unmeasured(why: str) -> Evidence:
@@ -132,46 +133,46 @@ def causal_scrubbing(
     rng = np.random.default_rng(trial.seed)
     lengths = trial.heldout.last.cpu().numpy()
 
-    def effect(claim: Stated | None, classes: np.ndarray, outside: bool = True) -> np.ndarray:
-        """Mean over draws of donors, [pairs]."""
-        found = []
-        for _ in range(draws):
-            groups = np.where(trial.inside, -1, 0) if outside else np.zeros(len(trial.inside), dtype=np.int64)
-            if claim is not None:
-                groups[claim.parts] = 1
-            found.append(trial.scrubbed(np.stack([donors(lengths, rng), donors(classes, rng)]), groups))
+    outside = [donors(lengths, rng) for _ in range(draws)]
+
+    def effect(parts: np.ndarray, classes: np.ndarray, rest: int = -1) -> np.ndarray:
+        """Mean over draws of donors, [pairs]; rest: -1 where the circuit's other parts compute their own, else 0."""
+        groups = np.where(trial.inside, rest, 0)
+        groups[parts] = 1
+        found = [trial.scrubbed(np.stack([other, donors(classes, rng)]), groups) for other in outside]
         return np.mean(found, axis=0)
 
-    anything, own = effect(None, lengths, outside=False), effect(None, lengths)
+    none = np.empty(0, dtype=np.int64)
+    anything, own = effect(none, lengths, rest=0), effect(none, lengths)
     if why := why_undefined(anything, own, seed=trial.seed):
         return unmeasured(f"Of the circuit with everything outside from any prompt: {why}.")
     below = own - anything
+
+    def f_of(effects: np.ndarray) -> tuple[float, tuple[float, float]]:
+        spread = resampled_means(effects - anything, trial.seed) / resampled_means(below, trial.seed)
+        return float((effects - anything).mean() / below.mean()), quantile_interval(spread)
+
     rows, worst = [], None
     for i, claim in enumerate(claims):
         classes = joined(lengths, claim.classes)
         alone = share_alone(classes)
-        kept, blank = effect(claim, classes), effect(claim, lengths)
-        f, f_blank = (float((x - anything).mean() / below.mean()) for x in (kept, blank))
-        tested = alone <= 0.5 and f_blank < target
+        kept, blank = f_of(effect(claim.parts, classes)), f_of(effect(claim.parts, lengths))
+        tested = alone <= 0.5 and blank[1][1] < target
         why = "" if tested else " (no donors)" if alone > 0.5 else " (not tested)"
-        rows.append(f"{claim.name}: {f:.2f}, from any prompt {f_blank:.2f}{why}")
-        if tested and (worst is None or f < worst[0]):
-            worst = f, kept, f_blank, blank, i
+        rows.append(f"{claim.name}: {kept[0]:.2f}, from any prompt {blank[0]:.2f}{why}")
+        if tested and (worst is None or kept[0] < worst[0][0]):
+            worst = kept, blank, claim.name
         if trial.progress:
-            trial.progress(i + 1, len(claims), f)
+            trial.progress(i + 1, len(claims), kept[0])
     note = f"f of each claim: {'; '.join(rows)}. Prompts of equal length are donors."
     if worst is None:
         return unmeasured(f"No claim is tested: without donors, or any prompt's values do as well. {note}")
-    f, kept, f_blank, blank, i = worst
-    spread, spread_blank = (
-        quantile_interval(resampled_means(x - anything, trial.seed) / resampled_means(below, trial.seed))
-        for x in (kept, blank)
-    )
+    (f, spread), (f_blank, spread_blank), which = worst
     name = "the same parts from any prompt of the length"
     return Evidence.model_validate({
-        **fields, "value": f, "interval": spread, "verdict": "pass" if f >= target else "fail",
+        **fields, "value": f, "interval": spread, "verdict": "fail" if spread[1] < target else "pass",
         "nulls": (Null(name=name, value=f_blank, interval=spread_blank, n=trial.n_pairs),),
-        "note": f"The claim that fares worst: {claims[i].name}. {note}",
+        "note": f"The claim that fares worst: {which}. {note}",
     })  # fmt: skip
 
 

@@ -96,8 +96,8 @@ def mixtures(trial: Trial, *, split: float = 0.5, level: float = 0.05, draws: in
         kept[2 + cluster, inside[own[cluster]]] = False
     effects = (trial.effects(kept)[:, second] + other.effects(kept)[:, second]) / 2
     below, lost = effects[0] - effects[1], effects[0] - effects[2:]  # [pairs], [clusters, pairs]
-    for cluster in (labels, ~labels):
-        if quantile_interval(resampled_means(below[cluster], trial.seed))[0] <= 0:
+    for of_it in (labels, ~labels):
+        if quantile_interval(resampled_means(below[of_it], trial.seed))[0] <= 0:
             return result("not measured", f"{note}In one cluster the circuit has no effect to lose.")
     interactions = interaction(lost, below, labels)
     spread = np.stack([

@@ -3,20 +3,21 @@
 Chen et al. 2026 (arXiv 2605.12671) train masks under a penalty on overlap with circuits found before, and find several
 sparse, faithful circuits of one task that share almost nothing. Here the same is asked of one circuit: a hard mask
 shrinks from all parts to as many as the circuit has, and keeps those by whose shares, to first order at the mask so
-far, pairs lose least against the whole model; parts left out can come back. Overlap is forbidden, or forbidden outside
-a core, or costs less and less, down to nothing. Core: the parts of the circuit without any one of which even the rest
-of the whole model does not do as well; other circuits need them too (inputs and logits are often among them).
+far, pairs lose least against the whole model; parts left out can come back, and the best of the last masks is taken.
+Overlap is forbidden, or forbidden outside a core, or costs less and less, down to nothing. Core: the parts of the
+circuit without any one of which even the rest of the whole model does not do as well; other circuits need them too
+(inputs and logits are often among them).
 
 A rival does as well when on training pairs its f reaches the lower end of the circuit's interval, and on held-out pairs
-the circuit's lower end there. The circuits of a search are tried from the least overlap on; the first that does as well
-counts.
+the circuit's lower end there. Of those the one with the least overlap counts. Where even the free search, which may use
+every part of the circuit, finds none, a pass would mean nothing: the check is then not measured.
 
-When it lies: it looks with one optimiser for so many steps, so that "none found" bounds nothing; the free search, which
-may use every part of the circuit, is its control, and where that does not do as well either the check says nothing. A
-poor circuit is easily rivalled. Two circuits without a common part can be one mechanism (the channels before and after
-a copy; a node and the edges out of it): overlap is of parts, not of what they compute. The core is found by ablating
-one part at a time: two parts that stand in for each other are not in it, and where more parts make a circuit worse, a
-rival may do without it.
+When it lies: it looks with one optimiser for so many steps, so that "none found" bounds nothing. It fits few training
+pairs, and what it finds there may not hold up held out, where the circuit was found with more of them. A poor circuit
+is easily rivalled. Two circuits without a common part can be one mechanism (the channels before and after a copy; a
+node and the edges out of it): overlap is of parts, not of what they compute. The core is found by ablating one part at
+a time: two parts that stand in for each other are not in it, and where more parts make a circuit worse, a rival may do
+without it.
 """
 
 from __future__ import annotations
@@ -106,14 +107,10 @@ def rivals(
     wanted, wanted_here = (quantile_interval(s[0])[0] - ROUNDING for s in (spread_train, spread_own))
     core = core_of(there, empty, whole, wanted, start)
     found = search(there, core, start, steps=steps, pairs_at_once=pairs_at_once, wanted=wanted)
-    free = found[-1]
-    good = [r for r in sorted(found, key=lambda r: r.overlap) if r.f >= wanted and r.overlap < 1]
-    rival, held, f_interval = None, np.zeros(0), (0.0, 0.0)
-    if good:
-        held, spread = f_of(np.stack([r.kept for r in good]), trial)
-        if (held >= wanted_here).any():
-            first = int((held >= wanted_here).argmax())
-            rival, f_rival, f_interval = good[first], held[first], quantile_interval(spread[first])
+    held, spread = f_of(np.stack([r.kept for r in found]), trial)
+    good = [r.f >= wanted and h >= wanted_here for r, h in zip(found, held, strict=True)]
+    rivals_found = [i for i, r in enumerate(found) if good[i] and r.overlap < 1]
+    rival = min(rivals_found, key=lambda i: found[i].overlap, default=None)
     random = random_sets(trial, DRAWS, trial.seed)
     chance, f_random = iou(random, trial.inside), f_of(random, trial)[0]
     nulls = [
@@ -123,12 +120,11 @@ def rivals(
     note = (
         f"The circuit: {size} parts, f {f_own:.3f} held out, {f_train:.3f} on training pairs; a rival needs "
         f"{wanted_here:.3f} and {wanted:.3f}. Core: {int(core.sum())} parts{_named(trial, core)}. Random sets: f "
-        f"{f_random.mean():.3f}. Searches (IoU, training f): "
-        + "; ".join(f"overlap {r.how}: {r.overlap:.2f}, {r.f:.3f}" for r in found) + "."
+        f"{f_random.mean():.3f}. Searches (IoU, f on training pairs, held out): "
+        + "; ".join(f"overlap {r.how}: {r.overlap:.2f}, {r.f:.3f}, {h:.3f}" for r, h in zip(found, held, strict=True))
+        + "."
     )  # fmt: skip
-    if good:
-        note += " Held out, of those that reach it: " + ", ".join(f"{f:.3f}" for f in held) + "."
-    if rival is None and free.f < wanted:
+    if rival is None and not good[-1]:
         return unmeasured(f"The free search did not do as well either, so that no rival means nothing. {note}")
     if rival is None:
         nulls.append(Null(name="rival", value=None, outcome="not reached"))
@@ -136,14 +132,15 @@ def rivals(
         return Evidence.model_validate({
             **fields, "value": None, "nulls": tuple(nulls), "verdict": "pass", "note": note,
         })  # fmt: skip
-    outside = iou(rival.kept & ~core, trial.inside & ~core)
+    r, f_interval = found[rival], quantile_interval(spread[rival])
+    outside = iou(r.kept & ~core, trial.inside & ~core)
     note = (
-        f"The rival: {int(rival.kept.sum())} parts, overlap {rival.how}, f {f_rival:.3f} [{f_interval[0]:.3f}, "
+        f"The rival: {int(r.kept.sum())} parts, overlap {r.how}, f {held[rival]:.3f} [{f_interval[0]:.3f}, "
         f"{f_interval[1]:.3f}] held out; outside the core IoU {outside:.2f}. {note}"
     )
     return Evidence.model_validate({
-        **fields, "value": rival.overlap, "nulls": tuple(nulls), "note": note,
-        "verdict": "fail" if rival.overlap < overlap else "pass",
+        **fields, "value": r.overlap, "nulls": tuple(nulls), "note": note,
+        "verdict": "fail" if r.overlap < overlap else "pass",
     })  # fmt: skip
 
 
@@ -170,14 +167,9 @@ def core_of(trial: Trial, empty: np.ndarray, whole: np.ndarray, wanted: float, s
 
 
 def search(
-    trial: Trial,
-    core: np.ndarray,
-    start: np.ndarray,
-    *,
-    steps: int = 60,
-    pairs_at_once: int = 16,
+    trial: Trial, core: np.ndarray, start: np.ndarray, *, steps: int | None = None, pairs_at_once: int = 16,
     wanted: float = float("inf"),
-) -> tuple[Rival, ...]:
+) -> tuple[Rival, ...]:  # fmt: skip
     """One circuit of at most the same size for every price of overlap, from forbidden to free; the last is the free
     one. Once one reaches `wanted` on the trial's pairs only the free search is left. start: mean attributions [parts].
     """
@@ -191,21 +183,23 @@ def search(
     for place, (how, allowed, price) in enumerate(prices):
         if place < len(prices) - 1 and any(r.f >= wanted for r in found):
             continue
-        kept = _kept(
+        tried = _masks(
             trial, start, allowed, price, below=float(below.mean()), whole=whole, steps=steps,
             pairs_at_once=pairs_at_once, done=place * steps, total=len(prices) * steps,
         )  # fmt: skip
-        (f,), _ = shares(trial.effects(kept[None]), empty, whole, trial.seed)
-        found.append(Rival(how=how, kept=kept, overlap=float(iou(kept, own)), f=float(f)))
+        f, _ = shares(trial.effects(tried), empty, whole, trial.seed)
+        best = int(f.argmax())
+        found.append(Rival(how=how, kept=tried[best], overlap=float(iou(tried[best], own)), f=float(f[best])))
     return tuple(found)
 
 
-def _kept(
+def _masks(
     trial: Trial, start: np.ndarray, allowed: np.ndarray, price: float, *, below: float, whole: np.ndarray,
     steps: int, pairs_at_once: int, done: int, total: int,
 ) -> np.ndarray:  # fmt: skip
-    """As many allowed parts as the circuit has, bool [parts]. A part's rank is the running mean of how fast the loss
-    falls with its share, less, for a part of the circuit, the price over the circuit's size."""
+    """As many allowed parts as the circuit has, as they were after each of the last steps, bool [masks, parts]. A
+    part's rank is the running mean of how fast the loss falls with its share, less, for a part of the circuit, the
+    price over the circuit's size."""
     own, free, wanted = torch.from_numpy(trial.inside), torch.from_numpy(allowed), torch.from_numpy(whole)
     most, size = int(allowed.sum()), min(int(trial.inside.sum()), int(allowed.sum()))
     gain, cost = torch.from_numpy(start / below), price / int(trial.inside.sum()) * own
@@ -215,7 +209,7 @@ def _kept(
         ranked = torch.sort((gain - cost).masked_fill(~free, -torch.inf), descending=True, stable=True).indices
         return torch.zeros(len(own)).index_fill(0, ranked[:size_now], 1.0)
 
-    starts = range(0, trial.n_pairs, pairs_at_once)
+    starts, small = range(0, trial.n_pairs, pairs_at_once), list[np.ndarray]()
     for step in range(steps):
         first = starts[step % len(starts)]
         stop = min(first + pairs_at_once, trial.n_pairs)
@@ -225,6 +219,8 @@ def _kept(
             loss = softplus(SHARPNESS * lost).mean() / SHARPNESS
             (slope,) = torch.autograd.grad(loss, kept)
         gain = MEMORY * gain - (1 - MEMORY) * slope.double().cpu()
+        if step + 1 >= SHRINKING * steps:
+            small.append(best(step + 1).numpy() > 0)
         if trial.progress:
             trial.progress(done + step + 1, total, float(loss.detach()))
-    return np.asarray(best(steps).numpy() > 0)
+    return np.unique(small, axis=0)
