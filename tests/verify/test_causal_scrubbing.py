@@ -17,6 +17,7 @@ from gossamer.verify import ChannelTrial
 from gossamer.verify.causal_scrubbing import (
     Hypothesis,
     causal_scrubbing,
+    decided,
     donors,
     joined,
     read_hypothesis,
@@ -87,6 +88,9 @@ def test_the_answer_is_all_that_the_planted_channels_depend_on(trial: ChannelTri
     assert found.methodology["value"] == "resample"
     assert len(stated(trial)) == len(PLANTED_NODES)  # each at a location of its own
     assert causal_scrubbing(trial) == found
+    asked = [decided(f, (0.1, 0.9), 0.8) for f in (0.8, 0.5)]
+    assert asked == ["pass", "not measured"]
+    assert decided(0.5, (0.1, 0.79), 0.8) == "fail"
 
 
 @pytest.mark.parametrize("feature", ["template", "first"])

@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gossamer.commands import edge_runs
 from gossamer.commands.reports import GridReport
 from gossamer.commands.run_folder import CIRCUIT, read_run, write_json
@@ -104,16 +106,16 @@ def _known(path: Path) -> dict[str, tuple[GridRow, ...]]:
 
 def finding_of(rows: Sequence[GridRow]) -> str:
     """From where to where the scores of one question go, and under what."""
-    asked = [r for r in rows if r.asks == "maintained performance" and r.score is not None]
+    asked = [(r.score, r) for r in rows if r.asks == "maintained performance" and r.score is not None]
     if not asked:
         return "Under no methodology does the ablation take the model's effect away, so that there is no score."
-    low, high = (pick(asked, key=lambda r: r.score) for pick in (min, max))  # type: ignore[call-overload]
-    first = asked[0]
+    scores = np.array([score for score, _ in asked])
+    first, low, high = (asked[i] for i in (0, int(scores.argmin()), int(scores.argmax())))
 
     def named(row: GridRow) -> str:
         return f"{row.value}, {row.granularity}s, {row.aggregate}"
 
     return (
-        f"Of the same circuit, {len(asked)} ways to score the performance it maintains go from {low.score:.3f} "
-        f"({named(low)}) to {high.score:.3f} ({named(high)}); {first.score:.3f} under {named(first)}."
+        f"Of the same circuit, {len(asked)} ways to score the performance it maintains go from {low[0]:.3f} "
+        f"({named(low[1])}) to {high[0]:.3f} ({named(high[1])}); {first[0]:.3f} under {named(first[1])}."
     )

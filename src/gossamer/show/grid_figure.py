@@ -12,6 +12,7 @@ from gossamer.errors import BadInput, CorruptFile, one_line
 from gossamer.show.figures import COLOURS, GREY, WIDTH_INCHES, save_figure
 
 ROW_INCHES = 0.16
+LEFT, RIGHT, TOP, BOTTOM, GAP = 1.15, 0.15, 0.2, 0.4, 0.22  # inches; the gap has a panel's title in it
 AGGREGATES = ("ratio-of-means", "mean-of-ratios")
 
 
@@ -72,24 +73,32 @@ def write_grid_figure(data: GridData, stem: Path) -> tuple[Path, Path]:
 def _draw(data: GridData, figure: Any) -> None:
     panels = [(asks, [r for r in data.rows if r.asks == asks]) for asks in dict.fromkeys(r.asks for r in data.rows)]
     lines = [list(dict.fromkeys((r.granularity, r.value) for r in rows)) for _, rows in panels]
-    heights = [len(found) + 1.5 for found in lines]
-    figure.set_size_inches(1.4 * WIDTH_INCHES, ROW_INCHES * sum(heights) + 0.9)
-    all_axes = figure.subplots(len(panels), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
+    heights = [len(found) + 0.4 for found in lines]
+    height, width = ROW_INCHES * sum(heights) + GAP * len(panels) + TOP + BOTTOM, 1.4 * WIDTH_INCHES
+    figure.set_layout_engine("none")  # the solver of the others' layout differs in the last digit from run to run
+    figure.set_size_inches(width, height)
+    all_axes: list[Any] = []
+    top = height - TOP
+    for share in heights:
+        top -= GAP + ROW_INCHES * share
+        box = (LEFT / width, top / height, 1 - (LEFT + RIGHT) / width, ROW_INCHES * share / height)
+        all_axes.append(figure.add_axes(box, sharex=all_axes[0] if all_axes else None))
     for axes, (asks, rows), names in zip(all_axes, panels, lines, strict=True):
         axes.axvline(rows[0].expected, color="black", linewidth=0.8)
         axes.set_title(f"{asks}: {rows[0].direction} run, {rows[0].set} ablated", fontsize=7, loc="left", pad=2)
         if rows[0].direction == "counterfactual":
             axes.set_title(f"{asks}: counterfactual run, {rows[0].set} restored", fontsize=7, loc="left", pad=2)
         axes.set_yticks([-i for i in range(len(names))], [f"{value}, {part}s" for part, value in names], fontsize=6.5)
-        axes.set_ylim(0.7 - len(names), 0.7)
+        axes.set_ylim(0.4 - len(names), 0.6)
+        axes.tick_params(labelbottom=axes is all_axes[-1])
         for row in rows:
             _line(axes, row, -names.index((row.granularity, row.value)))
     all_axes[-1].set_xlim(*_view(data.rows))
-    all_axes[-1].set_xlabel("share of the effect (bars: single pairs, 25-75% and 5-95%, cut at the frame)")
+    all_axes[-1].set_xlabel("share of the effect; bars: the middle 50% and 90% of pairs", fontsize=7)
     for aggregate, colour in zip(AGGREGATES, COLOURS, strict=False):
         all_axes[0].plot([], [], "o", color=colour, markersize=3, label=aggregate)
     all_axes[0].plot([], [], "|", color=GREY, markersize=5, label="random sets of the same size")
-    figure.legend(frameon=False, fontsize=6.5, loc="outside upper left", ncols=3, handletextpad=0.2, columnspacing=1)
+    figure.legend(frameon=False, fontsize=6.5, loc="upper left", ncols=3, handletextpad=0.2, columnspacing=1)
 
 
 def _line(axes: Any, row: GridScore, y: float) -> None:

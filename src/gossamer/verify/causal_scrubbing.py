@@ -42,7 +42,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from gossamer.errors import BadInput, nearest, one_line
-from gossamer.evidence import Evidence, Null
+from gossamer.evidence import Evidence, Null, Verdict
 from gossamer.registry import check
 from gossamer.statistics import quantile_interval, resampled_means
 from gossamer.task import Example
@@ -109,8 +109,9 @@ def causal_scrubbing(
 ) -> Evidence:
     """The smallest f of the hypothesis's tested claims; 1 where scrubbing takes nothing away.
 
-    Fails if the interval of that claim's f lies below `target`; a claim is tested if its blank's does. draws: donors
-    per prompt, over which pairs are averaged. A claim about parts or features that are not there is BadInput.
+    Passes if that claim's f is at least `target`, fails if its whole interval is below, and is not measured in between.
+    A claim is tested if its blank's interval is below. draws: donors per prompt, over which pairs are averaged. A claim
+    about parts or features that are not there is BadInput.
     """
     trial = trial.of_nodes()
     fields = {
@@ -169,11 +170,19 @@ def causal_scrubbing(
         return unmeasured(f"No claim is tested: without donors, or any prompt's values do as well. {note}")
     (f, spread), (f_blank, spread_blank), which = worst
     name = "the same parts from any prompt of the length"
+    verdict = decided(f, spread, target)
+    if verdict == "not measured":
+        note = f"Undecided: the interval holds {target:g}; take more pairs or draws. {note}"
     return Evidence.model_validate({
-        **fields, "value": f, "interval": spread, "verdict": "fail" if spread[1] < target else "pass",
+        **fields, "value": f, "interval": spread, "verdict": verdict,
         "nulls": (Null(name=name, value=f_blank, interval=spread_blank, n=trial.n_pairs),),
         "note": f"The claim that fares worst: {which}. {note}",
     })  # fmt: skip
+
+
+def decided(f: float, interval: tuple[float, float], target: float) -> Verdict:
+    """Pass from `target` on, fail where the whole interval is below it, else not measured."""
+    return "pass" if f >= target else "fail" if interval[1] < target else "not measured"
 
 
 def joined(a: np.ndarray, b: np.ndarray) -> np.ndarray:
