@@ -18,6 +18,7 @@ from gossamer.cli import (
     explain,
     export,
     figure,
+    grid,
     imports,
     means,
     prove,
@@ -63,6 +64,7 @@ app.command("claim")(verify.claim)
 app.command("verify")(verify.verify)
 app.command("verdict")(verify.verdict)
 app.add_typer(prove.app, name="prove")
+app.command("grid")(grid.grid)
 app.command("doctor")(doctor.doctor)
 app.add_typer(explain.app, name="explain")
 app.command("show")(show.show)

@@ -21,6 +21,7 @@ from gossamer.commands.reports import (
     EdgeReport,
     ExportReport,
     FigureReport,
+    GridReport,
     ImportReport,
     MeansReport,
     NodeReport,
@@ -53,7 +54,7 @@ Steps = Callable[[int, int, float], None]
 
 __all__ = [
     "binarise", "bridge_perturb", "bridge_report", "bridge_train", "claim", "demo", "discover_edges",
-    "discover_nodes", "doctor", "export", "figure_draw", "figure_frontier", "figure_size_for_loss",
+    "discover_nodes", "doctor", "export", "figure_draw", "figure_frontier", "figure_size_for_loss", "grid",
     "import_openai_viz", "means", "prove_bound", "prove_check", "prove_train", "prune", "prune_edges", "replay",
     "show", "sweep_prune", "tasks", "tasks_check", "train", "verdict", "verify",
 ]  # fmt: skip
@@ -407,6 +408,25 @@ def verdict(run: str | Path, *, claim: str | Path | None = None, model: str | No
 
     found, evidence = verdict_of(Path(run), Path(claim) if claim else None, model)
     return VerdictReport(run=str(run), verdict=found, evidence=evidence)
+
+
+def grid(
+    run: str | Path, *, model: str | None = None, out: str | Path | None = None, values: Sequence[str] = (),
+    pairs: int = 128, draws: int = 3, device: str = "cpu", seed: int = 0, progress: Steps | None = None,
+    say: Say = _silent,
+) -> GridReport:  # fmt: skip
+    """A run's circuit under every methodology; see gossamer.verify.grid. Writes grid.json, grid.png and grid.svg to
+    `out` (default: RUN/grid), where a grid that was stopped goes on.
+
+    values: of ablations, default all that the circuit's grain has; pairs: held-out ones to use; draws: random sets of
+    the same size beside each score.
+    """
+    from gossamer.commands import grids
+
+    return grids.grid(
+        run, model=model, out=out, values=values, pairs=pairs, draws=draws, device=device, seed=seed,
+        progress=progress, say=say,
+    )  # fmt: skip
 
 
 def doctor(

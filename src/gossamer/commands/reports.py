@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from gossamer.evidence import Evidence
 from gossamer.show.figures import Kind, Level
+from gossamer.show.grid_figure import GridScore
 from gossamer.verdict import TrialVerdict
 
 
@@ -425,6 +426,20 @@ class ProveCheckReport(Report):
     certified: int | None
     verified: int | None
     inputs: int | None
+    seconds: float
+
+
+class GridReport(Report):
+    """One circuit under every methodology: its data, its pictures, and its one-line finding."""
+
+    run: str
+    model: str
+    task: str
+    data: str
+    png: str
+    svg: str
+    finding: str
+    rows: tuple[GridScore, ...]
     seconds: float
 
 

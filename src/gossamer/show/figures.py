@@ -127,6 +127,12 @@ def require_matplotlib() -> None:
 
 def write_figure(curves: Curves, stem: Path) -> tuple[Path, Path]:
     """Draw STEM.png and STEM.svg, each renamed into place. Equal data and matplotlib give equal bytes."""
+    draw = _size_for_loss if curves.kind == "size-for-loss" else _frontier
+    return save_figure(lambda figure: draw(curves, figure), stem)
+
+
+def save_figure(draw: Callable[[Any], None], stem: Path) -> tuple[Path, Path]:
+    """STEM.png and STEM.svg of what `draw` puts into a figure, in one style, each renamed into place."""
     require_matplotlib()
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -142,7 +148,7 @@ def write_figure(curves: Curves, stem: Path) -> tuple[Path, Path]:
     with mpl.rc_context(style):
         figure = Figure(layout="constrained")
         FigureCanvasAgg(figure)
-        (_size_for_loss if curves.kind == "size-for-loss" else _frontier)(curves, figure)
+        draw(figure)
         for path, options in ((png, {"metadata": {"Software": None}, "dpi": 200}), (svg, {"metadata": {"Date": None}})):
             partial = path.with_name(f".{path.name}.partial")
             figure.savefig(partial, format=path.suffix[1:], **options)

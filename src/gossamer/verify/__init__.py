@@ -11,6 +11,7 @@ from gossamer.verify.adversarial_subset import adversarial_subset
 from gossamer.verify.attention_divergence import attention_divergence
 from gossamer.verify.battery import OF_CHANNELS, asks, checks_of, known_checks, run_battery
 from gossamer.verify.budget_matched import budget_matched
+from gossamer.verify.causal_scrubbing import causal_scrubbing
 from gossamer.verify.channel_trial import ChannelTrial
 from gossamer.verify.completeness import completeness
 from gossamer.verify.curve import Curve, curve, mib
@@ -23,9 +24,11 @@ from gossamer.verify.generalisation import generalisation
 from gossamer.verify.ground_truth import ROC, precision_recall, roc, roc_of_circuits
 from gossamer.verify.interventions import interventions
 from gossamer.verify.minimality import minimality
+from gossamer.verify.mixtures import mixtures
 from gossamer.verify.necessity import necessity
 from gossamer.verify.nonsense_task import nonsense_task
 from gossamer.verify.random_subsets import random_subsets
+from gossamer.verify.rivals import rivals
 from gossamer.verify.role_drift import role_drift
 from gossamer.verify.shuffled_model import shuffled_model
 from gossamer.verify.stability import stability
@@ -34,11 +37,11 @@ from gossamer.verify.trial import Trial
 
 __all__ = [
     "ROC", "ChannelTrial", "Curve", "EdgeTrial", "Trial", "accuracy", "adversarial_subset", "asks",
-    "attention_divergence", "budget_matched", "checks_of", "circuit_faithfulness", "completeness", "curve",
-    "every_value", "faithfulness", "frozen_norms", "generalisation", "interventions", "known_checks",
-    "metric_values", "mib", "minimality", "necessity", "nonsense_task", "precision_recall", "random_subsets",
-    "roc", "roc_of_circuits", "role_drift", "run_battery", "run_checks", "shuffled_model", "stability",
-    "sufficiency",
+    "attention_divergence", "budget_matched", "causal_scrubbing", "checks_of", "circuit_faithfulness",
+    "completeness", "curve", "every_value", "faithfulness", "frozen_norms", "generalisation", "interventions",
+    "known_checks", "metric_values", "mib", "minimality", "mixtures", "necessity", "nonsense_task",
+    "precision_recall", "random_subsets", "rivals", "roc", "roc_of_circuits", "role_drift", "run_battery",
+    "run_checks", "shuffled_model", "stability", "sufficiency",
 ]  # fmt: skip
 
 

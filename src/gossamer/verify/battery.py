@@ -17,7 +17,7 @@ OF_EDGES = tuple(EDGE_BATTERY)
 OF_ALL = (
     "every-value", "random-subsets", "adversarial-subset", "completeness", "minimality", "frozen-norms",
     "attention-divergence", "role-drift", "generalisation", "interventions", "budget-matched", "shuffled-model",
-    "nonsense-task", "stability",
+    "nonsense-task", "stability", "rivals", "mixtures", "causal-scrubbing",
 )  # fmt: skip
 
 

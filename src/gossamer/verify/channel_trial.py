@@ -24,7 +24,7 @@ from gossamer.statistics import bootstrap_interval, quantile_interval
 from gossamer.subject import Attending, ResidualSubject, Subject
 from gossamer.task import Encoded, Example, Task
 from gossamer.verify.nulls import DRAWS, SAME_EDGES, SAME_NODES, gaps, random_circuits, whole_or_nothing
-from gossamer.verify.trial import Progress, Watch
+from gossamer.verify.trial import Progress, Watch, mirrored_pairs, rows_of
 
 VALUES = ("mean", "zero", "resample", "optimal")
 ROWS_AT_ONCE = 2048
@@ -330,6 +330,32 @@ class ChannelTrial:
             ], dim=-1)  # fmt: skip
             found.append(rows.unflatten(0, (-1, 2)).sum(1))
         return torch.cat(found).cpu().double().numpy()
+
+    @torch.no_grad()
+    def scrubbed(self, donors: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        """See gossamer.verify.trial; both prompts of a pair are run."""
+        names = [name for name, _ in self.circuit.layout.locations]
+        keep = self._masks(torch.from_numpy((groups < 0).astype(np.float32)))
+        place = self._masks(torch.from_numpy(groups))
+        found = []
+        for start in range(0, self.n_pairs, OPTIMAL_PAIRS):
+            stop = min(start + OPTIMAL_PAIRS, self.n_pairs)
+            batch = self.heldout.pairs(start, stop)
+            values: dict[str, Tensor] = {}
+            for group, rows in enumerate(donors[:, 2 * start : 2 * stop]):
+                reads = self.model.run(rows_of(self.heldout, rows), reads=names).reads
+                for name, x in reads.items():
+                    values[name] = torch.where((place[name] == group).to(x.device), x, values.get(name, x))
+            found.append(_of_pairs(self.model.run(batch, masks=keep, values=values).gap))
+        return torch.cat(found).cpu().double().numpy()
+
+    def of_nodes(self) -> ChannelTrial:
+        """See gossamer.verify.trial."""
+        return self
+
+    def mirrored(self) -> ChannelTrial:
+        """See gossamer.verify.trial."""
+        return replace(self, heldout=mirrored_pairs(self.heldout), _gaps={}, _effects={})
 
     def on(self, examples: Sequence[Example]) -> ChannelTrial:
         """See gossamer.verify.trial."""

@@ -22,7 +22,7 @@ from gossamer.replacement import Replacement, replacement
 from gossamer.subject import ResidualSubject, Subject, Watched
 from gossamer.task import Encoded, Example, Task, sides
 from gossamer.verify.nulls import DRAWS, SAME_EDGES, SAME_HEADS, kind_of, random_edge_circuits
-from gossamer.verify.trial import Progress, Watch
+from gossamer.verify.trial import Progress, Watch, mirrored_pairs, rows_of
 
 
 class EdgeOutcome(NamedTuple):
@@ -242,6 +242,34 @@ class EdgeTrial:
             return per_edge
         column = np.searchsorted(self._sources, self.graph().src)
         return np.stack([np.bincount(column, row, len(self._sources)) for row in per_edge])
+
+    @torch.no_grad()
+    def scrubbed(self, donors: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        """See gossamer.verify.trial."""
+        share = torch.from_numpy((groups[np.searchsorted(self._sources, self.graph().src)] >= 0).astype(np.float32))
+        found = []
+        for start in range(0, self.n_pairs, self.pairs_at_once):
+            stop = min(start + self.pairs_at_once, self.n_pairs)
+            clean, _other = sides(self.heldout.pairs(start, stop))
+            reference: Tensor | None = None
+            for group, rows in enumerate(donors[:, 2 * start : 2 * stop : 2]):
+                writes = self.model.writes(rows_of(self.heldout, rows))[0]
+                reference = torch.zeros_like(writes) if reference is None else reference
+                where = torch.from_numpy(groups == group).to(writes.device)
+                reference[where] = writes[where]
+            if reference is None:
+                raise BadInput("Expected at least one group of donors, got none.")
+            logits = self.model.patched(clean, share.to(reference), reference)
+            found.append(row_metric(self.metric, clean)(logits).cpu().double())
+        return torch.cat(found).numpy()
+
+    def of_nodes(self) -> EdgeTrial:
+        """See gossamer.verify.trial."""
+        return self if self.granularity == "node" else replace(self, granularity="node", _known={}, _effects={})
+
+    def mirrored(self) -> EdgeTrial:
+        """See gossamer.verify.trial."""
+        return replace(self, heldout=mirrored_pairs(self.heldout), _known={}, _effects={}, _references={})
 
     def on(self, examples: Sequence[Example]) -> EdgeTrial:
         """See gossamer.verify.trial."""

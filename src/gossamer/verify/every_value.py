@@ -57,7 +57,7 @@ def _row(trial: Trial, value: str, set_: Set, direction: Direction, threshold: f
         "claim": f"every-value ({name} by {value}): {what}", "n": trial.n_pairs, "seed": trial.seed,
         "unit": f"share of the effect {'lost' if without else 'kept'}",
         "methodology": trial.methodology(value, set_, direction).as_dict(),
-        "threshold": f"fails if the interval reaches down to {threshold:g} or two, and a tenth, of random sets reach it",
+        "threshold": f"fails if the interval reaches down to {threshold:g} or random sets (two, a tenth) reach it",
     }  # fmt: skip
     low, high = bootstrap_interval(whole - empty, trial.seed)
     if low <= 0:

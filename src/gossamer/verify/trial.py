@@ -19,7 +19,7 @@ from gossamer.circuit import Circuit
 from gossamer.record import Record
 from gossamer.statistics import resampled_means
 from gossamer.subject import ResidualSubject, Subject
-from gossamer.task import Example, Task
+from gossamer.task import Encoded, Example, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +58,10 @@ class Trial(Protocol):
     @property
     def record(self) -> Record:
         """The circuit's, which names the method that found it and its whole configuration."""
+
+    @property
+    def heldout(self) -> Encoded:
+        """The held-out pairs as the model's tokens."""
 
     @property
     def n_pairs(self) -> int:
@@ -121,6 +125,20 @@ class Trial(Protocol):
         """Attention patterns [rows, pos, layers, heads, keys] of the same runs; a last key beyond the positions is a
         sink. Unsupported where the model does not show them."""
 
+    def scrubbed(self, donors: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        """Logits per held-out pair, [pairs], when parts carry values of other prompts: part p of prompt r (the rows of
+        `heldout`) what it has in prompt donors[groups[p], r] at the same position, or its own where groups[p] is -1.
+
+        donors: int [groups, rows], each as long as its prompt; groups: int [parts of `of_nodes()`]. Of edges only
+        clean prompts are run.
+        """
+
+    def of_nodes(self) -> Trial:
+        """The same trial with what nodes hold or write as its parts, not edges."""
+
+    def mirrored(self) -> Trial:
+        """The same trial with the two prompts of every pair exchanged, so that the other answer is the right one."""
+
     def on(self, examples: Sequence[Example]) -> Trial:
         """The same trial on other pairs."""
 
@@ -137,6 +155,18 @@ class Trial(Protocol):
 def nodes_of(trial: Trial, kept: np.ndarray) -> np.ndarray:
     """Numbers of the nodes out of which one of these parts (bool [parts]) comes, in order."""
     return np.unique(trial.sources[kept])
+
+
+def mirrored_pairs(pairs: Encoded) -> Encoded:
+    """Every pair with its prompts, and their answers, exchanged."""
+    order = np.arange(2 * pairs.n_pairs).reshape(-1, 2)[:, ::-1].flatten()
+    return pairs.rows(order)
+
+
+def rows_of(pairs: Encoded, rows: np.ndarray) -> Encoded:
+    """These prompts (row numbers, as many as wanted), cut to the longest of them; they need not be pairs."""
+    found, longest = pairs.rows(rows), int(pairs.last[rows].max()) + 1
+    return found._replace(tokens=found.tokens[:, :longest], marks=found.marks.until(longest))
 
 
 def random_sets(trial: Trial, draws: int, seed: int, *, sizes: np.ndarray | None = None) -> np.ndarray:
