@@ -270,6 +270,12 @@ class ChannelTrial:
         return self.model.encode(self.task.train[:128])
 
     @cached_property
+    def _wanted(self) -> Tensor:
+        """Probability of the right answer of two, in the whole model, of every training prompt."""
+        with torch.no_grad():
+            return self.model.run(self._training).gap.sigmoid()
+
+    @cached_property
     def _spread(self) -> Values:
         """Standard deviation of every channel over training prompts, [channels] by location."""
         names, batch = [name for name, _ in self.circuit.layout.locations], self._training.pairs(0, OPTIMAL_PAIRS)
@@ -282,15 +288,15 @@ class ChannelTrial:
         start, masks = {k: v.detach().float() for k, v in self.model.means("mean").items()}, self._masks(kept)
         change = {k: torch.zeros_like(v, requires_grad=True) for k, v in start.items()}
         optimizer = torch.optim.Adam(list(change.values()), lr=OPTIMAL_LR)
-        batches = self._training.batches(OPTIMAL_PAIRS, self.seed)
-        judge = self._training.pairs(0, 2 * OPTIMAL_PAIRS)
+        starts = np.random.default_rng(self.seed)
+        judge = slice(0, 2 * OPTIMAL_PAIRS)
 
         def moved() -> Values:
             return {k: start[k] + self._spread[k] * change[k] for k in start}
 
-        def loss(batch: Encoded) -> Tensor:
-            with torch.no_grad():
-                wanted = self.model.run(batch).gap.sigmoid()
+        def loss(pairs: slice) -> Tensor:
+            batch = self._training.pairs(pairs.start, pairs.stop)
+            wanted = self._wanted[2 * pairs.start : 2 * pairs.stop]
             gap = self.model.run(batch, masks=masks, values=moved()).gap
             return torch.nn.functional.binary_cross_entropy_with_logits(gap, wanted)
 
@@ -303,7 +309,8 @@ class ChannelTrial:
                     best, found = now, {k: v.detach() for k, v in moved().items()}
             with torch.enable_grad():
                 optimizer.zero_grad()
-                loss(next(batches)).backward()
+                first = int(starts.integers(0, max(1, self._training.n_pairs - OPTIMAL_PAIRS + 1)))
+                loss(slice(first, first + OPTIMAL_PAIRS)).backward()
             optimizer.step()
         return found
 
