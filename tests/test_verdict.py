@@ -84,16 +84,16 @@ def test_every_outcome_is_named_and_none_is_averaged() -> None:
 def test_what_was_tried_otherwise_than_claimed_does_not_hold() -> None:
     lax = row("faithfulness", limits={"target": 0.5})
     unsaid = row("restoration", limits={})
-    few = row("accuracy", n=64)
+    half = row("accuracy", n=64)  # a check may take some of a trial's pairs
     more = row("divergence", limits={"at_most": 1.5})
-    found = judge([lax, unsaid, few, more, row("necessity")], CLAIM, RECORD)
+    found = judge([lax, unsaid, half, more, row("necessity")], CLAIM, RECORD)
     assert found.headline == (
-        "1 of 5 claims hold; not measured: faithfulness, restoration, accuracy, divergence."
+        "2 of 5 claims hold; not measured: faithfulness, restoration, divergence."
     )  # fmt: skip
     assert [r.reason for r in found.rulings] == [
         "made with target 0.5 (the check itself: pass)",
         "made with target not stated (the check itself: pass)",
-        "on 64 pairs, 128 are claimed (the check itself: pass)",
+        "",
         "made with at_most 1.5 (the check itself: pass)",
         "",
     ]
@@ -101,10 +101,13 @@ def test_what_was_tried_otherwise_than_claimed_does_not_hold() -> None:
         "faithfulness: target is 0.9 in the claim, 0.5 in the verdict",
         "restoration: target is 0.9 in the claim, not stated in the verdict",
         "divergence: at_most is not stated in the claim, 1.5 in the verdict",
-        "accuracy: 128 pairs in the claim, 64 in the verdict",
         f"the trial was made with no claim on record, this one has sha256 {CLAIM.sha256[:12]}",
     )
     assert all(told in found.summary for told in found.differences)
+    fewer = judge([row(name, n=64) for name in CLAIM.checks], CLAIM)
+    assert not any(r.verdict == "pass" for r in fewer.rulings)
+    assert fewer.rulings[0].reason == "on 64 pairs, 128 are claimed (the check itself: pass)"
+    assert fewer.differences == ("on 64 pairs, 128 are claimed",)
     assert judge([row("faithfulness", n=129)], CLAIM).rulings[0].verdict == "pass"  # more pairs than claimed
     sets = row("faithfulness", n=3, unit_of_n="subsets")
     assert ruling(judge([sets], CLAIM), "faithfulness") == ("pass", "")  # n is not of pairs
@@ -191,7 +194,7 @@ def test_no_verdict_is_better_than_its_evidence(drawn: list[tuple[str, Verdict, 
             assert r.row.p_adjusted is None or r.row.p_adjusted <= CLAIM.level
             if r.claimed:
                 assert r.row.limits == CLAIM.checks[r.check]
-                assert r.row.n >= CLAIM.pairs
+                assert max(e.n for e in evidence) >= CLAIM.pairs
         elif r.claimed:
             assert r.name in found.headline
             assert r.name in found.summary

@@ -2,7 +2,7 @@
 
 There is no overall number: the headline counts the claims that hold and names those that do not.
 
-A ruling passes where the check passed by the thresholds claimed, on at least the pairs claimed, and its p-value, if it
+A ruling passes where the check passed by the thresholds claimed, in a trial of at least the pairs claimed, and its p-value, if it
 has one, is at most the claim's level after control of false discoveries over everything that was tried. What passed by
 other thresholds or on fewer pairs is not measured; what failed has failed.
 
@@ -80,7 +80,10 @@ def judge(evidence: Sequence[Evidence], claim: Claim | None = None, record: Reco
     rows = with_adjusted(evidence, correction)
     level, power = (claim.level, claim.power) if claim else (LEVEL, POWER)
     tests = sum(row.p_value is not None for row in rows)
-    rulings, differences = [_ruling(row, claim, level, tests, correction) for row in rows], list[str]()
+    used = max((row.n for row in rows if row.unit_of_n == "pairs"), default=None)  # some checks take fewer of them
+    few = f"on {used} pairs, {claim.pairs} are claimed" if claim and used is not None and used < claim.pairs else ""
+    rulings = [_ruling(row, claim, few, level, tests, correction) for row in rows]
+    differences = list[str]()
     if claim:
         tried = {row.check: row.limits for row in rows}
         rulings += [
@@ -89,10 +92,7 @@ def judge(evidence: Sequence[Evidence], claim: Claim | None = None, record: Reco
         ]  # fmt: skip
         rulings.sort(key=lambda r: not r.claimed)
         differences += claim.differences(tried)
-        differences += [
-            f"{row.name}: {claim.pairs} pairs in the claim, {row.n} in the verdict"
-            for row in rows if row.check in claim.checks and _fewer(row, claim)
-        ]  # fmt: skip
+        differences += [few] if few else []
         if record and (why := claim.differs_from_record(record)):
             differences.append(why)
     headline = _headline([r for r in rulings if r.claimed])
@@ -102,17 +102,13 @@ def judge(evidence: Sequence[Evidence], claim: Claim | None = None, record: Reco
     )  # fmt: skip
 
 
-def _fewer(row: Evidence, claim: Claim) -> bool:
-    return row.unit_of_n == "pairs" and row.verdict in ("pass", "fail") and row.n < claim.pairs
-
-
-def _ruling(row: Evidence, claim: Claim | None, level: float, tests: int, correction: Correction) -> Ruling:
+def _ruling(row: Evidence, claim: Claim | None, few: str, level: float, tests: int, correction: Correction) -> Ruling:
     claimed = claim is None or row.check in claim.checks
     verdict, reason = _of_row(row, level, tests, correction)
     if claim and claimed and row.verdict == "pass":
         own, made = claim.checks[row.check], row.limits
         other = [f"made with {k} {stated(made.get(k))}" for k in sorted({*own, *made}) if own.get(k) != made.get(k)]
-        other += [f"on {row.n} pairs, {claim.pairs} are claimed"] if _fewer(row, claim) else []
+        other += [few] if few else []
         if other:
             verdict, reason = "not measured", f"{', '.join(other)} (the check itself: pass)"
     return Ruling(name=row.name, check=row.check, verdict=verdict, reason=reason, claimed=claimed, row=row)

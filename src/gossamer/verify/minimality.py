@@ -56,6 +56,7 @@ def minimality(
     tested = parts if len(parts) <= most else np.sort(rng.choice(parts, most, replace=False))
     fields = {
         "claim": "minimality: every part of the circuit earns its place", "n": len(tested), "seed": trial.seed,
+        "unit_of_n": "parts",
         "unit": "share of the circuit's parts", "methodology": trial.methodology().as_dict(),
         "threshold": f"fails if fewer than {threshold:g} of the parts change the effect by more than random outside "
         f"parts do ({rate:g} false discoveries), or if added outside parts pass as often",

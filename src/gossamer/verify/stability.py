@@ -87,7 +87,7 @@ def stability(trial: Trial, *, runs: int = 3, overlap: float = 0.5, steps: int |
     chance = quantile_interval(random)
     good = interval[0] > chance[1] and interval[0] >= overlap
     return Evidence(
-        claim=CLAIM, value=value, unit=UNIT, interval=interval, n=len(again),
+        claim=CLAIM, value=value, unit=UNIT, interval=interval, n=len(again), unit_of_n="circuits",
         nulls=(
             Null(name="random circuits of the sizes of those found again", value=float(random.mean()), interval=chance,
                  n=DRAWS),
