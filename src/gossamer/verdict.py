@@ -2,9 +2,9 @@
 
 There is no overall number: the headline counts the claims that hold and names those that do not.
 
-A ruling passes where the check passed by the thresholds claimed, in a trial of at least the pairs claimed, and its p-value, if it
-has one, is at most the claim's level after control of false discoveries over everything that was tried. What passed by
-other thresholds or on fewer pairs is not measured; what failed has failed.
+A ruling passes where the check passed by the thresholds claimed, in a trial of at least the pairs claimed, and its
+p-value, if it has one, is at most the claim's level after control of false discoveries over everything that was tried.
+What passed by other thresholds or on fewer pairs is not measured; what failed has failed.
 
 When it lies: it is as good as the claim, and says what was tried, not what else would have failed; checks of a circuit
 on the same pairs are not independent, for which `correction: benjamini-yekutieli` is the safe choice.
