@@ -45,7 +45,7 @@ def test_rows_of_edges_and_a_row_that_means_nothing() -> None:
     train, heldout = model.encode(task.train[:8]), model.encode(task.heldout[:6])
     trial = EdgeTrial(model=model, circuit=eap(model, task).top(40), task=task, heldout=heldout, training=train)
     rows = {e.name: e for e in every_value(trial)}
-    assert len(rows) == 2 * 6 + 1
+    assert len(rows) == 2 * 4 + 1
     everything = np.ones((1, len(trial.kinds)), dtype=bool)
     same = trial.effects(everything, value="resample") - trial.effects(~everything, value="resample")
     assert rows["every-value (sufficiency by resample)"].value == pytest.approx(
