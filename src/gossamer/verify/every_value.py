@@ -58,7 +58,7 @@ def _row(trial: Trial, value: str, set_: Set, direction: Direction, threshold: f
         "claim": f"every-value ({name} by {value}): {what}", "n": trial.n_pairs, "seed": trial.seed,
         "unit": f"share of the effect {'lost' if without else 'kept'}",
         "methodology": trial.methodology(value, set_, direction).as_dict(),
-        "threshold": f"fails if the interval reaches down to {threshold:g} or more random sets than a tenth, or one, do",
+        "threshold": f"fails if the interval reaches {threshold:g}, or more than a tenth of random sets (or one) do",
     }  # fmt: skip
     low, high = bootstrap_interval(whole - empty, trial.seed)
     if low <= 0:
