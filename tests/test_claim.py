@@ -91,7 +91,7 @@ def test_the_hash_is_of_the_content_not_of_the_text() -> None:
     assert short.sha256 == long.sha256
     canonical = (
         '{"ablation":"","checks":{"faithfulness":{"target":0.9}},"correction":"benjamini-hochberg","format_version":1,'
-        '"granularity":"edge","level":0.05,"model":"","pairs":128,"positions":"","power":0.9,"seed":0,"task":""}'
+        '"granularity":"edge","hypothesis":null,"level":0.05,"model":"","pairs":128,"positions":"","power":0.9,"seed":0,"task":""}'
     )
     assert short.sha256 == hashlib.sha256(canonical.encode()).hexdigest()
     integer, real = (of_text(f"checks: {{faithfulness: {{target: {x}}}}}\n") for x in ("1", "1.0"))

@@ -39,6 +39,7 @@ class Claim(BaseModel):
     ablation: str = Field(default="", description="what an ablated value becomes; empty: as in the circuit's method")
     granularity: Literal["edge", "node"] = Field(default="edge", description="what is ablated as one, of edges")
     positions: str = Field(default="", description="where edges are ablated; empty: as in the circuit's method")
+    hypothesis: dict[str, Any] | None = Field(default=None, description="of causal scrubbing; empty: the usual one")
     seed: int = Field(default=0, ge=0, description="of random circuits and bootstraps")
     pairs: int = Field(default=128, ge=2, description="how many held-out pairs")
     level: _Finite = Field(default=LEVEL, gt=0, lt=0.5, description="the largest adjusted p-value that passes")

@@ -360,3 +360,26 @@ def test_the_three_verbs_on_the_command_line(
     code, out, _ = gossamer("claim", str(run))
     assert (code, "Next: change it, then gossamer verify" in out) == (0, True)
     assert gossamer("claim", str(run))[0] == 2
+
+
+def test_a_stated_hypothesis_is_part_of_the_claim(channels: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(channels, tmp_path / "run"))
+    file = tmp_path / "hypothesis.yaml"
+    file.write_text("features: {side: 'left|right'}\nclaims: [{parts: rest, depends_on: [side]}]\n")
+    known = {"causal-scrubbing": known_checks("channel")["causal-scrubbing"]}
+    content = {"checks": known, "pairs": 16}
+    usual = Claim.of(content, known_checks("channel")).save(tmp_path / "usual.yaml")
+    told = Claim.of(
+        {**content, "hypothesis": {"features": {"side": "left|right"}, "claims": [
+            {"parts": "rest", "depends_on": ["side"]}]}}, known_checks("channel"),
+    )  # fmt: skip
+    (row,) = commands.verify(run, claim=usual).evidence
+    assert "side" not in row.note
+    (row,) = commands.verify(run, claim=told.save(tmp_path / "told.yaml")).evidence
+    assert "side" in row.note
+    assert load_record(run / "evidence.json").details["claim_sha256"] == told.sha256
+    assert commands.replay(run).agrees
+    with pytest.raises(BadInput, match="says what --hypothesis"):
+        commands.verify(run, claim=usual, hypothesis=file)
+    with pytest.raises(BadInput, match="Expected a hypothesis at"):
+        commands.verify(run, hypothesis=tmp_path / "none.yaml")

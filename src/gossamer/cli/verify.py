@@ -40,6 +40,9 @@ def verify(
     ] = None,
     pairs: Annotated[int | None, typer.Option(help="Held-out pairs to use; default: 128.")] = None,
     edges: Annotated[int | None, typer.Option(help="Of a file of scores: how many edges to keep.")] = None,
+    hypothesis: Annotated[
+        Path | None, typer.Option(help="What parts depend on, as YAML, for causal scrubbing; default: the answer.")
+    ] = None,
     dtype: Annotated[str, typer.Option(help="Of a circuit file: float32, bfloat16 or float64.")] = "float32",
     device: Device = "cpu",
     seed: Annotated[int | None, typer.Option(help="Seed of the random circuits; default: 0.")] = None,
@@ -52,8 +55,8 @@ def verify(
         r = commands.verify(
             run, claim=claim, quick=quick, model=model, task=task, out=out, ablation=ablation, granularity=granularity,
             positions=positions,
-            target=faithfulness, pairs=pairs, edges=edges, dtype=dtype, device=device, seed=seed, progress=progress,
-            say=say,
+            target=faithfulness, pairs=pairs, edges=edges, hypothesis=hypothesis, dtype=dtype,
+            device=device, seed=seed, progress=progress, say=say,
         )  # fmt: skip
 
     def text() -> None:

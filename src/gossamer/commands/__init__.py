@@ -347,8 +347,8 @@ def verify(
     run: str | Path, *, claim: str | Path | None = None, quick: bool = False, model: str | None = None,
     task: str | Path | None = None, out: str | Path | None = None, ablation: str | None = None,
     granularity: str | None = None, positions: str | None = None, target: float | None = None,
-    pairs: int | None = None, edges: int | None = None, device: str = "cpu", dtype: str = "float32",
-    seed: int | None = None, progress: Steps | None = None, say: Say = _silent,
+    pairs: int | None = None, edges: int | None = None, hypothesis: str | Path | None = None, device: str = "cpu",
+    dtype: str = "float32", seed: int | None = None, progress: Steps | None = None, say: Say = _silent,
 ) -> VerifyReport:  # fmt: skip
     """Put a run's circuit on trial on the held-out pairs, and write evidence.json into the run folder.
 
@@ -358,7 +358,8 @@ def verify(
     thresholds, on `pairs` held-out pairs. For circuits of edges, ablation: the replacement value (see
     gossamer.replacement; default: the method's), granularity: what is ablated as one, positions: where (all, last or a
     span of the pairs; default: the method's), target: the faithfulness that passes; edges: of a file of scores, how
-    many to keep. A trial that was stopped goes on when it is started again.
+    many to keep. hypothesis: a YAML file of what parts depend on, for causal scrubbing. A trial that was stopped goes
+    on when it is started again.
     """
     from gossamer.ablation import of_edges
     from gossamer.commands import edge_runs, trials
@@ -383,7 +384,10 @@ def verify(
     changes = {
         "ablation": ablation, "granularity": granularity, "positions": positions, "pairs": pairs, "seed": seed,
     }  # fmt: skip
-    stated = trials.claim_for(found, Path(claim) if claim else None, quick=quick, changes=changes, target=target)
+    stated = trials.claim_for(
+        found, Path(claim) if claim else None, quick=quick, changes=changes, target=target,
+        hypothesis=Path(hypothesis) if hypothesis else None,
+    )  # fmt: skip
     notes = tuple(map(str, found.circuit.record.details.get("notes", ())))
     return trials.put_on_trial(found, stated, progress=progress, say=say, notes=notes)
 

@@ -11,7 +11,7 @@ from gossamer.circuit import Circuit
 from gossamer.commands.edge_runs import CONFIGS, EdgeRun, edge_trial, own_ablation, own_positions
 from gossamer.commands.reports import Difference
 from gossamer.commands.run_folder import EVIDENCE, SCORES, Run
-from gossamer.commands.trials import claim_of, trial_of
+from gossamer.commands.trials import claim_of, stated_of, trial_of
 from gossamer.discover import Consensus
 from gossamer.discover.mask_training import owners
 from gossamer.discover.prune import EVALUATION_PAIRS, PruneConfig, circuit_gap, circuit_loss, loss_at, ranking
@@ -159,7 +159,7 @@ def _evidence(compare: _Comparison, run: Run | EdgeRun) -> None:
         return
     stored, record = load_evidence(run.folder / EVIDENCE), load_record(run.folder / EVIDENCE)
     claim = claim_of(run, record)
-    now = run_battery(trial_of(run, claim), claim.checks)
+    now = run_battery(trial_of(run, claim), claim.checks, stated=stated_of(claim))
     by_name = {e.name: e for e in now}
     compare.same("checks", ", ".join(sorted(e.name for e in stored)), ", ".join(sorted(by_name)))
     for e in stored:

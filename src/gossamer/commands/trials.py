@@ -27,6 +27,7 @@ from gossamer.record import Record
 from gossamer.subject import require_model_of
 from gossamer.verdict import TrialVerdict, judge
 from gossamer.verify import ChannelTrial, Trial, asks, checks_of, known_checks, run_battery
+from gossamer.verify.causal_scrubbing import hypothesis_of, read_hypothesis
 
 TRIAL = "trial.jsonl"
 PAIRS: int = Claim.model_fields["pairs"].default
@@ -114,6 +115,13 @@ def trial_of(run: Run | EdgeRun, claim: Claim, progress: Steps | None = None) ->
     )
 
 
+def stated_of(claim: Claim) -> dict[str, dict[str, Any]]:
+    """What checks are given beside their thresholds."""
+    if claim.hypothesis is None:
+        return {}
+    return {"causal-scrubbing": {"hypothesis": hypothesis_of(claim.hypothesis, "the claim's hypothesis")}}
+
+
 def write_claim(folder: Path, out: Path | None, quick: bool, model: str | None) -> ClaimReport:
     """See gossamer.commands.claim."""
     run = read_any(folder, model)
@@ -135,7 +143,7 @@ def put_on_trial(
     for what, wanted, got in (("model", claim.model, model_of(run)), ("task", claim.task, run.task.name)):
         if wanted and wanted != got:
             raise BadInput(f"Expected a circuit of the {what} {wanted}, as claimed; {run.folder} is of {got}.")
-    trial = trial_of(run, claim, progress)
+    trial, stated = trial_of(run, claim, progress), stated_of(claim)
     model_hash, means_hash = run.model.hashes()
     made = claim.recorded(Record.now(
         method="verify", config={"claim": claim.model_dump(mode="json")}, seed=claim.seed, model=model_of(run),
@@ -158,7 +166,7 @@ def put_on_trial(
         if len(claim.checks) > len(checks_of(grain_of(run), quick=True)):
             say(f"{name}: {verdicts} ({seconds:.0f} s)")
 
-    evidence = run_battery(trial, claim.checks, done=done, after=after)
+    evidence = run_battery(trial, claim.checks, stated=stated, done=done, after=after)
     save_evidence(evidence, run.folder / EVIDENCE, made)
     state.unlink()
     return VerifyReport(
@@ -201,9 +209,12 @@ def verdict_of(folder: Path, claim: Path | None, model: str | None = None) -> tu
 
 
 def claim_for(
-    run: Run | EdgeRun, file: Path | None, *, quick: bool, changes: dict[str, Any], target: float | None
+    run: Run | EdgeRun, file: Path | None, *, quick: bool, changes: dict[str, Any], target: float | None,
+    hypothesis: Path | None = None,
 ) -> Claim:  # fmt: skip
     """The claim of a file, or the default one with changes."""
+    if hypothesis is not None:
+        changes = {**changes, "hypothesis": read_hypothesis(hypothesis).model_dump(mode="json")}
     if file is not None:
         given = [f"--{name}" for name, value in changes.items() if value is not None] + ["--quick"] * quick
         given += ["--faithfulness"] * (target is not None)

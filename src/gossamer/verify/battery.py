@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from gossamer.claim import Checks
 from gossamer.errors import BadInput, nearest
@@ -66,10 +67,12 @@ def asks(grain: str) -> dict[str, str]:
 
 
 def run_battery(
-    trial: Trial, checks: Checks, *, done: Mapping[str, tuple[Evidence, ...]] | None = None,
+    trial: Trial, checks: Checks, *, stated: Mapping[str, Mapping[str, Any]] | None = None,
+    done: Mapping[str, tuple[Evidence, ...]] | None = None,
     after: Callable[[str, tuple[Evidence, ...]], None] | None = None,
 ) -> tuple[Evidence, ...]:  # fmt: skip
-    """The rows of these checks with these thresholds. done: rows of checks that were made before, by name; after: is
+    """The rows of these checks with these thresholds. stated: what a check is given beside them, such as the hypothesis
+    of causal-scrubbing. done: rows of checks that were made before, by name; after: is
     called with the rows of each that is made now."""
     found: list[Evidence] = []
     grain = trial.circuit.layout.grain
@@ -78,7 +81,7 @@ def run_battery(
         if done is not None and name in done:
             found += done[name]
             continue
-        limits, rows = dict(checks[name]), _function(name, grain)(trial, **numbers)
+        limits, rows = dict(checks[name]), _function(name, grain)(trial, **numbers, **(stated or {}).get(name, {}))
         rows = tuple(r.model_copy(update={"limits": limits}) for r in ((rows,) if isinstance(rows, Evidence) else rows))
         if after:
             after(name, rows)

@@ -84,15 +84,23 @@ class Hypothesis(_Strict):
         return features
 
 
+def hypothesis_of(content: object, source: str) -> Hypothesis:
+    """A hypothesis from plain data; BadInput says everything in it that is not one."""
+    try:
+        return Hypothesis.model_validate(content)
+    except ValueError as error:
+        raise BadInput(f"{source} is not a hypothesis: {one_line(error)}.") from error
+
+
 def read_hypothesis(path: str | Path) -> Hypothesis:
-    """A hypothesis from a YAML file; BadInput says everything in it that is not one."""
+    """A hypothesis from a YAML file."""
+    if not Path(path).is_file():
+        raise BadInput(f"Expected a hypothesis at {path}, found none.")
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        return Hypothesis.model_validate(content)
-    except FileNotFoundError as error:
-        raise BadInput(f"Expected a hypothesis at {path}, found none.") from error
     except (ValueError, yaml.YAMLError) as error:
         raise BadInput(f"{path} is not a hypothesis: {one_line(error)}.") from error
+    return hypothesis_of(content, str(path))
 
 
 class Stated(NamedTuple):
