@@ -7,11 +7,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from toys import planted_model, with_means
+from toys import WORDS, planted_model
 
 from gossamer.circuit import Circuit
 from gossamer.models import LoadedModel
 from gossamer.models.compiled import SHARP, CompiledModel, _Compiler
+from gossamer.models.planted import with_means
 from gossamer.record import Record
 from gossamer.task import Example, Task
 from gossamer.verify import EdgeTrial
@@ -32,7 +33,7 @@ def two_routes(words: tuple[str, str]) -> LoadedModel:
     block.attn.c_attn.weight.data[v + 13, 4] = 2.0
     block.attn.c_proj.weight.data[7, 13] = 3.0
     model.lm_head.weight.data[2, 7], model.lm_head.weight.data[3, 7] = 0.2, -0.2
-    return with_means(model, "two routes")
+    return with_means(model, WORDS, "two routes")
 
 
 def mixed_task(second: tuple[str, str], n: int = 64, seed: int = 0) -> Task:

@@ -115,7 +115,7 @@ def bad_inputs(tmp_path: Path) -> list[tuple[list[str], str]]:
         (["tasks", "check", "half.jsonl"], "lacks text in clean"),
         (["means", "nowhere", "--out", "m"], "Unknown model"),
         (["discover", "eap", "nowhere", "ioi"], "Hugging Face model"),
-        (["discover", "eap", "taught", "pairs.jsonl"], "tokens after the clean prompt, not one"),
+        (["discover", "eap", "taught", "pairs.jsonl"], "one begins the other"),
         (["discover", "eap", "taught", "uneven.jsonl"], "6 and 5 tokens"),
         (["discover", "path-patching", "taught", "she-he.jsonl", "--receiver", "a9.h9<q>"], "a9.h9"),
         (["discover", "eap", "encoder", "she-he.jsonl"], "encoder"),

@@ -250,14 +250,14 @@ def test_positions_and_spans_from_a_file_to_a_replay(folder: Path, tmp_path: Pat
     report = commands.discover_edges("eap-ig", folder, file, out=tmp_path / "run", edges=50, positions="who", steps=2)
     assert report.faithfulness.methodology is not None
     assert report.faithfulness.methodology["positions"] == "who"
-    tried = commands.verify(report.run)
+    tried = commands.verify(report.run, quick=True)
     assert {e.methodology["positions"] for e in tried.evidence if e.methodology} == {"who"}
     assert commands.replay(report.run, search=True).agrees
-    elsewhere = commands.verify(report.run, positions="last")
+    elsewhere = commands.verify(report.run, quick=True, positions="last")
     assert elsewhere.evidence[0].methodology != tried.evidence[0].methodology
     assert commands.replay(report.run).agrees
     with pytest.raises(BadInput, match="as many tokens, 8 of 8 pairs do not"):
-        commands.verify(report.run, positions="all")
+        commands.verify(report.run, quick=True, positions="all")
     with pytest.raises(BadInput, match="Unknown positions 'whom': did you mean who"):
         commands.discover_edges("acdc", folder, file, positions="whom")
     bad = [
@@ -294,10 +294,10 @@ def test_whole_answers_from_a_file_to_a_replay(folder: Path, tmp_path: Path) -> 
         "eap-ig", folder, file, edges=40, out=tmp_path / "run", steps=2, metric="sequence-log-probability"
     )
     assert "sequence-log-probability" in report.faithfulness.unit
-    tried = commands.verify(report.run)
+    tried = commands.verify(report.run, quick=True)
     assert {e.claim.split(":")[0]: e.unit for e in tried.evidence}["necessity"] == (
         "share of the sequence log probability lost"
     )
     assert commands.replay(report.run, search=True).agrees
     with pytest.raises(Unsupported, match="ablation by noise of pairs with answers of several tokens"):
-        commands.verify(report.run, ablation="noise")
+        commands.verify(report.run, quick=True, ablation="noise")

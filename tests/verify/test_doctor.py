@@ -123,8 +123,8 @@ def test_a_reader_that_ignores_its_edges_is_found_and_named() -> None:
 class Flipped(Decoder):
     """Heads' writes under each other's names."""
 
-    def _head_writes(self, layer: Layer, z: Tensor, out: Tensor, place: Tensor | None) -> Tensor:
-        return super()._head_writes(layer, z, out, None).flip(0)
+    def _head_writes(self, layer: Layer, z: Tensor, out: Tensor, place: Tensor | None, norms: Any) -> Tensor:
+        return super()._head_writes(layer, z, out, None, norms).flip(0)
 
 
 def test_heads_under_other_names_are_found_where_sums_cannot_tell() -> None:
@@ -146,8 +146,8 @@ def test_permuted_rows_of_queries_are_found() -> None:
 class Unscaled(Decoder):
     """Heads' writes without the scale of the norm after attention."""
 
-    def _head_writes(self, layer: Layer, z: Tensor, out: Tensor, place: Tensor | None) -> Tensor:
-        return super()._head_writes(replace(layer, attn_post=None), z, out, place)
+    def _head_writes(self, layer: Layer, z: Tensor, out: Tensor, place: Tensor | None, norms: Any) -> Tensor:
+        return super()._head_writes(replace(layer, attn_post=None), z, out, place, norms)
 
 
 def test_a_wrong_scale_of_a_post_norm_is_found() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gossamer.claim import Checks
-from gossamer.errors import BadInput, nearest
+from gossamer.errors import BadInput, Unsupported, nearest
 from gossamer.evidence import Evidence
 from gossamer.registry import check
 from gossamer.verify.edge_checks import EDGE_BATTERY
@@ -81,7 +81,16 @@ def run_battery(
         if done is not None and name in done:
             found += done[name]
             continue
-        limits, rows = dict(checks[name]), _function(name, grain)(trial, **numbers, **(stated or {}).get(name, {}))
+        limits = dict(checks[name])
+        try:
+            rows = _function(name, grain)(trial, **numbers, **(stated or {}).get(name, {}))
+        except Unsupported as error:
+            if name in checks_of(grain, quick=True):
+                raise
+            rows = Evidence(
+                claim=f"{name}: not supported here", value=None, unit="", n=trial.n_pairs, verdict="not measured",
+                methodology=None, threshold="", seed=trial.seed, note=str(error),
+            )  # fmt: skip
         rows = tuple(r.model_copy(update={"limits": limits}) for r in ((rows,) if isinstance(rows, Evidence) else rows))
         if after:
             after(name, rows)

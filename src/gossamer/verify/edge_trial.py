@@ -73,6 +73,10 @@ class EdgeTrial:
         )  # fmt: skip
 
     @property
+    def _several(self) -> bool:
+        return self.heldout.marks.answers is not None
+
+    @property
     def metric(self) -> Metric:
         """What its gap is."""
         return gap_metric(self.heldout)
@@ -273,7 +277,7 @@ class EdgeTrial:
 
     def on(self, examples: Sequence[Example]) -> EdgeTrial:
         """See gossamer.verify.trial."""
-        heldout = self.model.encode(examples, positions=self.heldout.marks.positions, several=True)
+        heldout = self.model.encode(examples, positions=self.heldout.marks.positions, several=self._several)
         return replace(self, heldout=heldout, _known={}, _effects={}, _references={})
 
     def under(self, model: Subject | ResidualSubject) -> EdgeTrial:
@@ -287,7 +291,7 @@ class EdgeTrial:
     def elsewhere(self, model: ResidualSubject, task: Task, circuit: Circuit) -> EdgeTrial:
         """See gossamer.verify.trial."""
         heldout, training = (
-            model.encode(pairs[: there.n_pairs], positions=there.marks.positions, several=True)
+            model.encode(pairs[: there.n_pairs], positions=there.marks.positions, several=self._several)
             for pairs, there in ((task.heldout, self.heldout), (task.train, self.training))
         )
         return replace(

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from gossamer.evidence import Evidence, Null
-from gossamer.metric import logit_difference
+from gossamer.metric import row_metric
 from gossamer.registry import check
 from gossamer.replacement import replacement
 from gossamer.statistics import quantile_interval, resampled_means
@@ -149,11 +149,11 @@ def _of_edges(trial: EdgeTrial, draws: int) -> Changed:
     nothing: list[Tensor] = []
     for start in range(0, trial.n_pairs, trial.pairs_at_once):
         clean, other = sides(trial.heldout.pairs(start, min(start + trial.pairs_at_once, trial.n_pairs)))
-        own, to = trial.model.writes(clean)[0], base(clean, other)
+        own, to, score = trial.model.writes(clean)[0], base(clean, other), row_metric(trial.metric, clean)
         alpha, sizes = shares.to(own), (to - own).norm(dim=-1)
-        nothing.append(logit_difference(trial.model.patched(clean, alpha, own), clean))
+        nothing.append(score(trial.model.patched(clean, alpha, own)))
         for draw in range(draws):
             reference = own + _directions(sizes, own.shape[-1], clean.last, (trial.seed, draw, start))
-            random[draw].append(logit_difference(trial.model.patched(clean, alpha, reference), clean))
+            random[draw].append(score(trial.model.patched(clean, alpha, reference)))
     effects = [torch.cat(parts).cpu().double().numpy() for parts in (*random, nothing)]
     return Changed(np.stack(effects[:-1]), effects[-1])
