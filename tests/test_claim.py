@@ -60,7 +60,7 @@ names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), m
 finite = st.floats(-1e9, 1e9, allow_subnormal=False).map(lambda x: x + 0.0)  # no minus zero
 contents = st.fixed_dictionaries({
     "model": names, "task": names, "ablation": names, "seed": st.integers(0, 10**12), "pairs": st.integers(2, 10**6),
-    "level": st.floats(1e-12, 0.49), "power": st.floats(0.5, 0.999),
+    "level": st.floats(1e-12, 0.49),
     "correction": st.sampled_from(["benjamini-hochberg", "benjamini-yekutieli"]),
     "checks": st.fixed_dictionaries(
         {"faithfulness": st.fixed_dictionaries({}, optional={"target": finite})},
@@ -91,7 +91,7 @@ def test_the_hash_is_of_the_content_not_of_the_text() -> None:
     assert short.sha256 == long.sha256
     canonical = (
         '{"ablation":"","checks":{"faithfulness":{"target":0.9}},"correction":"benjamini-hochberg","format_version":1,'
-        '"granularity":"edge","hypothesis":null,"level":0.05,"model":"","pairs":128,"positions":"","power":0.9,"seed":0,"task":""}'
+        '"granularity":"edge","hypothesis":null,"level":0.05,"model":"","pairs":128,"positions":"","seed":0,"task":""}'
     )
     assert short.sha256 == hashlib.sha256(canonical.encode()).hexdigest()
     integer, real = (of_text(f"checks: {{faithfulness: {{target: {x}}}}}\n") for x in ("1", "1.0"))
@@ -109,7 +109,6 @@ def test_the_hash_is_of_the_content_not_of_the_text() -> None:
         ({"level": "1e-3"}, "level is the text '1e-3'; YAML reads numbers like 1.0e-3"),
         ({"level": math.nan}, "level: Input should be a finite number"),
         ({"level": 1}, "level: Input should be less than 0.5"),
-        ({"power": 0.1}, "power: Input should be greater than or equal to 0.5"),
         ({"granularity": "nodes"}, "granularity: Input should be 'edge' or 'node'"),
         ({"correction": "bonferroni"}, "correction: Input should be 'benjamini-hochberg' or"),
         ({"checks": {}}, "checks: Dictionary should have at least 1 item"),
@@ -182,7 +181,7 @@ def test_differences_are_told_in_words_one_by_one() -> None:
     used = {name: claim.thresholds_for(name) for name in claim.checks}
     assert claim.differences(used) == ()
     used["faithfulness"] = {"target": 0.90000001}
-    used["every-value"] = {"kept": 0.5, "margin": 1.0}
+    used["every-value"] = {"kept": 0.5, "draws": 40.0, "margin": 1.0}
     del used["restoration"]
     assert set(claim.differences({**used, "of another package": {}})) == {
         "faithfulness: target is 0.9 in the claim, 0.90000001 in the verdict",

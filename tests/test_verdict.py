@@ -47,7 +47,8 @@ def test_a_trial_as_claimed_holds_in_every_claim() -> None:
     assert found.summary == (
         "5 checks of toy on letters were made on 128 pairs. 5 of 5 claims hold. Held: "
         + "; ".join(
-            f"{c} 0.95 f (95% 0.9 to 1) where 100 random circuits had 0.1 (95% 0 to 0.2), adjusted p 0.0099"
+            f"{c} 0.95 f (95% 0.9 to 1) where 100 draws of `random circuit with as many edges` had 0.1, "
+            "adjusted p 0.0099"
             for c in CLAIM.checks
         )
         + ". 5 rows have p-values, adjusted together (benjamini-hochberg, level 0.05). Pairs that tell the circuit "
@@ -71,7 +72,8 @@ def test_every_outcome_is_named_and_none_is_averaged() -> None:
     assert ruling(found, "restoration") == ("not measured", "not tried")
     assert ruling(found, "divergence") == ("not measured", "too few pairs")
     for told in (
-        "Failed: accuracy 0.95 f (95% 0.9 to 1) where 100 random circuits had 0.1 (95% 0 to 0.2), adjusted p 0.4.",
+        "Failed: accuracy 0.95 f (95% 0.9 to 1) where 100 draws of `random circuit with as many edges` had 0.1, "
+        "adjusted p 0.4.",
         "Not measured: divergence (too few pairs); restoration (not tried).",
         "Not reached: necessity.",
         "12 for faithfulness, divergence; no number of them for accuracy; 200 (more than were used) for necessity.",
@@ -129,7 +131,7 @@ def test_each_row_of_a_check_is_a_claim_of_its_own() -> None:
     assert both.headline == "1 of 2 claims hold; fail: every-value (necessity by mean)."
     assert both.rulings[0].check == "every-value"
     assert both.differences == ()
-    lax = row("every-value (sufficiency by mean)", limits={"kept": 0.1, "lost": 0.5})
+    lax = row("every-value (sufficiency by mean)", limits={"kept": 0.1, "lost": 0.5, "draws": 40.0})
     assert ruling(judge([lax], claim), lax.name) == ("not measured", "made with kept 0.1 (the check itself: pass)")
 
 
@@ -233,3 +235,14 @@ OLD = """{"format_version": 1, "record": {"format_version": 1, "method": "verify
 "interval": [0.1, 0.4], "n": 128, "nulls": [{"name": "random circuit", "value": 0.1, "interval": [0.0, 0.2], "n": 20,
 "outcome": "measured"}], "verdict": "fail", "methodology": {"value": "resample"}, "threshold": "fails below", "seed": 0,
 "note": ""}]}"""
+
+
+def test_a_trial_that_ablated_otherwise_supports_nothing() -> None:
+    """The thresholds are those claimed; what was ablated is not."""
+    made = Record(method="verify", config={"claim": {"ablation": "resample", "granularity": "edge"}}, seed=0)
+    claim = Claim.of({"checks": {"necessity": {}}, "ablation": "zero"}, HEADS)
+    found = judge([row("necessity")], claim, made)
+    assert found.headline == "0 of 1 claim holds; not measured: necessity."
+    assert "made with ablation resample, claimed with zero" in found.differences
+    few = made.model_copy(update={"config": {}, "details": {"pairs": 40}})
+    assert "on 40 pairs, 128 are claimed" in judge([row("necessity")], claim, few).differences

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gossamer.errors import BadInput, CorruptFile, nearest, one_line
-from gossamer.hypotheses import LEVEL, POWER, Correction
+from gossamer.hypotheses import LEVEL, Correction
 from gossamer.record import Record
 
 Checks = Mapping[str, Mapping[str, float]]
@@ -43,7 +43,6 @@ class Claim(BaseModel):
     seed: int = Field(default=0, ge=0, description="of random circuits and bootstraps")
     pairs: int = Field(default=128, ge=2, description="how many held-out pairs")
     level: _Finite = Field(default=LEVEL, gt=0, lt=0.5, description="the largest adjusted p-value that passes")
-    power: _Finite = Field(default=POWER, ge=0.5, lt=1, description="of the pairs said to be needed")
     correction: Correction = Field(default="benjamini-hochberg", description="for many tests; or benjamini-yekutieli")
 
     @classmethod

@@ -24,6 +24,7 @@ from gossamer.evidence import Evidence, Verdict
 from gossamer.hypotheses import LEVEL, POWER, Correction, adjusted_p_values, fewest_draws
 from gossamer.record import Record
 
+TRIED_PAIRS = "pairs"  # of Record.details: how many a trial was made on
 _WORST_FIRST: tuple[Verdict, ...] = ("fail", "not measured", "not reached", "pass")
 
 
@@ -78,11 +79,10 @@ def judge(evidence: Sequence[Evidence], claim: Claim | None = None, record: Reco
                 raise BadInput(f"Expected the trial of a circuit of the {what} {wanted}, as claimed; it is of {got!r}.")
     correction: Correction = claim.correction if claim else "benjamini-hochberg"
     rows = with_adjusted(evidence, correction)
-    level, power = (claim.level, claim.power) if claim else (LEVEL, POWER)
+    level = claim.level if claim else LEVEL
     tests = sum(row.p_value is not None for row in rows)
-    used = max((row.n for row in rows if row.unit_of_n == "pairs"), default=None)  # some checks take fewer of them
-    few = f"on {used} pairs, {claim.pairs} are claimed" if claim and used is not None and used < claim.pairs else ""
-    rulings = [_ruling(row, claim, few, level, tests, correction) for row in rows]
+    otherwise = _otherwise(rows, claim, record) if claim else ()
+    rulings = [_ruling(row, claim, otherwise, level, tests, correction) for row in rows]
     differences = list[str]()
     if claim:
         tried = {row.check: row.limits for row in rows}
@@ -92,23 +92,39 @@ def judge(evidence: Sequence[Evidence], claim: Claim | None = None, record: Reco
         ]  # fmt: skip
         rulings.sort(key=lambda r: not r.claimed)
         differences += claim.differences(tried)
-        differences += [few] if few else []
+        differences += otherwise
         if record and (why := claim.differs_from_record(record)):
             differences.append(why)
     headline = _headline([r for r in rulings if r.claimed])
     return TrialVerdict(
         claim_sha256=claim.sha256 if claim else "", rulings=tuple(rulings), differences=tuple(differences),
-        headline=headline, summary=_summary(rulings, headline, differences, level, power, correction, record),
+        headline=headline, summary=_summary(rulings, headline, differences, level, correction, record),
     )  # fmt: skip
 
 
-def _ruling(row: Evidence, claim: Claim | None, few: str, level: float, tests: int, correction: Correction) -> Ruling:
+def _otherwise(rows: Sequence[Evidence], claim: Claim, record: Record | None) -> tuple[str, ...]:
+    """In what the whole trial was not made as claimed, in words: its pairs, and how it ablated."""
+    found, details = list[str](), record.details if record else {}
+    used = details.get(TRIED_PAIRS, max((row.n for row in rows if row.unit_of_n == "pairs"), default=claim.pairs))
+    if used < claim.pairs:
+        found.append(f"on {used} pairs, {claim.pairs} are claimed")
+    made = record.config.get("claim", {}) if record else {}
+    for name in ("ablation", "granularity", "positions", "hypothesis"):
+        if name in made and made[name] != getattr(claim, name):
+            own, its = (value or "the usual one" for value in (getattr(claim, name), made[name]))
+            found.append(f"made with {name} {its}, claimed with {own}")
+    return tuple(found)
+
+
+def _ruling(
+    row: Evidence, claim: Claim | None, otherwise: Sequence[str], level: float, tests: int, correction: Correction
+) -> Ruling:
     claimed = claim is None or row.check in claim.checks
     verdict, reason = _of_row(row, level, tests, correction)
     if claim and claimed and row.verdict == "pass":
         own, made = claim.checks[row.check], row.limits
         other = [f"made with {k} {stated(made.get(k))}" for k in sorted({*own, *made}) if own.get(k) != made.get(k)]
-        other += [few] if few else []
+        other += otherwise
         if other:
             verdict, reason = "not measured", f"{', '.join(other)} (the check itself: pass)"
     return Ruling(name=row.name, check=row.check, verdict=verdict, reason=reason, claimed=claimed, row=row)
@@ -138,7 +154,7 @@ def _headline(rulings: Sequence[Ruling]) -> str:
 
 
 def _summary(
-    rulings: Sequence[Ruling], headline: str, differences: Sequence[str], level: float, power: float,
+    rulings: Sequence[Ruling], headline: str, differences: Sequence[str], level: float,
     correction: str, record: Record | None,
 ) -> str:  # fmt: skip
     rows = [r.row for r in rulings if r.row]
@@ -162,7 +178,7 @@ def _summary(
             f"{tests} row{'s have p-values' if tests > 1 else ' has a p-value'}, adjusted together ({correction}, "
             f"level {level:g})."
         )
-    told.append(_of_pairs(rows, level, power))
+    told.append(_of_pairs(rows))
     if differences:
         told.append(f"Otherwise than claimed: {'; '.join(differences)}.")
     return " ".join(filter(None, told))
@@ -176,7 +192,7 @@ def _told(ruling: Ruling) -> str:
     told = f"{ruling.name} {value} {row.unit}{_span(row.interval)}"
     random = next((n for n in row.nulls if n.name.startswith("random") and n.value is not None), None)
     if random:
-        told += f" where {random.n} random circuits had {random.value:.4g}{_span(random.interval)}"
+        told += f" where {random.n} draws of `{random.name}` had {random.value:.4g}"
     if row.p_adjusted is not None:
         told += f", adjusted p {row.p_adjusted:.3g}"
     return told
@@ -186,7 +202,7 @@ def _span(interval: tuple[float, float] | None) -> str:
     return f" (95% {interval[0]:.4g} to {interval[1]:.4g})" if interval else ""
 
 
-def _of_pairs(rows: Sequence[Evidence], level: float, power: float) -> str:
+def _of_pairs(rows: Sequence[Evidence]) -> str:
     """How many pairs tell the circuit from its null."""
     told = []
     for row in rows:
@@ -195,7 +211,7 @@ def _of_pairs(rows: Sequence[Evidence], level: float, power: float) -> str:
             enough = "no number of them" if row.pairs_needed == "infinite" else f"{row.pairs_needed}{fewer}"
             told.append((row.name, enough))
     by = "; ".join(f"{enough} for {names}" for enough, names in _grouped(told))
-    return by and f"Pairs that tell the circuit from its null (level {level:g}, power {power:g}): {by}."
+    return by and f"Pairs that tell the circuit from its null (level {LEVEL:g}, power {POWER:g}): {by}."
 
 
 def _grouped(told: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -82,7 +82,8 @@ def _trial(
     if edge_runs.is_edge_run(folder):
         run = edge_runs.read(folder, model, device)
         value = edge_runs.own_ablation(run.circuit.record)
-        return edge_runs.edge_trial(run.model, run.task, run.circuit, value, "edge", seed, pairs, progress)
+        at = edge_runs.own_positions(run.circuit.record)
+        return edge_runs.edge_trial(run.model, run.task, run.circuit, value, "edge", seed, pairs, progress, at)
     r = read_run(folder, model, device)
     return ChannelTrial(
         model=r.model, circuit=r.circuit, task=r.task, heldout=r.model.encode(r.task.heldout[:pairs]), seed=seed,

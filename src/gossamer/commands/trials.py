@@ -6,6 +6,7 @@ that was stopped goes on; evidence.json replaces that file when all are made.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -20,14 +21,15 @@ from gossamer.claim import HASH, Claim, load_claim
 from gossamer.commands import edge_runs
 from gossamer.commands.edge_runs import EdgeRun
 from gossamer.commands.reports import ClaimReport, VerifyReport
-from gossamer.commands.run_folder import EVIDENCE, Run, read_run
+from gossamer.commands.run_folder import CIRCUIT, EVIDENCE, Run, read_run
 from gossamer.errors import BadInput, Unsupported
 from gossamer.evidence import Evidence, load_evidence, load_record, save_evidence
 from gossamer.record import Record
 from gossamer.subject import require_model_of
-from gossamer.verdict import TrialVerdict, judge
+from gossamer.verdict import TRIED_PAIRS, TrialVerdict, judge
 from gossamer.verify import ChannelTrial, Trial, asks, checks_of, known_checks, run_battery
 from gossamer.verify.causal_scrubbing import hypothesis_of, read_hypothesis
+from gossamer.verify.causal_scrubbing import stated as claims_of
 
 TRIAL = "trial.jsonl"
 PAIRS: int = Claim.model_fields["pairs"].default
@@ -66,6 +68,9 @@ def default_claim(run: Run | EdgeRun, *, quick: bool = False, **fields: Any) -> 
         checks["sufficiency"]["target_loss"] = run.about.result.target_loss_nats
     elif (fields.get("ablation") or edge_runs.own_ablation(run.circuit.record)) != "resample":
         del checks["restoration"]  # it has a meaning under resampling alone
+    if isinstance(run, EdgeRun):
+        for name in checks.keys() & {"faithfulness", "restoration"}:
+            checks[name]["target"] = run.f
     own = {"model": model_of(run), "task": run.task.name, "pairs": max(2, min(PAIRS, len(run.task.heldout)))}
     return Claim.of({**own, "checks": checks, **fields}, known)
 
@@ -119,6 +124,10 @@ def stated_of(claim: Claim) -> dict[str, dict[str, Any]]:
     """What checks are given beside their thresholds."""
     if claim.hypothesis is None:
         return {}
+    if "causal-scrubbing" not in claim.checks:
+        raise BadInput(
+            "Expected the check causal-scrubbing beside a hypothesis; claim it, or leave the hypothesis out."
+        )
     return {"causal-scrubbing": {"hypothesis": hypothesis_of(claim.hypothesis, "the claim's hypothesis")}}
 
 
@@ -144,10 +153,13 @@ def put_on_trial(
         if wanted and wanted != got:
             raise BadInput(f"Expected a circuit of the {what} {wanted}, as claimed; {run.folder} is of {got}.")
     trial, stated = trial_of(run, claim, progress), stated_of(claim)
+    if stated:
+        claims_of(trial.of_nodes(), stated["causal-scrubbing"]["hypothesis"])  # a wrong name is told before the trial
     model_hash, means_hash = run.model.hashes()
     made = claim.recorded(Record.now(
         method="verify", config={"claim": claim.model_dump(mode="json")}, seed=claim.seed, model=model_of(run),
         model_sha256=model_hash, means_sha256=means_hash, task=run.task.name, task_version=run.task.version,
+        details={TRIED_PAIRS: trial.n_pairs, CIRCUIT: hashlib.sha256((run.folder / CIRCUIT).read_bytes()).hexdigest()},
     ))  # fmt: skip
     state = run.folder / TRIAL
     done = _resumed(state, made)
@@ -178,7 +190,7 @@ def put_on_trial(
 def _resumed(state: Path, record: Record) -> dict[str, tuple[Evidence, ...]]:
     """What an unfinished trial of the same claim, model, means, task and code has made; else nothing, in a new file."""
     fields = ("model_sha256", "means_sha256", "task_version", "commit", "versions")
-    own = {"claim": record.details[HASH], **{f: getattr(record, f) for f in fields}}
+    own = {"claim": record.details[HASH], CIRCUIT: record.details[CIRCUIT], **{f: getattr(record, f) for f in fields}}
     if state.is_file():
         try:
             first, *lines = state.read_text(encoding="utf-8").split("\n")
@@ -222,10 +234,10 @@ def claim_for(
             raise BadInput(f"Expected the claim {file} alone: it says what {', '.join(given)} would; change it there.")
         return load_claim(file, known_checks(grain_of(run)))
     claim = default_claim(run, quick=quick, **{k: v for k, v in changes.items() if v is not None})
-    if isinstance(run, EdgeRun):
+    if isinstance(run, EdgeRun) and target is not None:
         checks = {name: dict(limits) for name, limits in claim.checks.items()}
         for name in checks.keys() & {"faithfulness", "restoration"}:
-            checks[name] = {"target": run.f if target is None else target}
+            checks[name] = {"target": target}
         claim = claim.model_copy(update={"checks": checks})
     elif target is not None:
         raise Unsupported("a faithfulness of a circuit of channels", "its losses are what is claimed", "a --claim")

@@ -22,6 +22,9 @@ OF_ALL = (
 )  # fmt: skip
 
 
+LEAST = {("stability", "runs"): 2, ("completeness", "rounds"): 0}  # of counts that are not at least 1
+
+
 def checks_of(grain: str, *, quick: bool = False) -> tuple[str, ...]:
     """The checks of circuits of a grain, in the order they are made in; quick: those that take seconds."""
     own = OF_CHANNELS if grain == "channel" else OF_EDGES
@@ -49,6 +52,8 @@ def _given(name: str, grain: str, limits: Mapping[str, float]) -> dict[str, int 
         whole = isinstance(kinds[key], int)
         if whole and value != int(value):
             raise BadInput(f"Expected a whole number for {key} of {name}, got {value:g}.")
+        if whole and value < LEAST.get((name, key), 1):
+            raise BadInput(f"Expected at least {LEAST.get((name, key), 1)} for {key} of {name}, got {value:g}.")
         found[key] = int(value) if whole else value
     return found
 

@@ -169,7 +169,8 @@ def causal_scrubbing(
         tested = alone <= 0.5 and blank[1][1] < target
         why = "" if tested else " (no donors)" if alone > 0.5 else " (not tested)"
         rows.append(f"{claim.name}: {kept[0]:.2f}, from any prompt {blank[0]:.2f}{why}")
-        if tested and (worst is None or kept[0] < worst[0][0]):
+        rank = kept[1][1] >= target, kept[0]  # a claim that surely fails before one that only looks worse
+        if tested and (worst is None or rank < (worst[0][1][1] >= target, worst[0][0])):
             worst = kept, blank, claim.name
         if trial.progress:
             trial.progress(i + 1, len(claims), kept[0])

@@ -250,6 +250,8 @@ class EdgeTrial:
     @torch.no_grad()
     def scrubbed(self, donors: np.ndarray, groups: np.ndarray) -> np.ndarray:
         """See gossamer.verify.trial."""
+        if self._several:
+            raise Unsupported("scrubbing answers of several tokens", "it is built for prompts", "one token")
         share = torch.from_numpy((groups[np.searchsorted(self._sources, self.graph().src)] >= 0).astype(np.float32))
         found = []
         for start in range(0, self.n_pairs, self.pairs_at_once):

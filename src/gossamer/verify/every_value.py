@@ -17,6 +17,7 @@ from gossamer.evidence import Evidence, Null
 from gossamer.hypotheses import against_null
 from gossamer.registry import check
 from gossamer.statistics import bootstrap_interval, quantile_interval
+from gossamer.verify.edge_faithfulness import FEWEST
 from gossamer.verify.trial import Trial, random_sets, shares
 
 VALUES = ("zero", "mean", "resample", "optimal")
@@ -27,23 +28,30 @@ LUCK = 0.1  # of random sets may hit a part that all depends on
 
 
 @check("every-value")
-def every_value(trial: Trial, *, kept: float = 0.5, lost: float = 0.5) -> tuple[Evidence, ...]:
+def every_value(
+    trial: Trial, *, kept: float = 0.5, lost: float = 0.5, draws: int = OWN_DRAWS
+) -> tuple[Evidence, ...]:  # fmt: skip
     """f of the circuit alone, and the share lost without it, under each value; with resampling, restoration too.
 
-    kept, lost: the share of the effect that has to be kept by the circuit and lost without it. A row passes if its
-    whole interval is above that and at most a tenth of the random sets, or one, reach it.
+    kept, lost: the share of the effect that has to be kept by the circuit and lost without it; draws: random sets
+    beside the rows of the circuit's own value. A row passes if its whole interval is above that and at most a tenth of
+    the random sets, or one, reach it.
     """
     found = []
     for value in [v for v in trial.values if v in VALUES or v == trial.values[0]]:
-        found += [_row(trial, value, "complement", "clean", kept), _row(trial, value, "circuit", "clean", lost)]
+        found += [
+            _row(trial, value, "complement", "clean", kept, draws),
+            _row(trial, value, "circuit", "clean", lost, draws),
+        ]
         if value == "resample":
-            found.append(_row(trial, value, "circuit", "counterfactual", kept))
+            found.append(_row(trial, value, "circuit", "counterfactual", kept, draws))
     return tuple(found)
 
 
-def _row(trial: Trial, value: str, set_: Set, direction: Direction, threshold: float) -> Evidence:
+def _row(trial: Trial, value: str, set_: Set, direction: Direction, threshold: float, most: int) -> Evidence:
     own_value, n = value == trial.values[0], len(trial.inside)
-    draws = OWN_DRAWS if own_value and direction == "clean" else DRAWS.get(value, OTHER_DRAWS)
+    tested = own_value and direction == "clean"
+    draws = most if tested else min(most, DRAWS.get(value, OTHER_DRAWS))
     without = set_ == "circuit" and direction == "clean"
     sets = np.concatenate([trial.inside[None], random_sets(trial, draws, trial.seed)])
     edges = np.repeat([[False], [True]], n, axis=1)
@@ -60,6 +68,9 @@ def _row(trial: Trial, value: str, set_: Set, direction: Direction, threshold: f
         "methodology": trial.methodology(value, set_, direction).as_dict(),
         "threshold": f"fails if the interval reaches {threshold:g}, or more than a tenth of random sets (or one) do",
     }  # fmt: skip
+    if trial.n_pairs < FEWEST:
+        note = f"{trial.n_pairs} pairs are too few for an interval, {FEWEST} are needed."
+        return Evidence.model_validate({**fields, "value": None, "verdict": "not measured", "note": note})
     low, high = bootstrap_interval(whole - empty, trial.seed)
     if low <= 0:
         note = f"ablation by {value} does not take the effect away (95% of what it takes: {low:.3g} to {high:.3g})."
@@ -69,7 +80,7 @@ def _row(trial: Trial, value: str, set_: Set, direction: Direction, threshold: f
     interval, random = quantile_interval(spread[0]), f[1:]
     null = Null(name=trial.null, value=float(random.mean()), interval=quantile_interval(random), n=draws)
     good = interval[0] > threshold and int((random >= interval[0]).sum()) <= max(1, LUCK * draws)
-    if draws == OWN_DRAWS:
+    if tested:
         fields |= against_null(own[0], own[1:], "less" if without else "greater")._asdict()
     return Evidence.model_validate({
         **fields, "value": float(f[0]), "interval": interval, "nulls": (null,), "verdict": "pass" if good else "fail",

@@ -15,7 +15,7 @@ clipped. What is expected of a circuit:
 | counterfactual | complement | maintained inefficacy  | 0        |
 
 In the counterfactual run it is parts of the set that carry the clean run's values; that needs resampling. Token
-positions are all of them; circuits here name no positions.
+positions are those that the trial's pairs have chosen.
 
 When it lies: a row that suits the circuit can be found in most grids, so read the row that the circuit was found under
 first, and the spread of the others as how much the score is of the methodology. Mean-of-ratios is ruled by pairs with
