@@ -32,7 +32,7 @@ from gossamer.errors import BadInput, Unsupported
 from gossamer.metric import divergence, logit_difference, row_metric, sequence_log_probability
 from gossamer.models.huggingface import Decoder
 from gossamer.replacement import replacement, resampled
-from gossamer.task import Example, Task, asked, sides
+from gossamer.task import Example, Task, asked, counterparts, sides
 from gossamer.verify.edge_trial import edge_values
 
 WHOLE = "sequence-log-probability"
@@ -168,6 +168,31 @@ def test_searches_and_trials_take_whole_answers(llama: Decoder) -> None:
     assert found[1, 0] == pytest.approx(divergence(llama.writes(clean)[1], logits).numpy(), abs=1e-5)
     masks = edge_mask(llama, TASK, EdgeMaskConfig(metric="sequence-log-probability", steps=2, batch=2))
     assert np.isfinite(masks.values).all()
+
+
+def test_a_span_ends_both_prompts_or_neither(llama: Decoder) -> None:
+    spans = {"end": ((4, 5), (4, 5)), "early": ((0, 1), (2, 3))}
+    uneven = Example(clean="5 6 7", counterfactual="4 3 9 8", answer=" 5 11", wrong_answer=" 9", spans=spans)
+    assert llama.encode((uneven,), positions="early", several=True).marks.chosen is not None
+    with pytest.raises(BadInput, match=r"span 'end' to hold the last token of both prompts .* being pair 1"):
+        llama.encode((uneven,), positions="end", several=True)
+    one = replace(uneven, answer=" 5")
+    clean, other = sides(llama.encode((one,), positions="end"))
+    assert counterparts(clean, other) is None  # the same position of both
+    marks = replace(other.marks, chosen=torch.tensor([[True, False, True, False]]))
+    with pytest.raises(BadInput, match="as many chosen positions"):
+        counterparts(clean, other._replace(marks=marks))
+
+
+def test_rows_are_no_wider_than_the_model_reads(llama: Decoder) -> None:
+    long = Example(clean=" ".join(["5"] * 31), counterfactual=" ".join(["4"] * 31), answer=" 6 7", wrong_answer=" 9")
+    short = Example(clean="5 6", counterfactual="4 3", answer=" 5 11 2 8", wrong_answer=" 9")
+    batch = llama.encode((long, short), several=True)
+    for rows in (*sides(batch), asked(batch)):
+        assert rows.tokens.shape[1] == int(rows.last.max()) + 1 == 32
+    nothing = ends(llama)[0]
+    together = values(llama, nothing, pairs=(long, short))
+    assert together == pytest.approx([plain(llama, e, e.clean) for e in (long, short)], abs=1e-5)
 
 
 def test_what_is_of_one_token_is_refused(llama: Decoder) -> None:
