@@ -14,10 +14,12 @@ from gossamer.ablation import of_edges
 from gossamer.discover import (
     ACDCConfig,
     ActivationPatchingConfig,
+    AttributionPatchingConfig,
     EAPConfig,
     EAPIGConfig,
     EdgeMaskConfig,
     EdgePatchingConfig,
+    PathPatchingConfig,
     acdc,
     activation_patching,
     attribution_patching,
@@ -26,6 +28,7 @@ from gossamer.discover import (
     eap_ig,
     edge_mask,
     edge_patching,
+    path_patching,
 )
 from gossamer.discover.activation_patching import edges_of
 from gossamer.errors import BadInput, Unsupported
@@ -153,6 +156,16 @@ def test_exact_patching_of_edges_and_nodes_is_whole_runs(llama: Decoder) -> None
     assert nodes.values == pytest.approx([effect(s) for s in sets], abs=1e-5)
 
 
+def test_paths_take_whole_answers_and_first_order_scores_of_nodes_do_not(llama: Decoder) -> None:
+    edges = edge_patching(llama, TASK, EdgePatchingConfig(metric="sequence-log-probability"))
+    paths = path_patching(llama, TASK, PathPatchingConfig(metric="sequence-log-probability"))
+    into = edges.graph.dst == max(edges.graph.dst)
+    assert into.sum() > 4
+    assert paths.values[edges.graph.src[into]] == pytest.approx(edges.values[into], abs=1e-9)
+    with pytest.raises(Unsupported, match="attribution patching by the metric sequence-log-probability"):
+        attribution_patching(llama, TASK, AttributionPatchingConfig(metric="sequence-log-probability"))
+
+
 def test_searches_and_trials_take_whole_answers(llama: Decoder) -> None:
     pairs = llama.encode(PAIRS, several=True)
     circuit = acdc(llama, TASK, ACDCConfig(metric="sequence-log-probability", threshold=0.02))
@@ -206,6 +219,9 @@ def test_what_is_of_one_token_is_refused(llama: Decoder) -> None:
     for value in ("noise", "position-mean"):
         with pytest.raises(Unsupported, match=f"ablation by {value} of pairs with answers of several tokens"):
             replacement(llama, llama.encode(PAIRS, several=True), of_edges(value))
+        of_one = replacement(llama, llama.encode(number_pairs().train), of_edges(value))
+        with pytest.raises(Unsupported, match=f"ablation by {value} of pairs with answers of several tokens"):
+            of_one(*sides(llama.encode(PAIRS, several=True)))
     with pytest.raises(Unsupported, match="a memory budget for answers of several tokens"):
         eap(llama, TASK, EAPConfig(metric="sequence-log-probability", memory="8GB"))
     begins = replace(PAIRS[0], answer=" 9 4")
