@@ -28,6 +28,7 @@ from gossamer.discover import (
     eap_ig,
     edge_mask,
     edge_patching,
+    path_effects,
     path_patching,
 )
 from gossamer.discover.activation_patching import edges_of
@@ -162,6 +163,13 @@ def test_paths_take_whole_answers_and_first_order_scores_of_nodes_do_not(llama: 
     into = edges.graph.dst == max(edges.graph.dst)
     assert into.sum() > 4
     assert paths.values[edges.graph.src[into]] == pytest.approx(edges.values[into], abs=1e-9)
+    through = path_patching(llama, TASK, PathPatchingConfig(metric="sequence-log-probability", through="mlps"))
+    config = EdgePatchingConfig(metric="sequence-log-probability")
+    ways = [f"input->{via}logits" for via in ("", "m0->", "m1->", "m0->m1->")]
+    along = path_effects(llama, llama.encode(PAIRS, several=True), ways, config).mean()
+    start = through.layout.starts["input"]
+    assert through.values[start] == pytest.approx(along, abs=1e-6)
+    assert abs(through.values[start] - paths.values[start]) > 1e-4
     with pytest.raises(Unsupported, match="attribution patching by the metric sequence-log-probability"):
         attribution_patching(llama, TASK, AttributionPatchingConfig(metric="sequence-log-probability"))
 
