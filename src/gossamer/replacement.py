@@ -44,7 +44,12 @@ class Replacement:
     pairs_at_once: int = 16
 
     def __call__(self, run: Encoded, other: Encoded) -> Tensor:
-        """[writers, rows, pos, d] for the prompts that run; other: the other prompt of each one's pair."""
+        """[writers, rows, pos, d] for the prompts that run; other: the other prompt of each one's pair.
+
+        Unsupported by noise and position-mean for rows that give answers of several tokens, whatever the training.
+        """
+        if run.marks.prompt is not None:
+            _require_several(self.how)
         if self.how.value == "resample":
             return resampled(self.model, run, other)
         own = self.model.writes(run)[0]
@@ -103,17 +108,22 @@ def replacement(
     model: ResidualSubject, training: Encoded, how: Methodology, *, seed: int = 0, pairs_at_once: int = 16
 ) -> Replacement:
     """The replacement values of a methodology. training: pairs whose both prompts give means and spreads."""
-    if training.marks.answers is not None and how.value in ("noise", "position-mean"):
-        raise Unsupported(
-            f"ablation by {how.value} of pairs with answers of several tokens",
-            "the positions of answers are not in the prompts that it is made from", "resample, zero or mean",
-        )  # fmt: skip
+    if training.marks.answers is not None:
+        _require_several(how)
     mean, spread = torch.zeros(0), torch.zeros(0)
     if how.value in ("mean", "position-mean", "noise", "optimal"):
         mean, spread = _moments(model, training, how.value == "position-mean", pairs_at_once)
     return Replacement(
         model=model, how=how, seed=seed, training=training, mean=mean, spread=spread, pairs_at_once=pairs_at_once
     )
+
+
+def _require_several(how: Methodology) -> None:
+    if how.value in ("noise", "position-mean"):
+        raise Unsupported(
+            f"ablation by {how.value} of pairs with answers of several tokens",
+            "the positions of answers are not in the prompts that it is made from", "resample, zero or mean",
+        )  # fmt: skip
 
 
 def _moments(model: ResidualSubject, training: Encoded, by_position: bool, pairs_at_once: int) -> tuple[Tensor, Tensor]:

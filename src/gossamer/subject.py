@@ -192,6 +192,7 @@ class Watched(Protocol):
         keys]) in the run that `patched` makes."""
 
 
+@runtime_checkable
 class ResidualSubject(Protocol):
     """A model at head or block grain: named writers to a residual stream, named readers of it, edges between them.
 

@@ -113,16 +113,15 @@ class Encoded(NamedTuple):
     def pairs(self, start: int, stop: int) -> Encoded:
         """Pairs start to stop, cut to the longest of their prompts."""
         rows = slice(2 * start, 2 * stop)
-        longest = int(self.last[rows].max()) + 1
-        found = self.rows(rows)
-        return found._replace(tokens=found.tokens[:, :longest], marks=found.marks.until(longest))
+        return self.rows(rows).until(int(self.last[rows].max()) + 1)
 
     def choose(self, positions: str) -> Encoded:
         """The same pairs, whose edges are ablated at these positions only: `all`, `last` (each prompt's last token), or
         those of a span by its name.
 
         BadInput for an unknown name, for a span that a prompt lacks, and for one that has not as many tokens in both
-        prompts of a pair, which would leave values without a place to go.
+        prompts of a pair, which would leave values without a place to go; with answers of several tokens also for one
+        that ends one prompt of a pair and not the other, since what is ablated at the last token is so at the answer's.
         """
         import torch
 
@@ -149,7 +148,19 @@ class Encoded(NamedTuple):
                 f"{self.n_pairs} pairs have not, the first being pair {uneven[0] + 1} ({one} and {other} tokens); mark "
                 "stretches of as many tokens."
             )
+        ends = chosen[torch.arange(len(chosen)), self.last].view(-1, 2)
+        uneven = (ends[:, 0] != ends[:, 1]).nonzero().flatten().tolist()
+        if self.marks.answers is not None and uneven:
+            raise BadInput(
+                f"Expected the span {positions!r} to hold the last token of both prompts of a pair or of neither, as "
+                f"answers of several tokens follow it, {len(uneven)} of {self.n_pairs} pairs have it in one, the first "
+                f"being pair {uneven[0] + 1}; mark other stretches, or ask for answers of one token."
+            )
         return self._replace(marks=replace(self.marks, positions=positions, chosen=chosen))
+
+    def until(self, end: int) -> Encoded:
+        """The positions before `end`."""
+        return self._replace(tokens=self.tokens[:, :end], marks=self.marks.until(end))
 
     def where_chosen(self, there: Tensor, own: Tensor) -> Tensor:
         """`there` [.., rows, pos, d] at the positions where edges are ablated, `own` at the others."""
@@ -175,13 +186,16 @@ def sides(batch: Encoded) -> tuple[Encoded, Encoded]:
     several tokens, as `asked` makes them."""
     answers = None if batch.marks.answers is None else batch.marks.answers[::2]
     clean, other = (
-        asked(Encoded(
+        _asked(Encoded(
             batch.tokens[i::2], batch.last[i::2], batch.answer[::2], batch.wrong[::2],
             replace(batch.marks[i::2], answers=answers),
         ))
         for i in (0, 1)
     )  # fmt: skip
-    return clean, other
+    if answers is None:
+        return clean, other
+    end = int(max(clean.last.max(), other.last.max())) + 1
+    return clean.until(end), other.until(end)
 
 
 def asked(batch: Encoded) -> Encoded:
@@ -190,8 +204,13 @@ def asked(batch: Encoded) -> Encoded:
     First the prompts, which ask for the first token of both answers. Then, for every further token of an answer, the
     prompt and the tokens before it; the other answer's token of such a row is -1. Since a causal model does not see
     what follows, these are the logits of one run of the prompt and the answer. What is ablated at a prompt's last token
-    is so at the tokens of its answer.
+    is so at the tokens of its answer. No wider than the longest of these rows.
     """
+    return batch if batch.marks.answers is None else (found := _asked(batch)).until(int(found.last.max()) + 1)
+
+
+def _asked(batch: Encoded) -> Encoded:
+    """`asked` with the room that the longest prompt and the longest answer would take."""
     import torch
 
     answers = batch.marks.answers
@@ -221,13 +240,18 @@ def asked(batch: Encoded) -> Encoded:
 def counterparts(run: Encoded, other: Encoded) -> Tensor | None:
     """For every position of the prompts that run the one of their other prompts that stands for it, [rows, pos]: of the
     chosen positions the first for the first, and so on; of the others, of which nothing is exchanged, their own number.
-    None where each stands for itself.
+    None where each stands for itself. BadInput where a row's other has not as many chosen positions.
     """
     import torch
 
     here, there = run.marks.chosen, other.marks.chosen
     if here is None or there is None or torch.equal(here, there):
         return None
+    if not torch.equal(here.sum(1), there.sum(1)):
+        raise BadInput(
+            "Expected as many chosen positions in both prompts of every pair, some have not; choose spans of as many "
+            "tokens that end both prompts of a pair or neither."
+        )
     found = torch.arange(here.shape[1]).repeat(len(here), 1)
     found[here] = there.nonzero()[:, 1]
     return found

@@ -12,7 +12,7 @@ from gossamer import commands
 from gossamer.cli.main import app
 from gossamer.errors import BadInput, Unsupported
 from gossamer.evidence import load_evidence
-from gossamer.models.max_of_k import ideal_max_of_k, save_max_of_k
+from gossamer.models.max_of_k import MaxOfK, MaxOfKConfig, ideal_max_of_k, save_max_of_k
 from gossamer.record import Record
 from gossamer.verify.proof import RUNGS
 
@@ -38,6 +38,8 @@ def test_bounds_come_with_nulls_certificates_and_evidence(ideal: Path, tmp_path:
     evidence = load_evidence(tmp_path / "p" / "evidence.json")
     assert [e.value for e in evidence] == [1.0] * len(RUNGS)
     assert all(e.nulls[0].value == row.shuffled for e, row in zip(evidence, r.rows, strict=True))
+    assert all((e.verdict, e.unit_of_n, e.seed) == ("pass", "inputs", 0) for e in evidence)
+    assert all("checker was not run" in e.note for e in evidence)
     for row in r.rows:
         assert commands.prove_check(row.certificate, ideal).accepted
 
@@ -68,6 +70,38 @@ def test_what_is_out_of_reach_is_skipped_or_refused(tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match="brute force"):
         commands.prove_bound(big, rung="brute-force", out=tmp_path / "q")
     assert not (tmp_path / "q").exists()
+
+
+def test_a_bound_that_is_not_above_its_null_fails(tmp_path: Path) -> None:
+    record = Record(method="by hand", config={}, seed=0)
+    zeros = save_max_of_k(MaxOfK(MaxOfKConfig(k=2, vocabulary=4)), tmp_path / "zeros", record)
+    commands.prove_bound(zeros, rung="cubic", out=tmp_path / "p", seed=3)
+    (e,) = load_evidence(tmp_path / "p" / "evidence.json")
+    assert (e.value, e.nulls[0].value, e.verdict, e.seed) == (0, 0, "fail", 3)
+
+
+def test_all_among_rungs_is_all_and_none_is_a_mistake(ideal: Path, tmp_path: Path) -> None:
+    r = commands.prove_bound(ideal, rung=("all", "cubic"), out=tmp_path / "p")
+    assert tuple(row.rung for row in r.rows) == RUNGS
+    with pytest.raises(BadInput, match="at least one rung"):
+        commands.prove_bound(ideal, rung=(), out=tmp_path / "q")
+
+
+def test_models_that_are_too_large_are_refused_before_any_work(tmp_path: Path) -> None:
+    record = Record(method="by hand", config={}, seed=0)
+    many = save_max_of_k(MaxOfK(MaxOfKConfig(k=2, vocabulary=513, d_model=2, d_head=2)), tmp_path / "many", record)
+    wide = save_max_of_k(MaxOfK(MaxOfKConfig(k=2, vocabulary=4, d_model=1025, d_head=2)), tmp_path / "wide", record)
+    for folder, rung, message in ((many, "all", "vocabulary of 513"), (wide, "brute-force", "up to 1025")):
+        with pytest.raises(Unsupported, match=message):
+            commands.prove_bound(folder, rung=rung, out=tmp_path / "p")
+    assert not (tmp_path / "p").exists()
+
+
+def test_what_has_an_option_is_not_set(tmp_path: Path) -> None:
+    for name in ("k", "seed", "density"):
+        done = CliRunner().invoke(app, ["prove", "train", "--set", f"{name}=1", "--out", str(tmp_path / "m")])
+        assert isinstance(done.exception, BadInput)
+        assert f"use --{name} 1" in str(done.exception)
 
 
 def test_mistakes_are_told_before_any_work(ideal: Path, tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ from gossamer.ablation import of_edges
 from gossamer.discover import (
     ACDCConfig,
     ActivationPatchingConfig,
+    AttributionPatchingConfig,
     EAPConfig,
     EAPIGConfig,
     EdgeMaskConfig,
     EdgePatchingConfig,
+    PathPatchingConfig,
     acdc,
     activation_patching,
     attribution_patching,
@@ -26,13 +28,15 @@ from gossamer.discover import (
     eap_ig,
     edge_mask,
     edge_patching,
+    path_effects,
+    path_patching,
 )
 from gossamer.discover.activation_patching import edges_of
 from gossamer.errors import BadInput, Unsupported
 from gossamer.metric import divergence, logit_difference, row_metric, sequence_log_probability
 from gossamer.models.huggingface import Decoder
 from gossamer.replacement import replacement, resampled
-from gossamer.task import Example, Task, asked, sides
+from gossamer.task import Example, Task, asked, counterparts, sides
 from gossamer.verify.edge_trial import edge_values
 
 WHOLE = "sequence-log-probability"
@@ -153,6 +157,23 @@ def test_exact_patching_of_edges_and_nodes_is_whole_runs(llama: Decoder) -> None
     assert nodes.values == pytest.approx([effect(s) for s in sets], abs=1e-5)
 
 
+def test_paths_take_whole_answers_and_first_order_scores_of_nodes_do_not(llama: Decoder) -> None:
+    edges = edge_patching(llama, TASK, EdgePatchingConfig(metric="sequence-log-probability"))
+    paths = path_patching(llama, TASK, PathPatchingConfig(metric="sequence-log-probability"))
+    into = edges.graph.dst == max(edges.graph.dst)
+    assert into.sum() > 4
+    assert paths.values[edges.graph.src[into]] == pytest.approx(edges.values[into], abs=1e-9)
+    through = path_patching(llama, TASK, PathPatchingConfig(metric="sequence-log-probability", through="mlps"))
+    config = EdgePatchingConfig(metric="sequence-log-probability")
+    ways = [f"input->{via}logits" for via in ("", "m0->", "m1->", "m0->m1->")]
+    along = path_effects(llama, llama.encode(PAIRS, several=True), ways, config).mean()
+    start = through.layout.starts["input"]
+    assert through.values[start] == pytest.approx(along, abs=1e-6)
+    assert abs(through.values[start] - paths.values[start]) > 1e-4
+    with pytest.raises(Unsupported, match="attribution patching by the metric sequence-log-probability"):
+        attribution_patching(llama, TASK, AttributionPatchingConfig(metric="sequence-log-probability"))
+
+
 def test_searches_and_trials_take_whole_answers(llama: Decoder) -> None:
     pairs = llama.encode(PAIRS, several=True)
     circuit = acdc(llama, TASK, ACDCConfig(metric="sequence-log-probability", threshold=0.02))
@@ -170,6 +191,31 @@ def test_searches_and_trials_take_whole_answers(llama: Decoder) -> None:
     assert np.isfinite(masks.values).all()
 
 
+def test_a_span_ends_both_prompts_or_neither(llama: Decoder) -> None:
+    spans = {"end": ((4, 5), (4, 5)), "early": ((0, 1), (2, 3))}
+    uneven = Example(clean="5 6 7", counterfactual="4 3 9 8", answer=" 5 11", wrong_answer=" 9", spans=spans)
+    assert llama.encode((uneven,), positions="early", several=True).marks.chosen is not None
+    with pytest.raises(BadInput, match=r"span 'end' to hold the last token of both prompts .* being pair 1"):
+        llama.encode((uneven,), positions="end", several=True)
+    one = replace(uneven, answer=" 5")
+    clean, other = sides(llama.encode((one,), positions="end"))
+    assert counterparts(clean, other) is None  # the same position of both
+    marks = replace(other.marks, chosen=torch.tensor([[True, False, True, False]]))
+    with pytest.raises(BadInput, match="as many chosen positions"):
+        counterparts(clean, other._replace(marks=marks))
+
+
+def test_rows_are_no_wider_than_the_model_reads(llama: Decoder) -> None:
+    long = Example(clean=" ".join(["5"] * 31), counterfactual=" ".join(["4"] * 31), answer=" 6 7", wrong_answer=" 9")
+    short = Example(clean="5 6", counterfactual="4 3", answer=" 5 11 2 8", wrong_answer=" 9")
+    batch = llama.encode((long, short), several=True)
+    for rows in (*sides(batch), asked(batch)):
+        assert rows.tokens.shape[1] == int(rows.last.max()) + 1 == 32
+    nothing = ends(llama)[0]
+    together = values(llama, nothing, pairs=(long, short))
+    assert together == pytest.approx([plain(llama, e, e.clean) for e in (long, short)], abs=1e-5)
+
+
 def test_what_is_of_one_token_is_refused(llama: Decoder) -> None:
     for method in (eap, edge_patching, attribution_patching, direct_logit_attribution):
         with pytest.raises(BadInput, match="is 3 tokens after the clean prompt, not one"):
@@ -181,6 +227,9 @@ def test_what_is_of_one_token_is_refused(llama: Decoder) -> None:
     for value in ("noise", "position-mean"):
         with pytest.raises(Unsupported, match=f"ablation by {value} of pairs with answers of several tokens"):
             replacement(llama, llama.encode(PAIRS, several=True), of_edges(value))
+        of_one = replacement(llama, llama.encode(number_pairs().train), of_edges(value))
+        with pytest.raises(Unsupported, match=f"ablation by {value} of pairs with answers of several tokens"):
+            of_one(*sides(llama.encode(PAIRS, several=True)))
     with pytest.raises(Unsupported, match="a memory budget for answers of several tokens"):
         eap(llama, TASK, EAPConfig(metric="sequence-log-probability", memory="8GB"))
     begins = replace(PAIRS[0], answer=" 9 4")

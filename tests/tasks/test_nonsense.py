@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from patching_helpers import made
 from taught import she_he, taught
 
 from gossamer.errors import BadInput
 from gossamer.models import LoadedModel
-from gossamer.task import Task
+from gossamer.task import Example, Task
 from gossamer.tasks.nonsense import nonsense
 
 WORDS = tuple(f" w{i}" for i in range(11))
@@ -49,3 +50,14 @@ def test_a_decoder_is_asked_words_it_has() -> None:
     found = nonsense(she_he(), taught(), words=(" here", " there", " she"))
     assert {e.answer for e in found.train} == {" here", " there"}
     taught().encode(found.heldout)
+
+
+def test_lengths_and_answers_of_several_tokens_make_no_word_unfit() -> None:
+    d = made("llama")
+    spans = {"who": ((0, 1), (2, 3))}
+    uneven = Example(clean="5 6 7", counterfactual="4 3 9 8", answer=" 5 11", wrong_answer=" 9", spans=spans)
+    task = Task(name="uneven", version="1", description="", train=(uneven,), heldout=(uneven,))
+    found = nonsense(task, d, words=(" 5", " 9", " 12 13", " 20", " 21"))  # a beginning, an answer, two tokens
+    assert {found.train[0].answer, found.train[0].wrong_answer} == {" 20", " 21"}
+    assert found.train[0].spans == spans
+    d.encode(found.train, positions="who")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gossamer.cli.console import Json, Set, emit, fields, say, steps, table
+from gossamer.errors import BadInput
 
 app = typer.Typer(no_args_is_help=True, help="Prove how often a max-of-K model is right, over all inputs.")
 
@@ -28,10 +29,11 @@ def train(
     from gossamer import commands
     from gossamer.train.max_of_k import MaxOfKTraining
 
+    recipe = fields(MaxOfKTraining, set_)
+    if own := sorted({"k", "seed", "density"} & set(recipe)):
+        raise BadInput(f"--set {own[0]} has an option of its own; use --{own[0]} {recipe[own[0]]}.")
     with steps("training") as progress:
-        r = commands.prove_train(
-            out, k=k, seed=seed, density=density, progress=progress, **fields(MaxOfKTraining, set_)
-        )
+        r = commands.prove_train(out, k=k, seed=seed, density=density, progress=progress, **recipe)
 
     def text() -> None:
         typer.echo(

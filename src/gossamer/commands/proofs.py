@@ -21,6 +21,7 @@ from gossamer.verify.proof import (
     load_certificate,
     prove,
     require_rung,
+    require_size,
     save_certificate,
 )
 from gossamer.verify.proof.checker import Rejected, check
@@ -51,9 +52,11 @@ def bound(
 ) -> ProveBoundReport:  # fmt: skip
     """See gossamer.commands.prove_bound."""
     wanted = (rung,) if isinstance(rung, str) else tuple(rung)
-    everything = wanted == ("all",)
-    if not everything:
-        for name in wanted:
+    if not wanted:
+        raise BadInput("Expected at least one rung, or all, got none.")
+    everything = "all" in wanted
+    for name in wanted:
+        if name != "all":
             require_rung(name)
     if seed < 0:
         raise BadInput(f"Expected a seed of at least 0, got {seed}.")
@@ -65,6 +68,8 @@ def bound(
         rungs.remove("brute-force")
         skipped["brute-force"] = f"{inputs:,} inputs, {MOST:,} are what a minute allows"
         say(f"brute-force is skipped: {skipped['brute-force']}")
+    for name in rungs:
+        require_size(config, name)
     if out is not None:
         require_new(Path(out))
     folder = Path(out) if out is not None else next_free(Path("runs") / f"proofs-{loaded.name}")
@@ -76,7 +81,7 @@ def bound(
         seconds = time.perf_counter() - started
         shuffled = prove(null, name, progress).bound
         path = save_certificate(certificate, folder / f"{name}.json")
-        evidence.append(certificate.evidence(shuffled))
+        evidence.append(certificate.evidence(shuffled, seed))
         rows.append(ProofRow(
             rung=name, certified=certificate.certified, inputs=inputs, bound=certificate.bound,
             flops=certificate.flops, unexplained_dimensions=certificate.unexplained_dimensions,

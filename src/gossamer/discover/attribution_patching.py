@@ -60,6 +60,11 @@ def attribution_patching(
     Nodes as in activation_patching.py with `attention_parts`: those of the graph, then queries, keys and values.
     """
     config = config or AttributionPatchingConfig()
+    if config.metric == "sequence-log-probability":
+        raise Unsupported(
+            "attribution patching by the metric sequence-log-probability", "it scores answers of one token",
+            "metric logit-difference, or activation-patching",
+        )  # fmt: skip
     graph = model.graph("head")
     if config.grad_drop and model.shape.n_layers < 2:
         raise Unsupported("grad_drop", "the model has one layer, and a node counts the others", "grad_drop=False")

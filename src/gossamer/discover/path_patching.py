@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from gossamer.discover.eap import MetricConfig, Progress, per_pair
+from gossamer.discover.eap import MetricConfig, Progress, per_pair, training_pairs
 from gossamer.discover.edge_patching import EdgePatchingConfig, ablated_alone, record_of
 from gossamer.errors import BadInput, Unsupported, nearest, options
 from gossamer.graph import Graph
@@ -75,8 +75,7 @@ def path_patching(
     known = {_reader_name(graph, e): None for e in range(graph.n_edges)}
     if unknown := [r for r in config.receivers if r not in known]:
         raise BadInput(f"Unknown receiver {unknown[0]!r}: {nearest(unknown[0], known)}")
-    task = model.fitting(task)
-    pairs = model.encode(task.train[: config.pairs])
+    task, pairs = training_pairs(model, task, config)
     into = np.array([_reader_name(graph, e) in config.receivers for e in range(graph.n_edges)])
     senders = np.unique(graph.src[into])
     if config.through == "nothing" and not _hear_each_other(graph, into):  # ablating the sender's edges is then all

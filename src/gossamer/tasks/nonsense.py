@@ -67,11 +67,19 @@ def nonsense(
 
 
 def _token(word: str, pairs: Sequence[Example], model: Subject | ResidualSubject) -> int | None:
-    """The token that a word is after both prompts of these pairs; None where it is not one, or is a pair's answer."""
+    """The token that a word is after both prompts of these pairs; None where it is not one, or begins as a prompt's own
+    answer. Each prompt is asked beside itself, so that lengths and spans do not matter."""
+    asked = [
+        Example(clean=prompt, counterfactual=prompt, answer=word, wrong_answer=answer)
+        for e in pairs for prompt, answer in ((e.clean, e.answer), (e.counterfactual, e.wrong_answer))
+    ]  # fmt: skip
     try:
-        clean = model.encode([replace(e, answer=word) for e in pairs])
-        other = model.encode([replace(e, wrong_answer=word) for e in pairs])
+        batch = model.encode(asked, several=True) if isinstance(model, ResidualSubject) else model.encode(asked)
     except BadInput:
         return None
-    tokens = {*clean.answer[::2].tolist(), *other.answer[1::2].tolist()}
+    if batch.marks.answers is not None:
+        own, answers = batch.marks.answers[::2].unbind(1)
+        if bool((own[:, 1:] >= 0).any()) or bool((own[:, 0] == answers[:, 0]).any()):
+            return None
+    tokens = set(batch.answer[::2].tolist())
     return int(tokens.pop()) if len(tokens) == 1 else None

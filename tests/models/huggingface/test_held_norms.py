@@ -13,6 +13,7 @@ from gossamer.models.huggingface import Blocks, Decoder, channels_of, decoder_of
 from gossamer.models.huggingface.attention import attention_from_last
 from gossamer.models.huggingface.norms import forms_of
 from gossamer.models.huggingface.reads import writes_under
+from gossamer.models.shuffled import weight_shuffled
 from gossamer.subject import Attending, FreezingNorms, Watched
 from gossamer.task import Encoded
 
@@ -44,6 +45,14 @@ def test_held_norms_change_nothing_in_the_whole_model(model: Decoder, batch: Enc
     assert torch.allclose(held.watched(batch, alpha, writes)[0], writes, atol=1e-5)
     other = model.patched(batch, alpha, torch.zeros_like(writes))
     assert not torch.allclose(held.patched(batch, alpha, torch.zeros_like(writes)), other, atol=0.05)
+
+
+def test_shuffled_weights_hold_their_own_norms(model: Decoder, batch: Encoded) -> None:
+    held, alpha = model.frozen_norms(), some_edges(model)
+    nothing = torch.zeros_like(model.writes(batch)[0])
+    held.patched(batch, alpha, nothing)
+    found = weight_shuffled(held, 0).patched(batch, alpha, nothing)
+    assert torch.equal(found, weight_shuffled(model, 0).frozen_norms().patched(batch, alpha, nothing))
 
 
 def test_only_norms_with_their_own_scale_forget_a_doubled_residual_stream(batch: Encoded) -> None:

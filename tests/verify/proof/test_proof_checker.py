@@ -93,6 +93,8 @@ def test_a_count_that_is_too_high_is_rejected(trained: LoadedMaxOfK, tmp_path: P
         ("rung", "sub-cubic.none.exact", "no proof"), ("model_sha256", "0" * 64, "sha256"),
         ("certified", 10.5, "whole number"), ("certified", True, "whole number"), ("format_version", 2, "altered"),
         ("witnesses", {"gaps": [[1]]}, "shape"), ("witnesses", {"gaps": "no"}, "no certificate"),
+        ("witnesses", {"gaps": [[[10**30]]]}, "no certificate"), ("certified", 10**400, "can be verified"),
+        ("certified", -1, "can be verified"),
     ],
 )  # fmt: skip
 def test_every_other_claim_is_checked(
@@ -109,6 +111,11 @@ def test_a_certificate_that_was_only_edited_is_rejected_and_not_read(trained: Lo
     with pytest.raises(Rejected, match="altered"):
         check(edited, trained.weights)
     with pytest.raises(CorruptFile, match="another hash"):
+        load_certificate(edited)
+    edited.write_text('{"k": ' + "[" * 100_000)
+    with pytest.raises(Rejected, match="no certificate"):
+        check(edited, trained.weights)
+    with pytest.raises(CorruptFile, match="not a whole"):
         load_certificate(edited)
     path.write_text(path.read_text()[:-40])
     with pytest.raises(Rejected, match="no certificate"):

@@ -30,4 +30,6 @@ def shuffled_decoder(model: object, seed: int, task: Task | None) -> Decoder | B
 def _shuffled(decoder: Decoder, seed: int) -> Decoder:
     model, parts = copy.deepcopy((decoder.model, decoder.parts))
     permute((p.data for p in model.parameters() if p.ndim >= 2), seed)
-    return replace(decoder, name=f"{decoder.name}, weights shuffled {seed}", model=model, parts=parts, source="")
+    return replace(
+        decoder, name=f"{decoder.name}, weights shuffled {seed}", model=model, parts=parts, source="", _held=[]
+    )

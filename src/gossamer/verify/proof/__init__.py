@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from gossamer.errors import BadInput, nearest
-from gossamer.models.max_of_k import LoadedMaxOfK, MaxOfK
+from gossamer.errors import BadInput, Unsupported, nearest
+from gossamer.models.max_of_k import LoadedMaxOfK, MaxOfK, MaxOfKConfig
 from gossamer.record import Record
 from gossamer.verify.proof.brute_force import MOST, brute_force
 from gossamer.verify.proof.cells import Cells
@@ -36,14 +36,31 @@ LADDER = (
 
 __all__ = [
     "LADDER", "MOST", "RUNGS", "Cells", "Certificate", "Cost", "Found", "Parts", "cells_of", "cost", "load_certificate",
-    "prove", "require_rung", "save_certificate",
+    "prove", "require_rung", "require_size", "save_certificate",
 ]  # fmt: skip
+LARGEST = 1024  # of any dimension: what the checker's margins are made for
+LARGEST_CUBE = 512  # tokens: a table of v^3 float64 is then 1 GiB
 
 
 def require_rung(rung: str) -> None:
     """BadInput for a rung that is none."""
     if rung not in RUNGS:
         raise BadInput(f"There is no rung {rung!r}: {nearest(rung, RUNGS)}")
+
+
+def require_size(config: MaxOfKConfig, rung: str) -> None:
+    """Unsupported for a model that this rung, or the checker, is not made for."""
+    if (largest := max(max(shape) for shape in config.shapes().values())) > LARGEST:
+        raise Unsupported(
+            f"a proof of matrices of up to {largest} rows or columns", f"the checker reads at most {LARGEST}",
+            f"a vocabulary and widths of at most {LARGEST}",
+        )  # fmt: skip
+    if rung != "brute-force" and config.vocabulary > LARGEST_CUBE:
+        raise Unsupported(
+            f"the rung {rung} with a vocabulary of {config.vocabulary}",
+            f"its tables hold v^3 numbers, v being at most {LARGEST_CUBE}",
+            f"brute-force where v^K is at most {MOST:,}, or a smaller vocabulary",
+        )  # fmt: skip
 
 
 def _sub_cubic(parts: Parts, rung: str) -> Found:
@@ -67,9 +84,11 @@ def prove(
 ) -> Certificate:  # fmt: skip
     """The certificate of one rung. progress: called with (step, steps, share certified).
 
-    Errors: BadInput for an unknown rung, Unsupported for brute force over more than 2^25 inputs.
+    Errors: BadInput for an unknown rung, Unsupported for brute force over more than 2^25 inputs and for models that are
+    too large: see require_size.
     """
     require_rung(rung)
+    require_size(loaded.model.config, rung)
     model = loaded.model
     k, v, found = model.config.k, model.config.vocabulary, None
     if rung == "brute-force":

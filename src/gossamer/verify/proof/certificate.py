@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from gossamer.errors import BadInput, CorruptFile, one_line
-from gossamer.evidence import Evidence, Null
+from gossamer.evidence import Evidence, Null, Verdict
 from gossamer.record import Record
 
 
@@ -58,15 +58,20 @@ class Certificate(BaseModel):
     witnesses: Witnesses | None
     record: Record
 
-    def evidence(self, shuffled: float | None) -> Evidence:
-        """The claim beside its null: the same proof of the same weights in a random order."""
+    def evidence(self, shuffled: float | None, seed: int) -> Evidence:
+        """The claim beside its null: the same proof of the same weights in a random order, drawn by `seed`.
+
+        pass where the bound is above its null, fail where not; not measured without a null.
+        """
+        verdict: Verdict = "not measured" if shuffled is None else "pass" if self.bound > shuffled else "fail"
         null = Null(name="shuffled weights", value=shuffled) if shuffled is not None else Null(
             name="shuffled weights", value=None, outcome="not measured"
         )  # fmt: skip
         return Evidence(
             claim=f"{self.rung}: the maximum of {self.k} tokens of {self.v} is answered right", value=self.bound,
-            unit="proven share of inputs", n=self.inputs, nulls=(null,), verdict="pass", methodology=None,
-            threshold="none: a lower bound, which the checker accepts or rejects", seed=self.record.seed,
+            unit="proven share of inputs", n=self.inputs, unit_of_n="inputs", nulls=(null,), verdict=verdict,
+            methodology=None, threshold="above the same proof of shuffled weights", seed=seed,
+            note="a lower bound by the search; the checker was not run, `gossamer prove check` runs it",
         )  # fmt: skip
 
 
@@ -95,5 +100,5 @@ def load_certificate(path: Path) -> Certificate:
         if seal(content) != given:
             raise ValueError("its content has another hash than it says")
         return Certificate.model_validate(content)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CorruptFile(f"{path} is not a whole certificate ({one_line(error)}); make it again.") from error

@@ -531,9 +531,13 @@ def check(certificate: str | Path, weights: str | Path) -> Checked:
             verified = _verified(Model(w), str(c["rung"]), witnesses)
         flops, unexplained = length(w, str(c["rung"]))
         numbers = sum(np.size(np.array(value)) for value in witnesses.values() if value is not None)
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except (
+        AttributeError, IndexError, KeyError, TypeError, ValueError, OSError, OverflowError, RecursionError
+    ) as error:  # fmt: skip
         raise Rejected(f"{certificate} is no certificate: {error!r}.") from error
     k, v = len(w["positions"]), len(w["embed"])
+    if not 0 <= c["certified"] <= v**k:
+        raise Rejected(f"a count that is not among 0 to {v**k} inputs is claimed, {verified} can be verified.")
     if (c["k"], c["v"], c["inputs"]) != (k, v, v**k) or c["bound"] != c["certified"] / v**k:
         raise Rejected("the sizes or the bound are not those of the claim.")
     if (c["flops"], c["unexplained_dimensions"], c["witness_numbers"]) != (flops, unexplained, numbers):
