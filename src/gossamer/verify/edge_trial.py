@@ -340,7 +340,7 @@ def edge_values(
     first: dict[bytes, int] = {}
     which = np.array([first.setdefault(np.packbits(row > 0).tobytes(), i) for i, row in enumerate(shares)])
     alphas = {i: torch.from_numpy(shares[i].astype(np.float32)) for i in first.values()}
-    bases = {i: base.fitted(alpha) for i, alpha in alphas.items()}
+    bases = {i: base.fitted(alpha) if alpha.any() else base for i, alpha in alphas.items()}
     values = np.empty((len(metrics), len(shares), pairs.n_pairs))
     starts = range(0, pairs.n_pairs, pairs_at_once)
     done, runs = 0, len(starts) * len(alphas)

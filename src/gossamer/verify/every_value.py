@@ -22,7 +22,7 @@ from gossamer.verify.trial import Trial, random_sets, shares
 
 VALUES = ("zero", "mean", "resample", "optimal")
 OWN_DRAWS = 40  # of the value the circuit was found under: enough for a p-value among many
-DRAWS = {"optimal": 3}  # constants are fitted to every draw
+DRAWS = {"optimal": 2}  # constants are fitted to every draw
 OTHER_DRAWS = 10
 LUCK = 0.1  # of random sets may hit a part that all depends on
 
