@@ -54,7 +54,7 @@ def test_luck_does_not_beat_itself() -> None:
     drawn = random_sets(EDGES, 20, EDGES.seed)
     best = drawn[EDGES.on(EDGES.task.train[:16]).effects(drawn).mean(1).argmax()]
     edges = np.flatnonzero(best)
-    luck = Circuit.from_edges(EDGES.graph(), edges, np.zeros(len(edges)), record=EDGES.record)
+    luck = Circuit.from_edges(EDGES.graph(), edges, np.zeros(len(edges)), record=EDGES.circuit.record)
     found = budget_matched(EDGES.retried(luck))
     assert (found.verdict, found.value, found.interval) == ("fail", 0.0, (0.0, 0.0))
     assert found.nulls[0].n == 20

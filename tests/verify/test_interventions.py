@@ -67,7 +67,9 @@ def test_edges_matter_more_than_random_writes(monkeypatch: pytest.MonkeyPatch) -
     assert nodes.nulls[1].value is not None
     assert nodes.nulls[1].value < 1e-4
     inside = np.flatnonzero(~EDGES.inside)[:5]
-    weak = EDGES.retried(type(EDGES.circuit).from_edges(EDGES.graph(), inside, np.zeros(5), record=EDGES.record))
+    weak = EDGES.retried(
+        type(EDGES.circuit).from_edges(EDGES.graph(), inside, np.zeros(5), record=EDGES.circuit.record)
+    )
     assert interventions(weak, draws=4).verdict == "fail"
 
 

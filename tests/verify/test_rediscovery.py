@@ -48,7 +48,7 @@ def test_edges_are_found_again_whatever_returns_them() -> None:
 def test_a_pruning_is_run_with_the_penalty_that_gave_it(planted: LoadedModel, planted_pairs: Task) -> None:
     trial = channel_trial(planted, planted_pairs)
     discovery = discovery_of(trial)
-    best = trial.record.details["best_k_coef"]
+    best = trial.circuit.record.details["best_k_coef"]
     assert discovery.config.model_dump()["k_coef"] == (best,)
     assert f"the penalty {best:g}, which gave the circuit." in discovery.notes
     found = discovery.run(planted, planted_pairs)
@@ -60,7 +60,9 @@ def test_a_pruning_is_run_with_the_penalty_that_gave_it(planted: LoadedModel, pl
     assert both.config.model_dump()["k_coef"] == (best, best / 4)
     assert "and a quarter of it" in both.notes
     assert f"5 steps, those of the circuit for {QUICK['steps']}" in both.notes
-    impossible = trial.circuit.record.model_copy(update={"config": {**trial.record.config, "target_loss": 1e-9}})
+    impossible = trial.circuit.record.model_copy(
+        update={"config": {**trial.circuit.record.config, "target_loss": 1e-9}}
+    )
     missed = discovery_of(trial.retried(replace(trial.circuit, record=impossible)), steps=5)
     assert not missed.run(planted, planted_pairs).reached
 
@@ -125,6 +127,6 @@ def test_what_no_method_found_cannot_be_found_again(planted: LoadedModel, plante
     wrong = circuit.record.model_copy(update={"method": "eap", "config": {"pears": 3}})
     with pytest.raises(BadInput, match="record of eap does not hold together: pears"):
         discovery_of(TRIAL.retried(replace(TRIAL.circuit, record=wrong)))
-    other = TRIAL.record.model_copy(update={"task": "another", "task_version": "7"})
+    other = TRIAL.circuit.record.model_copy(update={"task": "another", "task_version": "7"})
     assert "found on another 7" in discovery_of(TRIAL.retried(replace(TRIAL.circuit, record=other))).notes
     assert {name for name in method if config_kind(method[name]) is None} == set()

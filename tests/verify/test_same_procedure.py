@@ -73,13 +73,13 @@ def test_a_pruning_does_not_reach_its_target_in_a_shuffled_model(
     assert found.verdict == "pass"
     assert found.nulls[0].outcome == "not reached"
     assert found.value == pytest.approx(1, abs=0.05)
-    record = trial.record.model_copy(update={"details": {**trial.record.details, "reached": False}})
+    record = trial.circuit.record.model_copy(update={"details": {**trial.circuit.record.details, "reached": False}})
     missed = shuffled_model(trial.retried(replace(trial.circuit, record=record)))
     assert missed.nulls[0].outcome == "measured"  # nor did the circuit reach it: what is nearest is compared
 
 
 def test_what_cannot_be_measured_says_why() -> None:
-    record = EDGES.record.model_copy(update={"method": "by hand"})
+    record = EDGES.circuit.record.model_copy(update={"method": "by hand"})
     found = shuffled_model(EDGES.retried(replace(EDGES.circuit, record=record)))
     assert (found.verdict, found.value) == ("not measured", None)
     assert "repeating the discovery 'by hand'" in found.note

@@ -55,7 +55,7 @@ def test_a_planted_circuit_is_the_same_whatever_changes(
     assert "variance 0." in found.note
     assert {w for w in ("seed:", "prompts:", "templates:") if w in found.note} == {"seed:", "prompts:", "templates:"}
     assert stability(trial) == found
-    trained = trial.record.model_copy(update={"config": {**trial.record.config, "target_loss": 1e-9}})
+    trained = trial.circuit.record.model_copy(update={"config": {**trial.circuit.record.config, "target_loss": 1e-9}})
     missed = stability(trial.retried(replace(trial.circuit, record=trained)), runs=2, steps=5)
     assert (missed.verdict, missed.value) == ("fail", 0)
     assert "not reached" in missed.note
@@ -95,6 +95,6 @@ def test_chance_is_not_stability(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_circuit_from_elsewhere_is_not_measured() -> None:
-    record = EDGES.record.model_copy(update={"method": "by hand"})
+    record = EDGES.circuit.record.model_copy(update={"method": "by hand"})
     found = stability(EDGES.retried(replace(EDGES.circuit, record=record)))
     assert (found.verdict, found.value) == ("not measured", None)

@@ -66,7 +66,7 @@ def budget_matched(trial: Trial, *, fewest: int = 20, most: int = 400, pairs: in
     why = why_no_share(trial) or ("" if len(trial.task.train) else "the task has no training pairs to search on")
     if why:
         return not_measured(trial, CLAIM, THRESHOLD, why, methodology=how)
-    wanted, words = evaluated(trial.record, len(trial.kinds))
+    wanted, words = evaluated(trial.circuit.record, len(trial.kinds))
     n = min(max(wanted, fewest), most)
     drawn = random_sets(trial, n, trial.seed)
     there = trial.on(trial.task.train[:pairs])

@@ -19,7 +19,6 @@ from gossamer.ablation import MEANS_OF, Direction, Methodology, Reference, Set, 
 from gossamer.circuit import Circuit
 from gossamer.errors import BadInput, Unsupported, nearest
 from gossamer.evidence import Null
-from gossamer.record import Record
 from gossamer.statistics import bootstrap_interval, quantile_interval
 from gossamer.subject import Attending, ResidualSubject, Subject
 from gossamer.task import Encoded, Example, Task
@@ -104,10 +103,6 @@ class ChannelTrial:
             nulls.append(Null(name=name, value=float(x.mean()), interval=bootstrap_interval(x, self.seed), n=len(x)))
         (x,) = own
         return Measured(float(x.mean()), bootstrap_interval(x, self.seed), len(x), means, tuple(nulls))
-
-    @property
-    def record(self) -> Record:
-        return self.circuit.record
 
     @property
     def n_pairs(self) -> int:

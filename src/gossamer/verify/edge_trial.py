@@ -19,7 +19,7 @@ from gossamer.graph import Graph
 from gossamer.metric import Metric, row_metric
 from gossamer.record import Record
 from gossamer.replacement import Replacement, replacement
-from gossamer.subject import ResidualSubject, Subject, Watched
+from gossamer.subject import Objective, ResidualSubject, Subject, Watched
 from gossamer.task import Encoded, Example, Task, sides
 from gossamer.verify.nulls import DRAWS, SAME_EDGES, SAME_HEADS, kind_of, random_edge_circuits
 from gossamer.verify.trial import Progress, Watch, mirrored_pairs, rows_of
@@ -81,6 +81,11 @@ class EdgeTrial:
         """What its gap is."""
         return gap_metric(self.heldout)
 
+    def _total(self, batch: Encoded) -> Objective:
+        """The sum of the gaps of a batch."""
+        score = row_metric(self.metric, batch)
+        return lambda logits: score(logits).sum()
+
     @property
     def null(self) -> str:
         return SAME_HEADS if self.granularity == "node" else SAME_EDGES
@@ -103,10 +108,6 @@ class EdgeTrial:
             self.model, self.heldout, shares, how, (self.metric, "kl"), training=self.training, seed=self.seed,
             pairs_at_once=self.pairs_at_once, progress=self.progress,
         ))  # fmt: skip
-
-    @property
-    def record(self) -> Record:
-        return self.circuit.record
 
     @property
     def n_pairs(self) -> int:
@@ -224,7 +225,7 @@ class EdgeTrial:
                 base = replacement(self.model, self.training, how, seed=self.seed, pairs_at_once=self.pairs_at_once)
                 self._references[how, start, stop] = base(clean, other)
         if self.granularity == "node":
-            kept = kept[torch.from_numpy(np.searchsorted(self._sources, self.graph().src)).to(kept.device)]
+            kept = kept[torch.from_numpy(self._column).to(kept.device)]
         reference = self._references[how, start, stop]
         logits = self.model.patched(clean, 1 - kept.to(reference), reference)
         return row_metric(self.metric, clean)(logits)
@@ -238,21 +239,19 @@ class EdgeTrial:
         for pair in range(self.n_pairs):
             clean, other = sides(self.heldout.pairs(pair, pair + 1))
             reference = base(clean, other)
-            score = row_metric(self.metric, clean)
-            rise, _ = self.model.edge_gradient(clean, reference, lambda z, score=score: score(z).sum())  # type: ignore[misc]
+            rise, _ = self.model.edge_gradient(clean, reference, self._total(clean))
             found.append(-rise.cpu().double().numpy())
         per_edge = np.stack(found)
         if self.granularity == "edge":
             return per_edge
-        column = np.searchsorted(self._sources, self.graph().src)
-        return np.stack([np.bincount(column, row, len(self._sources)) for row in per_edge])
+        return np.stack([np.bincount(self._column, row, len(self._sources)) for row in per_edge])
 
     @torch.no_grad()
     def scrubbed(self, donors: np.ndarray, groups: np.ndarray) -> np.ndarray:
         """See gossamer.verify.trial."""
         if self._several:
             raise Unsupported("scrubbing answers of several tokens", "it is built for prompts", "one token")
-        share = torch.from_numpy((groups[np.searchsorted(self._sources, self.graph().src)] >= 0).astype(np.float32))
+        share = torch.from_numpy((groups[self._column] >= 0).astype(np.float32))
         found = []
         for start in range(0, self.n_pairs, self.pairs_at_once):
             stop = min(start + self.pairs_at_once, self.n_pairs)

@@ -129,7 +129,7 @@ def discovery_of(trial: Trial, *, steps: int | None = None, gentler: bool = Fals
     second mask of a quarter of the penalty, as a task that needs more nodes may lose all of them under one that suits
     the real task. Each for methods that have it; `notes` says so.
     """
-    record, circuit = trial.record, trial.circuit
+    record, circuit = trial.circuit.record, trial.circuit
     if record.method not in method:
         raise Unsupported(
             f"repeating the discovery {record.method or 'without a name'!r}", "no method of that name is known here",

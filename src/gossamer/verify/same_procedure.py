@@ -68,7 +68,9 @@ def nothing_there(
     f, spread = shares(own, empty, whole, trial.seed)
     below = whole - empty
     random, _ = shares(trial.effects(random_sets(trial, DRAWS, trial.seed)), empty, whole, trial.seed)
-    said = trial.record.details.get("reached", True)  # a circuit that misses its target is not beaten by missing it
+    said = trial.circuit.record.details.get(
+        "reached", True
+    )  # a circuit that misses its target is not beaten by missing it
     size, bad, reached, notes = int(trial.inside.sum()), False, list[np.ndarray](), list[str]()
     for draw, (there, circuit_there) in enumerate(found):
         effects = there.effects(np.stack([there.inside, np.zeros_like(there.inside), np.ones_like(there.inside)]))

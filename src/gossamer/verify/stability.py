@@ -104,7 +104,7 @@ def stability(trial: Trial, *, runs: int = 3, overlap: float = 0.5, steps: int |
 def _changes(trial: Trial, discovery: Discovery, runs: int) -> dict[str, list[Changed]]:
     """(task, seed) of every discovery, by what is changed."""
     task, rng = trial.task, np.random.default_rng(trial.seed)
-    pool, first = discovery.pool(task), trial.record.seed
+    pool, first = discovery.pool(task), trial.circuit.record.seed
     seeds: list[Changed] = [(task, first + i) for i in range(1, runs)] if discovery.seeded else []
     drawn: list[Changed] = []
     for i in range(1, runs):

@@ -16,7 +16,6 @@ import numpy as np
 
 from gossamer.ablation import Direction, Methodology, Set
 from gossamer.circuit import Circuit
-from gossamer.record import Record
 from gossamer.statistics import resampled_means
 from gossamer.subject import ResidualSubject, Subject
 from gossamer.task import Encoded, Example, Task
@@ -54,10 +53,6 @@ class Trial(Protocol):
     @property
     def cache(self) -> Path | None:
         """Folder of what was rediscovered before; None: the user's, see gossamer.verify.rediscovery."""
-
-    @property
-    def record(self) -> Record:
-        """The circuit's, which names the method that found it and its whole configuration."""
 
     @property
     def heldout(self) -> Encoded:
