@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from gossamer.errors import CorruptFile
 from gossamer.show import read_bundle, render_page, write_page
-from gossamer.show.bundle import Bundle, typescript
+from gossamer.show.bundle import Bundle
+from gossamer.show.typescript import typescript
 
 ROOT = Path(__file__).parents[2]
 

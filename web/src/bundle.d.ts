@@ -1,4 +1,4 @@
-// Written by gossamer.show.bundle.write_typescript from the Python schema. Do not edit.
+// Written by gossamer.show.typescript.write_typescript from the Python schema. Do not edit.
 
 export type JsonValue =
   string | number | boolean | null | ReadonlyArray<JsonValue> | { readonly [key: string]: JsonValue };
@@ -141,4 +141,48 @@ export interface Bundle {
   readonly curve: ReadonlyArray<CurvePoint>;
   readonly record: { readonly [key: string]: JsonValue };
   readonly grain: "channel" | "head";
+}
+
+export interface Intervention {
+  readonly kind: "ablate" | "clamp" | "cut";
+  readonly site: string | null;
+  readonly value: number | null;
+  readonly src: string | null;
+  readonly dst: string | null;
+  readonly matrix: string | null;
+}
+
+export interface Question {
+  readonly text: string;
+  readonly interventions: ReadonlyArray<Intervention>;
+  readonly candidates: ReadonlyArray<string>;
+}
+
+export interface TokenProbability {
+  readonly token: string;
+  readonly id: number;
+  readonly probability: number;
+}
+
+export interface NodeTrace {
+  readonly site: string;
+  readonly values: ReadonlyArray<number>;
+}
+
+export interface HeadPattern {
+  readonly head: string;
+  readonly rows: ReadonlyArray<ReadonlyArray<number>>;
+}
+
+export interface Reading {
+  readonly top: ReadonlyArray<TokenProbability>;
+  readonly candidates: ReadonlyArray<number>;
+  readonly traces: ReadonlyArray<NodeTrace>;
+  readonly patterns: ReadonlyArray<HeadPattern>;
+}
+
+export interface Answer {
+  readonly tokens: ReadonlyArray<string>;
+  readonly model: Reading;
+  readonly circuit: Reading;
 }

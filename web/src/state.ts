@@ -10,6 +10,8 @@ export interface State {
   readonly found: ReadonlySet<string> | null;
   /** How many of the strongest edges are drawn. */
   readonly strongest: number;
+  /** What other parts of the page want to survive a reload, as text under a key of their own; share.ts keeps it in the URL. */
+  readonly kept: Readonly<Record<string, string>>;
 }
 
 type Listener = (now: State, before: State) => void;

@@ -1,15 +1,13 @@
 """The bundle: everything a view draws, as one JSON object with a schema. No model, no tensors.
 
 The TypeScript view reads the same object; its types (`web/src/bundle.d.ts`) are written from these classes by
-`write_typescript`, and a test fails when the two differ.
+gossamer.show.typescript, and a test fails when the two differ.
 """
 
 from __future__ import annotations
 
-import types
-import typing
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
@@ -288,52 +286,3 @@ def read_bundle(path: Path) -> Bundle:
             f"{path} is not a bundle of format version {FORMAT_VERSION}: {'; '.join(found[:8])}{more}. "
             "Write it again from the run with this version of Gossamer."
         ) from error
-
-
-_SCALARS: dict[Any, str] = {str: "string", int: "number", float: "number", bool: "boolean", type(None): "null"}
-
-
-def _typescript_type(annotation: Any) -> str:
-    """The TypeScript of one annotation; an annotation it does not know is a TypeError, never `any`."""
-    if annotation in _SCALARS:
-        return _SCALARS[annotation]
-    if annotation is JsonValue:
-        return "JsonValue"
-    if isinstance(annotation, type) and issubclass(annotation, BundleModel):
-        return annotation.__name__
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Annotated:
-        return _typescript_type(args[0])
-    if origin is Literal:
-        return " | ".join(f'"{value}"' if isinstance(value, str) else str(value) for value in args)
-    if origin in (Union, types.UnionType):
-        return " | ".join(_typescript_type(arg) for arg in args)
-    if origin is tuple and args[-1] is Ellipsis:
-        return f"ReadonlyArray<{_typescript_type(args[0])}>"
-    if origin is tuple:
-        return f"readonly [{', '.join(_typescript_type(arg) for arg in args)}]"
-    if origin is dict:
-        return f"{{ readonly [key: string]: {_typescript_type(args[1])} }}"
-    raise TypeError(f"no TypeScript for {annotation!r}; teach gossamer.show.bundle._typescript_type about it")
-
-
-def typescript() -> str:
-    """The schema as a TypeScript declaration file, one interface per class, in the order of this file."""
-    lines = [
-        "// Written by gossamer.show.bundle.write_typescript from the Python schema. Do not edit.",
-        "",
-        "export type JsonValue =",
-        "  string | number | boolean | null | ReadonlyArray<JsonValue> | { readonly [key: string]: JsonValue };",
-    ]
-    for model in BundleModel.__subclasses__():
-        hints = typing.get_type_hints(model, include_extras=True)
-        lines += ["", f"export interface {model.__name__} {{"]
-        lines += [f"  readonly {name}: {_typescript_type(hints[name])};" for name in model.model_fields]
-        lines.append("}")
-    return "\n".join(lines) + "\n"
-
-
-def write_typescript(path: Path) -> Path:
-    """Write `typescript()` to `path` (in the repository: web/src/bundle.d.ts)."""
-    path.write_text(typescript(), encoding="utf-8")
-    return path

@@ -1787,7 +1787,7 @@ function render({ model, el }) {
   const bundle = model.get("bundle");
   const index = indexOf(bundle);
   const many = MANY_EDGES[bundle.grain];
-  const store = new Store({ selected: null, peeked: null, found: null, strongest: index.edges.length > many * 1.5 ? many : index.edges.length });
+  const store = new Store({ selected: null, peeked: null, found: null, strongest: index.edges.length > many * 1.5 ? many : index.edges.length, kept: {} });
   const root = h("div", { class: "gossamer" });
   el.replaceChildren(h("style", {}, style_default), root);
   const drawing = figure(index, store);
