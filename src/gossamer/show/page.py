@@ -1,8 +1,8 @@
-"""A bundle becomes one HTML file that needs no network, no server and no second file.
+"""A bundle becomes one HTML file that needs no network, no server and no second file; or the page of a server.
 
 The page holds the built view (`view.js`, from `web/`) and the bundle's JSON. Names in a bundle may hold markup: the
 JSON has every `<`, `>` and `&` escaped, and the view writes text nodes only. The page's policy allows exactly one
-script, by its hash, and no request of any kind.
+script, by its hash, and no request of any kind; a server's page may ask that server.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 _BOOT = f"""
 {{
   const bundle = JSON.parse(document.getElementById("{BUNDLE_ID}").textContent);
-  const model = {{ get: (name) => (name === "bundle" ? bundle : undefined) }};
-  render({{ model, el: document.getElementById("{ROOT_ID}") }});
+  const host = {{ bundle, server: document.documentElement.dataset.server }};
+  render({{ model: {{ get: (name) => host[name] }}, el: document.getElementById("{ROOT_ID}") }});
 }}
 """
 
 _PAGE = """<!doctype html>
-<html lang="en">
+<html lang="en"{server}>
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
@@ -52,7 +52,7 @@ _PAGE = """<!doctype html>
 """
 
 
-def _view_source() -> str:
+def view_source() -> str:
     """The built view; raises CorruptFile if it could end its own script element."""
     source = files("gossamer.show").joinpath("view.js").read_text(encoding="utf-8")
     lowered = source.lower()
@@ -64,20 +64,21 @@ def _view_source() -> str:
     return source
 
 
-def _policy(script: str) -> str:
-    """A content security policy that runs this one script and fetches nothing."""
+def _policy(script: str, asks: bool) -> str:
+    """A content security policy that runs this one script and fetches nothing, or from its own server alone."""
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     return (
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+        "base-uri 'none'; form-action 'none'" + ("; connect-src 'self'" if asks else "")
     )
 
 
-def render_page(bundle: Bundle) -> str:
-    """The whole page as text. Equal bundles give equal text."""
-    script = "\n" + _view_source() + _BOOT
+def render_page(bundle: Bundle, server: str | None = None) -> str:
+    """The whole page as text. Equal bundles give equal text. server: where a served page asks, relative to itself."""
+    script = "\n" + view_source() + _BOOT
     return _PAGE.format(
-        policy=html.escape(_policy(script), quote=False),
+        policy=html.escape(_policy(script, server is not None), quote=False),
+        server="" if server is None else f' data-server="{html.escape(server)}"',
         version=html.escape(bundle.gossamer_version),
         title=html.escape(bundle.title),
         root=ROOT_ID,
@@ -88,8 +89,12 @@ def render_page(bundle: Bundle) -> str:
 
 
 def write_page(bundle: Bundle, path: Path) -> Path:
-    """Write the page to `path` in one step: a reader sees the old file or the whole new one, never a part."""
-    text = render_page(bundle)
+    """Write the page to `path`; see write_whole."""
+    return write_whole(render_page(bundle), path)
+
+
+def write_whole(text: str, path: Path) -> Path:
+    """Write a text file in one step: a reader sees the old file or the whole new one, never a part."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     partial = Path(name)
     try:

@@ -1,0 +1,87 @@
+"""What a live page may ask for, of a server or of a notebook: tokens, answers, and the notes its reader writes.
+
+The desk knows no model: it is handed two functions. Notes are the only thing a reader can write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import StringConstraints, TypeAdapter, ValidationError
+
+from gossamer.errors import BadInput, CorruptFile, one_line
+from gossamer.show.bundle import Bundle, BundleModel
+from gossamer.show.live import Answer, Question
+from gossamer.show.page import write_whole
+
+MOST_BYTES = 256 * 1024  # of a request and of the notes of a run
+MOST_TOKENS = 1024  # of a prompt
+MOST_PARTS = 256  # interventions, and candidates, of a question
+
+Site = Annotated[str, StringConstraints(max_length=200)]
+Notes = dict[Site, Annotated[str, StringConstraints(max_length=20_000)]]
+NOTES: TypeAdapter[Notes] = TypeAdapter(Notes)
+
+
+class Prompt(BundleModel):
+    """A text whose tokens are asked for."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """One run's page and who answers it. notes: the file of the reader's notes, by node; it need not exist yet."""
+
+    bundle: Bundle
+    answer: Callable[[Question], Answer]
+    tokenize: Callable[[str], Sequence[str]]
+    notes: Path
+    most_tokens: int = MOST_TOKENS
+
+    def tokens(self, prompt: Prompt) -> list[str]:
+        """The prompt's tokens, without what is put before every prompt."""
+        return list(self.tokenize(prompt.text))
+
+    def ask(self, question: Question) -> Answer:
+        """BadInput for more than `most_tokens` tokens or MOST_PARTS interventions or candidates."""
+        for what, parts in (("interventions", question.interventions), ("candidates", question.candidates)):
+            if len(parts) > MOST_PARTS:
+                raise BadInput(f"Expected at most {MOST_PARTS} {what}, got {len(parts)}.")
+        if (n := len(self.tokens(Prompt(text=question.text)))) > self.most_tokens:
+            raise BadInput(f"Expected a prompt of at most {self.most_tokens} tokens, got {n}; shorten it.")
+        return self.answer(question)
+
+    def read_notes(self) -> Notes:
+        """The notes by node, none before the first is written; CorruptFile for a file that does not hold notes."""
+        try:
+            with self.notes.open("rb") as file:
+                text = file.read(MOST_BYTES + 1)
+        except FileNotFoundError:
+            return {}
+        try:
+            if len(text) > MOST_BYTES:
+                raise ValueError(f"more than {MOST_BYTES} bytes")
+            return NOTES.validate_json(text)
+        except ValueError as error:
+            raise CorruptFile(
+                f"{self.notes} does not hold notes by node ({one_line(error)}); correct it or move it away."
+            ) from error
+
+    def write_notes(self, notes: Notes) -> None:
+        """Replace all notes, in one step."""
+        text = NOTES.dump_json(notes, indent=1)
+        if len(text) > MOST_BYTES:
+            raise BadInput(f"Expected notes of at most {MOST_BYTES} bytes in all, got {len(text)}.")
+        write_whole(text.decode() + "\n", self.notes)
+
+
+def checked_notes(notes: object) -> Notes:
+    """Notes that came as parsed JSON; BadInput that says what is wrong."""
+    try:
+        return NOTES.validate_python(notes)
+    except ValidationError as error:
+        raise BadInput(f"Expected notes as text by node: {one_line(error)}.") from error
