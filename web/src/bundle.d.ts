@@ -185,4 +185,5 @@ export interface Answer {
   readonly tokens: ReadonlyArray<string>;
   readonly model: Reading;
   readonly circuit: Reading;
+  readonly note: string;
 }

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -48,6 +48,7 @@ from gossamer.formats import read_circuit
 from gossamer.metric import ordered_accuracy, paired_accuracy, sequence_log_probability
 from gossamer.record import Record
 from gossamer.registry import method
+from gossamer.replacement import Replacement, replacement
 from gossamer.scores import EdgeScores
 from gossamer.statistics import bootstrap_interval
 from gossamer.subject import ResidualSubject, require_model_of
@@ -114,6 +115,19 @@ class EdgeRun:
     def f(self) -> float:
         """The faithfulness that its circuit was held to."""
         return self.about.target
+
+    @cached_property
+    def standing(self) -> Replacement:
+        """What an ablated write becomes in a prompt without a counterfactual: by the run's own ablation, or the mean
+        where that resamples; made once."""
+        value = own_ablation(self.about.record)
+        positions = own_positions(self.about.record)
+        how = of_edges("mean" if value == "resample" else value, positions=positions)
+        pairs = self.model.encode(
+            self.task.train[:TRIAL_PAIRS], positions=positions, several=of_whole_answers(self.about.record)
+        )
+        found = replacement(self.model, pairs, how)
+        return found.fitted(torch.from_numpy(self.circuit.shares(self.model.graph(), how).astype(np.float32)))
 
 
 def edge_trial(

@@ -2,41 +2,65 @@
 
 from __future__ import annotations
 
-from gossamer.commands.edge_runs import EdgeRun
+from typing import TYPE_CHECKING
+
+from gossamer.commands.edge_runs import EdgeRun, own_ablation
 from gossamer.commands.run_folder import Run
-from gossamer.errors import Unsupported
-from gossamer.explain import Change, Said, ask
+from gossamer.explain import Change, Said, ask, ask_edges, token_ids
+from gossamer.models import LoadedModel
 from gossamer.show.live import Answer, HeadPattern, NodeTrace, Question, Reading, TokenProbability
+
+if TYPE_CHECKING:
+    from gossamer.models.huggingface import Decoder
+
+MOST_NUMBERS = 300_000  # of all attention patterns in an answer: about 3 MB of JSON
 
 
 def answer(run: Run | EdgeRun, question: Question) -> Answer:
-    """What the run's model and its circuit say after the question's prompt, see gossamer.explain.ask.
+    """What the run's model and its circuit say after the question's prompt.
 
-    Unsupported for a run on a Hugging Face decoder.
+    See gossamer.explain.ask for circuits of channels in weight-sparse models and gossamer.explain.ask_edges for those
+    of edges in Hugging Face decoders. Unsupported for circuits of channels in these.
     """
-    if isinstance(run, EdgeRun):
-        raise Unsupported(
-            f"questions to {run.model.name}, a Hugging Face decoder", "they are built for weight-sparse models",
-            "the page without them",
-        )  # fmt: skip
-    model = run.weight_sparse
     changes = [Change(**i.model_dump()) for i in question.interventions]
-    found = ask(model, run.circuit, question.text, changes, question.candidates)
+    asked = question.text, changes, question.candidates
+    if isinstance(run, EdgeRun):
+        base = run.standing
+        found, notes = ask_edges(run.model, run.circuit, base, *asked), [f"ablated to its {base.how.value}"]
+        if base.how.value != own_ablation(run.about.record):
+            notes[0] += ", as a typed prompt has no other to resample from"
+    else:
+        found, notes = ask(run.weight_sparse, run.circuit, *asked), []
+    patterns = [p for said in (found.model, found.circuit) for p in said.patterns.values()]
+    too_many = sum(p.numel() for p in patterns) > MOST_NUMBERS
+    if too_many:
+        notes.append(f"no attention patterns: {len(patterns)} of {len(found.tokens)} tokens are too many to send")
 
     def text(token: int) -> str:
-        return str(model.tokenizer.decode([token], skip_special_tokens=False))
+        return str(_asked(run).tokenizer.decode([token], skip_special_tokens=False))
 
     def reading(said: Said) -> Reading:
         return Reading(
             top=tuple(TokenProbability(token=text(i), id=i, probability=p) for i, p in said.top),
             candidates=said.candidates,
             traces=tuple(NodeTrace(site=site, values=tuple(v.tolist())) for site, v in said.traces.items()),
-            patterns=tuple(
+            patterns=() if too_many else tuple(
                 HeadPattern(head=head, rows=tuple(tuple(row[: i + 1].tolist()) for i, row in enumerate(rows)))
                 for head, rows in said.patterns.items()
             ),
-        )
+        )  # fmt: skip
 
     return Answer(
-        tokens=tuple(map(text, found.tokens)), model=reading(found.model), circuit=reading(found.circuit)
+        tokens=tuple(map(text, found.tokens)), model=reading(found.model), circuit=reading(found.circuit),
+        note="; ".join(notes),
     )  # fmt: skip
+
+
+def tokenize(run: Run | EdgeRun, text: str) -> tuple[str, ...]:
+    """The tokens of a prompt as text, without what is put before every prompt."""
+    tokenizer = _asked(run).tokenizer
+    return tuple(str(tokenizer.decode([i], skip_special_tokens=False)) for i in token_ids(tokenizer, text))
+
+
+def _asked(run: Run | EdgeRun) -> LoadedModel | Decoder:
+    return run.model if isinstance(run, EdgeRun) else run.weight_sparse

@@ -15,7 +15,7 @@ about other prompts: its other probabilities are those of a model with almost ev
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from gossamer.models.loaded import LoadedModel
 from gossamer.models.sparse import attention_pattern
 from gossamer.site import Site
 from gossamer.subject import EdgeMasks
+
+if TYPE_CHECKING:
+    from gossamer.models.huggingface import Decoder
 
 TOP = 10
 
@@ -74,8 +77,8 @@ def ask(
     edge that the model has not, a value that is missing or not finite.
     """
     problems: list[str] = []
-    tokens = _tokens(model, text, problems)
-    wanted = [_token(model, c, problems) for c in candidates]
+    tokens = prompt_tokens(model, text, problems)
+    wanted = [one_token(model, c, problems) for c in candidates]
     values, cut = _changes(model, changes, problems)
     if problems:
         raise BadInput(f"{'; '.join(problems[:8])}.")
@@ -91,10 +94,16 @@ def ask(
     )
 
 
-def _tokens(model: LoadedModel, text: str, problems: list[str]) -> list[int]:
+def token_ids(tokenizer: Any, text: str) -> list[int]:
+    """Tokens of a text, without what is put before every prompt; of either library's tokenizers."""
+    found = tokenizer.encode(text, add_special_tokens=False)
+    return list(getattr(found, "ids", found))
+
+
+def prompt_tokens(model: LoadedModel | Decoder, text: str, problems: list[str]) -> list[int]:
+    """Tokens of a prompt with what is put before every one; problems gets what is wrong with it."""
     longest, bos = model.limits
-    tokens = [] if bos is None else [bos]
-    tokens += model.tokenizer.encode(text, add_special_tokens=False).ids
+    tokens = ([] if bos is None else [bos]) + token_ids(model.tokenizer, text)
     if not tokens:
         problems.append("Expected a prompt of at least one token, got none")
     if len(tokens) > longest:
@@ -102,12 +111,20 @@ def _tokens(model: LoadedModel, text: str, problems: list[str]) -> list[int]:
     return tokens
 
 
-def _token(model: LoadedModel, text: str, problems: list[str]) -> int:
-    found = model.tokenizer.encode(text, add_special_tokens=False).ids
+def one_token(model: LoadedModel | Decoder, text: str, problems: list[str]) -> int:
+    """The token that a candidate is; problems gets what is wrong with it."""
+    found = token_ids(model.tokenizer, text)
     if len(found) != 1:
         problems.append(f"Expected a candidate of one token, {text!r} is {len(found)}")
         return -1
     return int(found[0])
+
+
+def spoken(logits: Tensor) -> tuple[Tensor, tuple[tuple[int, float], ...]]:
+    """(next-token probabilities [vocab], the TOP most probable with their tokens) of logits [vocab]."""
+    p = logits.softmax(-1)
+    best = p.topk(min(TOP, len(p)))
+    return p, tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
 def _changes(
@@ -159,14 +176,13 @@ def _said(
     reads = model.run(text_batch(tokens), masks=keep, edges=edges, then=change, reads=locations).reads
     m, last = model.model, tokens[:, -1:].to(model.device)
     logits = m.unembed(m.ln_f(reads["final_resid"][:, -1:]), last)[0, 0].cpu().double()
-    p = logits.softmax(-1)
-    best = p.topk(min(TOP, len(p)))
+    p, top = spoken(logits)
     chosen = [float(p[c]) for c in candidates]
     if fit is not None and len(chosen) == 2:
         z = fit.scale * (logits[candidates[0]] - logits[candidates[1]]) + fit.shift
         chosen = [sum(chosen) * float(torch.sigmoid(s)) for s in (z, -z)]
     return Said(
-        top=tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True)), candidates=tuple(chosen),
+        top=top, candidates=tuple(chosen),
         traces={str(s): reads[s.location][0, :, s.index].cpu() for s in circuit.sites},
         patterns=_patterns(model, circuit, reads),
     )  # fmt: skip

@@ -74,8 +74,12 @@ class Reading(BundleModel):
 
 
 class Answer(BundleModel):
-    """The prompt's tokens (with the token put before every prompt, if there is one) and both readings."""
+    """The prompt's tokens (with the token put before every prompt, if there is one) and both readings.
+
+    `note`: what the reader has to know of this answer, such as another ablation than the circuit was found by.
+    """
 
     tokens: tuple[str, ...]
     model: Reading
     circuit: Reading
+    note: str = ""

@@ -17,10 +17,11 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
+import re
 import secrets
 import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,15 +33,13 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gossamer.errors import BadInput, GossamerError, one_line
 from gossamer.show.desk import MOST_BYTES, Desk, Notes, Prompt
 from gossamer.show.live import Question
 from gossamer.show.page import render_page
 
-Message = Any  # of ASGI: a dictionary
-Receive, Send = Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]
-App = Callable[[Any, Receive, Send], Awaitable[None]]
 T = TypeVar("T")
 
 SHORTEST_TOKEN = 16  # characters
@@ -76,10 +75,10 @@ class Guard:
     cookie that the first request sets. Only a request from the page itself may change or ask anything.
     """
 
-    def __init__(self, app: App, *, names: frozenset[str], token: str | None, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, *, names: frozenset[str], token: str | None, limits: Limits) -> None:
         self.app, self.names, self.token, self.limits = app, names, token, limits
 
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         request = Request(scope)
@@ -263,8 +262,10 @@ def listen(host: str = "127.0.0.1", port: int = 0, token: str | None = None) -> 
 
     BadInput for a place that cannot be had and for a token that is too short.
     """
-    if token is not None and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable()):
-        raise BadInput(f"Expected a token of at least {SHORTEST_TOKEN} letters and digits; leave it out and one is made.")
+    if token is not None and not re.fullmatch(rf"[A-Za-z0-9_-]{{{SHORTEST_TOKEN},}}", token):
+        raise BadInput(
+            f"Expected a token of at least {SHORTEST_TOKEN} letters, digits, - or _; leave it out and one is made."
+        )
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.create_server(address[:2], family=family)
