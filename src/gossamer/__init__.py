@@ -29,6 +29,7 @@ _HOMES = {
     "load_task": "gossamer.tasks",
     "push_to_hub": "gossamer.models.hub",
     "read_run": "gossamer.commands.run_folder",
+    "widget": "gossamer.commands",
 }
 _FOLDERS = (
     "commands", "compare", "corpora", "discover", "explain", "formats", "models", "show", "tasks", "train", "verify",
@@ -38,11 +39,13 @@ __all__ = [
     "BadInput", "Circuit", "CorruptFile", "Evidence", "Example", "GossamerError", "LoadedModel", "Null", "Record",
     "Scores", "Site", "Subject", "Task", "Unsupported", "__version__", "commands", "compare", "discover", "explain",
     "formats", "from_pretrained", "load_task", "models", "push_to_hub", "read_run", "show", "tasks", "train", "verify",
+    "widget",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from gossamer import commands, compare, discover, explain, formats, models, show, tasks, train, verify
     from gossamer.circuit import Circuit
+    from gossamer.commands import widget
     from gossamer.commands.run_folder import read_run
     from gossamer.errors import BadInput, CorruptFile, GossamerError, Unsupported
     from gossamer.evidence import Evidence, Null

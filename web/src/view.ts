@@ -6,6 +6,7 @@ import { panel } from "./card";
 import { sizeCurve } from "./curve";
 import { count, h } from "./dom";
 import { figure, legend } from "./figure";
+import { hosted, whoAnswers, type HostModel } from "./host";
 import { indexOf, type Index } from "./index";
 import { lead } from "./lead";
 import { record } from "./record";
@@ -16,7 +17,7 @@ import { tooltip } from "./tip";
 import { tally, trial } from "./trial";
 
 export interface Host {
-  readonly model: { get(name: string): unknown };
+  readonly model: HostModel;
   readonly el: HTMLElement;
 }
 
@@ -64,7 +65,8 @@ function part(id: string, title: string, note: string, ...children: HTMLElement[
   return h("section", { class: "part", "data-part": id }, h("div", { class: "part-head" }, h("h2", {}, title), h("p", { class: "muted" }, note)), ...children);
 }
 
-export function render({ model, el }: Host): () => void {
+export function render({ model: given, el }: Host): () => void {
+  const [model, leave] = hosted(given);
   const bundle = model.get("bundle") as Bundle;
   const index = indexOf(bundle);
   const many = MANY_EDGES[bundle.grain];
@@ -91,7 +93,7 @@ export function render({ model, el }: Host): () => void {
     part("trial", "The trial", "each check beside its nulls: what the same number is when the circuit is not special", trial(bundle.evidence)),
     ...(bundle.grain === "channel" ? [part("curve", "Size for loss", "", sizeCurve(bundle))] : []),
     recordPart,
-    h("footer", {}, `Gossamer ${bundle.gossamer_version}. This page is one file and makes no request.`),
+    h("footer", {}, `Gossamer ${bundle.gossamer_version}. ${whoAnswers(model)}`),
   );
   tooltip(root);
 
@@ -116,8 +118,10 @@ export function render({ model, el }: Host): () => void {
   root.addEventListener("keydown", escape);
   return () => {
     watch.disconnect();
+    leave();
     el.replaceChildren();
   };
 }
 
+export { hosted };
 export default { render };

@@ -32,6 +32,7 @@ from gossamer.commands.reports import (
     ProveTrainReport,
     PruneReport,
     ReplayReport,
+    ServeReport,
     ShowReport,
     SweepReport,
     TasksReport,
@@ -43,7 +44,9 @@ from gossamer.errors import BadInput, Unsupported, require_new
 
 if TYPE_CHECKING:
     from gossamer.discover import PruneConfig
+    from gossamer.show.bundle import Bundle
     from gossamer.show.figures import Kind
+    from gossamer.show.widget import Page
     from gossamer.train.loop import Progress
 
 DEMO_K_COEF = (4e-3, 6e-3)  # half of the default search: the demo finds two circuits in about a minute
@@ -56,7 +59,7 @@ __all__ = [
     "binarise", "bridge_perturb", "bridge_report", "bridge_train", "claim", "demo", "discover_edges",
     "discover_nodes", "doctor", "export", "figure_draw", "figure_frontier", "figure_size_for_loss", "grid",
     "import_openai_viz", "means", "prove_bound", "prove_check", "prove_train", "prune", "prune_edges", "replay",
-    "show", "sweep_prune", "tasks", "tasks_check", "train", "verdict", "verify",
+    "serve", "show", "sweep_prune", "tasks", "tasks_check", "train", "verdict", "verify", "widget",
 ]  # fmt: skip
 
 
@@ -459,31 +462,38 @@ def show(
 
     twin: the run folder of the dense twin's circuit, for circuits of channels.
     """
-    from gossamer.commands import edge_runs
-    from gossamer.commands.bundle_of_edges import build_edge_bundle
-    from gossamer.commands.bundle_of_run import build_bundle
-    from gossamer.commands.run_folder import BUNDLE, EVIDENCE, PAGE, read_run, write_json
-    from gossamer.evidence import load_evidence
-    from gossamer.show import write_page
-    from gossamer.subject import require_model_of
+    from gossamer.commands import pages
 
-    folder = Path(run)
-    of_edges = edge_runs.is_edge_run(folder)
-    if of_edges and twin:
-        raise Unsupported("a twin beside a circuit of edges", "the two are not compared yet", "no --twin")
-    r = edge_runs.read(folder, model, device) if of_edges else read_run(folder, model, device)
-    require_model_of(r.circuit.record, r.model)
-    path = folder / EVIDENCE
-    evidence = load_evidence(path) if path.is_file() else ()
-    if not evidence:
-        say("no evidence yet: the page will say so; `gossamer verify` first makes it complete")
-    bundle = (
-        build_edge_bundle(r, evidence) if isinstance(r, edge_runs.EdgeRun)
-        else build_bundle(r, evidence, Path(twin) if twin else None)
+    return pages.show(Path(run), model, Path(twin) if twin else None, device, say)
+
+
+def serve(
+    run: str | Path, *, model: str | None = None, twin: str | Path | None = None, device: str = "cpu",
+    host: str = "127.0.0.1", port: int = 0, token: str | None = None, open_browser: bool = False,
+    ready: Callable[[ServeReport], None] | None = None, say: Say = _silent,
+) -> ServeReport:  # fmt: skip
+    """As `show`, then serve the page until Ctrl-C, with the run's model to answer what the reader asks.
+
+    port: 0 takes a free one. token: what every request must bring; anywhere but on loopback one is made if none is
+    given. ready: is told the address before the first request is answered. See gossamer.show.server.
+    """
+    from gossamer.commands import pages
+
+    told = ready or (lambda report: say(f"open {report.url}"))
+    return pages.serve(
+        Path(run), model, Path(twin) if twin else None, device, host, port, token, open_browser, told, say
     )  # fmt: skip
-    write_json(bundle, folder / BUNDLE)
-    page = write_page(bundle, folder / PAGE)
-    return ShowReport(run=str(run), page=str(page), bundle=str(folder / BUNDLE), bytes=page.stat().st_size)
+
+
+def widget(run: str | Path | Bundle, *, model: str | None = None, device: str = "cpu", say: Say = _silent) -> Page:
+    """The page of a run in a notebook (extra `notebook`): of a run folder, of a bundle, or of a file of one.
+
+    A folder that has no bundle.json yet gets it, as from `show`. A run folder's model answers what the reader asks, and
+    is loaded with the first question; a bundle alone has none.
+    """
+    from gossamer.commands import notebook
+
+    return notebook.widget(run, model, device, say)
 
 
 def replay(

@@ -139,6 +139,14 @@ class ShowReport(Report):
     bytes: int
 
 
+class ServeReport(Report):
+    """A served page: the address to open, with its token where it needs one."""
+
+    run: str
+    url: str
+    token: str | None
+
+
 class Difference(Report):
     """One number of a run that a replay did not get again."""
 

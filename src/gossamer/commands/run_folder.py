@@ -1,4 +1,4 @@
-"""A run folder: record.json scores.safetensors circuit.safetensors evidence.json bundle.json page.html.
+"""A run folder: record.json scores.safetensors circuit.safetensors evidence.json bundle.json page.html notes.json.
 
 Written under a temporary name and renamed, so a run exists whole or not at all.
 """
@@ -31,9 +31,8 @@ from gossamer.tasks import is_pairs_file, load_task
 if TYPE_CHECKING:
     from gossamer.models.huggingface import Channels
 
-RECORD, SCORES, CIRCUIT, EVIDENCE, BUNDLE, PAGE, BINARISED, REPORT = (
-    "record.json", "scores.safetensors", "circuit.safetensors", "evidence.json", "bundle.json", "page.html",
-    "binarised.json", "report.json",
+RECORD, SCORES, CIRCUIT, EVIDENCE, BINARISED, REPORT = (
+    "record.json", "scores.safetensors", "circuit.safetensors", "evidence.json", "binarised.json", "report.json",
 )  # fmt: skip
 
 

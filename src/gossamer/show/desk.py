@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
@@ -17,19 +17,24 @@ from gossamer.show.bundle import Bundle, BundleModel
 from gossamer.show.live import Answer, Question
 from gossamer.show.page import write_whole
 
+BUNDLE, PAGE, NOTES = "bundle.json", "page.html", "notes.json"  # files of a run folder that are of its page
 MOST_BYTES = 256 * 1024  # of a request and of the notes of a run
 MOST_TOKENS = 1024  # of a prompt
 MOST_PARTS = 256  # interventions, and candidates, of a question
 
+T = TypeVar("T")
 Site = Annotated[str, StringConstraints(max_length=200)]
 Notes = dict[Site, Annotated[str, StringConstraints(max_length=20_000)]]
-NOTES: TypeAdapter[Notes] = TypeAdapter(Notes)
+ALL_NOTES: TypeAdapter[Notes] = TypeAdapter(Notes)
 
 
 class Prompt(BundleModel):
     """A text whose tokens are asked for."""
 
     text: str
+
+
+PROMPTS, QUESTIONS = TypeAdapter(Prompt), TypeAdapter(Question)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +70,7 @@ class Desk:
         try:
             if len(text) > MOST_BYTES:
                 raise ValueError(f"more than {MOST_BYTES} bytes")
-            return NOTES.validate_json(text)
+            return ALL_NOTES.validate_json(text)
         except ValueError as error:
             raise CorruptFile(
                 f"{self.notes} does not hold notes by node ({one_line(error)}); correct it or move it away."
@@ -73,15 +78,15 @@ class Desk:
 
     def write_notes(self, notes: Notes) -> None:
         """Replace all notes, in one step."""
-        text = NOTES.dump_json(notes, indent=1)
+        text = ALL_NOTES.dump_json(notes, indent=1) + b"\n"
         if len(text) > MOST_BYTES:
             raise BadInput(f"Expected notes of at most {MOST_BYTES} bytes in all, got {len(text)}.")
-        write_whole(text.decode() + "\n", self.notes)
+        write_whole(text.decode(), self.notes)
 
 
-def checked_notes(notes: object) -> Notes:
-    """Notes that came as parsed JSON; BadInput that says what is wrong."""
+def checked(kind: TypeAdapter[T], body: object) -> T:
+    """What came as parsed JSON, as its kind; BadInput that says what is wrong."""
     try:
-        return NOTES.validate_python(notes)
+        return kind.validate_python(body)
     except ValidationError as error:
-        raise BadInput(f"Expected notes as text by node: {one_line(error)}.") from error
+        raise BadInput(f"Expected another request: {one_line(error)}.") from error

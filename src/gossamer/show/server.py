@@ -30,9 +30,10 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gossamer.errors import BadInput, GossamerError, one_line
@@ -235,7 +236,6 @@ def make_app(desk: Desk, *, names: frozenset[str], token: str | None = None, lim
     async def malformed(_: Request, error: RequestValidationError) -> Response:
         return told(422, f"Expected another request: {one_line(error)}.")
 
-    @app.exception_handler(404)
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> Response:
         return told(error.status_code, str(error.detail))
@@ -289,8 +289,9 @@ def server_at(place: Place, desk: Desk, limits: Limits | None = None) -> uvicorn
     ))  # fmt: skip
 
 
-def serve(place: Place, desk: Desk) -> None:
-    """Serve until Ctrl-C."""
+def serve(place: Place, desk: Desk, started: Callable[[], None]) -> None:
+    """Serve until Ctrl-C; `started` is called when requests no longer get lost."""
     server = server_at(place, desk)
-    with place.socket, suppress(KeyboardInterrupt):
+    started()
+    with suppress(KeyboardInterrupt):
         server.run(sockets=[place.socket])

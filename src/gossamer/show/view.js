@@ -1389,6 +1389,65 @@ function legend(index) {
   );
 }
 
+// src/host.ts
+var ROUTES = {
+  tokenize: ["POST", "tokenize"],
+  ask: ["POST", "ask"],
+  "read notes": ["GET", "notes"],
+  "write notes": ["PUT", "notes"]
+};
+function toServer(base) {
+  return async (what, body) => {
+    const [method, path] = ROUTES[what];
+    const sent = body === void 0 ? {} : { body: JSON.stringify(body), headers: { "content-type": "application/json" } };
+    const found2 = await fetch(base + path, { method, ...sent }).catch(() => {
+      throw new Error("The server does not answer; is it still running?");
+    });
+    const told = await found2.json().catch(() => null);
+    if (!found2.ok) throw new Error(told?.message ?? `The server answered ${found2.status}.`);
+    return told;
+  };
+}
+function toKernel(model) {
+  const view = Math.random().toString(36).slice(2);
+  const waiting = /* @__PURE__ */ new Map();
+  let asked = 0;
+  const hear = (reply) => {
+    const own = waiting.get(reply.id);
+    if (!own) return;
+    waiting.delete(reply.id);
+    if (reply.message === void 0) own.resolve(reply.found);
+    else own.reject(new Error(reply.message));
+  };
+  model.on?.("msg:custom", hear);
+  const call = (what, body) => new Promise((resolve, reject) => {
+    const id = `${view}-${asked++}`;
+    waiting.set(id, { resolve, reject });
+    model.send?.({ id, what, body });
+  });
+  return [call, () => model.off?.("msg:custom", hear)];
+}
+function hosted(model) {
+  const server = model.get("server");
+  const [call, leave] = typeof server === "string" ? [toServer(server), () => void 0] : model.get("asks") === true ? toKernel(model) : [null, () => void 0];
+  if (!call) return [model, leave];
+  const engine = {
+    where: "server",
+    tokenize: (text) => call("tokenize", { text }),
+    ask: (question) => call("ask", question)
+  };
+  const notes = {
+    read: () => call("read notes"),
+    write: async (found2) => void await call("write notes", found2)
+  };
+  const own = { engine, notes };
+  return [{ get: (name) => own[name] ?? model.get(name) }, leave];
+}
+function whoAnswers(model) {
+  if (typeof model.get("server") === "string") return "This page asks the server it came from, and no other.";
+  return model.get("asks") === true ? "This page asks the notebook's kernel." : "This page is one file and makes no request.";
+}
+
 // src/trial.ts
 var ICONS = {
   pass: "M3 8.5L6.5 12L13 4.5",
@@ -1783,7 +1842,8 @@ function strengthFilter(index, store) {
 function part(id, title, note, ...children) {
   return h("section", { class: "part", "data-part": id }, h("div", { class: "part-head" }, h("h2", {}, title), h("p", { class: "muted" }, note)), ...children);
 }
-function render({ model, el }) {
+function render({ model: given2, el }) {
+  const [model, leave] = hosted(given2);
   const bundle = model.get("bundle");
   const index = indexOf(bundle);
   const many = MANY_EDGES[bundle.grain];
@@ -1816,7 +1876,7 @@ function render({ model, el }) {
     part("trial", "The trial", "each check beside its nulls: what the same number is when the circuit is not special", trial(bundle.evidence)),
     ...bundle.grain === "channel" ? [part("curve", "Size for loss", "", sizeCurve(bundle))] : [],
     recordPart,
-    h("footer", {}, `Gossamer ${bundle.gossamer_version}. This page is one file and makes no request.`)
+    h("footer", {}, `Gossamer ${bundle.gossamer_version}. ${whoAnswers(model)}`)
   );
   tooltip(root);
   const arrange2 = () => {
@@ -1838,11 +1898,13 @@ function render({ model, el }) {
   root.addEventListener("keydown", escape);
   return () => {
     watch.disconnect();
+    leave();
     el.replaceChildren();
   };
 }
 var view_default = { render };
 export {
   view_default as default,
+  hosted,
   render
 };
