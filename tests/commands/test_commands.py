@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -16,6 +20,7 @@ from gossamer import commands
 from gossamer.errors import BadInput, CorruptFile
 from gossamer.models.files import save_model
 from gossamer.show import read_bundle
+from gossamer.show.live import Answer
 
 SEARCH = {"steps": 100, "lr": 3e-2, "batch_pairs": 16, "k_coef": (1e-3, 3e-3)}
 
@@ -65,6 +70,48 @@ def test_a_run_folder_tells_the_story(run: Path) -> None:
     final = next(n for n in bundle.circuit.nodes if n.location == "final_resid")
     assert final.direct_logit == pytest.approx(0.4)
     assert [(c.src, c.dst) for c in bundle.circuit.carries] == [("0.attn.resid_delta:6", "final_resid:6")]
+
+
+MALFORMED = {
+    "record.json": ("{", "not a whole run record"), "circuit.safetensors": ("none", "damaged"),
+    "evidence.json": ("{", "evidence"), "notes.json": ("[]", "does not hold notes"),
+}  # fmt: skip
+
+
+def test_a_run_is_served_until_ctrl_c_and_a_malformed_one_is_not(run: Path) -> None:
+    command = [sys.executable, "-m", "gossamer", "show", str(run), "--serve", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stderr is not None
+            told = json.loads(server.stdout.readline())
+            assert told["run"] == str(run)
+            assert told["token"] is None
+
+            def ask(side: str, *changes: dict[str, str]) -> Answer:
+                body = {"text": f"w1 {side} w2", "candidates": [" L", " R"], "interventions": changes}
+                kind = {"content-type": "application/json"}
+                asked = Request(f"{told['url']}api/ask", json.dumps(body).encode(), kind)
+                return Answer.model_validate_json(urlopen(asked, timeout=20).read())
+
+            left, right = ask("left"), ask("right")
+            for side, sign in ((left, 1), (right, -1)):
+                for reading in (side.model, side.circuit):
+                    assert sign * (reading.candidates[0] - reading.candidates[1]) > 0
+            blind = [ask(side, {"kind": "ablate", "site": "0.attn.v:5"}) for side in ("left", "right")]
+            assert blind[0].circuit.candidates == pytest.approx(blind[1].circuit.candidates)
+            server.send_signal(signal.SIGINT)
+            assert server.wait(20) == 0
+            assert server.stdout.read() == ""
+            assert "Traceback" not in server.stderr.read()
+        finally:
+            server.kill()
+    for file, (content, message) in MALFORMED.items():
+        whole = (run / file).read_bytes() if (run / file).exists() else b"{}"
+        (run / file).write_text(content)
+        with pytest.raises(CorruptFile, match=message):
+            commands.serve(run, ready=lambda report: pytest.fail("it was served"))
+        (run / file).write_bytes(whole)
 
 
 @pytest.mark.parametrize("seed", [0, 7])

@@ -301,3 +301,22 @@ def test_whole_answers_from_a_file_to_a_replay(folder: Path, tmp_path: Path) -> 
     assert commands.replay(report.run, search=True).agrees
     with pytest.raises(Unsupported, match="ablation by noise of pairs with answers of several tokens"):
         commands.verify(report.run, quick=True, ablation="noise")
+
+
+def test_a_run_answers_typed_prompts_by_the_mean_and_says_so(run: Path) -> None:
+    from gossamer.commands import edge_runs
+    from gossamer.commands.live import answer, tokenize
+    from gossamer.show.live import Intervention, Question
+
+    found = edge_runs.read(run)
+    question = Question(text="the queen was often that", candidates=(" she", " he"))
+    said = answer(found, question)
+    assert said.note.startswith("ablated by mean, not resample as in the trial")
+    assert said.tokens == tokenize(found, question.text) == ("the", "queen", "was", "often", "that")
+    assert said.model.candidates[0] > 0.9
+    assert said.circuit.candidates[0] > 0.5
+    assert said.model.top[0].token == "she"
+    assert said.model.patterns[0].rows[0] == (1.0,)
+    change = Intervention(kind="ablate", site="input")
+    changed = answer(found, question.model_copy(update={"interventions": (change,)}))
+    assert changed.model.candidates[0] < 0.9

@@ -26,9 +26,9 @@ def answer(run: Run | EdgeRun, question: Question) -> Answer:
     asked = question.text, changes, question.candidates
     if isinstance(run, EdgeRun):
         base = run.standing
-        found, notes = ask_edges(run.model, run.circuit, base, *asked), [f"ablated to its {base.how.value}"]
+        found, notes = ask_edges(run.model, run.circuit, base, *asked), [f"ablated by {base.how.value}"]
         if base.how.value != own_ablation(run.about.record):
-            notes[0] += ", as a typed prompt has no other to resample from"
+            notes[0] += ", not resample as in the trial: a typed prompt has no other to resample from"
     else:
         found, notes = ask(run.weight_sparse, run.circuit, *asked), []
     patterns = [p for said in (found.model, found.circuit) for p in said.patterns.values()]
