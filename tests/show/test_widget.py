@@ -44,15 +44,22 @@ def test_an_executed_notebook_holds_the_same_module_and_bundle(state: dict[str, 
 
 @pytest.mark.browser
 def test_the_widget_draws_the_pages_elements(state: dict[str, Any], browser: Any, tmp_path: Path) -> None:
-    """The module as anywidget runs it: its default export, given a model of the synced traits; against the page."""
+    """The module as anywidget runs it: its default export, given a model of the synced traits; against the page.
 
-    def drawn(path: Path) -> str:
+    What differs is who answers: the page holds no model, the widget asks the kernel.
+    """
+
+    def drawn(path: Path) -> tuple[str, str]:
         browser.set_window_size(1280, 900)
         browser.get(path.as_uri())
-        script = "return document.querySelector('.gossamer')?.outerHTML ?? ''"
-        text = str(browser.execute_script(script))
+        found = browser.execute_script("""
+            const root = document.querySelector('.gossamer').cloneNode(true);
+            const asking = [...root.querySelectorAll('[data-part=ask], footer')];
+            for (const part of asking) part.remove();
+            return [root.outerHTML, asking.map((part) => part.textContent).join('')];
+        """)
         assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
-        return text
+        return found[0], found[1]
 
     host = tmp_path / "host.html"
     traits = json.dumps(state).replace("<", "\\u003c")
@@ -60,16 +67,20 @@ def test_the_widget_draws_the_pages_elements(state: dict[str, Any], browser: Any
         '<!doctype html><html lang="en"><meta charset="utf-8"><link rel="icon" href="data:,">'
         f'<body style="margin:0"><div id="cell"></div><script type="module">const traits = {traits};'
         "const module = await import(URL.createObjectURL(new Blob([traits._esm], {type: 'text/javascript'})));"
-        "const model = {get: (name) => traits[name], on() {}, off() {}, send() {}};"
+        "window.sent = [];"
+        "const model = {get: (name) => traits[name], on() {}, off() {}, send: (message) => sent.push(message)};"
         "window.clean = module.default.render({model, el: document.getElementById('cell')});</script></html>",
         encoding="utf-8",
     )
-    page_html = drawn(write_page(example_bundle(), tmp_path / "page.html"))
-    cell_html = drawn(host)
-    said = "This page asks the notebook's kernel."
-    assert said in cell_html
-    assert cell_html.replace(said, "This page is one file and makes no request.") == page_html
+    page_html, page_asks = drawn(write_page(example_bundle(), tmp_path / "page.html"))
+    cell_html, cell_asks = drawn(host)
     assert len(page_html) > 20_000
+    assert cell_html == page_html
+    assert "This page is one file and makes no request." in page_asks
+    assert "Computed by the notebook's kernel" in cell_asks
+    asked = browser.execute_async_script("const done = arguments[0]; setTimeout(() => done(sent), 50)")
+    assert [m["what"] for m in asked][:1] == ["ask"]
+    assert asked[0]["body"]["text"] == example_bundle().task.examples[0].clean
     assert browser.execute_script("window.clean(); return document.getElementById('cell').childElementCount") == 0
 
 

@@ -32,7 +32,8 @@ function toServer(base: string): Call {
       throw new Error("The server does not answer; is it still running?");
     });
     const told: unknown = await found.json().catch(() => null);
-    if (!found.ok) throw new Error((told as { message?: string } | null)?.message ?? `The server answered ${found.status}.`);
+    const message = (told as { message?: unknown } | null)?.message;
+    if (!found.ok || (method === "POST" && typeof message === "string")) throw new Error(typeof message === "string" ? message : `The server answered ${found.status}.`);
     return told;
   };
 }
@@ -83,6 +84,11 @@ export function hosted(model: HostModel): [HostModel, () => void] {
   };
   const own: Record<string, unknown> = { engine, notes };
   return [{ get: (name) => own[name] ?? model.get(name) }, leave];
+}
+
+/** Who computes what the page itself cannot. */
+export function whoComputes(model: HostModel): string {
+  return model.get("asks") === true ? "Computed by the notebook's kernel" : "Computed by the server";
 }
 
 /** Whom the page asks, for its last line. */

@@ -6,13 +6,17 @@ import { panel } from "./card";
 import { sizeCurve } from "./curve";
 import { count, h } from "./dom";
 import { figure, legend } from "./figure";
-import { hosted, whoAnswers, type HostModel } from "./host";
+import type { Engine } from "./engine";
+import { hosted, whoAnswers, whoComputes, type HostModel } from "./host";
 import { indexOf, type Index } from "./index";
+import { lab, noLab } from "./lab";
 import { lead } from "./lead";
+import { pageEngine } from "./page_engine";
 import { record } from "./record";
 import { search } from "./search";
 import { Store, type Theme } from "./state";
 import css from "./style.css";
+import labCss from "./lab.css";
 import { tooltip } from "./tip";
 import { tally, trial } from "./trial";
 
@@ -70,9 +74,9 @@ export function render({ model: given, el }: Host): () => void {
   const bundle = model.get("bundle") as Bundle;
   const index = indexOf(bundle);
   const many = MANY_EDGES[bundle.grain];
-  const store = new Store({ selected: null, peeked: null, found: null, strongest: index.edges.length > many * 1.5 ? many : index.edges.length, kept: {} });
+  const store = new Store({ selected: null, peeked: null, found: null, strongest: index.edges.length > many * 1.5 ? many : index.edges.length, lit: null, kept: {} });
   const root = h("div", { class: "gossamer" });
-  el.replaceChildren(h("style", {}, css), root);
+  el.replaceChildren(h("style", {}, css + labCss), root);
 
   const drawing = figure(index, store);
   const open = (site: string): void => {
@@ -84,11 +88,16 @@ export function render({ model: given, el }: Host): () => void {
     h("div", { class: "stage-figure" }, toolbar, drawing.element, legend(index)),
     panel(index, store, drawing.focus));
 
+  const engine = pageEngine(bundle) ?? (model.get("engine") as Engine | undefined) ?? null;
+  const note = engine ? `Type a prompt. ${engine.where === "page" ? "Computed in this page" : whoComputes(model)}, model and circuit alike.` : "";
+  const askPart = part("ask", "Ask it", note, engine ? lab(index, store, engine) : noLab());
+
   const recordPart = h("details", { class: "part record-part" }, h("summary", {}, h("h2", {}, "Record"), h("span", { class: "muted" }, "where every number came from")), record(bundle.record));
   root.append(
     h("header", { class: "top" },
       h("div", { class: "eyebrow" }, h("span", {}, "Gossamer circuit"), h("span", { class: "mono" }, bundle.task.name), themeButton(root)),
       h("h1", {}, bundle.title), lead(bundle), tally(bundle.evidence)),
+    askPart,
     stage,
     part("trial", "The trial", "each check beside its nulls: what the same number is when the circuit is not special", trial(bundle.evidence)),
     ...(bundle.grain === "channel" ? [part("curve", "Size for loss", "", sizeCurve(bundle))] : []),
@@ -123,5 +132,5 @@ export function render({ model: given, el }: Host): () => void {
   };
 }
 
-export { hosted };
+export { hosted, pageEngine };
 export default { render };

@@ -136,7 +136,7 @@ def _looks(run: EdgeRun) -> dict[tuple[int | None, int], tuple[view.Excerpt, ...
     for pair in range(batch.n_pairs):
         clean = sides(batch.pairs(pair, pair + 1))[0]
         n = int(clean.last[0]) + 1
-        texts = _texts(run.model.tokenizer, clean.tokens[0, :n].tolist())
+        texts = words_of(run.model.tokenizer, clean.tokens[0, :n].tolist())
         try:
             shares = attention_from_last(run.model, clean)[:, 0, :, :n]
         except Unsupported:
@@ -153,7 +153,7 @@ def _looks(run: EdgeRun) -> dict[tuple[int | None, int], tuple[view.Excerpt, ...
     return found
 
 
-def _texts(tokenizer: Any, tokens: list[int]) -> tuple[str, ...]:
+def words_of(tokenizer: Any, tokens: list[int]) -> tuple[str, ...]:
     """What each token adds to the text before it, so that a space stays with its word; alone where that cannot be told
     (part of a character)."""
     found, before = [], ""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from gossamer.commands.bundle_of_edges import words_of
 from gossamer.commands.edge_runs import EdgeRun, own_ablation
 from gossamer.commands.run_folder import Run
 from gossamer.explain import Change, Said, ask, ask_edges, token_ids
@@ -51,15 +53,22 @@ def answer(run: Run | EdgeRun, question: Question) -> Answer:
         )  # fmt: skip
 
     return Answer(
-        tokens=tuple(map(text, found.tokens)), model=reading(found.model), circuit=reading(found.circuit),
+        tokens=_words(run, found.tokens), model=reading(found.model), circuit=reading(found.circuit),
         note="; ".join(notes),
     )  # fmt: skip
 
 
 def tokenize(run: Run | EdgeRun, text: str) -> tuple[str, ...]:
     """The tokens of a prompt as text, without what is put before every prompt."""
+    return _words(run, token_ids(_asked(run).tokenizer, text))
+
+
+def _words(run: Run | EdgeRun, tokens: Sequence[int]) -> tuple[str, ...]:
+    """The text of each token; of a decoder's, what it adds to the text before it."""
     tokenizer = _asked(run).tokenizer
-    return tuple(str(tokenizer.decode([i], skip_special_tokens=False)) for i in token_ids(tokenizer, text))
+    if isinstance(run, EdgeRun):
+        return words_of(tokenizer, list(tokens))
+    return tuple(str(tokenizer.decode([i], skip_special_tokens=False)) for i in tokens)
 
 
 def _asked(run: Run | EdgeRun) -> LoadedModel | Decoder:

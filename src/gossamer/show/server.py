@@ -9,7 +9,8 @@
 | GET /api/notes     | notes by node                                      |
 | PUT /api/notes     | the same, to replace them                          |
 
-An error is {"message"} with a status of 400 or more. No file is served: a path is one of these or it is not found.
+A question that cannot be answered as it is asked gets {"message"}, for the reader; what is refused or fails gets the
+same with a status of 400 or more. No file is served: a path is one of these or it is not found.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
+import json
 import re
 import secrets
 import socket
@@ -38,7 +40,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gossamer.errors import BadInput, GossamerError, one_line
 from gossamer.show.desk import MOST_BYTES, Desk, Notes, Prompt
-from gossamer.show.live import Question
+from gossamer.show.live import Answer, Question
 from gossamer.show.page import render_page
 
 T = TypeVar("T")
@@ -199,6 +201,12 @@ def make_app(desk: Desk, *, names: frozenset[str], token: str | None = None, lim
     page, bundle = render_page(desk.bundle, server="api/"), desk.bundle.model_dump_json()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
+    def for_reader(work: Callable[[Any], Any], asked: Any) -> Any:
+        try:
+            return work(asked)
+        except GossamerError as error:
+            return {"message": one_line(error)}
+
     @app.get("/")
     async def index() -> Response:
         return HTMLResponse(page)
@@ -209,12 +217,13 @@ def make_app(desk: Desk, *, names: frozenset[str], token: str | None = None, lim
 
     @app.post("/api/tokenize")
     async def tokenize(prompt: Prompt) -> Response:
-        return JSONResponse(await worker.do(desk.tokens, prompt))
+        return JSONResponse(await worker.do(for_reader, desk.tokens, prompt))
 
     @app.post("/api/ask")
     async def ask(question: Question) -> Response:
-        answer = await worker.do(desk.ask, question)
-        return Response(answer.model_dump_json(), media_type="application/json")
+        found = await worker.do(for_reader, desk.ask, question)
+        text = found.model_dump_json() if isinstance(found, Answer) else json.dumps(found)
+        return Response(text, media_type="application/json")
 
     @app.get("/api/notes")
     def read_notes() -> Response:
