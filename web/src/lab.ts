@@ -448,10 +448,10 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
           h("div", { class: "lab-row" }, nodeSelect, ablate, clampTo, number, slide), about,
           h("div", { class: "lab-row" }, cutSelect, cut)),
         done,
-        h("div", { class: "lab-row" }, undo, redo, clear, save, load, file, h("label", { class: "muted lab-lights" }, lights, " light up the figure"))),
+        h("div", { class: "lab-row" }, undo, redo, clear, save, load, file, bundle.grain === "channel" ? h("label", { class: "muted lab-lights" }, lights, " light up the figure") : "")),
       h("div", { class: "lab-right" }, h("h3", {}, "Between the two", h("span", { class: "aside" }, "a coin has 50 %")), shares, heard,
         h("h3", {}, "Among all tokens", h("span", { class: "aside" }, `evenly spread, each has ${percent(1 / bundle.model.vocab_size)}`)), next,
-        h("p", { class: "muted lab-about" }, "Outside the circuit everything is at its mean: it is made to tell the two apart, and says little about other tokens.",
+        h("p", { class: "muted lab-about" }, `Outside the circuit ${bundle.grain === "head" ? "every edge is ablated" : "everything is at its mean"}: it is made to tell the two apart, and says little about other tokens.`,
           bundle.circuit.calibration ? " Its two candidates are calibrated." : ""), noted)),
     deep);
 

@@ -2069,7 +2069,7 @@ function lab(index, store, engine) {
           h("div", { class: "lab-row" }, cutSelect, cut)
         ),
         done,
-        h("div", { class: "lab-row" }, undo, redo, clear, save, load, file, h("label", { class: "muted lab-lights" }, lights, " light up the figure"))
+        h("div", { class: "lab-row" }, undo, redo, clear, save, load, file, bundle.grain === "channel" ? h("label", { class: "muted lab-lights" }, lights, " light up the figure") : "")
       ),
       h(
         "div",
@@ -2082,7 +2082,7 @@ function lab(index, store, engine) {
         h(
           "p",
           { class: "muted lab-about" },
-          "Outside the circuit everything is at its mean: it is made to tell the two apart, and says little about other tokens.",
+          `Outside the circuit ${bundle.grain === "head" ? "every edge is ablated" : "everything is at its mean"}: it is made to tell the two apart, and says little about other tokens.`,
           bundle.circuit.calibration ? " Its two candidates are calibrated." : ""
         ),
         noted
