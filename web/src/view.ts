@@ -16,6 +16,7 @@ import { Store, type Theme } from "./state";
 import css from "./style.css";
 import labCss from "./lab.css";
 import { tooltip } from "./tip";
+import { Tokenizer } from "./tokenizer";
 import { tally, trial } from "./trial";
 
 export interface Host {
@@ -128,5 +129,5 @@ export function render({ model, el }: Host): () => void {
   };
 }
 
-export { pageEngine };
+export { pageEngine, Tokenizer };
 export default { render };
