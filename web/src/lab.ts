@@ -63,8 +63,8 @@ function shareRow(name: string, now: Reading, before: Reading | null, candidates
       was === null ? null : h("span", { class: "lab-tick", style: `left:${(100 * was).toFixed(2)}%` })));
 }
 
-/** Next tokens of the model beside those of the circuit: the candidates first, then the ten most probable of each. */
-function nextTokens(answer: Answer, before: Answer | null, candidates: readonly string[]): HTMLElement {
+/** Next tokens of the model beside those of the circuit: the candidates, and the ten most probable of each. */
+function nextTokens(answer: Answer, before: Answer | null, candidates: readonly string[]): [candidates: HTMLElement, ten: HTMLElement] {
   const parts = ["model", "circuit"] as const;
   const cell = (part: (typeof parts)[number], token: string, p: number, was: number | undefined): HTMLElement => {
     const largest = Math.max(answer[part].top[0]?.probability ?? 1, ...answer[part].candidates);
@@ -78,9 +78,10 @@ function nextTokens(answer: Answer, before: Answer | null, candidates: readonly 
     const one = answer[part].top[i];
     return one ? cell(part, one.token, one.probability, undefined) : h("td", {});
   })));
-  return h("table", { class: "lab-next" },
+  const table = (rows: HTMLElement[]): HTMLElement => h("table", { class: "lab-next" },
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "the model says"), h("th", { scope: "col" }, "the circuit says"))),
-    h("tbody", {}, ...asked, ...ranked));
+    h("tbody", {}, ...rows));
+  return [table(asked), table(ranked)];
 }
 
 /** A node's activations as bars above and below a line, one per token. */
@@ -143,6 +144,7 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
   const heard = h("p", { class: "sr", "aria-live": "polite" });
   const next = h("div", {});
   const noted = h("p", { class: "muted lab-about" });
+  const topTen = h("div", {});
   const suggestion = h("div", { class: "lab-suggestion" });
   const insides = h("div", { class: "lab-insides" });
   const done = h("ol", { class: "lab-done", "aria-label": "What is done to the model" });
@@ -197,7 +199,9 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
     const pair = candidates;
     shares.replaceChildren(shareRow("model", answer.model, before?.model ?? null, pair), shareRow("circuit", answer.circuit, before?.circuit ?? null, pair));
     heard.textContent = `The model gives ${visible(pair[0])} ${percent(share(answer.model))} of the two, the circuit ${percent(share(answer.circuit))}.`;
-    next.replaceChildren(nextTokens(answer, before, pair));
+    const [asked, ten] = nextTokens(answer, before, pair);
+    next.replaceChildren(asked);
+    topTen.replaceChildren(ten);
     noted.textContent = answer.note ? `${sentence(answer.note)}.` : "";
     noted.hidden = !answer.note;
     drawTokens();
@@ -451,6 +455,7 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
         h("div", { class: "lab-row" }, undo, redo, clear, save, load, file, bundle.grain === "channel" ? h("label", { class: "muted lab-lights" }, lights, " light up the figure") : "")),
       h("div", { class: "lab-right" }, h("h3", {}, "Between the two", h("span", { class: "aside" }, "a coin has 50 %")), shares, heard,
         h("h3", {}, "Among all tokens", h("span", { class: "aside" }, `evenly spread, each has ${percent(1 / bundle.model.vocab_size)}`)), next,
+        h("details", { class: "lab-ten" }, h("summary", { class: "muted" }, "The ten most probable next tokens of each"), topTen),
         h("p", { class: "muted lab-about" }, `Outside the circuit ${bundle.grain === "head" ? "every edge is ablated" : "everything is at its mean"}: it is made to tell the two apart, and says little about other tokens.`,
           bundle.circuit.calibration ? " Its two candidates are calibrated." : ""), noted)),
     deep);

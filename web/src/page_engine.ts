@@ -136,7 +136,7 @@ class PageEngine {
     const p = Float64Array.from(logits, (logit) => Math.exp(logit - largest));
     const total = p.reduce((a, b) => a + b, 0);
     for (let i = 0; i < p.length; i++) p[i] = (p[i] as number) / total;
-    const best = Array.from(p.keys()).sort((a, b) => (p[b] as number) - (p[a] as number) || a - b).slice(0, TOP);
+    const best = largestOf(p, TOP);
     let chosen = candidates.map((id) => p[id] as number);
     const fit = ofCircuit ? this.circuit.calibration : null;
     if (fit && candidates.length === 2) {
@@ -158,6 +158,18 @@ class PageEngine {
       }),
     };
   }
+}
+
+/** Indices of the n largest, the largest first. */
+function largestOf(list: Float64Array, n: number): number[] {
+  const found: number[] = [];
+  list.forEach((value, i) => {
+    if (found.length === n && value <= (list[found[n - 1] as number] as number)) return;
+    const at = found.findIndex((other) => (list[other] as number) < value);
+    found.splice(at < 0 ? found.length : at, 0, i);
+    found.length = Math.min(found.length, n);
+  });
+  return found;
 }
 
 function distinct(cuts: ReadonlyArray<Cut>): Cut[] {

@@ -128,6 +128,27 @@ function linear({ weight, bias }: Linear, x: Float32Array, pos: number, from = 0
   return out;
 }
 
+/** The n-th smallest of a list (from 0), which is reordered: Hoare's selection. */
+function nth(list: Float32Array, n: number): number {
+  let [lo, hi] = [0, list.length - 1];
+  while (lo < hi) {
+    const pivot = list[(lo + hi) >> 1] as number;
+    let [i, j] = [lo, hi];
+    while (i <= j) {
+      while ((list[i] as number) < pivot) i++;
+      while ((list[j] as number) > pivot) j--;
+      if (i > j) break;
+      const held = list[i] as number;
+      list[i++] = list[j] as number;
+      list[j--] = held;
+    }
+    if (n <= j) hi = j;
+    else if (n >= i) lo = i;
+    else break;
+  }
+  return list[n] as number;
+}
+
 /** Zeroes all but the k largest |x| of each row, in place. Of equal ones at the edge the first in the row stay; torch
  * does not say which it keeps. */
 function keepLargest(x: Float32Array, width: number, k: number): void {
@@ -135,10 +156,9 @@ function keepLargest(x: Float32Array, width: number, k: number): void {
   const size = new Float32Array(width);
   for (let base = 0; base < x.length; base += width) {
     for (let i = 0; i < width; i++) size[i] = Math.abs(x[base + i] as number);
-    size.sort();
-    const threshold = size[width - k] as number;
+    const threshold = nth(size, width - k);
     let ties = k;
-    for (let i = width - 1; i >= 0 && (size[i] as number) > threshold; i--) ties--;
+    for (let i = 0; i < width; i++) if ((size[i] as number) > threshold) ties--;
     for (let i = 0; i < width; i++) {
       const own = Math.abs(x[base + i] as number);
       if (own > threshold) continue;

@@ -18,6 +18,7 @@ import { Store, type Theme } from "./state";
 import css from "./style.css";
 import labCss from "./lab.css";
 import { tooltip } from "./tip";
+import { Tokenizer } from "./tokenizer";
 import { tally, trial } from "./trial";
 
 export interface Host {
@@ -132,5 +133,5 @@ export function render({ model: given, el }: Host): () => void {
   };
 }
 
-export { hosted, pageEngine };
+export { hosted, pageEngine, Tokenizer };
 export default { render };
