@@ -15,7 +15,7 @@ from taught import pairs, saved
 
 from gossamer import commands
 from gossamer.circuit import Circuit
-from gossamer.commands.bundle_of_edges import _score_view, _texts
+from gossamer.commands.bundle_of_edges import _score_view, words_of
 from gossamer.discover.edge_patching import SIGN
 from gossamer.errors import Unsupported
 from gossamer.record import Record
@@ -93,7 +93,7 @@ def test_a_token_keeps_its_space_and_a_part_of_a_character_stands_alone() -> Non
         def decode(self, tokens: list[int], skip_special_tokens: bool) -> str:
             return b"".join([b"Hi", b" you", b"\xc3", b"\xa9"][t] for t in tokens).decode(errors="replace").strip()
 
-    assert _texts(Tokenizer(), [0, 1, 2, 3]) == ("Hi", " you", "�", "�")
+    assert words_of(Tokenizer(), [0, 1, 2, 3]) == ("Hi", " you", "�", "�")
 
 
 def without_later_fields(bundle: Bundle) -> dict[str, object]:

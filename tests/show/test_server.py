@@ -327,6 +327,18 @@ def wait(what: Callable[[], Any]) -> None:
 
 
 @pytest.mark.browser
+def test_the_address_of_an_open_page_holds_no_token(tmp_path: Path, browser: Any) -> None:
+    with serving(tmp_path, token="a-token-of-my-own_2") as served:
+        tokens = "return document.querySelectorAll('.lab-token').length"
+        for address in (f"{served.place.url}#state", f"{served.place.url.split('?')[0]}#state"):
+            browser.get("about:blank")
+            browser.get(address)
+            wait(lambda: browser.execute_script(tokens))
+            assert browser.current_url == f"{served.place.url.split('?')[0]}#state"
+        assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
+
+
+@pytest.mark.browser
 def test_the_served_page_asks_its_server_in_a_browser(served: Served, browser: Any) -> None:
     browser.get(served.place.url)
     text = browser.execute_script("return document.body.innerText")

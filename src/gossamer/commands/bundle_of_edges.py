@@ -18,6 +18,7 @@ from gossamer.show import bundle as view
 from gossamer.task import sides
 
 EXAMPLES, LOOKED_AT = 6, 4  # pairs of the task on the page; clean prompts on which heads are shown
+BEFORE = 8  # tokens that decide how the next one is read
 AROUND = 32  # tokens shown to each side of the one that a head looks at most
 _KINDS: dict[str, view.Kind] = {"h": "head", "g": "kv_group"}
 
@@ -154,12 +155,15 @@ def _looks(run: EdgeRun) -> dict[tuple[int | None, int], tuple[view.Excerpt, ...
 
 
 def words_of(tokenizer: Any, tokens: list[int]) -> tuple[str, ...]:
-    """What each token adds to the text before it, so that a space stays with its word; alone where that cannot be told
-    (part of a character)."""
-    found, before = [], ""
-    for n, token in enumerate(tokens, 1):
-        text = str(tokenizer.decode(tokens[:n], skip_special_tokens=False))
-        alone = str(tokenizer.decode([token], skip_special_tokens=False))
-        found.append(text[len(before) :] if text.startswith(before) else alone)
-        before = text
+    """What each token adds to the text of those before it, so that a space stays with its word; alone where that cannot
+    be told (part of a character). Before it are at most so many as a character could be made of."""
+
+    def text(part: list[int]) -> str:
+        return str(tokenizer.decode(part, skip_special_tokens=False))
+
+    found = []
+    for n, token in enumerate(tokens):
+        before = tokens[max(0, n - BEFORE) : n]
+        known, whole = text(before), text([*before, token])
+        found.append(whole[len(known) :] if whole.startswith(known) else text([token]))
     return tuple(found)

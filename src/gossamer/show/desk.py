@@ -62,11 +62,10 @@ class Desk:
 
     def read_notes(self) -> Notes:
         """The notes by node, none before the first is written; CorruptFile for a file that does not hold notes."""
-        try:
-            with self.notes.open("rb") as file:
-                text = file.read(MOST_BYTES + 1)
-        except FileNotFoundError:
+        if not self.notes.is_file():
             return {}
+        with self.notes.open("rb") as file:
+            text = file.read(MOST_BYTES + 1)
         try:
             if len(text) > MOST_BYTES:
                 raise ValueError(f"more than {MOST_BYTES} bytes")

@@ -28,6 +28,7 @@ _BOOT = f"""
 {{
   const bundle = JSON.parse(document.getElementById("{BUNDLE_ID}").textContent);
   const host = {{ bundle, server: document.documentElement.dataset.server }};
+  if (host.server !== undefined) history.replaceState(null, "", location.pathname + location.hash); // no token in links
   render({{ model: {{ get: (name) => host[name] }}, el: document.getElementById("{ROOT_ID}") }});
 }}
 """
