@@ -312,7 +312,7 @@ def test_a_run_answers_typed_prompts_by_the_mean_and_says_so(run: Path) -> None:
     question = Question(text="the queen was often that", candidates=(" she", " he"))
     said = answer(found, question)
     assert said.note.startswith("ablated by mean, not resample as in the trial")
-    assert said.tokens == tokenize(found, question.text) == ("the", "queen", "was", "often", "that")
+    assert said.tokens == tokenize(found, question.text) == ("the", " queen", " was", " often", " that")
     assert said.model.candidates[0] > 0.9
     assert said.circuit.candidates[0] > 0.5
     assert said.model.top[0].token == "she"

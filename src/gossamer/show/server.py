@@ -45,6 +45,7 @@ from gossamer.show.page import render_page
 
 T = TypeVar("T")
 
+_FAR = 4  # times the limit of a body
 SHORTEST_TOKEN = 16  # characters
 HEADERS = {
     "x-content-type-options": "nosniff", "x-frame-options": "DENY", "referrer-policy": "no-referrer",
@@ -86,8 +87,8 @@ class Guard:
             return
         request = Request(scope)
         try:
-            added = self._passes(request)
             body = await self._body(request, receive)
+            added = self._passes(request)
         except _Refused as refused:
             told = JSONResponse({"message": str(refused)}, refused.status, {**HEADERS, "connection": "close"})
             await told(scope, receive, send)
@@ -147,24 +148,33 @@ class Guard:
         return {"set-cookie": f"{cookie}={self.token}; Path=/; HttpOnly; SameSite=Strict"} if right[0] else {}
 
     async def _body(self, request: Request, receive: Receive) -> bytes | None:
-        """The whole body, None when the client has gone; _Refused as soon as it is known to be too long or too slow."""
-        long = _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Expected at most {self.limits.body} bytes.")
+        """The whole body, None when the client has gone; _Refused for one that is too long or too slow.
+
+        A little too long is read to its end, so that the client hears why; far too long is not.
+        """
+        limit = self.limits.body
+        far = _FAR * limit
+        long = _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Expected at most {limit} bytes.")
         declared = request.headers.get("content-length", "0")
-        if not declared.isdecimal() or int(declared[:20]) > self.limits.body:
+        if not declared.isdecimal() or int(declared[:20]) > far:
             raise long
-        found, more = bytearray(), True
+        found, size, more = bytearray(), 0, True
         try:
             async with asyncio.timeout(self.limits.slow):
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         return None
-                    found += message.get("body", b"")
-                    more = message.get("more_body", False)
-                    if len(found) > self.limits.body:
+                    piece, more = message.get("body", b""), message.get("more_body", False)
+                    size += len(piece)
+                    if size > far:
                         raise long
+                    if size <= limit:
+                        found += piece
         except TimeoutError:
             raise _Refused(HTTPStatus.REQUEST_TIMEOUT, "The request did not arrive in time.") from None
+        if size > limit:
+            raise long
         return bytes(found)
 
 
