@@ -10,7 +10,7 @@ import type { Store } from "./state";
 import { findFlip, lightOf, valueRange, type Flip } from "./probe";
 
 const KEPT = "lab";
-const PAUSE = { page: 90, server: 220 }; // milliseconds without a key before a question is asked
+const PAUSE = { page: 60, server: 220 }; // milliseconds without a key before a question is asked
 const NODES_AT_FIRST = 60;
 
 function percent(p: number): string {
@@ -126,9 +126,10 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
   const history = new History();
   let answer: Answer | null = null;
   let before: Answer | null = null;
+  let bare: { to: string; answer: Answer } | null = null; // the last question without interventions
   let at: number | null = null; // the token looked at; null: the last one
   let touched = false; // by the reader: from then on nodes light up and the state is kept
-  let lastKept = "";
+  let lastKept: string | undefined;
   let asked = 0;
   let flip: Flip | null = null;
 
@@ -145,10 +146,14 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
 
   const question = (interventions: readonly Intervention[]): Question => ({ text, candidates, interventions });
 
+  const untouched = JSON.stringify(question([]));
+
   const keep = (): void => {
     if (!touched) return;
-    lastKept = JSON.stringify(question(history.now));
-    store.set({ kept: { ...store.get().kept, [KEPT]: lastKept } });
+    const now = JSON.stringify(question(history.now));
+    const { [KEPT]: _, ...rest } = store.get().kept;
+    lastKept = now === untouched ? undefined : now;
+    store.set({ kept: lastKept === undefined ? rest : { ...rest, [KEPT]: lastKept } });
   };
 
   // ---- asking -----------------------------------------------------------------------------------------------------
@@ -156,11 +161,13 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
   const ask = async (): Promise<void> => {
     const mine = ++asked;
     const own = question(history.now);
+    const plain = question([]);
     try {
       const found = await engine.ask(own);
-      const bare = own.interventions.length ? await engine.ask({ ...own, interventions: [] }) : null;
+      if (!own.interventions.length) bare = { to: JSON.stringify(plain), answer: found };
+      else if (bare?.to !== JSON.stringify(plain)) bare = { to: JSON.stringify(plain), answer: await engine.ask(plain) };
       if (mine !== asked) return;
-      [answer, before] = [found, bare];
+      [answer, before] = [found, own.interventions.length ? bare.answer : null];
       error.hidden = true;
       if (at !== null && at >= found.tokens.length) at = null;
       show();
@@ -353,7 +360,7 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
       changed();
     }, undefined, "tool lab-flip");
     suggestion.replaceChildren(h("span", { class: "muted" }, "Try: "), go, h("span", { class: "muted" },
-      ` (what it is at ${visible(flip.token)} in prompts of the other answer): on the example the answer flips.`));
+      ` (what it is at ${visible(flip.token)} in a prompt of the other answer): the answer flips.`));
     suggestion.hidden = held;
   };
 
@@ -456,7 +463,7 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
       drawNode();
     }
     const kept = now.kept[KEPT];
-    if (kept !== undefined && kept !== was.kept[KEPT] && kept !== lastKept) restoreKept(kept);
+    if (kept !== was.kept[KEPT] && kept !== lastKept) restoreKept(kept ?? untouched);
   });
 
   prompt.value = text;
@@ -467,12 +474,11 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
   const start = (): void => {
     const kept = store.get().kept[KEPT];
     if (kept === undefined || !restoreKept(kept)) void ask();
-    if (first) {
-      void findFlip(index, engine, first).then((found) => {
-        flip = found;
-        drawSuggestion();
-      }).catch(() => undefined);
-    }
+    if (engine.where !== "page") return; // hundreds of questions are too many for a server
+    void findFlip(index, engine, examples).then((found) => {
+      flip = found;
+      drawSuggestion();
+    }).catch(() => undefined); // without a suggestion the lab is whole
   };
   window.setTimeout(start, 0);
   return root;

@@ -5,6 +5,7 @@ import type { Bundle } from "./bundle";
 import { panel } from "./card";
 import { sizeCurve } from "./curve";
 import { count, h } from "./dom";
+import type { Engine } from "./engine";
 import { figure, legend } from "./figure";
 import { indexOf, type Index } from "./index";
 import { lab, noLab } from "./lab";
@@ -86,7 +87,7 @@ export function render({ model, el }: Host): () => void {
     h("div", { class: "stage-figure" }, toolbar, drawing.element, legend(index)),
     panel(index, store, drawing.focus));
 
-  const engine = pageEngine(bundle);
+  const engine = pageEngine(bundle) ?? (model.get("engine") as Engine | undefined);
   const note = engine ? `Type a prompt. ${engine.where === "page" ? "Computed in this page" : "Computed by the server"}, model and circuit alike.` : "";
   const askPart = part("ask", "Ask it", note, engine ? lab(index, store, engine) : noLab());
 
