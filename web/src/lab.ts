@@ -14,7 +14,7 @@ const PAUSE = { page: 60, server: 220 }; // milliseconds without a key before a 
 const NODES_AT_FIRST = 60;
 
 function percent(p: number): string {
-  return `${num(100 * p, p < 0.995 && p > 0.005 ? 3 : 2)} %`;
+  return `${num(100 * p, p > 0.99 ? 4 : p > 0.005 ? 3 : 2)} %`;
 }
 
 function button(text: string, run: () => void, label?: string, kind = "tool"): HTMLButtonElement {
@@ -253,13 +253,13 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
     const rows = traces.map(({ site, values }) => {
       const open = button(site, () => store.set({ selected: site }), undefined, "site");
       const mean = index.nodes.get(site)?.mean ?? null;
-      return h("tr", {}, h("th", { scope: "row" }, open), h("td", {}, strip(values, words, here)),
-        h("td", { class: "figure-cell" }, num(values[here] ?? 0)), h("td", { class: "figure-cell muted" }, mean === null ? "" : num(mean)));
+      return h("tr", {}, h("th", { scope: "row" }, open), h("td", { class: "figure-cell" }, num(values[here] ?? 0)),
+        h("td", { class: "figure-cell muted" }, mean === null ? "" : num(mean)), h("td", {}, strip(values, words, here)));
     });
     const rest = reading.traces.length - traces.length;
     insides.replaceChildren(
       h("div", { class: "lab-traces" }, h("table", {},
-        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "node"), h("th", { scope: "col" }, "at every token"), h("th", { scope: "col", class: "figure-cell" }, "at ", code(words[here] ?? "")), h("th", { scope: "col", class: "figure-cell" }, "mean"))),
+        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "node"), h("th", { scope: "col", class: "figure-cell" }, "at ", code(words[here] ?? "")), h("th", { scope: "col", class: "figure-cell" }, "mean"), h("th", { scope: "col" }, "at every token"))),
         h("tbody", {}, ...rows)),
       rest > 0 ? button(`${rest} more`, () => { everyNode = true; drawInsides(); }, undefined, "more") : null),
       h("div", { class: "lab-heads" }, ...reading.patterns.map(({ head, rows: looks }) => headView(head, looks, words, here)),

@@ -1536,7 +1536,7 @@ var KEPT = "lab";
 var PAUSE = { page: 60, server: 220 };
 var NODES_AT_FIRST = 60;
 function percent(p) {
-  return `${num(100 * p, p < 0.995 && p > 5e-3 ? 3 : 2)} %`;
+  return `${num(100 * p, p > 0.99 ? 4 : p > 5e-3 ? 3 : 2)} %`;
 }
 function button(text, run, label, kind = "tool") {
   const made = h("button", { type: "button", class: kind, "aria-label": label }, text);
@@ -1773,9 +1773,9 @@ function lab(index, store, engine) {
         "tr",
         {},
         h("th", { scope: "row" }, open),
-        h("td", {}, strip(values, words2, here)),
         h("td", { class: "figure-cell" }, num(values[here] ?? 0)),
-        h("td", { class: "figure-cell muted" }, mean === null ? "" : num(mean))
+        h("td", { class: "figure-cell muted" }, mean === null ? "" : num(mean)),
+        h("td", {}, strip(values, words2, here))
       );
     });
     const rest = reading.traces.length - traces.length;
@@ -1786,7 +1786,7 @@ function lab(index, store, engine) {
         h(
           "table",
           {},
-          h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "node"), h("th", { scope: "col" }, "at every token"), h("th", { scope: "col", class: "figure-cell" }, "at ", code(words2[here] ?? "")), h("th", { scope: "col", class: "figure-cell" }, "mean"))),
+          h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "node"), h("th", { scope: "col", class: "figure-cell" }, "at ", code(words2[here] ?? "")), h("th", { scope: "col", class: "figure-cell" }, "mean"), h("th", { scope: "col" }, "at every token"))),
           h("tbody", {}, ...rows)
         ),
         rest > 0 ? button(`${rest} more`, () => {
