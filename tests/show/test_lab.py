@@ -12,6 +12,7 @@ import pytest
 from live_bundle import live_bundle
 
 from gossamer.show import write_page
+from gossamer.show.live import Question
 
 pytestmark = pytest.mark.browser
 
@@ -155,6 +156,13 @@ def test_a_recipe_is_loaded_and_what_is_none_is_refused(page: Any, tmp_path: Pat
         words = says.replace("no recipe", "not a recipe")
         until(lambda words=words: words in page.execute_script("return document.querySelector('.lab').innerText"))  # type: ignore[misc]
     assert page.execute_script("return document.querySelector('.lab-prompt').value") == "print('hello"
+    page.execute_script(
+        "URL.createObjectURL = (blob) => { window.saved = blob; return '#'; };"
+        "HTMLAnchorElement.prototype.click = () => undefined"
+    )
+    click(page, "Save as recipe")
+    saved = Question.model_validate_json(page.execute_async_script("window.saved.text().then(arguments[0])"))
+    assert saved == Question.model_validate(recipe)
     assert page.execute_script("return document.querySelectorAll('.lab-done li').length") == 1
 
 

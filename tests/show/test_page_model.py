@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import sysconfig
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,11 +19,14 @@ from tokenizers import Tokenizer, models
 from toys import random_model
 
 from gossamer.circuit import Calibration, Circuit
+from gossamer.commands.live import answer
 from gossamer.commands.page_model import MOST_BYTES, page_model, page_tokenizer
+from gossamer.commands.run_folder import Run
 from gossamer.corpora.tokenizer import END_OF_TEXT, untrained_tokenizer
 from gossamer.explain import Change, Said, ask
 from gossamer.models import LoadedModel, from_pretrained, kernels
 from gossamer.models.quantise import from_rounded_rows, rounded_rows
+from gossamer.show.live import Answer, Question
 from gossamer.tasks import load_task
 
 pytestmark = pytest.mark.skipif(not shutil.which("node"), reason="needs node (.ci/run installs it)")
@@ -91,10 +96,10 @@ def test_the_page_says_what_torch_says_on_200_heldout_prompts(monkeypatch: pytes
     both = {"model": probabilities(model, None, batch), "circuit": probabilities(model, circuit, batch)}
     assert np.abs(both["model"] - both["circuit"]).max() > 0.01, "one is not mistaken for the other"
     for part, expected in both.items():
-        for p, answer in zip(expected, answers, strict=True):
-            top, said = answer[part]["top"], answer[part]["candidates"]
+        for p, said in zip(expected, answers, strict=True):
+            top, two_said = said[part]["top"], said[part]["candidates"]
             off.append(max(
-                *(abs(p[one["id"]] - one["probability"]) for one in top), *np.abs(p[ids] - said),
+                *(abs(p[one["id"]] - one["probability"]) for one in top), *np.abs(p[ids] - two_said),
                 *np.abs(np.sort(p)[::-1][: len(top)] - [one["probability"] for one in top]),
             ))  # fmt: skip
     near = close_calls(model, batch.tokens, monkeypatch)
@@ -208,6 +213,22 @@ def test_every_kind_of_model_circuit_and_intervention_is_as_in_torch() -> None:
     assert abs(bare["circuit"]["candidates"][0] - done["circuit"]["candidates"][0]) > 1e-6, "interventions do something"
 
 
+def test_a_page_and_a_run_give_one_kind_of_answer() -> None:
+    bundle = live_bundle()
+    two = bundle.task.examples[0]
+    question = Question(text=two.clean, candidates=(two.answer, two.wrong_answer))
+    circuit = replace(circuit_of(tiny(), [node.site for node in bundle.circuit.nodes]), calibration=None)
+    given = bundle.model_copy(update={"circuit": bundle.circuit.model_copy(update={"calibration": None})})
+    (found,) = in_node([{"bundle": given.model_dump(), "questions": [question.model_dump()]}])["answers"]
+    own = answer(cast(Run, SimpleNamespace(weight_sparse=tiny(), circuit=circuit)), question)
+    theirs = Answer.model_validate_json(json.dumps(found))
+    assert theirs.tokens == own.tokens
+    for part, other in ((own.model, theirs.model), (own.circuit, theirs.circuit)):
+        assert [(one.token, one.id) for one in part.top] == [(one.token, one.id) for one in other.top]
+        assert part.candidates == pytest.approx(other.candidates, abs=1e-4)
+        assert [one.head for one in part.patterns] == [one.head for one in other.patterns]
+
+
 def test_the_page_refuses_what_torch_refuses() -> None:
     bundle = live_bundle().model_dump()
     none = {"site": None, "value": None, "src": None, "dst": None, "matrix": None}
@@ -216,7 +237,7 @@ def test_the_page_refuses_what_torch_refuses() -> None:
         {**none, "kind": "cut", "src": "0.attn.act_in:0", "dst": "1.attn.v:9", "matrix": "1.attn.c_attn.v"},
     ]  # fmt: skip
     questions = [{"text": "x " * 200, "interventions": wrong, "candidates": ["two tokens", ")"]}]
-    (answer,) = in_node([{"bundle": bundle, "questions": questions}])["answers"]
+    (found,) = in_node([{"bundle": bundle, "questions": questions}])["answers"]
     for part in (
         "at most 128 tokens, got",
         '"two tokens" is',
@@ -224,7 +245,7 @@ def test_the_page_refuses_what_torch_refuses() -> None:
         "to clamp 1.attn.v:9",
         "an edge of this model",
     ):
-        assert part in answer["error"]
+        assert part in found["error"]
 
 
 def test_what_does_not_fit_stays_at_home(small: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,11 @@ import type { Store } from "./state";
 import { findFlip, lightOf, valueRange, type Flip } from "./probe";
 
 const KEPT = "lab";
-const PAUSE = { page: 90, server: 220 }; // milliseconds without a key before a question is asked
+const PAUSE = { page: 60, server: 220 }; // milliseconds without a key before a question is asked
 const NODES_AT_FIRST = 60;
 
 function percent(p: number): string {
-  return `${num(100 * p, p < 0.995 && p > 0.005 ? 3 : 2)} %`;
+  return `${num(100 * p, p > 0.99 ? 4 : p > 0.005 ? 3 : 2)} %`;
 }
 
 function button(text: string, run: () => void, label?: string, kind = "tool"): HTMLButtonElement {
@@ -131,9 +131,10 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
   const history = new History();
   let answer: Answer | null = null;
   let before: Answer | null = null;
+  let bare: { to: string; answer: Answer } | null = null; // the last question without interventions
   let at: number | null = null; // the token looked at; null: the last one
   let touched = false; // by the reader: from then on nodes light up and the state is kept
-  let lastKept = "";
+  let lastKept: string | undefined;
   let asked = 0;
   let flip: Flip | null = null;
 
@@ -151,10 +152,14 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
 
   const question = (interventions: readonly Intervention[]): Question => ({ text, candidates, interventions });
 
+  const untouched = JSON.stringify(question([]));
+
   const keep = (): void => {
     if (!touched) return;
-    lastKept = JSON.stringify(question(history.now));
-    store.set({ kept: { ...store.get().kept, [KEPT]: lastKept } });
+    const now = JSON.stringify(question(history.now));
+    const { [KEPT]: _, ...rest } = store.get().kept;
+    lastKept = now === untouched ? undefined : now;
+    store.set({ kept: lastKept === undefined ? rest : { ...rest, [KEPT]: lastKept } });
   };
 
   // ---- asking -----------------------------------------------------------------------------------------------------
@@ -162,11 +167,13 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
   const ask = async (): Promise<void> => {
     const mine = ++asked;
     const own = question(history.now);
+    const plain = question([]);
     try {
       const found = await engine.ask(own);
-      const bare = own.interventions.length ? await engine.ask({ ...own, interventions: [] }) : null;
+      if (!own.interventions.length) bare = { to: JSON.stringify(plain), answer: found };
+      else if (bare?.to !== JSON.stringify(plain)) bare = { to: JSON.stringify(plain), answer: await engine.ask(plain) };
       if (mine !== asked) return;
-      [answer, before] = [found, bare];
+      [answer, before] = [found, own.interventions.length ? bare.answer : null];
       error.hidden = true;
       if (at !== null && at >= found.tokens.length) at = null;
       show();
@@ -254,13 +261,13 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
     const rows = traces.map(({ site, values }) => {
       const open = button(site, () => store.set({ selected: site }), undefined, "site");
       const mean = index.nodes.get(site)?.mean ?? null;
-      return h("tr", {}, h("th", { scope: "row" }, open), h("td", {}, strip(values, words, here)),
-        h("td", { class: "figure-cell" }, num(values[here] ?? 0)), h("td", { class: "figure-cell muted" }, mean === null ? "" : num(mean)));
+      return h("tr", {}, h("th", { scope: "row" }, open), h("td", { class: "figure-cell" }, num(values[here] ?? 0)),
+        h("td", { class: "figure-cell muted" }, mean === null ? "" : num(mean)), h("td", {}, strip(values, words, here)));
     });
     const rest = reading.traces.length - traces.length;
     insides.replaceChildren(
       h("div", { class: "lab-traces", hidden: !reading.traces.length }, h("table", {},
-        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "node"), h("th", { scope: "col" }, "at every token"), h("th", { scope: "col", class: "figure-cell" }, "at ", code(words[here] ?? "")), h("th", { scope: "col", class: "figure-cell" }, "mean"))),
+        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "node"), h("th", { scope: "col", class: "figure-cell" }, "at ", code(words[here] ?? "")), h("th", { scope: "col", class: "figure-cell" }, "mean"), h("th", { scope: "col" }, "at every token"))),
         h("tbody", {}, ...rows)),
       rest > 0 ? button(`${rest} more`, () => { everyNode = true; drawInsides(); }, undefined, "more") : null),
       h("div", { class: "lab-heads" }, ...reading.patterns.map(({ head, rows: looks }) => headView(head, looks, words, here)),
@@ -363,7 +370,7 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
       changed();
     }, undefined, "tool lab-flip");
     suggestion.replaceChildren(h("span", { class: "muted" }, "Try: "), go, h("span", { class: "muted" },
-      ` (what it is at ${visible(flip.token)} in prompts of the other answer): on the example the answer flips.`));
+      ` (what it is at ${visible(flip.token)} in a prompt of the other answer): the answer flips.`));
     suggestion.hidden = held;
   };
 
@@ -466,7 +473,7 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
       drawNode();
     }
     const kept = now.kept[KEPT];
-    if (kept !== undefined && kept !== was.kept[KEPT] && kept !== lastKept) restoreKept(kept);
+    if (kept !== was.kept[KEPT] && kept !== lastKept) restoreKept(kept ?? untouched);
   });
 
   prompt.value = text;
@@ -477,12 +484,11 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
   const start = (): void => {
     const kept = store.get().kept[KEPT];
     if (kept === undefined || !restoreKept(kept)) void ask();
-    if (first && bundle.grain === "channel") {
-      void findFlip(index, engine, first).then((found) => {
-        flip = found;
-        drawSuggestion();
-      }).catch(() => undefined);
-    }
+    if (engine.where !== "page") return; // hundreds of questions are too many for a server
+    void findFlip(index, engine, examples).then((found) => {
+      flip = found;
+      drawSuggestion();
+    }).catch(() => undefined); // without a suggestion the lab is whole
   };
   window.setTimeout(start, 0);
   return root;

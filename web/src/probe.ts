@@ -31,14 +31,25 @@ function peak(answer: Answer, node: NodeView): { value: number; token: string } 
 }
 
 /** The node whose clamp turns both prompts of a pair round, in the model and in the circuit, the furthest; null if none
- * does. Asks in between the page's other work. */
-export async function findFlip(index: Index, engine: Engine, pair: ExamplePair): Promise<Flip | null> {
+ * does. The pair is the first whose prompts the model answers. Asks in between the page's other work. */
+export async function findFlip(index: Index, engine: Engine, pairs: ReadonlyArray<ExamplePair>): Promise<Flip | null> {
+  for (const pair of pairs) {
+    const [one, other] = await bothSides(engine, pair);
+    if (odds(one.model) > 0 && odds(other.model) < 0) return flipOf(index, engine, pair, one, other);
+  }
+  return null;
+}
+
+async function bothSides(engine: Engine, { clean, counterfactual, answer, wrong_answer }: ExamplePair): Promise<[Answer, Answer]> {
+  const ask = (text: string): Promise<Answer> => engine.ask({ text, candidates: [answer, wrong_answer], interventions: [] });
+  return [await ask(clean), await ask(counterfactual)];
+}
+
+async function flipOf(index: Index, engine: Engine, pair: ExamplePair, one: Answer, other: Answer): Promise<Flip | null> {
   const candidates = [pair.answer, pair.wrong_answer];
   const rest = (): Promise<void> => new Promise((done) => window.setTimeout(done, 0));
-  const ask = (text: string, site: string | null, value: number): Promise<Answer> =>
-    engine.ask({ text, candidates, interventions: site ? [{ kind: "clamp", site, value, src: null, dst: null, matrix: null }] : [] });
-  const [one, other] = [await ask(pair.clean, null, 0), await ask(pair.counterfactual, null, 0)];
-  if (odds(one.model) <= 0 || odds(other.model) >= 0) return null;
+  const ask = (text: string, site: string, value: number): Promise<Answer> =>
+    engine.ask({ text, candidates, interventions: [{ kind: "clamp", site, value, src: null, dst: null, matrix: null }] });
   let best: Flip | null = null;
   let furthest = 0;
   for (const node of index.ranked.slice(0, MOST_NODES)) {

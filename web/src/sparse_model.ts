@@ -25,7 +25,7 @@ interface Sparse {
   readonly rows: number;
   readonly columns: number;
   readonly start: Int32Array;
-  readonly column: ArrayLike<number>;
+  readonly column: Int32Array;
   readonly value: Float32Array;
 }
 
@@ -59,7 +59,7 @@ function ofDense(full: Float32Array, rows: number, columns: number): Sparse {
     }
     start[r + 1] = column.length;
   }
-  return { rows, columns, start, column, value: Float32Array.from(value) };
+  return { rows, columns, start, column: Int32Array.from(column), value: Float32Array.from(value) };
 }
 
 /** Arrays by name, in the forms of a model folder. */
@@ -89,7 +89,7 @@ class Arrays {
     }
     const start = new Int32Array((counts.shape[0] as number) + 1);
     unpacked(counts).forEach((n: number, r: number) => (start[r + 1] = (start[r] as number) + n));
-    const column = unpacked(this.found.get(`${name}.columns`) as PageArray);
+    const column = Int32Array.from(unpacked(this.found.get(`${name}.columns`) as PageArray));
     return { rows: start.length - 1, columns, start, column, value: this.needed(`${name}.values`) };
   }
 
@@ -365,7 +365,8 @@ export class SparseModel {
     }
     let total = sink === undefined ? 0 : Math.exp(sink - largest);
     for (let s = 0; s <= t; s++) total += row[s] = Math.exp((row[s] as number) - largest);
-    return row.map((share) => share / total);
+    for (let s = 0; s <= t; s++) row[s] = (row[s] as number) / total;
+    return row;
   }
 
   private attend(layer: number, q: Float32Array, k: Float32Array, v: Float32Array, pos: number): Float32Array {

@@ -5,8 +5,8 @@ import type { Bundle } from "./bundle";
 import { panel } from "./card";
 import { sizeCurve } from "./curve";
 import { count, h } from "./dom";
-import { figure, legend } from "./figure";
 import type { Engine } from "./engine";
+import { figure, legend } from "./figure";
 import { hosted, whoAnswers, whoComputes, type HostModel } from "./host";
 import { indexOf, type Index } from "./index";
 import { lab, noLab } from "./lab";
@@ -89,7 +89,7 @@ export function render({ model: given, el }: Host): () => void {
     h("div", { class: "stage-figure" }, toolbar, drawing.element, legend(index)),
     panel(index, store, drawing.focus));
 
-  const engine = pageEngine(bundle) ?? (model.get("engine") as Engine | undefined) ?? null;
+  const engine = pageEngine(bundle) ?? (model.get("engine") as Engine | undefined);
   const note = engine ? `Type a prompt. ${engine.where === "page" ? "Computed in this page" : whoComputes(model)}, model and circuit alike.` : "";
   const askPart = part("ask", "Ask it", note, engine ? lab(index, store, engine) : noLab());
 

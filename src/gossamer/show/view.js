@@ -1544,12 +1544,21 @@ function peak(answer, node) {
   const best = values.reduce((top, _, t) => far(t) > far(top) ? t : top, 0);
   return { value: Number((values[best] ?? mean).toPrecision(3)), token: answer.tokens[best] ?? "" };
 }
-async function findFlip(index, engine, pair) {
+async function findFlip(index, engine, pairs) {
+  for (const pair of pairs) {
+    const [one, other] = await bothSides(engine, pair);
+    if (odds(one.model) > 0 && odds(other.model) < 0) return flipOf(index, engine, pair, one, other);
+  }
+  return null;
+}
+async function bothSides(engine, { clean, counterfactual, answer, wrong_answer }) {
+  const ask = (text) => engine.ask({ text, candidates: [answer, wrong_answer], interventions: [] });
+  return [await ask(clean), await ask(counterfactual)];
+}
+async function flipOf(index, engine, pair, one, other) {
   const candidates = [pair.answer, pair.wrong_answer];
   const rest = () => new Promise((done) => window.setTimeout(done, 0));
-  const ask = (text, site, value) => engine.ask({ text, candidates, interventions: site ? [{ kind: "clamp", site, value, src: null, dst: null, matrix: null }] : [] });
-  const [one, other] = [await ask(pair.clean, null, 0), await ask(pair.counterfactual, null, 0)];
-  if (odds(one.model) <= 0 || odds(other.model) >= 0) return null;
+  const ask = (text, site, value) => engine.ask({ text, candidates, interventions: [{ kind: "clamp", site, value, src: null, dst: null, matrix: null }] });
   let best = null;
   let furthest = 0;
   for (const node of index.ranked.slice(0, MOST_NODES)) {
@@ -1587,10 +1596,10 @@ function lightOf(index, reading, at) {
 
 // src/lab.ts
 var KEPT = "lab";
-var PAUSE = { page: 90, server: 220 };
+var PAUSE = { page: 60, server: 220 };
 var NODES_AT_FIRST = 60;
 function percent(p) {
-  return `${num(100 * p, p < 0.995 && p > 5e-3 ? 3 : 2)} %`;
+  return `${num(100 * p, p > 0.99 ? 4 : p > 5e-3 ? 3 : 2)} %`;
 }
 function button(text, run, label, kind = "tool") {
   const made = h("button", { type: "button", class: kind, "aria-label": label }, text);
@@ -1714,9 +1723,10 @@ function lab(index, store, engine) {
   const history = new History();
   let answer = null;
   let before = null;
+  let bare = null;
   let at = null;
   let touched = false;
-  let lastKept = "";
+  let lastKept;
   let asked = 0;
   let flip = null;
   const prompt = h("textarea", { class: "lab-prompt", rows: 2, spellcheck: "false", autocomplete: "off", autocapitalize: "off", "aria-label": "Prompt" });
@@ -1731,19 +1741,24 @@ function lab(index, store, engine) {
   const insides = h("div", { class: "lab-insides" });
   const done = h("ol", { class: "lab-done", "aria-label": "What is done to the model" });
   const question = (interventions) => ({ text, candidates, interventions });
+  const untouched = JSON.stringify(question([]));
   const keep = () => {
     if (!touched) return;
-    lastKept = JSON.stringify(question(history.now));
-    store.set({ kept: { ...store.get().kept, [KEPT]: lastKept } });
+    const now = JSON.stringify(question(history.now));
+    const { [KEPT]: _, ...rest } = store.get().kept;
+    lastKept = now === untouched ? void 0 : now;
+    store.set({ kept: lastKept === void 0 ? rest : { ...rest, [KEPT]: lastKept } });
   };
   const ask = async () => {
     const mine = ++asked;
     const own = question(history.now);
+    const plain = question([]);
     try {
       const found2 = await engine.ask(own);
-      const bare = own.interventions.length ? await engine.ask({ ...own, interventions: [] }) : null;
+      if (!own.interventions.length) bare = { to: JSON.stringify(plain), answer: found2 };
+      else if (bare?.to !== JSON.stringify(plain)) bare = { to: JSON.stringify(plain), answer: await engine.ask(plain) };
       if (mine !== asked) return;
-      [answer, before] = [found2, bare];
+      [answer, before] = [found2, own.interventions.length ? bare.answer : null];
       error.hidden = true;
       if (at !== null && at >= found2.tokens.length) at = null;
       show();
@@ -1827,9 +1842,9 @@ function lab(index, store, engine) {
         "tr",
         {},
         h("th", { scope: "row" }, open),
-        h("td", {}, strip(values, words2, here)),
         h("td", { class: "figure-cell" }, num(values[here] ?? 0)),
-        h("td", { class: "figure-cell muted" }, mean === null ? "" : num(mean))
+        h("td", { class: "figure-cell muted" }, mean === null ? "" : num(mean)),
+        h("td", {}, strip(values, words2, here))
       );
     });
     const rest = reading.traces.length - traces.length;
@@ -1840,7 +1855,7 @@ function lab(index, store, engine) {
         h(
           "table",
           {},
-          h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "node"), h("th", { scope: "col" }, "at every token"), h("th", { scope: "col", class: "figure-cell" }, "at ", code(words2[here] ?? "")), h("th", { scope: "col", class: "figure-cell" }, "mean"))),
+          h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "node"), h("th", { scope: "col", class: "figure-cell" }, "at ", code(words2[here] ?? "")), h("th", { scope: "col", class: "figure-cell" }, "mean"), h("th", { scope: "col" }, "at every token"))),
           h("tbody", {}, ...rows)
         ),
         rest > 0 ? button(`${rest} more`, () => {
@@ -1966,7 +1981,7 @@ function lab(index, store, engine) {
     suggestion.replaceChildren(h("span", { class: "muted" }, "Try: "), go, h(
       "span",
       { class: "muted" },
-      ` (what it is at ${visible(flip.token)} in prompts of the other answer): on the example the answer flips.`
+      ` (what it is at ${visible(flip.token)} in a prompt of the other answer): the answer flips.`
     ));
     suggestion.hidden = held;
   };
@@ -2101,7 +2116,7 @@ function lab(index, store, engine) {
       drawNode();
     }
     const kept = now.kept[KEPT];
-    if (kept !== void 0 && kept !== was.kept[KEPT] && kept !== lastKept) restoreKept(kept);
+    if (kept !== was.kept[KEPT] && kept !== lastKept) restoreKept(kept ?? untouched);
   });
   prompt.value = text;
   drawCandidates();
@@ -2111,12 +2126,11 @@ function lab(index, store, engine) {
   const start = () => {
     const kept = store.get().kept[KEPT];
     if (kept === void 0 || !restoreKept(kept)) void ask();
-    if (first && bundle.grain === "channel") {
-      void findFlip(index, engine, first).then((found2) => {
-        flip = found2;
-        drawSuggestion();
-      }).catch(() => void 0);
-    }
+    if (engine.where !== "page") return;
+    void findFlip(index, engine, examples).then((found2) => {
+      flip = found2;
+      drawSuggestion();
+    }).catch(() => void 0);
   };
   window.setTimeout(start, 0);
   return root;
@@ -2344,7 +2358,7 @@ function ofDense(full, rows, columns) {
     }
     start[r + 1] = column.length;
   }
-  return { rows, columns, start, column, value: Float32Array.from(value) };
+  return { rows, columns, start, column: Int32Array.from(column), value: Float32Array.from(value) };
 }
 var Arrays = class {
   constructor(arrays) {
@@ -2367,7 +2381,7 @@ var Arrays = class {
     }
     const start = new Int32Array(counts.shape[0] + 1);
     unpacked(counts).forEach((n, r) => start[r + 1] = start[r] + n);
-    const column = unpacked(this.found.get(`${name}.columns`));
+    const column = Int32Array.from(unpacked(this.found.get(`${name}.columns`)));
     return { rows: start.length - 1, columns, start, column, value: this.needed(`${name}.values`) };
   }
   /** Rows of whole numbers times a power of two (models/quantise.py), or of plain numbers. */
@@ -2612,7 +2626,8 @@ var SparseModel = class {
     }
     let total = sink === void 0 ? 0 : Math.exp(sink - largest);
     for (let s2 = 0; s2 <= t; s2++) total += row[s2] = Math.exp(row[s2] - largest);
-    return row.map((share2) => share2 / total);
+    for (let s2 = 0; s2 <= t; s2++) row[s2] = row[s2] / total;
+    return row;
   }
   attend(layer, q, k, v, pos) {
     const { n_head, d_head } = this.config;
@@ -3084,7 +3099,7 @@ function render({ model: given2, el }) {
     h("div", { class: "stage-figure" }, toolbar, drawing.element, legend(index)),
     panel(index, store, drawing.focus)
   );
-  const engine = pageEngine(bundle) ?? model.get("engine") ?? null;
+  const engine = pageEngine(bundle) ?? model.get("engine");
   const note = engine ? `Type a prompt. ${engine.where === "page" ? "Computed in this page" : whoComputes(model)}, model and circuit alike.` : "";
   const askPart = part("ask", "Ask it", note, engine ? lab(index, store, engine) : noLab());
   const recordPart = h("details", { class: "part record-part" }, h("summary", {}, h("h2", {}, "Record"), h("span", { class: "muted" }, "where every number came from")), record(bundle.record));
