@@ -77,9 +77,10 @@ function excerpts(list: ReadonlyArray<Excerpt>, least = 12): HTMLElement[] {
 /** From the strongest place of ordinary text to one where the node is silent. */
 function firesOn(node: NodeView): HTMLElement | null {
   if (!node.examples.length) return null;
-  const list = [...node.examples.map((one) => ({ ...one, level: 1 })), ...node.levels];
-  const share = node.active_share === null ? "" : `not zero on ${num(100 * node.active_share, 3)} % of tokens; `;
-  return section("Fires on", `${share}strongest${node.levels.length ? ", then weaker than so many" : " in text"}`, ...excerpts(list));
+  const list = [...node.examples.map((one, i) => ({ ...one, level: i ? null : 1 })), ...node.levels];
+  const share = node.active_share === null ? "strongest in text" : `not zero on ${num(100 * node.active_share, 3)} % of the tokens of a text`;
+  const key = node.levels.length ? h("p", { class: "fact-note" }, "90 %: stronger than at 90 % of the tokens where it is not zero.") : null;
+  return section("Fires on", share, ...excerpts(list), key);
 }
 
 const HIST = { width: 330, half: 30, gap: 16 };

@@ -105,14 +105,17 @@ function together(bundle: Bundle, other: OtherCircuit, open: (site: string) => v
       nodes.length ? h("ul", { class: "site-list" }, ...nodes.map(item)) : h("p", { class: "muted" }, "No node."));
   });
   return h("div", { class: "both" }, h("div", { class: "union" }, drawn as unknown as Node),
-    h("div", { class: "both-notes" }, overlaps(other.nodes, other.edges),
+    h("div", { class: "both-notes" }, overlaps(other.nodes, other.edges), sizes(bundle, other),
       h("p", { class: "prose muted" }, "IoU: shared over all. By chance: its mean for random circuits with as many nodes at every location, and as many edges of every matrix. " +
         "Filled: in both; solid outline and line: only in this circuit; dashed: only in the other.")),
     h("div", { class: "groups" }, ...lists));
 }
 
-function otherOverview(bundle: Bundle, other: OtherCircuit): HTMLElement {
-  return h("div", { class: "card" }, h("section", { class: "card-part" }, h("h3", {}, nameOf(other)), sizes(bundle, other),
+function otherOverview(other: OtherCircuit): HTMLElement {
+  const reached = other.reached === false ? ", the best found (target not reached)" : "";
+  const loss = other.loss_heldout_nats === null ? "" : `, at ${num(other.loss_heldout_nats, 3)} nats of held-out task loss${reached}`;
+  return h("div", { class: "card" }, h("section", { class: "card-part" }, h("h3", {}, nameOf(other)),
+    h("p", { class: "prose" }, h("b", {}, other.model), ` on ${other.task}: ${plural(other.outline.nodes.length, "node")} and ${plural(other.outline.edges.length, "edge")}${loss}.`),
     h("p", { class: "prose muted" }, "Select a node to see what feeds it and what it feeds; what its nodes fire on is on the page of its own run.")));
 }
 
@@ -150,7 +153,7 @@ export function comparison(index: Index, store: Store, main: Stage, make: MakeSt
     if (mode === "other" && other) {
       const own = indexOf(bundleOfOther(bundle, other));
       const child = childOf(own, false);
-      return { stage: make(own, child, otherOverview(bundle, other)), store: child };
+      return { stage: make(own, child, otherOverview(other)), store: child };
     }
     if (mode === "circuit" && cut !== null && bundle.cuts) {
       const own = indexOf(withShape(bundle, shapeOf(bundle.cuts, bundle.model.d_head, index.nodes, cut)));
@@ -163,7 +166,7 @@ export function comparison(index: Index, store: Store, main: Stage, make: MakeSt
   const buttons = new Map<Mode, HTMLButtonElement>();
   const bar = h("div", { class: "modes", role: "group", "aria-label": "Which circuit is drawn" });
   if (other) {
-    const names: [Mode, string][] = [["circuit", "Circuit"], ["other", other.twin ? "Dense twin" : "Other"], ["both", "Both"]];
+    const names: [Mode, string][] = [["circuit", "Circuit"], ["other", nameOf(other)], ["both", "Both"]];
     for (const [mode, name] of names) {
       const button = h("button", { type: "button", class: "mode", "data-mode": mode }, name);
       button.addEventListener("click", () => keep(store, "compare", mode === "circuit" ? null : mode));

@@ -105,10 +105,11 @@ export function sizeCurve(bundle: Bundle, store: Store): HTMLElement {
   for (const p of points) {
     svg.append(s("circle", { cx: x(p.edges), cy: y(p.loss_nats), r: 3.5, class: "curve-dot", "data-tip": `${count(p.nodes)} nodes, ${count(p.edges)} edges\n${num(p.loss_nats)} nats` }));
   }
-  // Beside its mark and above it, on the side with more room.
+  // Beside its mark, on the side with more room; below it where that is above the axis.
   const mark = (shape: SVGElement, edges: number, loss: number, text: string): void => {
     const left = x(edges) > W / 2;
-    svg.append(shape, s("text", { x: x(edges) + (left ? -11 : 11), y: y(loss) - 9, class: left ? "mark-text end" : "mark-text" }, text));
+    const below = y(loss) + 24 < H - M.bottom;
+    svg.append(shape, s("text", { x: x(edges) + (left ? -11 : 11), y: y(loss) + (below ? 19 : -9), class: left ? "mark-text end" : "mark-text" }, text));
   };
   if (twin) {
     const [cx, cy] = [x(twin.n_edges), y(twin.loss_heldout_nats)];

@@ -33,14 +33,21 @@ export function sketch(bundle: Bundle): Sketched {
   const edges = bundle.circuit.edges;
   const largest = edges.reduce((most, edge) => Math.max(most, sizeOf(edge)), 1e-9);
   const draw: Sketched["draw"] = (scale, label, looks, texts = false) => {
-    const left = texts ? 0 : plan.left - 14;
-    const [width, top, height] = [plan.width - left, 40, plan.height - 92];
+    const drawn = [...plan.spots].filter(([site]) => (looks?.node(site) ?? "own") !== "absent");
+    const [left, top] = [plan.left - 84, (plan.blocks[0]?.y ?? 42) - 2];
+    const foot = plan.blocks.reduce((most, block) => Math.max(most, block.y + block.height), top) + 2;
+    const [width, height] = [plan.width - 12 - left, foot - top];
     const svg = s("svg", { class: "sketch", role: "img", "aria-label": label, width: (width * scale).toFixed(1), height: (height * scale).toFixed(1), viewBox: `${left} ${top} ${width} ${height}` });
     for (const block of plan.blocks) {
-      svg.append(s("rect", { x: plan.left, y: block.y, width: plan.width - plan.left - 14, height: block.height, rx: 8, class: "band" }));
-      if (texts) svg.append(s("text", { x: 4, y: block.y + block.height / 2 + 4, class: "block-title" }, block.title));
+      svg.append(s("rect", { x: plan.left, y: block.y, width: plan.width - plan.left - 14, height: block.height, rx: 8, class: "band" }),
+        s("text", { x: plan.left - 8, y: block.y + block.height / 2 - 2, class: "sketch-title" }, block.title),
+        s("text", { x: plan.left - 8, y: block.y + block.height / 2 + 12, class: "sketch-title" }, block.subtitle.replace("residual stream", "residual")));
     }
-    for (const box of plan.heads) svg.append(s("rect", { x: box.x, y: box.y, width: box.width, height: box.height, rx: 7, class: "head-box" }));
+    for (const box of plan.heads) {
+      if (!drawn.some(([, { x, y }]) => x > box.x && x < box.x + box.width && y > box.y && y < box.y + box.height)) continue;
+      svg.append(s("rect", { x: box.x, y: box.y, width: box.width, height: box.height, rx: 7, class: "head-box" }));
+      if (box.label) svg.append(s("text", { x: box.x + 27, y: box.y + box.height / 2 + 3.5, class: "head-label" }, box.label));
+    }
     const paths = new Map<string, string[]>();
     const add = (key: string, d: string): void => {
       const list = paths.get(key);
@@ -49,7 +56,8 @@ export function sketch(bundle: Bundle): Sketched {
     };
     for (const { src, dst } of bundle.circuit.carries) {
       const [a, b] = [plan.spots.get(src), plan.spots.get(dst)];
-      if (a && b) add("carry|1.1", Math.abs(a.y - b.y) < 1 ? `M${a.x} ${a.y}H${b.x}` : a.x === b.x ? `M${a.x} ${a.y}V${b.y}` : lineOf(a, b));
+      const faint = [src, dst].some((site) => ["gone", "absent"].includes(looks?.node(site) ?? "own"));
+      if (a && b && !faint) add("carry|1.1", Math.abs(a.y - b.y) < 1 ? `M${a.x} ${a.y}H${b.x}` : a.x === b.x ? `M${a.x} ${a.y}V${b.y}` : lineOf(a, b));
     }
     for (const edge of edges) {
       const [a, b] = [plan.spots.get(edge.src), plan.spots.get(edge.dst)];
@@ -65,9 +73,8 @@ export function sketch(bundle: Bundle): Sketched {
       const [name, stroke] = key.split("|");
       svg.append(s("path", { d: (paths.get(key) as string[]).join(""), class: name, "stroke-width": stroke }));
     }
-    for (const [site, spot] of plan.spots) {
+    for (const [site, spot] of drawn) {
       const look = looks?.node(site) ?? "own";
-      if (look === "absent") continue;
       const { x, y, width: w, height: t } = spot;
       const g = s("g", { class: `mini ${look}`, transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})`, "data-site": site, "data-tip": site },
         s("rect", { x: -w / 2, y: -t / 2, width: w, height: t, rx: spot.shape === "unit" ? 10 : 4, class: "pill" }));
