@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -316,6 +317,32 @@ def hairy(bundle: Bundle, edges: int) -> Bundle:
         loss_heldout_nats=0.1, outline=outline, nodes=None, edges=None,
     )  # fmt: skip
     return bundle.model_copy(update={"other": other})
+
+
+@pytest.mark.browser
+def test_a_host_keeps_the_notes_and_its_address_is_left_alone(browser: Any, runs: Path, tmp_path: Path) -> None:
+    """As a notebook hosts it: an element among others, notes written through the host, no address of its own."""
+    page = (runs / "run" / "page.html").read_text()
+    boot = """
+const kept = {circuit: "from the host"}; window.written = [];
+const notes = {read: async () => kept, write: async (n) => { window.written.push(n); }};
+const bundle = JSON.parse(document.getElementById("gossamer-bundle").textContent);
+const el = document.getElementById("gossamer-page"); el.id = "a-cell";
+render({model: {get: (name) => ({bundle, notes})[name]}, el});
+"""
+    start, end = page.rindex("{\n  const bundle"), page.rindex("</script>")
+    hosted = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page[:start] + boot + page[end:])
+    (tmp_path / "cell.html").write_text(hosted)
+    opened(browser, tmp_path / "cell.html", "#selected=final_resid%3A6")
+    assert js(browser, "return document.querySelector('[data-card]')") is None
+    assert js(browser, "return document.querySelector('.note-text').value") == "from the host"
+    browser.find_element("css selector", ".note-text").send_keys("!")
+    js(browser, "document.querySelector('.theme').click()")
+    browser.execute_async_script("setTimeout(arguments[0], 350)")
+    assert js(browser, "return [window.written, location.hash]") == [
+        [{"circuit": "from the host!"}], "#selected=final_resid%3A6",
+    ]  # fmt: skip
+    assert "Copy link" not in js(browser, "return document.querySelector('.share').innerText")
 
 
 @pytest.mark.browser

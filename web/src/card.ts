@@ -285,12 +285,15 @@ export function panel(index: Index, store: Store, focusNode: (site: string) => v
     store.set({ selected: site });
     if (site) focusNode(site);
   };
+  let field: ReturnType<typeof noteField> | null = null;
+  notes?.listen(() => field?.refresh());
   const draw = (): void => {
     const { selected } = store.get();
     const node = selected ? index.nodes.get(selected) : undefined;
     host.classList.toggle("has-node", node !== undefined);
     const card = node ? nodeCard(index, node, open) : (begin ?? overview(index, open));
-    if (notes && !begin) card.append(noteField(notes, node?.site ?? "circuit", node ? `Notes on ${node.site}` : "Notes on the circuit"));
+    field = notes && !begin ? noteField(notes, node?.site ?? "circuit", node ? `Notes on ${node.site}` : "Notes on the circuit") : null;
+    if (field) card.append(field.element);
     host.replaceChildren(card);
     host.scrollTop = 0;
   };

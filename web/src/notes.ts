@@ -49,7 +49,7 @@ export class Notes {
     this.host = isHost(host) ? host : null;
     if (this.host) {
       this.where = "host";
-      this.host.read().then((found) => this.take(soundNotes(found) ?? {}), () => { this.where = "page"; });
+      this.host.read().then((found) => this.take(soundNotes(found) ?? {}), () => this.lost());
       return;
     }
     try {
@@ -99,11 +99,17 @@ export class Notes {
   write(): void {
     window.clearTimeout(this.timer);
     try {
-      if (this.where === "host") void Promise.resolve(this.host?.write({ ...this.notes })).catch(() => { this.where = "page"; });
+      if (this.where === "host") void Promise.resolve(this.host?.write({ ...this.notes })).catch(() => this.lost());
       else if (this.where === "browser") window.localStorage.setItem(this.key, JSON.stringify(this.notes));
     } catch {
-      this.where = "page";
+      this.lost();
     }
+  }
+
+  /** The place that kept them does so no more. */
+  private lost(): void {
+    this.where = "page";
+    this.tell();
   }
 
   private tell(): void {
@@ -113,13 +119,15 @@ export class Notes {
 
 const KEPT = { host: "saved beside the run", browser: "kept in this browser", page: "not kept: save them to a file" };
 
-/** The field of one node's note, or of the circuit's. */
-export function noteField(notes: Notes, site: string, label: string): HTMLElement {
+/** The field of one node's note, or of the circuit's; `refresh` it when the notes have changed elsewhere. */
+export function noteField(notes: Notes, site: string, label: string): { element: HTMLElement; refresh(): void } {
   const area = h("textarea", { class: "note-text", rows: 2, maxlength: LONGEST, "aria-label": label, placeholder: "What you think it does" });
-  area.value = notes.get(site);
+  const aside = h("span", { class: "aside" });
+  const refresh = (): void => {
+    if (area.value !== notes.get(site)) area.value = notes.get(site);
+    aside.textContent = KEPT[notes.where];
+  };
   area.addEventListener("input", () => notes.set(site, area.value));
-  notes.listen(() => {
-    if (area.isConnected && area.value !== notes.get(site)) area.value = notes.get(site);
-  });
-  return h("section", { class: "card-part" }, h("h3", {}, "Notes", h("span", { class: "aside" }, KEPT[notes.where])), area);
+  refresh();
+  return { element: h("section", { class: "card-part" }, h("h3", {}, "Notes", aside), area), refresh };
 }

@@ -23,7 +23,7 @@ from gossamer.site import Site
 from gossamer.subject import EdgeMasks, Subject
 from gossamer.task import Encoded
 
-NODES_PER_PASS = 8
+ROWS_PER_PASS = 2048
 RANDOM_NODES = 20
 
 
@@ -72,8 +72,9 @@ def _rises(
 
     base = losses(own[None])[0]
     effects: list[np.ndarray] = []
-    for start in range(0, len(nodes), NODES_PER_PASS):
-        chosen = nodes[start : start + NODES_PER_PASS].astype(np.int64)
+    at_once = max(1, ROWS_PER_PASS // len(batch.last))
+    for start in range(0, len(nodes), at_once):
+        chosen = nodes[start : start + at_once].astype(np.int64)
         masks = np.repeat(own[None], len(chosen), axis=0)
         masks[np.arange(len(chosen)), chosen] = 0
         effects.append(losses(masks) - base)

@@ -142,9 +142,7 @@ var Notes = class {
     this.host = isHost(host) ? host : null;
     if (this.host) {
       this.where = "host";
-      this.host.read().then((found2) => this.take(soundNotes(found2) ?? {}), () => {
-        this.where = "page";
-      });
+      this.host.read().then((found2) => this.take(soundNotes(found2) ?? {}), () => this.lost());
       return;
     }
     try {
@@ -186,13 +184,16 @@ var Notes = class {
   write() {
     window.clearTimeout(this.timer);
     try {
-      if (this.where === "host") void Promise.resolve(this.host?.write({ ...this.notes })).catch(() => {
-        this.where = "page";
-      });
+      if (this.where === "host") void Promise.resolve(this.host?.write({ ...this.notes })).catch(() => this.lost());
       else if (this.where === "browser") window.localStorage.setItem(this.key, JSON.stringify(this.notes));
     } catch {
-      this.where = "page";
+      this.lost();
     }
+  }
+  /** The place that kept them does so no more. */
+  lost() {
+    this.where = "page";
+    this.tell();
   }
   tell() {
     for (const listener of this.listeners) listener();
@@ -201,12 +202,14 @@ var Notes = class {
 var KEPT = { host: "saved beside the run", browser: "kept in this browser", page: "not kept: save them to a file" };
 function noteField(notes, site, label) {
   const area = h("textarea", { class: "note-text", rows: 2, maxlength: LONGEST, "aria-label": label, placeholder: "What you think it does" });
-  area.value = notes.get(site);
+  const aside = h("span", { class: "aside" });
+  const refresh = () => {
+    if (area.value !== notes.get(site)) area.value = notes.get(site);
+    aside.textContent = KEPT[notes.where];
+  };
   area.addEventListener("input", () => notes.set(site, area.value));
-  notes.listen(() => {
-    if (area.isConnected && area.value !== notes.get(site)) area.value = notes.get(site);
-  });
-  return h("section", { class: "card-part" }, h("h3", {}, "Notes", h("span", { class: "aside" }, KEPT[notes.where])), area);
+  refresh();
+  return { element: h("section", { class: "card-part" }, h("h3", {}, "Notes", aside), area), refresh };
 }
 
 // src/sites.ts
@@ -574,12 +577,15 @@ function panel(index, store, focusNode, notes = null, begin = null) {
     store.set({ selected: site });
     if (site) focusNode(site);
   };
+  let field = null;
+  notes?.listen(() => field?.refresh());
   const draw = () => {
     const { selected } = store.get();
     const node = selected ? index.nodes.get(selected) : void 0;
     host.classList.toggle("has-node", node !== void 0);
     const card = node ? nodeCard(index, node, open) : begin ?? overview(index, open);
-    if (notes && !begin) card.append(noteField(notes, node?.site ?? "circuit", node ? `Notes on ${node.site}` : "Notes on the circuit"));
+    field = notes && !begin ? noteField(notes, node?.site ?? "circuit", node ? `Notes on ${node.site}` : "Notes on the circuit") : null;
+    if (field) card.append(field.element);
     host.replaceChildren(card);
     host.scrollTop = 0;
   };
