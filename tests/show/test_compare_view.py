@@ -272,6 +272,9 @@ def test_the_twin_and_another_circuit_are_drawn_beside_this_one(browser: Any, ru
     )  # fmt: skip
     assert [n for n, _ in panes] == [bundle.circuit.n_nodes, len(bundle.other.outline.nodes)]
     assert panes[0][1] == pytest.approx(panes[1][1], rel=0.02)  # one scale
+    browser.set_window_size(800, 900)
+    assert js(browser, "return document.documentElement.scrollWidth - window.innerWidth") <= 0
+    browser.set_window_size(1280, 900)
     assert "nothing is matched" in js(browser, "return document.querySelector('.both').innerText")
 
     own = Circuit.load(runs / "run" / "circuit.safetensors")

@@ -138,17 +138,26 @@ export function comparison(index: Index, store: Store, main: Stage, make: MakeSt
     const known = bundle.cuts && Number.isInteger(size) && size > 0 && size <= bundle.cuts.nodes.length;
     return known && size !== bundle.circuit.n_nodes ? size : null;
   };
+  let pointing = false;
   const childOf = (own: Index, follows: boolean): Store => {
-    const { selected, kept } = store.get();
-    const child = new Store({ selected: follows && selected && own.nodes.has(selected) ? selected : null, peeked: null, found: null, strongest: own.edges.length, kept });
+    const child = new Store({ selected: null, peeked: null, found: null, strongest: own.edges.length, kept: store.get().kept });
     if (follows) {
       child.listen((now, before) => {
         const known = now.selected === null || index.nodes.has(now.selected);
-        if (now.selected !== before.selected && known && now.selected !== store.get().selected) store.set({ selected: now.selected });
+        if (!pointing && known && now.selected !== before.selected && now.selected !== store.get().selected) store.set({ selected: now.selected });
       });
     }
     return child;
   };
+  /** A cut shows what is selected in the circuit, if it has it. */
+  const point = (): void => {
+    const [cut, { selected }] = [cutOf(), store.get()];
+    if (!shown.store || cut === null || !shown.key.startsWith("circuit|")) return;
+    pointing = true;
+    shown.store.set({ selected: selected && bundle.cuts?.nodes.slice(0, cut).includes(selected) ? selected : null });
+    pointing = false;
+  };
+  const stages = new Map<string, { stage: Stage | null; store: Store | null }>();
   const stageAt = (mode: Mode, cut: number | null): { stage: Stage | null; store: Store | null } => {
     if (mode === "other" && other) {
       const own = indexOf(bundleOfOther(bundle, other));
@@ -183,8 +192,11 @@ export function comparison(index: Index, store: Store, main: Stage, make: MakeSt
     for (const [name, button] of buttons) button.setAttribute("aria-pressed", String(name === mode));
     const key = `${mode}|${mode === "circuit" ? (cut ?? "") : ""}`;
     if (key === shown.key) return;
-    const { stage, store: child } = stageAt(mode, cut);
+    const made = stages.get(key) ?? stageAt(mode, cut);
+    stages.set(key, made);
+    const { stage, store: child } = made;
     shown = { key, stage, store: child };
+    point();
     main.element.hidden = key !== "circuit|";
     const both = mode === "both" && other ? (other.nodes || other.edges ? together(bundle, other, open) : apart(bundle, other)) : null;
     place.replaceChildren(...[stage?.element, both].filter((one): one is HTMLElement => Boolean(one)));
@@ -192,7 +204,7 @@ export function comparison(index: Index, store: Store, main: Stage, make: MakeSt
     if (!said.hidden) {
       const back = h("button", { type: "button", class: "tool" }, "Back to the circuit");
       back.addEventListener("click", () => keep(store, "cut", null));
-      said.replaceChildren(h("b", {}, `The same scores cut to ${plural(cut as number, "node")}`), `, not the circuit of ${count(bundle.circuit.n_nodes)} that was put on trial. `, back);
+      said.replaceChildren(h("b", {}, `The same scores cut to ${plural(cut as number, "node")}`), `, not the circuit of ${count(bundle.circuit.n_nodes)} that was put on trial${(cut as number) > bundle.circuit.n_nodes ? "; nodes with a dashed outline came with the cut" : ""}. `, back);
     }
     if (width) arrange(width);
   };
@@ -202,8 +214,7 @@ export function comparison(index: Index, store: Store, main: Stage, make: MakeSt
   };
   store.listen((now, before) => {
     if (now.kept !== before.kept) show();
-    const child = shown.store;
-    if (shown.key.startsWith("circuit|") && child && now.selected !== before.selected && child.get().selected !== now.selected) child.set({ selected: now.selected });
+    if (now.selected !== before.selected) point();
   });
   const element = h("div", { class: "comparison" }, other ? bar : null, said, main.element, place);
   show();

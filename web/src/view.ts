@@ -88,7 +88,7 @@ export function render({ model, el }: Host): () => void {
       drawing.focus(site);
     };
     const toolbar = h("div", { class: "toolbar" }, search(of, its, open), strengthFilter(of, its));
-    const element = h("div", { class: "stage" },
+    const element = h("div", { class: begin ? "stage outlined" : "stage" },
       h("div", { class: "stage-figure" }, toolbar, drawing.element, legend(of)),
       panel(of, its, drawing.focus, own, begin));
     // Beside the figure when there is room for both; under it, as a drawer, when there is not.
