@@ -26,7 +26,8 @@ function shapeOfOther(other: OtherCircuit): Shape {
 function bundleOfOther(bundle: Bundle, other: OtherCircuit): Bundle {
   const model = { ...bundle.model, name: other.model, n_layer: other.n_layer };
   const task = other.task === bundle.task.name ? bundle.task : { ...bundle.task, name: other.task, examples: [] };
-  return withShape({ ...bundle, model, task }, shapeOfOther(other));
+  const score = other.method === bundle.record["method"] ? bundle.circuit.edge_score : null; // what another method's scores mean is not known here
+  return withShape({ ...bundle, model, task, circuit: { ...bundle.circuit, edge_score: score } }, shapeOfOther(other));
 }
 
 function lossOf(value: number | null): string {
@@ -140,7 +141,8 @@ export function comparison(index: Index, store: Store, main: Stage, make: MakeSt
   };
   let pointing = false;
   const childOf = (own: Index, follows: boolean): Store => {
-    const child = new Store({ selected: null, peeked: null, found: null, strongest: own.edges.length, kept: store.get().kept });
+    const { kept, lit } = store.get();
+    const child = new Store({ selected: null, peeked: null, found: null, strongest: own.edges.length, lit: follows ? lit : null, kept });
     if (follows) {
       child.listen((now, before) => {
         const known = now.selected === null || index.nodes.has(now.selected);
@@ -149,12 +151,12 @@ export function comparison(index: Index, store: Store, main: Stage, make: MakeSt
     }
     return child;
   };
-  /** A cut shows what is selected in the circuit, if it has it. */
+  /** A cut shows what is selected and lit in the circuit, if it has it. */
   const point = (): void => {
-    const [cut, { selected }] = [cutOf(), store.get()];
+    const [cut, { selected, lit }] = [cutOf(), store.get()];
     if (!shown.store || cut === null || !shown.key.startsWith("circuit|")) return;
     pointing = true;
-    shown.store.set({ selected: selected && bundle.cuts?.nodes.slice(0, cut).includes(selected) ? selected : null });
+    shown.store.set({ lit, selected: selected && bundle.cuts?.nodes.slice(0, cut).includes(selected) ? selected : null });
     pointing = false;
   };
   const stages = new Map<string, { stage: Stage | null; store: Store | null }>();
@@ -214,7 +216,7 @@ export function comparison(index: Index, store: Store, main: Stage, make: MakeSt
   };
   store.listen((now, before) => {
     if (now.kept !== before.kept) show();
-    if (now.selected !== before.selected) point();
+    if (now.selected !== before.selected || now.lit !== before.lit) point();
   });
   const element = h("div", { class: "comparison" }, other ? bar : null, said, main.element, place);
   show();

@@ -34,8 +34,10 @@ export function sketch(bundle: Bundle): Sketched {
   const largest = edges.reduce((most, edge) => Math.max(most, sizeOf(edge)), 1e-9);
   const draw: Sketched["draw"] = (scale, label, looks, texts = false) => {
     const drawn = [...plan.spots].filter(([site]) => (looks?.node(site) ?? "own") !== "absent");
-    const [left, top] = [plan.left - 84, (plan.blocks[0]?.y ?? 42) - 2];
-    const foot = plan.blocks.reduce((most, block) => Math.max(most, block.y + block.height), top) + 2;
+    const left = plan.left - 84;
+    const ends = drawn.map(([, spot]) => [spot.y - spot.height / 2, spot.y + spot.height / 2] as const);
+    const top = Math.min(...plan.blocks.map((block) => block.y), ...ends.map(([y]) => y)) - 2;
+    const foot = Math.max(...plan.blocks.map((block) => block.y + block.height), ...ends.map(([, y]) => y), top) + 2;
     const [width, height] = [plan.width - 12 - left, foot - top];
     const svg = s("svg", { class: "sketch", role: "img", "aria-label": label, width: (width * scale).toFixed(1), height: (height * scale).toFixed(1), viewBox: `${left} ${top} ${width} ${height}` });
     for (const block of plan.blocks) {

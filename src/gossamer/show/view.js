@@ -1364,8 +1364,10 @@ function sketch(bundle) {
   const largest = edges.reduce((most, edge) => Math.max(most, sizeOf(edge)), 1e-9);
   const draw = (scale, label, looks, texts = false) => {
     const drawn = [...plan.spots].filter(([site]) => (looks?.node(site) ?? "own") !== "absent");
-    const [left, top] = [plan.left - 84, (plan.blocks[0]?.y ?? 42) - 2];
-    const foot = plan.blocks.reduce((most, block) => Math.max(most, block.y + block.height), top) + 2;
+    const left = plan.left - 84;
+    const ends = drawn.map(([, spot]) => [spot.y - spot.height / 2, spot.y + spot.height / 2]);
+    const top = Math.min(...plan.blocks.map((block) => block.y), ...ends.map(([y]) => y)) - 2;
+    const foot = Math.max(...plan.blocks.map((block) => block.y + block.height), ...ends.map(([, y]) => y), top) + 2;
     const [width, height] = [plan.width - 12 - left, foot - top];
     const svg = s("svg", { class: "sketch", role: "img", "aria-label": label, width: (width * scale).toFixed(1), height: (height * scale).toFixed(1), viewBox: `${left} ${top} ${width} ${height}` });
     for (const block of plan.blocks) {
@@ -1447,7 +1449,8 @@ function shapeOfOther(other) {
 function bundleOfOther(bundle, other) {
   const model = { ...bundle.model, name: other.model, n_layer: other.n_layer };
   const task = other.task === bundle.task.name ? bundle.task : { ...bundle.task, name: other.task, examples: [] };
-  return withShape({ ...bundle, model, task }, shapeOfOther(other));
+  const score = other.method === bundle.record["method"] ? bundle.circuit.edge_score : null;
+  return withShape({ ...bundle, model, task, circuit: { ...bundle.circuit, edge_score: score } }, shapeOfOther(other));
 }
 function lossOf(value) {
   return value === null ? "–" : `${num(value, 3)} nats`;
@@ -1578,7 +1581,8 @@ function comparison(index, store, main, make) {
   };
   let pointing = false;
   const childOf = (own, follows) => {
-    const child = new Store({ selected: null, peeked: null, found: null, strongest: own.edges.length, kept: store.get().kept });
+    const { kept, lit } = store.get();
+    const child = new Store({ selected: null, peeked: null, found: null, strongest: own.edges.length, lit: follows ? lit : null, kept });
     if (follows) {
       child.listen((now, before) => {
         const known = now.selected === null || index.nodes.has(now.selected);
@@ -1588,10 +1592,10 @@ function comparison(index, store, main, make) {
     return child;
   };
   const point = () => {
-    const [cut, { selected }] = [cutOf(), store.get()];
+    const [cut, { selected, lit }] = [cutOf(), store.get()];
     if (!shown.store || cut === null || !shown.key.startsWith("circuit|")) return;
     pointing = true;
-    shown.store.set({ selected: selected && bundle.cuts?.nodes.slice(0, cut).includes(selected) ? selected : null });
+    shown.store.set({ lit, selected: selected && bundle.cuts?.nodes.slice(0, cut).includes(selected) ? selected : null });
     pointing = false;
   };
   const stages = /* @__PURE__ */ new Map();
@@ -1650,7 +1654,7 @@ function comparison(index, store, main, make) {
   };
   store.listen((now, before) => {
     if (now.kept !== before.kept) show();
-    if (now.selected !== before.selected) point();
+    if (now.selected !== before.selected || now.lit !== before.lit) point();
   });
   const element = h("div", { class: "comparison" }, other ? bar : null, said, main.element, place);
   show();
@@ -2593,7 +2597,7 @@ function render({ model, el }) {
   const bundle = model.get("bundle");
   const index = indexOf(bundle);
   const many = MANY_EDGES[bundle.grain];
-  const first = { selected: null, peeked: null, found: null, strongest: index.edges.length > many * 1.5 ? many : index.edges.length, kept: {} };
+  const first = { selected: null, peeked: null, found: null, strongest: index.edges.length > many * 1.5 ? many : index.edges.length, lit: null, kept: {} };
   const address2 = hasAddress(el);
   const store = new Store({ ...first, ...address2 ? stateIn(window.location.hash, bundle) : {} });
   const notes = new Notes(bundle, model.get("notes"));
