@@ -141,8 +141,8 @@ export function comparison(index: Index, store: Store, main: Stage, make: MakeSt
   };
   let pointing = false;
   const childOf = (own: Index, follows: boolean): Store => {
-    const { kept, lit } = store.get();
-    const child = new Store({ selected: null, peeked: null, found: null, strongest: own.edges.length, lit: follows ? lit : null, kept });
+    const { lit } = store.get();
+    const child = new Store({ selected: null, peeked: null, found: null, strongest: own.edges.length, lit: follows ? lit : null, kept: {} });
     if (follows) {
       child.listen((now, before) => {
         const known = now.selected === null || index.nodes.has(now.selected);

@@ -122,7 +122,7 @@ const KEPT = { host: "saved beside the run", browser: "kept in this browser", pa
 /** The field of one node's note, or of the circuit's; `refresh` it when the notes have changed elsewhere. */
 export function noteField(notes: Notes, site: string, label: string): { element: HTMLElement; refresh(): void } {
   const area = h("textarea", { class: "note-text", rows: 2, maxlength: LONGEST, "aria-label": label, placeholder: "What you think it does" });
-  const aside = h("span", { class: "aside" });
+  const aside = h("span", { class: "aside note-kept" });
   const refresh = (): void => {
     if (area.value !== notes.get(site)) area.value = notes.get(site);
     aside.textContent = KEPT[notes.where];

@@ -202,7 +202,7 @@ var Notes = class {
 var KEPT = { host: "saved beside the run", browser: "kept in this browser", page: "not kept: save them to a file" };
 function noteField(notes, site, label) {
   const area = h("textarea", { class: "note-text", rows: 2, maxlength: LONGEST, "aria-label": label, placeholder: "What you think it does" });
-  const aside = h("span", { class: "aside" });
+  const aside = h("span", { class: "aside note-kept" });
   const refresh = () => {
     if (area.value !== notes.get(site)) area.value = notes.get(site);
     aside.textContent = KEPT[notes.where];
@@ -1581,8 +1581,8 @@ function comparison(index, store, main, make) {
   };
   let pointing = false;
   const childOf = (own, follows) => {
-    const { kept, lit } = store.get();
-    const child = new Store({ selected: null, peeked: null, found: null, strongest: own.edges.length, lit: follows ? lit : null, kept });
+    const { lit } = store.get();
+    const child = new Store({ selected: null, peeked: null, found: null, strongest: own.edges.length, lit: follows ? lit : null, kept: {} });
     if (follows) {
       child.listen((now, before) => {
         const known = now.selected === null || index.nodes.has(now.selected);
