@@ -24,7 +24,8 @@ from gossamer.show.bundle import Bundle
 
 DEMO = Path(__file__).parents[2] / "docs" / "demo" / "page.html"
 LATER = {
-    "": ("grain", "cuts", "other"), "model": ("n_group",), "circuit": ("faithfulness", "edge_score", "effect_nulls"),
+    "": ("grain", "live", "cuts", "other"), "model": ("n_group",),
+    "circuit": ("faithfulness", "edge_score", "effect_nulls"),
     "nodes": (
         "kind", "score_in", "score_out", "levels", "active_share", "histograms", "direct_effect", "model_effect_nats",
         "model_edges",

@@ -6,16 +6,21 @@ import { panel } from "./card";
 import { comparison, type MakeStage, type Stage } from "./compare";
 import { sizeCurve } from "./curve";
 import { count, h } from "./dom";
+import type { Engine } from "./engine";
 import { figure, legend } from "./figure";
 import { indexOf, type Index } from "./index";
+import { lab, noLab } from "./lab";
 import { lead } from "./lead";
 import { Notes } from "./notes";
+import { pageEngine } from "./page_engine";
 import { record } from "./record";
 import { search } from "./search";
 import { follow, hasAddress, keep, ownModel, shareBar, stateIn } from "./share";
 import { Store, type State, type Theme } from "./state";
 import css from "./style.css";
+import labCss from "./lab.css";
 import { tooltip } from "./tip";
+import { Tokenizer } from "./tokenizer";
 import { tally, trial } from "./trial";
 
 export interface Host {
@@ -79,7 +84,7 @@ export function render({ model, el }: Host): () => void {
   const store = new Store({ ...first, ...(address ? stateIn(window.location.hash, bundle) : {}) });
   const notes = new Notes(bundle, model.get("notes"));
   const root = h("div", { class: "gossamer" });
-  el.replaceChildren(h("style", {}, css), root);
+  el.replaceChildren(h("style", {}, css + labCss), root);
 
   const stageOf = (of: Index, its: Store, own: Notes | null, begin: HTMLElement | null): Stage => {
     const drawing = figure(of, its);
@@ -101,6 +106,10 @@ export function render({ model, el }: Host): () => void {
   const make: MakeStage = (of, its, begin) => stageOf(of, its, begin ? null : notes, begin);
   const stages = comparison(index, store, stageOf(index, store, notes, null), make);
 
+  const engine = pageEngine(bundle) ?? (model.get("engine") as Engine | undefined);
+  const note = engine ? `Type a prompt. ${engine.where === "page" ? "Computed in this page" : "Computed by the server"}, model and circuit alike.` : "";
+  const askPart = part("ask", "Ask it", note, engine ? lab(index, store, engine) : noLab());
+
   const recordPart = h("details", { class: "part record-part" }, h("summary", {}, h("h2", {}, "Record"), h("span", { class: "muted" }, "where every number came from")), record(bundle.record));
   const trialPart = part("trial", "The trial", "each check beside its nulls: what the same number is when the circuit is not special", trial(bundle.evidence));
   const toTrial = (): void => {
@@ -113,6 +122,7 @@ export function render({ model, el }: Host): () => void {
       h("div", { class: "eyebrow" }, h("span", {}, "Gossamer circuit"), h("span", { class: "mono" }, bundle.task.name), themeButton(root, store)),
       h("h1", {}, bundle.title), lead(bundle),
       h("div", { class: "verdicts" }, tally(bundle.evidence), ownModel(toTrial))),
+    askPart,
     stages.element,
     trialPart,
     ...(bundle.grain === "channel" ? [part("curve", "Size for loss", "", sizeCurve(bundle, store))] : []),
@@ -146,4 +156,5 @@ export function render({ model, el }: Host): () => void {
   };
 }
 
+export { pageEngine, Tokenizer };
 export default { render };

@@ -9,6 +9,7 @@ import numpy as np
 
 from gossamer import __version__
 from gossamer.commands.bundle_of_other import compared, cuts
+from gossamer.commands.page_model import page_model
 from gossamer.commands.run_folder import CIRCUIT, Run, RunRecord, read_record
 from gossamer.errors import BadInput, CorruptFile
 from gossamer.evidence import Evidence
@@ -70,6 +71,7 @@ def build_bundle(
         ),
         curve=tuple(view.CurvePoint(nodes=n, edges=e, loss_nats=loss) for n, e, loss in result.curve),
         record=run.about.record.model_dump(mode="json"),
+        live=page_model(run.weight_sparse),
         cuts=cuts(run, [n for n, _, _ in result.curve], CUT_EDGES),
         other=(
             compared(beside, run.circuit, run.model.graph("channel"), twin=compare is None)

@@ -14,9 +14,11 @@ from gossamer.explain.examples import (
     task_examples,
     top_examples,
 )
+from gossamer.explain.live import Change, Said, Spoken, ask
 
 __all__ = [
-    "BinariseConfig", "Binarised", "BinaryNode", "Levels", "Sides", "TopExample", "binarise", "binarise_config",
-    "direct_effects", "direct_logit", "examples_by_level", "first_difference", "histograms", "mean_on_answer",
-    "model_effects", "node_effects", "random_effects", "task_examples", "tokens_into", "tokens_out_of", "top_examples",
+    "BinariseConfig", "Binarised", "BinaryNode", "Change", "Levels", "Said", "Sides", "Spoken", "TopExample", "ask",
+    "binarise", "binarise_config", "direct_effects", "direct_logit", "examples_by_level",
+    "first_difference", "histograms", "mean_on_answer", "model_effects", "node_effects", "random_effects",
+    "task_examples", "tokens_into", "tokens_out_of", "top_examples",
 ]  # fmt: skip
