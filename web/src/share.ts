@@ -6,7 +6,7 @@ import { attributionGraph } from "./neuronpedia";
 import { soundNotes, type Notes } from "./notes";
 import type { State, Store } from "./state";
 
-const LONGEST = 4000;
+const LONGEST = 20_000;
 const MOST = 40;
 const OWN = ["selected", "strongest"];
 

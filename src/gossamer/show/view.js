@@ -726,7 +726,7 @@ function attributionGraph(bundle) {
 }
 
 // src/share.ts
-var LONGEST2 = 4e3;
+var LONGEST2 = 2e4;
 var MOST = 40;
 var OWN = ["selected", "strongest"];
 function keep(store, key2, text) {
