@@ -16,6 +16,9 @@ def show(
     twin: Annotated[
         Path | None, typer.Option(help="Run folder of the dense twin's circuit (channels), to compare.")
     ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Run folder of any other circuit of the same grain, to draw beside this one.")
+    ] = None,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
@@ -23,5 +26,5 @@ def show(
     the Record."""
     from gossamer import commands
 
-    r = commands.show(run, model=model, twin=twin, device=device, say=say)
+    r = commands.show(run, model=model, twin=twin, compare=compare, device=device, say=say)
     emit(r, json, lambda: typer.echo(f"page: {r.page} ({r.bytes / 1024:.0f} KiB, open it in a browser)"))

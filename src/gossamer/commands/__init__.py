@@ -452,12 +452,13 @@ def doctor(
 
 
 def show(
-    run: str | Path, *, model: str | None = None, twin: str | Path | None = None, device: str = "cpu",
-    say: Say = _silent,
+    run: str | Path, *, model: str | None = None, twin: str | Path | None = None, compare: str | Path | None = None,
+    device: str = "cpu", say: Say = _silent,
 ) -> ShowReport:  # fmt: skip
     """Write bundle.json and the offline page.html of a run, whose circuit is of channels or of edges between heads.
 
-    twin: the run folder of the dense twin's circuit, for circuits of channels.
+    twin: the run folder of the dense twin's circuit, for circuits of channels. compare: the run folder of any other
+    circuit of the same grain, drawn beside this one; without it the twin's is.
     """
     from gossamer.commands import edge_runs
     from gossamer.commands.bundle_of_edges import build_edge_bundle
@@ -477,9 +478,10 @@ def show(
     evidence = load_evidence(path) if path.is_file() else ()
     if not evidence:
         say("no evidence yet: the page will say so; `gossamer verify` first makes it complete")
+    beside = Path(compare) if compare else None
     bundle = (
-        build_edge_bundle(r, evidence) if isinstance(r, edge_runs.EdgeRun)
-        else build_bundle(r, evidence, Path(twin) if twin else None)
+        build_edge_bundle(r, evidence, beside) if isinstance(r, edge_runs.EdgeRun)
+        else build_bundle(r, evidence, Path(twin) if twin else None, beside)
     )  # fmt: skip
     write_json(bundle, folder / BUNDLE)
     page = write_page(bundle, folder / PAGE)
