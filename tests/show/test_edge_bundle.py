@@ -24,8 +24,12 @@ from gossamer.show.bundle import Bundle
 
 DEMO = Path(__file__).parents[2] / "docs" / "demo" / "page.html"
 LATER = {
-    "": ("grain", "live"), "model": ("n_group",), "circuit": ("faithfulness", "edge_score"),
-    "nodes": ("kind", "score_in", "score_out"),
+    "": ("grain", "live", "cuts", "other"), "model": ("n_group",),
+    "circuit": ("faithfulness", "edge_score", "effect_nulls"),
+    "nodes": (
+        "kind", "score_in", "score_out", "levels", "active_share", "histograms", "direct_effect", "model_effect_nats",
+        "model_edges",
+    ),
 }  # fmt: skip
 
 
@@ -76,6 +80,17 @@ def test_the_trial_is_on_the_page_once_there_was_one(run: Path) -> None:
     assert after.circuit.faithfulness == after.evidence[0]
     with pytest.raises(Unsupported, match="a twin beside a circuit of edges"):
         commands.show(run, twin=run)
+
+
+def test_a_circuit_of_edges_is_compared_with_one_of_its_model(run: Path) -> None:
+    other = read_bundle(Path(commands.show(run, compare=run).bundle)).other
+    assert other is not None
+    assert other.nodes is not None
+    assert other.edges is not None
+    circuit = Circuit.load(run / "circuit.safetensors")
+    assert (other.edges.shared, other.edges.left, other.edges.iou) == (circuit.n_edges, 0, 1)
+    assert 0 < other.edges.chance < 1
+    assert set(other.outline.nodes) == set(map(str, circuit.sites))
 
 
 def test_what_a_score_means_is_what_its_method_says() -> None:

@@ -39,6 +39,15 @@ export interface Excerpt {
   readonly tokens: ReadonlyArray<string>;
   readonly activations: ReadonlyArray<number>;
   readonly position: number;
+  readonly level: number | null;
+}
+
+export interface Histogram {
+  readonly at: string;
+  readonly low: number;
+  readonly high: number;
+  readonly clean: ReadonlyArray<number>;
+  readonly counterfactual: ReadonlyArray<number>;
 }
 
 export interface NodeView {
@@ -58,6 +67,12 @@ export interface NodeView {
   readonly kind: "channel" | "input" | "head" | "kv_group" | "mlp" | "logits";
   readonly score_in: number | null;
   readonly score_out: number | null;
+  readonly levels: ReadonlyArray<Excerpt>;
+  readonly active_share: number | null;
+  readonly histograms: ReadonlyArray<Histogram>;
+  readonly direct_effect: readonly [number, number] | null;
+  readonly model_effect_nats: number | null;
+  readonly model_edges: readonly [number, number] | null;
 }
 
 export interface Edge {
@@ -70,6 +85,35 @@ export interface Edge {
 export interface Carry {
   readonly src: string;
   readonly dst: string;
+}
+
+export interface Outline {
+  readonly nodes: ReadonlyArray<string>;
+  readonly matrices: ReadonlyArray<string>;
+  readonly edges: ReadonlyArray<readonly [number, number, number | null, number]>;
+  readonly carries: ReadonlyArray<readonly [number, number]>;
+}
+
+export interface Shared {
+  readonly shared: number;
+  readonly left: number;
+  readonly right: number;
+  readonly iou: number;
+  readonly chance: number;
+}
+
+export interface OtherCircuit {
+  readonly model: string;
+  readonly task: string;
+  readonly method: string;
+  readonly twin: boolean;
+  readonly n_layer: number;
+  readonly d_head: number | null;
+  readonly reached: boolean | null;
+  readonly loss_heldout_nats: number | null;
+  readonly outline: Outline;
+  readonly nodes: Shared | null;
+  readonly edges: Shared | null;
 }
 
 export interface Twin {
@@ -121,6 +165,7 @@ export interface CircuitView {
   readonly carries: ReadonlyArray<Carry>;
   readonly faithfulness: EvidenceView | null;
   readonly edge_score: EdgeScoreView | null;
+  readonly effect_nulls: { readonly [key: string]: NullView };
 }
 
 export interface CurvePoint {
@@ -177,6 +222,8 @@ export interface Bundle {
   readonly curve: ReadonlyArray<CurvePoint>;
   readonly record: { readonly [key: string]: JsonValue };
   readonly grain: "channel" | "head";
+  readonly cuts: Outline | null;
+  readonly other: OtherCircuit | null;
   readonly live: PageModel | null;
 }
 

@@ -1,8 +1,9 @@
 // The panel beside the figure: a node's card, or, with nothing selected, where to begin.
 
-import type { Excerpt, NodeView } from "./bundle";
+import type { Excerpt, Histogram, NodeView } from "./bundle";
 import { count, h, num, plural, s, signed, visible, visibleSpaces, type Child } from "./dom";
 import { given, sizeOf, toneOf, type Index, type Link } from "./index";
+import { noteField, type Notes } from "./notes";
 import { describe } from "./sites";
 import type { Store } from "./state";
 
@@ -30,18 +31,18 @@ function linkRow(link: Link, index: Index, open: (site: string) => void): HTMLEl
   );
 }
 
-function links(title: string, list: Link[], index: Index, open: (site: string) => void, none: string): HTMLElement {
-  if (!list.length) return section(title, null, h("p", { class: "muted" }, none));
+function links(title: string, list: Link[], index: Index, open: (site: string) => void, none: string, of: string | null = null): HTMLElement {
+  if (!list.length) return section(title, of, h("p", { class: "muted" }, none));
   const body = h("tbody", {}, ...list.slice(0, LINKS_AT_FIRST).map((link) => linkRow(link, index, open)));
   const table = h("table", { class: "links" }, h("caption", { class: "sr" }, title), body);
   const rest = list.slice(LINKS_AT_FIRST);
-  if (!rest.length) return section(title, `${list.length}`, table);
+  if (!rest.length) return section(title, of ?? `${list.length}`, table);
   const more = h("button", { type: "button", class: "more" }, `${rest.length} more`);
   more.addEventListener("click", () => {
     body.append(...rest.map((link) => linkRow(link, index, open)));
     more.remove();
   });
-  return section(title, `${list.length}`, table, more);
+  return section(title, of ?? `${list.length}`, table, more);
 }
 
 /** Tokens in running text, each tinted by its activation; the peak is outlined, negative ones are underlined. */
@@ -59,12 +60,101 @@ function excerpt(one: Excerpt, largest: number, least: number): HTMLElement {
   return text;
 }
 
+function levelName(level: number | null): string | null {
+  return level === null ? null : level === 0 ? "silent" : level === 1 ? "strongest" : `${num(100 * level, 3)} %`;
+}
+
 /** least: the tint, in percent, of the smallest activation that is not zero. */
 function excerpts(list: ReadonlyArray<Excerpt>, least = 12): HTMLElement[] {
   const largest = Math.max(1e-9, ...list.flatMap((one) => one.activations.map(Math.abs)));
-  return list.map((one) =>
-    h("div", { class: "excerpt-row" }, h("span", { class: "peak-value" }, num(one.activations[one.position] as number, 3)), excerpt(one, largest, least)),
-  );
+  return list.map((one) => {
+    const level = levelName(one.level);
+    return h("div", { class: "excerpt-row" },
+      h("span", { class: "peak-value" }, num(one.activations[one.position] as number, 3), level ? h("span", { class: "level" }, level) : null), excerpt(one, largest, least));
+  });
+}
+
+/** From the strongest place of ordinary text to one where the node is silent. */
+function firesOn(node: NodeView): HTMLElement | null {
+  if (!node.examples.length) return null;
+  const list = [...node.examples.map((one, i) => ({ ...one, level: i ? null : 1 })), ...node.levels];
+  const share = node.active_share === null ? "strongest in text" : `not zero on ${num(100 * node.active_share, 3)} % of the tokens of a text`;
+  const key = node.levels.length ? h("p", { class: "fact-note" }, "90 %: stronger than at 90 % of the tokens where it is not zero.") : null;
+  return section("Fires on", share, ...excerpts(list), key);
+}
+
+const HIST = { width: 330, half: 30, gap: 16 };
+
+/** Counts on the two sides of the pair: clean prompts up and filled, counterfactual ones down and hollow. */
+function histogram(one: Histogram): HTMLElement {
+  const { width, half, gap } = HIST;
+  const n = one.clean.length;
+  const most = Math.max(1, ...one.clean, ...one.counterfactual);
+  const step = (one.high - one.low) / n;
+  const bar = width / n;
+  const bin = (i: number): string => `${num(one.low + i * step, 3)} to ${num(one.low + (i + 1) * step, 3)}`;
+  const said = one.clean.flatMap((c, i) => (c || one.counterfactual[i] ? [`${bin(i)}: ${c} clean, ${one.counterfactual[i]} counterfactual`] : []));
+  const middle = half;
+  const svg = s("svg", { viewBox: `0 0 ${width} ${2 * half + gap}`, class: "histogram", role: "img", "aria-label": `At the ${one.at}. ${said.join("; ")}` },
+    s("path", { d: `M0 ${middle}H${width}M0 ${middle + gap}H${width}`, class: "axis-line" }));
+  one.clean.forEach((up, i) => {
+    const down = one.counterfactual[i] as number;
+    const [a, b] = [(up / most) * (half - 2), (down / most) * (half - 2)];
+    const tip = `${bin(i)}\n${up} clean, ${down} counterfactual`;
+    if (up) svg.append(s("rect", { x: i * bar + 1, y: middle - a, width: bar - 2, height: a, class: "bar-clean", "data-tip": tip }));
+    if (down) svg.append(s("rect", { x: i * bar + 1.5, y: middle + gap, width: bar - 3, height: b, class: "bar-other", "data-tip": tip }));
+  });
+  svg.append(s("text", { x: 0, y: middle + 12, class: "axis-text start" }, num(one.low, 3)), s("text", { x: width, y: middle + 12, class: "axis-text end" }, num(one.high, 3)),
+    s("text", { x: width / 2, y: middle + 12, class: "axis-text" }, one.at));
+  return h("div", { class: "histogram-row" }, svg as unknown as Node);
+}
+
+function spread(node: NodeView): HTMLElement | null {
+  if (!node.histograms.length) return null;
+  const prompts = node.histograms[0]?.clean.reduce((a, b) => a + b, 0) ?? 0;
+  return section("On the two sides of the pair", `${count(prompts)} held-out pairs`, ...node.histograms.map(histogram),
+    h("p", { class: "fact-note" }, h("span", { class: "key-clean", "aria-hidden": "true" }), "clean, above; ", h("span", { class: "key-other", "aria-hidden": "true" }), "counterfactual, below"));
+}
+
+/** What it does, each number with what it is and the null it stands beside. */
+function effects(index: Index, node: NodeView): HTMLElement {
+  const body = h("tbody");
+  const add = (label: string, value: string, exact: number | string | null, ...note: Child[]): void => {
+    body.append(h("tr", {}, h("th", { scope: "row" }, label), h("td", { class: "figure-cell", "data-value": exact, "data-tip": exact }, value), h("td", { class: "fact-note" }, ...note)));
+  };
+  const own = node.ablation_effect_nats;
+  const rank = index.ranked.indexOf(node) + 1;
+  if (own === null) add("Ablated in the circuit", "–", null, "not measured");
+  else add("Ablated in the circuit", signed(own, 3), own, `nats of task loss, rank ${rank} of ${index.ranked.length}`);
+  const whole = node.model_effect_nats;
+  if (whole !== null) {
+    const null_ = index.bundle.circuit.effect_nulls[node.location];
+    const value = null_?.value ?? null;
+    const beside = null_ && value !== null
+      ? h("span", { "data-null": String(value), "data-tip": `${null_.name}: mean ${value}, central 95 % of ${null_.n}` },
+          `nats; random ${describePlace(node)} ${signed(value, 2)}`, null_.interval ? ` [${num(null_.interval[0], 2)}, ${num(null_.interval[1], 2)}]` : "", `, n ${null_.n}`)
+      : "nats; no null: the circuit has all of them";
+    add("Ablated in the model", signed(whole, 3), whole, beside);
+  }
+  if (node.direct_effect) {
+    const [clean, other] = node.direct_effect;
+    add("Straight to the answer", signed(clean, 3), clean, "right − wrong logit, clean prompts");
+    add("", signed(other, 3), other, "the same, counterfactual prompts");
+  } else if (node.model_effect_nats !== null) add("Straight to the answer", "–", null, "does not write to the residual stream");
+  if (node.direct_logit !== null) add("Weight to the answer", signed(node.direct_logit, 3), node.direct_logit, "answer − wrong answer, after the norm");
+  return h("table", { class: "effects", "aria-label": "Effects" }, body);
+}
+
+/** What its null is drawn from. */
+function describePlace(node: NodeView): string {
+  return node.location.replace(/^\d+\./, "");
+}
+
+/** Of how many weights of the model its edges in the circuit are. */
+function ofModel(node: NodeView, end: 0 | 1, list: Link[]): string | null {
+  const all = node.model_edges?.[end];
+  const own = list.filter((link) => link.edge).length;
+  return all ? `${own} of its ${count(all)} weights in the model` : null;
 }
 
 /** The mean over text, and the means on the two sides of the pair, on one axis. */
@@ -131,26 +221,21 @@ function partCard(index: Index, node: NodeView, open: (site: string | null) => v
 
 function nodeCard(index: Index, node: NodeView, open: (site: string | null) => void): HTMLElement {
   if (node.kind !== "channel") return partCard(index, node, open);
-  const effect = node.ablation_effect_nats;
-  const rank = index.ranked.indexOf(node) + 1;
-  const facts = h("div", { class: "facts" },
-    effect === null
-      ? fact("Ablation effect", "not measured", "")
-      : fact("Ablation effect", `${signed(effect)} nats`, `rank ${rank} of ${index.ranked.length}`),
-    node.direct_logit === null ? null : fact("Direct effect", signed(node.direct_logit), "answer − wrong answer logit"),
-  );
   const isFinal = node.location === "final_resid";
+  const [into, out] = [index.fedBy(node.site), index.feeds(node.site)];
+  const measured = node.mean !== null && node.mean_on_answer !== null;
   return h("article", { class: "card", "data-card": node.site },
     cardHead(node, open),
-    facts,
-    section("At the answer", "last position, mean over pairs", sides(node)),
+    measured ? section("What it does", null, effects(index, node)) : null,
+    measured ? section("At the answer", "last position, mean over pairs", sides(node)) : null,
+    spread(node),
     h("div", { class: "two" },
-      links("Fed by", index.fedBy(node.site), index, open, "No kept node: it reads the embedding, or only means."),
-      links("Feeds", index.feeds(node.site), index, open, isFinal ? "The logits." : "No kept node."),
+      links("Fed by", into, index, open, "No kept node: it reads the embedding, or only means.", ofModel(node, 0, into)),
+      links("Feeds", out, index, open, isFinal ? "The logits." : "No kept node.", ofModel(node, 1, out)),
     ),
-    node.examples.length ? section("Fires on", "strongest in text", ...excerpts(node.examples)) : null,
+    firesOn(node),
     node.task_examples.length ? section("On the task", null, ...excerpts(node.task_examples)) : null,
-    node.examples.length + node.task_examples.length === 0 ? section("Fires on", null, h("p", { class: "muted" }, "No examples were recorded.")) : null,
+    measured && node.examples.length + node.task_examples.length === 0 ? section("Fires on", null, h("p", { class: "muted" }, "No examples were recorded.")) : null,
     node.top_tokens_in.length ? section("Tokens that write it", "embedding", tokenList(node.top_tokens_in)) : null,
     node.top_tokens_out.length ? section("Tokens it promotes", "unembedding", tokenList(node.top_tokens_out)) : null,
   );
@@ -193,17 +278,23 @@ function overview(index: Index, open: (site: string) => void): HTMLElement {
   );
 }
 
-export function panel(index: Index, store: Store, focusNode: (site: string) => void): HTMLElement {
+/** notes: where the reader's are; without them no field is shown. begin: in place of where to begin. */
+export function panel(index: Index, store: Store, focusNode: (site: string) => void, notes: Notes | null = null, begin: HTMLElement | null = null): HTMLElement {
   const host = h("aside", { class: "panel", "aria-live": "polite", "aria-label": "Selected node", tabindex: -1 });
   const open = (site: string | null): void => {
     store.set({ selected: site });
     if (site) focusNode(site);
   };
+  let field: ReturnType<typeof noteField> | null = null;
+  notes?.listen(() => field?.refresh());
   const draw = (): void => {
     const { selected } = store.get();
     const node = selected ? index.nodes.get(selected) : undefined;
     host.classList.toggle("has-node", node !== undefined);
-    host.replaceChildren(node ? nodeCard(index, node, open) : overview(index, open));
+    const card = node ? nodeCard(index, node, open) : (begin ?? overview(index, open));
+    field = notes && !begin ? noteField(notes, node?.site ?? "circuit", node ? `Notes on ${node.site}` : "Notes on the circuit") : null;
+    if (field) card.append(field.element);
+    host.replaceChildren(card);
     host.scrollTop = 0;
   };
   store.listen((now, before) => {

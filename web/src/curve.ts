@@ -1,15 +1,71 @@
-// Size against task loss: the same scores cut at other sizes. Edges on a log axis.
+// Size against task loss: the same scores cut at other sizes, on a log axis; a slider draws each cut.
 
-import type { Bundle } from "./bundle";
-import { count, h, num, s, ticks } from "./dom";
+import type { Bundle, CurvePoint, Edge } from "./bundle";
+import { count, h, num, plural, s, ticks } from "./dom";
 import { given } from "./index";
+import { shapeOf, withShape } from "./outline";
+import { keep } from "./share";
+import { sketch, type Look } from "./sketch";
+import type { Store } from "./state";
 
 const W = 620;
 const H = 300;
 const M = { left: 56, right: 130, top: 18, bottom: 46 };
 const CHANCE = Math.LN2;
 
-export function sizeCurve(bundle: Bundle): HTMLElement {
+/** The cuts that can be drawn, by size; the circuit is one of them. */
+function stopsOf({ curve, circuit, cuts }: Bundle): CurvePoint[] {
+  const most = cuts?.nodes.length ?? 0;
+  const own: CurvePoint = { nodes: circuit.n_nodes, edges: circuit.n_edges, loss_nats: given(circuit.loss_train_nats) };
+  const bySize = new Map([...curve, own].filter((p) => p.nodes > 0 && p.nodes <= most).map((p) => [p.nodes, p] as const));
+  return [...bySize.values()].sort((a, b) => a.nodes - b.nodes);
+}
+
+/** The slider under the curve and the sketch of its cut; moves the mark on the curve. */
+function cutter(bundle: Bundle, store: Store, moveMark: (point: CurvePoint) => void): { slider: HTMLElement; picture: HTMLElement } | null {
+  const { circuit, cuts } = bundle;
+  const stops = stopsOf(bundle);
+  if (!cuts || stops.length < 2) return null;
+  const own = stops.findIndex((p) => p.nodes === circuit.n_nodes);
+  const place = new Map(cuts.nodes.map((site, i) => [site, i] as const));
+  const rank = (site: string): number => place.get(site) ?? Infinity;
+  // One plan for all cuts, so that nothing moves; nodes that never have an edge are left out.
+  const whole = shapeOf(cuts, bundle.model.d_head);
+  const linked = new Set(whole.edges.flatMap((e) => [e.src, e.dst]));
+  const nodes = whole.nodes.filter((n) => linked.has(n.site) || rank(n.site) < circuit.n_nodes);
+  const there = new Set(nodes.map((n) => n.site));
+  const drawn = sketch(withShape(bundle, { nodes, edges: whole.edges, carries: whole.carries.filter((c) => there.has(c.src) && there.has(c.dst)) }));
+  const input = h("input", { type: "range", min: 0, max: stops.length - 1, step: 1, "aria-label": "Size of the cut" });
+  const out = h("output", { class: "cut-said" });
+  const picture = h("div", { class: "cut-picture" });
+  const target = given(circuit.target_loss_nats);
+  const show = (): void => {
+    const asked = Number(store.get().kept["cut"] ?? NaN);
+    const found = stops.findIndex((p) => p.nodes === asked);
+    const at = found < 0 ? own : found;
+    const point = stops[at] as CurvePoint;
+    const words = `${plural(point.nodes, "node")}, ${plural(point.edges, "edge")}: ${num(point.loss_nats)} nats on the training pairs`;
+    input.value = String(at);
+    input.setAttribute("aria-valuetext", words);
+    out.replaceChildren(h("b", {}, words), `, ${point.loss_nats <= target ? "within" : "not within"} the target of ${num(target, 3)}${at === own ? ". This is the circuit." : "."}`);
+    out.dataset["loss"] = String(point.loss_nats);
+    const look = (last: number): Look => (last < point.nodes ? (last < circuit.n_nodes ? "both" : "right") : last < circuit.n_nodes ? "gone" : "absent");
+    const looks = { node: (site: string) => look(rank(site)), edge: (e: Edge) => look(Math.max(rank(e.src), rank(e.dst))) };
+    picture.replaceChildren(drawn.draw(1, `The cut: ${words}`, looks) as unknown as Node);
+    moveMark(point);
+  };
+  input.addEventListener("input", () => {
+    const point = stops[Number(input.value)] as CurvePoint;
+    keep(store, "cut", point.nodes === circuit.n_nodes ? null : String(point.nodes));
+  });
+  store.listen((now, before) => {
+    if (now.kept !== before.kept) show();
+  });
+  show();
+  return { slider: h("div", { class: "cut" }, h("span", { class: "muted" }, "smaller"), input, h("span", { class: "muted" }, "larger"), out), picture };
+}
+
+export function sizeCurve(bundle: Bundle, store: Store): HTMLElement {
   const { circuit } = bundle;
   const [target, heldout] = [given(circuit.target_loss_nats), given(circuit.loss_heldout_nats)];
   const twin = bundle.twin && bundle.twin.n_edges > 0 ? bundle.twin : null; // a log axis has no zero
@@ -49,10 +105,11 @@ export function sizeCurve(bundle: Bundle): HTMLElement {
   for (const p of points) {
     svg.append(s("circle", { cx: x(p.edges), cy: y(p.loss_nats), r: 3.5, class: "curve-dot", "data-tip": `${count(p.nodes)} nodes, ${count(p.edges)} edges\n${num(p.loss_nats)} nats` }));
   }
-  // Beside its mark and above it, on the side with more room.
+  // Beside its mark, on the side with more room; below it where that is above the axis.
   const mark = (shape: SVGElement, edges: number, loss: number, text: string): void => {
     const left = x(edges) > W / 2;
-    svg.append(shape, s("text", { x: x(edges) + (left ? -11 : 11), y: y(loss) - 9, class: left ? "mark-text end" : "mark-text" }, text));
+    const below = y(loss) + 24 < H - M.bottom;
+    svg.append(shape, s("text", { x: x(edges) + (left ? -11 : 11), y: y(loss) + (below ? 19 : -9), class: left ? "mark-text end" : "mark-text" }, text));
   };
   if (twin) {
     const [cx, cy] = [x(twin.n_edges), y(twin.loss_heldout_nats)];
@@ -64,8 +121,17 @@ export function sizeCurve(bundle: Bundle): HTMLElement {
     const name = circuit.reached ? "this circuit" : "best found, not reached";
     mark(s("path", { d: `M${cx} ${cy - 8}l8 8l-8 8l-8 -8Z`, class: "own-mark", "data-tip": `${name}\n${num(heldout)} nats held out` }), circuit.n_edges, heldout, name);
   }
+  const ring = s("circle", { r: 9, class: "cut-ring", "aria-hidden": "true" });
+  svg.append(ring);
+  const cut = cutter(bundle, store, (point) => {
+    ring.setAttribute("cx", String(x(Math.max(point.edges, 10 ** lo))));
+    ring.setAttribute("cy", String(y(point.loss_nats)));
+  });
+  if (!cut) ring.remove();
   const held = twin ? "Diamond and square:" : "Diamond:";
   const note = left ? ` Cuts without any edge are left out (${left}).` : "";
-  return h("figure", { class: "curve-figure" }, svg as unknown as Node,
-    h("figcaption", {}, `Circles: the same scores cut at other sizes, on the training pairs. ${held} held out. Edges on a log axis.${note}`));
+  const said = `Circles: the same scores cut at other sizes, on the training pairs. ${held} held out. Edges on a log axis.${note}`;
+  const more = cut ? " The sketch is the cut at the ring: filled nodes are the circuit's, dashed ones come with a larger cut, faint ones are lost in a smaller one. The figure above follows." : "";
+  return h("figure", { class: "curve-figure" }, h("div", {}, svg as unknown as Node, cut?.slider),
+    h("div", {}, cut?.picture, h("figcaption", {}, said + more)));
 }

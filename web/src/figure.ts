@@ -197,11 +197,12 @@ export function figure(index: Index, store: Store): Figure {
   // The final channels' direct effect on the answer.
   const direct = [...plan.spots.values()].filter((p) => p.node.direct_logit !== null);
   const largestDirect = Math.max(1e-9, ...direct.map((p) => Math.abs(p.node.direct_logit as number)));
+  const plate = plateWidth(answerText) / 2 - 16;
   for (const { node, x, y } of direct) {
     const weight = node.direct_logit as number;
     edgeLayer.append(
       s("path", {
-        d: curve(x, y + PILL.height / 2, plan.answer.x + (x - plan.answer.x) * 0.3, plan.answer.y - 17),
+        d: curve(x, y + PILL.height / 2, plan.answer.x + Math.max(-plate, Math.min(plate, (x - plan.answer.x) * 0.3)), plan.answer.y - 17),
         class: weight >= 0 ? "edge up" : "edge down",
         "data-site": node.site,
         "stroke-width": thickness(weight, largestDirect).toFixed(2),
@@ -481,6 +482,6 @@ export function legend(index: Index): HTMLElement {
     item(line("carry", null), "carried by the residual stream, not an edge"),
     item(shape(3), "residual channel"),
     item(shape(6), "neuron, or q, k, v of a head"),
-    item(scale, `stronger fill: ablating it costs more (up to ${num(index.largestMatter, 3)} nats)`),
+    index.ranked.length ? item(scale, `stronger fill: ablating it costs more (up to ${num(index.largestMatter, 3)} nats)`) : null,
   );
 }

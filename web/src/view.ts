@@ -3,6 +3,7 @@
 
 import type { Bundle } from "./bundle";
 import { panel } from "./card";
+import { comparison, type MakeStage, type Stage } from "./compare";
 import { sizeCurve } from "./curve";
 import { count, h } from "./dom";
 import type { Engine } from "./engine";
@@ -11,10 +12,12 @@ import { hosted, whoAnswers, whoComputes, type HostModel } from "./host";
 import { indexOf, type Index } from "./index";
 import { lab, noLab } from "./lab";
 import { lead } from "./lead";
+import { Notes } from "./notes";
 import { pageEngine } from "./page_engine";
 import { record } from "./record";
 import { search } from "./search";
-import { Store, type Theme } from "./state";
+import { follow, hasAddress, keep, ownModel, shareBar, stateIn } from "./share";
+import { Store, type State, type Theme } from "./state";
 import css from "./style.css";
 import labCss from "./lab.css";
 import { tooltip } from "./tip";
@@ -30,16 +33,19 @@ export interface Host {
 const MANY_EDGES = { channel: 400, head: 200 };
 const THEMES: Theme[] = ["auto", "light", "dark"];
 
-function themeButton(root: HTMLElement): HTMLButtonElement {
+function themeButton(root: HTMLElement, store: Store): HTMLButtonElement {
   const button = h("button", { type: "button", class: "tool theme" });
-  let now: Theme = "auto";
+  const now = (): Theme => THEMES.find((theme) => theme === store.get().kept["theme"]) ?? "auto";
   const show = (): void => {
-    root.dataset["theme"] = now;
-    button.textContent = `Theme: ${now}`;
+    root.dataset["theme"] = now();
+    button.textContent = `Theme: ${now()}`;
   };
   button.addEventListener("click", () => {
-    now = THEMES[(THEMES.indexOf(now) + 1) % THEMES.length] as Theme;
-    show();
+    const next = THEMES[(THEMES.indexOf(now()) + 1) % THEMES.length] as Theme;
+    keep(store, "theme", next === "auto" ? null : next);
+  });
+  store.listen((after, before) => {
+    if (after.kept !== before.kept) show();
   });
   show();
   return button;
@@ -75,58 +81,78 @@ export function render({ model: given, el }: Host): () => void {
   const bundle = model.get("bundle") as Bundle;
   const index = indexOf(bundle);
   const many = MANY_EDGES[bundle.grain];
-  const store = new Store({ selected: null, peeked: null, found: null, strongest: index.edges.length > many * 1.5 ? many : index.edges.length, lit: null, kept: {} });
+  const first: State = { selected: null, peeked: null, found: null, strongest: index.edges.length > many * 1.5 ? many : index.edges.length, lit: null, kept: {} };
+  const address = hasAddress(el);
+  const store = new Store({ ...first, ...(address ? stateIn(window.location.hash, bundle) : {}) });
+  const notes = new Notes(bundle, model.get("notes"));
   const root = h("div", { class: "gossamer" });
   el.replaceChildren(h("style", {}, css + labCss), root);
 
-  const drawing = figure(index, store);
-  const open = (site: string): void => {
-    store.set({ selected: site });
-    drawing.focus(site);
+  const stageOf = (of: Index, its: Store, own: Notes | null, begin: HTMLElement | null): Stage => {
+    const drawing = figure(of, its);
+    const open = (site: string): void => {
+      its.set({ selected: site });
+      drawing.focus(site);
+    };
+    const toolbar = h("div", { class: "toolbar" }, search(of, its, open), strengthFilter(of, its));
+    const element = h("div", { class: begin ? "stage outlined" : "stage" },
+      h("div", { class: "stage-figure" }, toolbar, drawing.element, legend(of)),
+      panel(of, its, drawing.focus, own, begin));
+    // Beside the figure when there is room for both; under it, as a drawer, when there is not.
+    const arrange = (width: number): void => {
+      element.classList.toggle("stacked", width < 1080 || drawing.naturalWidth > width * 0.95);
+      drawing.fit();
+    };
+    return { element, arrange };
   };
-  const toolbar = h("div", { class: "toolbar" }, search(index, store, open), strengthFilter(index, store));
-  const stage = h("div", { class: "stage" },
-    h("div", { class: "stage-figure" }, toolbar, drawing.element, legend(index)),
-    panel(index, store, drawing.focus));
+  const make: MakeStage = (of, its, begin) => stageOf(of, its, begin ? null : notes, begin);
+  const stages = comparison(index, store, stageOf(index, store, notes, null), make);
 
   const engine = pageEngine(bundle) ?? (model.get("engine") as Engine | undefined);
   const note = engine ? `Type a prompt. ${engine.where === "page" ? "Computed in this page" : whoComputes(model)}, model and circuit alike.` : "";
   const askPart = part("ask", "Ask it", note, engine ? lab(index, store, engine) : noLab());
 
   const recordPart = h("details", { class: "part record-part" }, h("summary", {}, h("h2", {}, "Record"), h("span", { class: "muted" }, "where every number came from")), record(bundle.record));
+  const trialPart = part("trial", "The trial", "each check beside its nulls: what the same number is when the circuit is not special", trial(bundle.evidence));
+  const toTrial = (): void => {
+    trialPart.tabIndex = -1;
+    trialPart.scrollIntoView();
+    trialPart.focus({ preventScroll: true });
+  };
   root.append(
     h("header", { class: "top" },
-      h("div", { class: "eyebrow" }, h("span", {}, "Gossamer circuit"), h("span", { class: "mono" }, bundle.task.name), themeButton(root)),
-      h("h1", {}, bundle.title), lead(bundle), tally(bundle.evidence)),
+      h("div", { class: "eyebrow" }, h("span", {}, "Gossamer circuit"), h("span", { class: "mono" }, bundle.task.name), themeButton(root, store)),
+      h("h1", {}, bundle.title), lead(bundle),
+      h("div", { class: "verdicts" }, tally(bundle.evidence), ownModel(toTrial))),
     askPart,
-    stage,
-    part("trial", "The trial", "each check beside its nulls: what the same number is when the circuit is not special", trial(bundle.evidence)),
-    ...(bundle.grain === "channel" ? [part("curve", "Size for loss", "", sizeCurve(bundle))] : []),
+    stages.element,
+    trialPart,
+    ...(bundle.grain === "channel" ? [part("curve", "Size for loss", "", sizeCurve(bundle, store))] : []),
     recordPart,
+    shareBar(bundle, notes, address),
     h("footer", {}, `Gossamer ${bundle.gossamer_version}. ${whoAnswers(model)}`),
   );
   tooltip(root);
 
-  // Beside the figure when there is room for both; under it, as a drawer, when there is not.
-  const arrange = (): void => {
-    const width = root.clientWidth;
-    stage.classList.toggle("stacked", width < 1080 || drawing.naturalWidth > width * 0.95);
-    drawing.fit();
-  };
   let lastWidth = 0;
   const watch = new ResizeObserver(() => {
     if (root.clientWidth === lastWidth) return;
     lastWidth = root.clientWidth;
-    arrange();
+    stages.arrange(lastWidth);
   });
   watch.observe(root);
-  arrange();
+  stages.arrange(root.clientWidth);
 
   const escape = (event: KeyboardEvent): void => {
-    if (event.key === "Escape") store.set({ selected: null, peeked: null });
+    if (event.key !== "Escape") return;
+    store.set({ selected: null, peeked: null });
+    stages.escape();
   };
   root.addEventListener("keydown", escape);
+  const unfollow = address ? follow(store, first, bundle) : (): void => undefined;
   return () => {
+    unfollow();
+    notes.write();
     watch.disconnect();
     leave();
     el.replaceChildren();

@@ -20,6 +20,9 @@ def show(
     twin: Annotated[
         Path | None, typer.Option(help="Run folder of the dense twin's circuit (channels), to compare.")
     ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Run folder of any other circuit of the same grain, to draw beside this one.")
+    ] = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve the page until Ctrl-C, with the model to answer prompts.")
     ] = False,
@@ -44,11 +47,11 @@ def show(
             emit(r, json, lambda: typer.echo(f"page: {r.url} (Ctrl-C ends it)"))
 
         commands.serve(
-            run, model=model, twin=twin, device=device, host=host or "127.0.0.1", port=port or 0, token=token,
-            open_browser=open_browser, ready=ready, say=say,
+            run, model=model, twin=twin, compare=compare, device=device, host=host or "127.0.0.1",
+            port=port or 0, token=token, open_browser=open_browser, ready=ready, say=say,
         )  # fmt: skip
         return
     if host is not None or port is not None or token is not None or open_browser:
         raise BadInput("Expected --serve with --host, --port, --token or --open: they are of the server.")
-    r = commands.show(run, model=model, twin=twin, device=device, say=say)
+    r = commands.show(run, model=model, twin=twin, compare=compare, device=device, say=say)
     emit(r, json, lambda: typer.echo(f"page: {r.page} ({r.bytes / 1024:.0f} KiB, open it in a browser)"))

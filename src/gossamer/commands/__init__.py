@@ -455,20 +455,23 @@ def doctor(
 
 
 def show(
-    run: str | Path, *, model: str | None = None, twin: str | Path | None = None, device: str = "cpu",
-    say: Say = _silent,
+    run: str | Path, *, model: str | None = None, twin: str | Path | None = None, compare: str | Path | None = None,
+    device: str = "cpu", say: Say = _silent,
 ) -> ShowReport:  # fmt: skip
     """Write bundle.json and the offline page.html of a run, whose circuit is of channels or of edges between heads.
 
-    twin: the run folder of the dense twin's circuit, for circuits of channels.
+    twin: the run folder of the dense twin's circuit, for circuits of channels. compare: the run folder of any other
+    circuit of the same grain, drawn beside this one; without it the twin's is.
     """
     from gossamer.commands import pages
 
-    return pages.show(Path(run), model, Path(twin) if twin else None, device, say)
+    beside = Path(compare) if compare else None
+    return pages.show(Path(run), model, Path(twin) if twin else None, beside, device, say)
 
 
 def serve(
-    run: str | Path, *, model: str | None = None, twin: str | Path | None = None, device: str = "cpu",
+    run: str | Path, *, model: str | None = None, twin: str | Path | None = None,
+    compare: str | Path | None = None, device: str = "cpu",
     host: str = "127.0.0.1", port: int = 0, token: str | None = None, open_browser: bool = False,
     ready: Callable[[ServeReport], None] | None = None, say: Say = _silent,
 ) -> ServeReport:  # fmt: skip
@@ -480,8 +483,9 @@ def serve(
     from gossamer.commands import pages
 
     told = ready or (lambda report: say(f"open {report.url}"))
+    beside = Path(compare) if compare else None
     return pages.serve(
-        Path(run), model, Path(twin) if twin else None, device, host, port, token, open_browser, told, say
+        Path(run), model, Path(twin) if twin else None, beside, device, host, port, token, open_browser, told, say
     )  # fmt: skip
 
 

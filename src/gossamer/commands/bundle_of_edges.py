@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from gossamer import __version__
 from gossamer.circuit import Circuit
+from gossamer.commands.bundle_of_other import compared
 from gossamer.commands.edge_runs import EdgeRun, own_positions, sign_of
 from gossamer.errors import Unsupported
 from gossamer.evidence import Evidence
@@ -23,8 +25,9 @@ AROUND = 32  # tokens shown to each side of the one that a head looks at most
 _KINDS: dict[str, view.Kind] = {"h": "head", "g": "kv_group"}
 
 
-def build_edge_bundle(run: EdgeRun, evidence: Sequence[Evidence]) -> view.Bundle:
-    """Everything the page draws of a circuit of edges. evidence: of its trial, none before `verify`.
+def build_edge_bundle(run: EdgeRun, evidence: Sequence[Evidence], compare: Path | None = None) -> view.Bundle:
+    """Everything the page draws of a circuit of edges. evidence: of its trial, none before `verify`; compare: the run
+    folder of another one, drawn beside it.
 
     Unsupported for a circuit of another grain than head.
     """
@@ -45,6 +48,7 @@ def build_edge_bundle(run: EdgeRun, evidence: Sequence[Evidence]) -> view.Bundle
         model=_model_view(run), circuit=_circuit_view(run, evidence), twin=None,
         evidence=tuple(map(_evidence_view, evidence)), curve=(),
         record=run.about.record.model_dump(mode="json"),
+        other=compared(compare, run.circuit, run.model.graph("head")) if compare else None,
     )  # fmt: skip
 
 

@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from gossamer import __version__
+from gossamer.commands.bundle_of_other import compared, cuts
 from gossamer.commands.page_model import page_model
-from gossamer.commands.run_folder import Run, RunRecord, read_record
+from gossamer.commands.run_folder import CIRCUIT, Run, RunRecord, read_record
 from gossamer.errors import BadInput, CorruptFile
 from gossamer.evidence import Evidence
 from gossamer.explain import (
     TopExample,
+    direct_effects,
     direct_logit,
+    examples_by_level,
+    first_difference,
+    histograms,
     mean_on_answer,
+    model_effects,
     node_effects,
+    random_effects,
     task_examples,
     tokens_into,
     tokens_out_of,
@@ -23,14 +32,22 @@ from gossamer.explain import (
 from gossamer.graph import carries
 from gossamer.models import LoadedModel, from_pretrained
 from gossamer.show import bundle as view
+from gossamer.statistics import quantile_interval
 from gossamer.subject import require_model_of
 
 EFFECT_PAIRS = 128
+NULL_PAIRS = 32  # for effects in the whole model, of the circuit's nodes and of random ones
+STRONGEST = 3  # places of ordinary text that a node's card begins with
+CUT_EDGES = 5000  # a cut with more is not on the page
 
 
-def build_bundle(run: Run, evidence: Sequence[Evidence], twin: Path | None = None) -> view.Bundle:
-    """Everything the page draws. twin: the run folder of another model's circuit for the same task, for comparison."""
+def build_bundle(
+    run: Run, evidence: Sequence[Evidence], twin: Path | None = None, compare: Path | None = None
+) -> view.Bundle:
+    """Everything the page draws. twin: the run folder of another model's circuit for the same task; compare: that of
+    any circuit of channels, drawn beside this one in place of the twin's."""
     result = run.about.result
+    beside = compare or twin
     return view.Bundle(
         format_version=1,
         title=run.task.description,
@@ -55,7 +72,12 @@ def build_bundle(run: Run, evidence: Sequence[Evidence], twin: Path | None = Non
         curve=tuple(view.CurvePoint(nodes=n, edges=e, loss_nats=loss) for n, e, loss in result.curve),
         record=run.about.record.model_dump(mode="json"),
         live=page_model(run.weight_sparse),
-    )
+        cuts=cuts(run, [n for n, _, _ in result.curve], CUT_EDGES),
+        other=(
+            compared(beside, run.circuit, run.model.graph("channel"), twin=compare is None)
+            if beside and (beside / CIRCUIT).is_file() else None
+        ),
+    )  # fmt: skip
 
 
 def _model_view(run: Run) -> view.ModelView:
@@ -132,7 +154,22 @@ def _circuit_view(run: Run) -> view.CircuitView:
             for s, d, w, m in edges
         ),
         carries=tuple(view.Carry(src=site[a], dst=site[b]) for a, b in carries(circuit.layout, circuit.nodes)),
+        effect_nulls=_effect_nulls(run),
     )
+
+
+def _effect_nulls(run: Run) -> dict[str, view.NullView]:
+    """The ablation effect of random nodes in the whole model, per location of the circuit."""
+    batch = run.weight_sparse.encode(run.task.heldout[:NULL_PAIRS])
+    return {
+        location: view.NullView(
+            name="random nodes of the same location, outside the circuit",
+            value=float(effects.mean()) if len(effects) else None,
+            interval=quantile_interval(effects) if len(effects) else None, n=len(effects) or None,
+            outcome="measured" if len(effects) else "not measured",
+        )
+        for location, effects in random_effects(run.weight_sparse, run.circuit, batch).items()
+    }  # fmt: skip
 
 
 def _nodes(run: Run) -> tuple[view.NodeView, ...]:
@@ -143,8 +180,17 @@ def _nodes(run: Run) -> tuple[view.NodeView, ...]:
     on_answer = mean_on_answer(model, heldout, sites)
     on_task = task_examples(model, heldout, sites)
     means = model.means()
-    excerpt = model.reference.excerpt if model.reference else None
-    on_text = top_examples(model, excerpt, sites) if excerpt is not None and len(excerpt) else {}
+    excerpt = model.reference.excerpt if model.reference and len(model.reference.excerpt) else None
+    on_text = {} if excerpt is None else top_examples(model, excerpt, sites, STRONGEST)
+    by_level = {} if excerpt is None else examples_by_level(model, excerpt, sites)
+    in_model = model_effects(model, circuit, circuit.nodes, heldout.pairs(0, NULL_PAIRS))
+    direct = direct_effects(model, heldout.pairs(0, EFFECT_PAIRS), sites)
+    spread = {
+        "last token": histograms(model, heldout, sites, heldout.last),
+        "first token that differs": histograms(model, heldout, sites, first_difference(heldout)),
+    }
+    graph = model.graph()
+    degrees = [np.bincount(ends, minlength=circuit.layout.n_nodes) for ends in (graph.dst, graph.src)]
 
     def text(token: int) -> str:
         return str(model.tokenizer.decode([token], skip_special_tokens=False))
@@ -159,7 +205,7 @@ def _nodes(run: Run) -> tuple[view.NodeView, ...]:
         return tuple((text(token), weight) for token, weight in found)
 
     nodes: list[view.NodeView] = []
-    for site, effect in zip(sites, effects, strict=True):
+    for number, site, effect, whole in zip(circuit.nodes.tolist(), sites, effects, in_model, strict=True):
         index = site.index or 0
         part = site.location.split(".")[-1]
         residual = part in ("act_in", "resid_delta", "final_resid") and index < model.model.config.d_model
@@ -172,6 +218,14 @@ def _nodes(run: Run) -> tuple[view.NodeView, ...]:
             top_tokens_in=votes(tokens_into(model, index)) if residual and part != "resid_delta" else (),
             top_tokens_out=votes(tokens_out_of(model, index)) if residual else (),
             examples=shown(on_text.get(site, ())), task_examples=shown(on_task[site]),
+            levels=tuple(
+                one.model_copy(update={"level": level})
+                for level, e in (by_level[site].shown if site in by_level else ()) for one in shown([e])
+            ),
+            active_share=by_level[site].share if site in by_level else None,
+            histograms=tuple(view.Histogram(at=at, **by[site]._asdict()) for at, by in spread.items()),
+            direct_effect=direct.get(site), model_effect_nats=float(whole),
+            model_edges=(int(degrees[0][number]), int(degrees[1][number])),
         )  # fmt: skip
         nodes.append(node)
     return tuple(nodes)

@@ -365,15 +365,20 @@ def is_edge_run(folder: Path) -> bool:
     return isinstance(found, dict) and found.get("kind") == "edges"
 
 
+def read_about(folder: Path) -> EdgeRunRecord:
+    """record.json of a run of edges; CorruptFile when it is damaged."""
+    path = folder / RECORD
+    try:
+        return EdgeRunRecord.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CorruptFile(f"{path} is not a whole run record ({one_line(error)}); make the run again.") from error
+
+
 def read(folder: Path, model: str | None = None, device: str = "cpu") -> EdgeRun:
     """A run with its model (from where the run found it, or `model`) and its task; every file is checked first."""
     from gossamer.models.huggingface import load_decoder
 
-    path = folder / RECORD
-    try:
-        about = EdgeRunRecord.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CorruptFile(f"{path} is not a whole run record ({one_line(error)}); make the run again.") from error
+    about = read_about(folder)
     circuit = Circuit.load(folder / CIRCUIT)
     source = model or about.model_source
     try:

@@ -32,7 +32,7 @@ def widget(of: str | Path | Bundle, model: str | None, device: str, say: Callabl
     if not (folder / BUNDLE).is_file():
         from gossamer.commands.pages import write
 
-        write(folder, model, None, device, say)
+        write(folder, model, None, None, device, say)
 
     @cache
     def run() -> AnyRun:

@@ -32,7 +32,9 @@ def read_any(folder: Path, model: str | None, device: str) -> AnyRun:
     return found
 
 
-def write(folder: Path, model: str | None, twin: Path | None, device: str, say: Say) -> tuple[AnyRun, Bundle]:
+def write(
+    folder: Path, model: str | None, twin: Path | None, compare: Path | None, device: str, say: Say
+) -> tuple[AnyRun, Bundle]:
     """The run, and the bundle that its page now has: both files are written into the run folder."""
     if twin and edge_runs.is_edge_run(folder):
         raise Unsupported("a twin beside a circuit of edges", "the two are not compared yet", "no --twin")
@@ -42,30 +44,32 @@ def write(folder: Path, model: str | None, twin: Path | None, device: str, say: 
     if not evidence:
         say("no evidence yet: the page will say so; `gossamer verify` first makes it complete")
     bundle = (
-        build_edge_bundle(run, evidence) if isinstance(run, edge_runs.EdgeRun) else build_bundle(run, evidence, twin)
+        build_edge_bundle(run, evidence, compare)
+        if isinstance(run, edge_runs.EdgeRun)
+        else build_bundle(run, evidence, twin, compare)
     )
     write_json(bundle, folder / BUNDLE)
     write_page(bundle, folder / PAGE)
     return run, bundle
 
 
-def show(folder: Path, model: str | None, twin: Path | None, device: str, say: Say) -> ShowReport:
+def show(folder: Path, model: str | None, twin: Path | None, compare: Path | None, device: str, say: Say) -> ShowReport:
     """See gossamer.commands.show."""
-    write(folder, model, twin, device, say)
+    write(folder, model, twin, compare, device, say)
     page = folder / PAGE
     return ShowReport(run=str(folder), page=str(page), bundle=str(folder / BUNDLE), bytes=page.stat().st_size)
 
 
 def serve(
-    folder: Path, model: str | None, twin: Path | None, device: str, host: str, port: int, token: str | None,
-    open_browser: bool, ready: Callable[[ServeReport], None], say: Say,
+    folder: Path, model: str | None, twin: Path | None, compare: Path | None, device: str, host: str, port: int,
+    token: str | None, open_browser: bool, ready: Callable[[ServeReport], None], say: Say,
 ) -> ServeReport:  # fmt: skip
     """See gossamer.commands.serve."""
     from gossamer.show.server import listen, serve
 
     place = listen(host, port, token)
     with place.socket:
-        run, bundle = write(folder, model, twin, device, say)
+        run, bundle = write(folder, model, twin, compare, device, say)
         desk = Desk(
             bundle=bundle, answer=partial(answer, run), tokenize=partial(tokenize, run), notes=folder / NOTES
         )  # fmt: skip

@@ -1,7 +1,7 @@
-"""What a node fires on: the strongest places in a frozen excerpt of text, and its activations on the task's prompts.
+"""What a node fires on: places in a frozen excerpt of text from the strongest to none, and the task's prompts.
 
-When it lies: top examples show the tail of a node's distribution, not what it does on ordinary text, and nothing about
-what the model does with it.
+When it lies: top examples show the tail of a node's distribution, which is why places of ordinary strength and one
+where it is silent stand beside them (`examples_by_level`). None says what the model does with it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gossamer.errors import BadInput
 from gossamer.site import Site
 from gossamer.subject import Subject
 from gossamer.task import Encoded
 
 WINDOW_BEFORE, WINDOW_AFTER = 14, 4
+LEVELS = (0.9, 0.5, 0.1)
+BINS = 12
 
 
 class TopExample(NamedTuple):
@@ -59,6 +62,37 @@ def top_examples(
     return found
 
 
+class Levels(NamedTuple):
+    """share: of the text's tokens at which a node is not zero; shown: (level, place) from strong to weak. At a level of
+    0.9 the node is stronger than at 90% of the places where it is not zero; level 0 is one where it is zero."""
+
+    share: float
+    shown: tuple[tuple[float, TopExample], ...]
+
+
+def examples_by_level(
+    model: Subject, excerpt: Tensor, sites: Sequence[Site], levels: Sequence[float] = LEVELS
+) -> dict[Site, Levels]:
+    """Places of the excerpt at quantiles of each site's |activation|, and one where it is zero, if there is one.
+
+    excerpt: int64 [rows, pos]. A tie, and the silent place, is broken by a fixed seed: the excerpt's order is of files.
+    """
+    found: dict[Site, Levels] = {}
+    for site, acts in activations(model, text_batch(excerpt), sites).items():
+        size = np.abs(acts).ravel()
+        mixed = np.random.default_rng(0).permutation(len(size))
+        order = mixed[np.argsort(size[mixed], kind="stable")]
+        silent = int((size == 0).sum())
+        places = [(q, order[silent + round(q * (len(size) - silent - 1))]) for q in levels if silent < len(size)]
+        places += [(0.0, order[0])] if silent else []
+        shown = []
+        for level, place in places:
+            row, at = divmod(int(place), acts.shape[1])
+            shown.append((level, _window(excerpt[row], acts[row], at)))
+        found[site] = Levels(1 - silent / len(size), tuple(shown))
+    return found
+
+
 def _window(tokens: Tensor, acts: np.ndarray, peak: int) -> TopExample:
     start, stop = max(0, peak - WINDOW_BEFORE), min(len(tokens), peak + WINDOW_AFTER + 1)
     values = tuple(round(float(a), 4) for a in acts[start:stop])
@@ -88,4 +122,37 @@ def mean_on_answer(model: Subject, batch: Encoded, sites: Sequence[Site]) -> dic
     for site, acts in activations(model, batch, sites).items():
         at = acts[np.arange(len(last)), last]
         found[site] = (float(at[0::2].mean()), float(at[1::2].mean()))
+    return found
+
+
+class Sides(NamedTuple):
+    """Counts of a node's activation on the two sides of the pairs, in equal bins from low to high."""
+
+    low: float
+    high: float
+    clean: tuple[int, ...]
+    counterfactual: tuple[int, ...]
+
+
+def first_difference(batch: Encoded) -> Tensor:
+    """The first token at which the prompts of each pair differ, [rows]; BadInput for a pair of equal prompts."""
+    differs = batch.tokens[0::2] != batch.tokens[1::2]
+    if not bool(differs.any(1).all()):
+        raise BadInput("Expected prompts that differ in every pair, got a pair of equal ones.")
+    return torch.minimum(differs.int().argmax(1).repeat_interleave(2), batch.last)
+
+
+def histograms(
+    model: Subject, batch: Encoded, sites: Sequence[Site], at: Tensor, bins: int = BINS
+) -> dict[Site, Sides]:
+    """Each site's activation on clean and on counterfactual prompts at one position per row, as counts in bins."""
+    where = at.numpy()
+    found: dict[Site, Sides] = {}
+    for site, acts in activations(model, batch, sites).items():
+        values = acts[np.arange(len(where)), where].astype(np.float64)
+        low, high = float(values.min()), float(values.max())
+        if high - low < 1e-9:
+            low, high = low - 0.5, high + 0.5
+        clean, other = (np.histogram(values[i::2], bins, (low, high))[0].tolist() for i in (0, 1))
+        found[site] = Sides(low, high, tuple(clean), tuple(other))
     return found

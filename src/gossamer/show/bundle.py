@@ -71,11 +71,15 @@ class Calibration(BundleModel):
 
 
 class Excerpt(BundleModel):
-    """A run of tokens and one activation per token; `position` indexes the peak."""
+    """A run of tokens and one activation per token; `position` indexes the peak, or the place that is shown.
+
+    level: the share of the places where the node is not zero that are weaker than this one; 0: one where it is zero.
+    """
 
     tokens: tuple[str, ...]
     activations: tuple[float, ...]
     position: int
+    level: float | None = None
 
     @model_validator(mode="after")
     def _aligned(self) -> Excerpt:
@@ -86,6 +90,19 @@ class Excerpt(BundleModel):
         return self
 
 
+class Histogram(BundleModel):
+    """How a node's activation is spread over the prompts of the two sides: counts in equal bins from low to high.
+
+    at: which token of the prompt, in words.
+    """
+
+    at: str
+    low: float
+    high: float
+    clean: tuple[int, ...]
+    counterfactual: tuple[int, ...]
+
+
 class NodeView(BundleModel):
     """One kept node: a channel, or at grain head what reads or writes the residual stream.
 
@@ -94,7 +111,11 @@ class NodeView(BundleModel):
     mean-ablated inside the circuit. `mean` is the reference mean; `mean_on_answer` the mean at the last position on the
     clean and on the counterfactual side. `direct_logit` (final_resid only) is the weight to the answer's minus the
     wrong answer's logit. `top_tokens_in` and `top_tokens_out` are (token, weight) from the embedding and the
-    unembedding.
+    unembedding. `levels` are places of ordinary text from strong to silent, `active_share` the share of its tokens at
+    which the node is not zero. `direct_effect`: what the node adds to the right minus the wrong answer's logit, mean
+    over clean and over counterfactual prompts, straight through the residual stream; null for what does not write to
+    it. `model_effect_nats` is the ablation effect in the whole model, whose null is the circuit's `effect_nulls`.
+    `model_edges`: how many weights that are not zero lead into and out of it in the whole model.
 
     At grain head: `site` is the node's name (`a5.h1`, `a5.g0`, `m3`, `input`, `logits`), `index` its number among its
     kind in its layer, and `score_in`, `score_out` the sums of |score| over its edges of the circuit. `task_examples` of
@@ -117,6 +138,12 @@ class NodeView(BundleModel):
     kind: Kind = "channel"
     score_in: float | None = None
     score_out: float | None = None
+    levels: tuple[Excerpt, ...] = ()
+    active_share: float | None = None
+    histograms: tuple[Histogram, ...] = ()
+    direct_effect: tuple[float, float] | None = None
+    model_effect_nats: float | None = None
+    model_edges: tuple[int, int] | None = None
 
 
 class Edge(BundleModel):
@@ -138,6 +165,56 @@ class Carry(BundleModel):
 
     src: str
     dst: str
+
+
+class Outline(BundleModel):
+    """A circuit without what its nodes do. An edge is (source, destination, weight, matrix) and a carry (source,
+    destination), as places in `nodes` and in `matrices`."""
+
+    nodes: tuple[str, ...]
+    matrices: tuple[str, ...]
+    edges: tuple[tuple[int, int, float | None, int], ...]
+    carries: tuple[tuple[int, int], ...]
+
+    @model_validator(mode="after")
+    def _inside(self) -> Outline:
+        ends = [end for e in self.edges for end in e[:2]] + [end for c in self.carries for end in c]
+        if any(not 0 <= end < len(self.nodes) for end in ends):
+            raise ValueError(f"an edge or a carry ends outside the {len(self.nodes)} nodes")
+        if any(not 0 <= e[3] < len(self.matrices) for e in self.edges):
+            raise ValueError(f"an edge has a matrix outside the {len(self.matrices)}")
+        return self
+
+
+class Shared(BundleModel):
+    """What two circuits of one model have in common: intersection over union, and its mean for random circuits with as
+    many nodes of every location (edges: of every matrix) each."""
+
+    shared: int
+    left: int
+    right: int
+    iou: float
+    chance: float
+
+
+class OtherCircuit(BundleModel):
+    """The circuit that this one is compared with. Its losses are of its own task; null at grain head.
+
+    twin: the circuit of the dense twin. `nodes` and `edges` are null for another model, whose sites mean nothing here.
+    `d_head` is null where it is not known.
+    """
+
+    model: str
+    task: str
+    method: str
+    twin: bool
+    n_layer: int
+    d_head: int | None
+    reached: bool | None
+    loss_heldout_nats: float | None
+    outline: Outline
+    nodes: Shared | None
+    edges: Shared | None
 
 
 class Twin(BundleModel):
@@ -193,7 +270,8 @@ class CircuitView(BundleModel):
 
     Grain channel: task losses in nats; not `reached`: no circuit found meets the target on the training pairs, and this
     is the one nearest to it. Grain head: `edge_score` instead, and `faithfulness` on held-out pairs, which says whether
-    it is `reached`.
+    it is `reached`. `effect_nulls`: per location, the rise in task loss when one random node of it outside the circuit
+    is ablated in the whole model.
     """
 
     reached: bool
@@ -208,6 +286,7 @@ class CircuitView(BundleModel):
     carries: tuple[Carry, ...]
     faithfulness: EvidenceView | None = None
     edge_score: EdgeScoreView | None = None
+    effect_nulls: dict[str, NullView] = {}
 
     @model_validator(mode="after")
     def _closed(self) -> CircuitView:
@@ -290,7 +369,9 @@ class PageModel(BundleModel):
 class Bundle(BundleModel):
     """Everything one page draws. Read with `Bundle.model_validate_json`, or from a file with `read_bundle`.
 
-    Fields with a default came after the first files of this format version: a file without them is of grain channel.
+    `cuts` is the largest cut of the curve that can be drawn, its nodes from the best score on: a cut to n nodes has the
+    first n. `other` is the circuit that this one is compared with. Fields with a default came after the first files of
+    this format version: a file without them is of grain channel.
     `live`: the model itself, null where it does not travel (commands/page_model.py).
     """
 
@@ -305,6 +386,8 @@ class Bundle(BundleModel):
     curve: tuple[CurvePoint, ...]
     record: Annotated[dict[str, JsonValue], Field(description="free nested JSON: the run's provenance")]
     grain: Grain = "channel"
+    cuts: Outline | None = None
+    other: OtherCircuit | None = None
     live: PageModel | None = None
 
     @model_validator(mode="after")

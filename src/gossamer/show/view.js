@@ -114,6 +114,104 @@ function indexOf(bundle) {
   };
 }
 
+// src/notes.ts
+var LONGEST = 2e4;
+var PAUSE_MS = 300;
+function keyOf(bundle) {
+  let hash = 5381;
+  for (const c of JSON.stringify([bundle.record, bundle.task.name, bundle.circuit.n_nodes])) hash = (hash * 33 ^ c.charCodeAt(0)) >>> 0;
+  return `gossamer-notes-${hash.toString(16)}`;
+}
+function isHost(value) {
+  return typeof value === "object" && value !== null && typeof value.read === "function" && typeof value.write === "function";
+}
+function soundNotes(value) {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return null;
+  const pairs = Object.entries(value);
+  if (!pairs.every(([, text]) => typeof text === "string" && text.length <= LONGEST)) return null;
+  return Object.fromEntries(pairs.filter(([, text]) => text !== ""));
+}
+var Notes = class {
+  constructor(bundle, host) {
+    this.notes = {};
+    this.listeners = [];
+    this.timer = 0;
+    /** Where they are kept, as the page says it. */
+    this.where = "page";
+    this.key = keyOf(bundle);
+    this.host = isHost(host) ? host : null;
+    if (this.host) {
+      this.where = "host";
+      this.host.read().then((found2) => this.take(soundNotes(found2) ?? {}), () => this.lost());
+      return;
+    }
+    try {
+      const kept = window.localStorage.getItem(this.key);
+      this.where = "browser";
+      this.notes = soundNotes(JSON.parse(kept ?? "{}")) ?? {};
+    } catch {
+    }
+  }
+  get(site) {
+    return this.notes[site] ?? "";
+  }
+  all() {
+    return this.notes;
+  }
+  set(site, text) {
+    const next = { ...this.notes };
+    if (text) next[site] = text.slice(0, LONGEST);
+    else delete next[site];
+    this.notes = next;
+    window.clearTimeout(this.timer);
+    this.timer = window.setTimeout(() => this.write(), PAUSE_MS);
+    this.tell();
+  }
+  /** Notes from elsewhere over the present ones. */
+  take(more) {
+    this.notes = { ...this.notes, ...more };
+    this.tell();
+  }
+  /** As `take`, and kept. */
+  add(more) {
+    this.take(more);
+    this.write();
+  }
+  listen(listener) {
+    this.listeners.push(listener);
+  }
+  /** Writes what waits; for the end of the page. */
+  write() {
+    window.clearTimeout(this.timer);
+    try {
+      if (this.where === "host") void Promise.resolve(this.host?.write({ ...this.notes })).catch(() => this.lost());
+      else if (this.where === "browser") window.localStorage.setItem(this.key, JSON.stringify(this.notes));
+    } catch {
+      this.lost();
+    }
+  }
+  /** The place that kept them does so no more. */
+  lost() {
+    this.where = "page";
+    this.tell();
+  }
+  tell() {
+    for (const listener of this.listeners) listener();
+  }
+};
+var KEPT = { host: "saved beside the run", browser: "kept in this browser", page: "not kept: save them to a file" };
+function noteField(notes, site, label) {
+  const area = h("textarea", { class: "note-text", rows: 2, maxlength: LONGEST, "aria-label": label, placeholder: "What you think it does" });
+  const aside = h("span", { class: "aside note-kept" });
+  const refresh = () => {
+    if (area.value !== notes.get(site)) area.value = notes.get(site);
+    aside.textContent = KEPT[notes.where];
+  };
+  area.addEventListener("input", () => notes.set(site, area.value));
+  refresh();
+  return { element: h("section", { class: "card-part" }, h("h3", {}, "Notes", aside), area), refresh };
+}
+
 // src/sites.ts
 var PARTS = {
   "attn.act_in": { order: 0, row: "reads", short: "", noun: "channel read by attention" },
@@ -193,18 +291,18 @@ function linkRow(link, index, open) {
     h("td", { class: "bar-cell" }, h("span", { class: `bar ${toneOf(index.bundle, edge.weight)}`, style: `width:${share2.toFixed(1)}%` }))
   );
 }
-function links(title, list, index, open, none) {
-  if (!list.length) return section(title, null, h("p", { class: "muted" }, none));
+function links(title, list, index, open, none, of = null) {
+  if (!list.length) return section(title, of, h("p", { class: "muted" }, none));
   const body = h("tbody", {}, ...list.slice(0, LINKS_AT_FIRST).map((link) => linkRow(link, index, open)));
   const table2 = h("table", { class: "links" }, h("caption", { class: "sr" }, title), body);
   const rest = list.slice(LINKS_AT_FIRST);
-  if (!rest.length) return section(title, `${list.length}`, table2);
+  if (!rest.length) return section(title, of ?? `${list.length}`, table2);
   const more = h("button", { type: "button", class: "more" }, `${rest.length} more`);
   more.addEventListener("click", () => {
     body.append(...rest.map((link) => linkRow(link, index, open)));
     more.remove();
   });
-  return section(title, `${list.length}`, table2, more);
+  return section(title, of ?? `${list.length}`, table2, more);
 }
 function excerpt(one, largest, least) {
   const text = h("p", { class: "excerpt" });
@@ -219,11 +317,105 @@ function excerpt(one, largest, least) {
   });
   return text;
 }
+function levelName(level) {
+  return level === null ? null : level === 0 ? "silent" : level === 1 ? "strongest" : `${num(100 * level, 3)} %`;
+}
 function excerpts(list, least = 12) {
   const largest = Math.max(1e-9, ...list.flatMap((one) => one.activations.map(Math.abs)));
-  return list.map(
-    (one) => h("div", { class: "excerpt-row" }, h("span", { class: "peak-value" }, num(one.activations[one.position], 3)), excerpt(one, largest, least))
+  return list.map((one) => {
+    const level = levelName(one.level);
+    return h(
+      "div",
+      { class: "excerpt-row" },
+      h("span", { class: "peak-value" }, num(one.activations[one.position], 3), level ? h("span", { class: "level" }, level) : null),
+      excerpt(one, largest, least)
+    );
+  });
+}
+function firesOn(node) {
+  if (!node.examples.length) return null;
+  const list = [...node.examples.map((one, i) => ({ ...one, level: i ? null : 1 })), ...node.levels];
+  const share2 = node.active_share === null ? "strongest in text" : `not zero on ${num(100 * node.active_share, 3)} % of the tokens of a text`;
+  const key2 = node.levels.length ? h("p", { class: "fact-note" }, "90 %: stronger than at 90 % of the tokens where it is not zero.") : null;
+  return section("Fires on", share2, ...excerpts(list), key2);
+}
+var HIST = { width: 330, half: 30, gap: 16 };
+function histogram(one) {
+  const { width, half, gap } = HIST;
+  const n = one.clean.length;
+  const most = Math.max(1, ...one.clean, ...one.counterfactual);
+  const step = (one.high - one.low) / n;
+  const bar = width / n;
+  const bin = (i) => `${num(one.low + i * step, 3)} to ${num(one.low + (i + 1) * step, 3)}`;
+  const said = one.clean.flatMap((c, i) => c || one.counterfactual[i] ? [`${bin(i)}: ${c} clean, ${one.counterfactual[i]} counterfactual`] : []);
+  const middle = half;
+  const svg = s(
+    "svg",
+    { viewBox: `0 0 ${width} ${2 * half + gap}`, class: "histogram", role: "img", "aria-label": `At the ${one.at}. ${said.join("; ")}` },
+    s("path", { d: `M0 ${middle}H${width}M0 ${middle + gap}H${width}`, class: "axis-line" })
   );
+  one.clean.forEach((up, i) => {
+    const down = one.counterfactual[i];
+    const [a, b] = [up / most * (half - 2), down / most * (half - 2)];
+    const tip = `${bin(i)}
+${up} clean, ${down} counterfactual`;
+    if (up) svg.append(s("rect", { x: i * bar + 1, y: middle - a, width: bar - 2, height: a, class: "bar-clean", "data-tip": tip }));
+    if (down) svg.append(s("rect", { x: i * bar + 1.5, y: middle + gap, width: bar - 3, height: b, class: "bar-other", "data-tip": tip }));
+  });
+  svg.append(
+    s("text", { x: 0, y: middle + 12, class: "axis-text start" }, num(one.low, 3)),
+    s("text", { x: width, y: middle + 12, class: "axis-text end" }, num(one.high, 3)),
+    s("text", { x: width / 2, y: middle + 12, class: "axis-text" }, one.at)
+  );
+  return h("div", { class: "histogram-row" }, svg);
+}
+function spread(node) {
+  if (!node.histograms.length) return null;
+  const prompts = node.histograms[0]?.clean.reduce((a, b) => a + b, 0) ?? 0;
+  return section(
+    "On the two sides of the pair",
+    `${count(prompts)} held-out pairs`,
+    ...node.histograms.map(histogram),
+    h("p", { class: "fact-note" }, h("span", { class: "key-clean", "aria-hidden": "true" }), "clean, above; ", h("span", { class: "key-other", "aria-hidden": "true" }), "counterfactual, below")
+  );
+}
+function effects(index, node) {
+  const body = h("tbody");
+  const add = (label, value, exact, ...note) => {
+    body.append(h("tr", {}, h("th", { scope: "row" }, label), h("td", { class: "figure-cell", "data-value": exact, "data-tip": exact }, value), h("td", { class: "fact-note" }, ...note)));
+  };
+  const own = node.ablation_effect_nats;
+  const rank = index.ranked.indexOf(node) + 1;
+  if (own === null) add("Ablated in the circuit", "–", null, "not measured");
+  else add("Ablated in the circuit", signed(own, 3), own, `nats of task loss, rank ${rank} of ${index.ranked.length}`);
+  const whole = node.model_effect_nats;
+  if (whole !== null) {
+    const null_ = index.bundle.circuit.effect_nulls[node.location];
+    const value = null_?.value ?? null;
+    const beside = null_ && value !== null ? h(
+      "span",
+      { "data-null": String(value), "data-tip": `${null_.name}: mean ${value}, central 95 % of ${null_.n}` },
+      `nats; random ${describePlace(node)} ${signed(value, 2)}`,
+      null_.interval ? ` [${num(null_.interval[0], 2)}, ${num(null_.interval[1], 2)}]` : "",
+      `, n ${null_.n}`
+    ) : "nats; no null: the circuit has all of them";
+    add("Ablated in the model", signed(whole, 3), whole, beside);
+  }
+  if (node.direct_effect) {
+    const [clean, other] = node.direct_effect;
+    add("Straight to the answer", signed(clean, 3), clean, "right − wrong logit, clean prompts");
+    add("", signed(other, 3), other, "the same, counterfactual prompts");
+  } else if (node.model_effect_nats !== null) add("Straight to the answer", "–", null, "does not write to the residual stream");
+  if (node.direct_logit !== null) add("Weight to the answer", signed(node.direct_logit, 3), node.direct_logit, "answer − wrong answer, after the norm");
+  return h("table", { class: "effects", "aria-label": "Effects" }, body);
+}
+function describePlace(node) {
+  return node.location.replace(/^\d+\./, "");
+}
+function ofModel(node, end, list) {
+  const all = node.model_edges?.[end];
+  const own = list.filter((link) => link.edge).length;
+  return all ? `${own} of its ${count(all)} weights in the model` : null;
 }
 function sides(node) {
   const [clean, counter] = node.mean_on_answer ?? [null, null];
@@ -304,30 +496,25 @@ function partCard(index, node, open) {
 }
 function nodeCard(index, node, open) {
   if (node.kind !== "channel") return partCard(index, node, open);
-  const effect = node.ablation_effect_nats;
-  const rank = index.ranked.indexOf(node) + 1;
-  const facts = h(
-    "div",
-    { class: "facts" },
-    effect === null ? fact("Ablation effect", "not measured", "") : fact("Ablation effect", `${signed(effect)} nats`, `rank ${rank} of ${index.ranked.length}`),
-    node.direct_logit === null ? null : fact("Direct effect", signed(node.direct_logit), "answer − wrong answer logit")
-  );
   const isFinal = node.location === "final_resid";
+  const [into, out] = [index.fedBy(node.site), index.feeds(node.site)];
+  const measured = node.mean !== null && node.mean_on_answer !== null;
   return h(
     "article",
     { class: "card", "data-card": node.site },
     cardHead(node, open),
-    facts,
-    section("At the answer", "last position, mean over pairs", sides(node)),
+    measured ? section("What it does", null, effects(index, node)) : null,
+    measured ? section("At the answer", "last position, mean over pairs", sides(node)) : null,
+    spread(node),
     h(
       "div",
       { class: "two" },
-      links("Fed by", index.fedBy(node.site), index, open, "No kept node: it reads the embedding, or only means."),
-      links("Feeds", index.feeds(node.site), index, open, isFinal ? "The logits." : "No kept node.")
+      links("Fed by", into, index, open, "No kept node: it reads the embedding, or only means.", ofModel(node, 0, into)),
+      links("Feeds", out, index, open, isFinal ? "The logits." : "No kept node.", ofModel(node, 1, out))
     ),
-    node.examples.length ? section("Fires on", "strongest in text", ...excerpts(node.examples)) : null,
+    firesOn(node),
     node.task_examples.length ? section("On the task", null, ...excerpts(node.task_examples)) : null,
-    node.examples.length + node.task_examples.length === 0 ? section("Fires on", null, h("p", { class: "muted" }, "No examples were recorded.")) : null,
+    measured && node.examples.length + node.task_examples.length === 0 ? section("Fires on", null, h("p", { class: "muted" }, "No examples were recorded.")) : null,
     node.top_tokens_in.length ? section("Tokens that write it", "embedding", tokenList(node.top_tokens_in)) : null,
     node.top_tokens_out.length ? section("Tokens it promotes", "unembedding", tokenList(node.top_tokens_out)) : null
   );
@@ -384,17 +571,22 @@ function overview(index, open) {
     )
   );
 }
-function panel(index, store, focusNode) {
+function panel(index, store, focusNode, notes = null, begin = null) {
   const host = h("aside", { class: "panel", "aria-live": "polite", "aria-label": "Selected node", tabindex: -1 });
   const open = (site) => {
     store.set({ selected: site });
     if (site) focusNode(site);
   };
+  let field = null;
+  notes?.listen(() => field?.refresh());
   const draw = () => {
     const { selected } = store.get();
     const node = selected ? index.nodes.get(selected) : void 0;
     host.classList.toggle("has-node", node !== void 0);
-    host.replaceChildren(node ? nodeCard(index, node, open) : overview(index, open));
+    const card = node ? nodeCard(index, node, open) : begin ?? overview(index, open);
+    field = notes && !begin ? noteField(notes, node?.site ?? "circuit", node ? `Notes on ${node.site}` : "Notes on the circuit") : null;
+    if (field) card.append(field.element);
+    host.replaceChildren(card);
     host.scrollTop = 0;
   };
   store.listen((now, before) => {
@@ -407,75 +599,266 @@ function panel(index, store, focusNode) {
   return host;
 }
 
-// src/curve.ts
-var W = 620;
-var H = 300;
-var M = { left: 56, right: 130, top: 18, bottom: 46 };
-var CHANCE = Math.LN2;
-function sizeCurve(bundle) {
-  const { circuit } = bundle;
-  const [target, heldout] = [given(circuit.target_loss_nats), given(circuit.loss_heldout_nats)];
-  const twin = bundle.twin && bundle.twin.n_edges > 0 ? bundle.twin : null;
-  const points = bundle.curve.filter((p) => p.edges > 0).sort((a, b) => a.edges - b.edges);
-  const left = bundle.curve.length - points.length;
-  if (!points.length) return h("p", { class: "muted" }, "The scores were cut at one size only.");
-  const sizes = [...points.map((p) => p.edges), Math.max(1, circuit.n_edges), ...twin ? [twin.n_edges] : []];
-  const losses = [...points.map((p) => p.loss_nats), heldout, target, CHANCE, ...twin ? [twin.loss_heldout_nats] : []];
-  const [lo, hi] = [Math.log10(Math.min(...sizes)) - 0.08, Math.log10(Math.max(...sizes)) + 0.08];
-  const top = Math.max(...losses) * 1.08;
-  const x = (edges) => M.left + (Math.log10(edges) - lo) / Math.max(1e-9, hi - lo) * (W - M.left - M.right);
-  const y = (loss) => H - M.bottom - Math.max(0, loss) / top * (H - M.top - M.bottom);
-  const svg = s("svg", { viewBox: `0 0 ${W} ${H}`, class: "curve", role: "img", "aria-label": "Task loss against the number of edges, log scale" });
-  for (const t of ticks(0, top, 4)) {
-    svg.append(s("path", { d: `M${M.left} ${y(t)}H${W - M.right}`, class: "grid" }), s("text", { x: M.left - 8, y: y(t) + 4, class: "axis-text end" }, num(t, 3)));
+// src/outline.ts
+var BARE = {
+  ablation_effect_nats: null,
+  mean: null,
+  mean_on_answer: null,
+  direct_logit: null,
+  top_tokens_in: [],
+  top_tokens_out: [],
+  examples: [],
+  task_examples: [],
+  score_in: null,
+  score_out: null,
+  levels: [],
+  active_share: null,
+  histograms: [],
+  direct_effect: null,
+  model_effect_nats: null,
+  model_edges: null
+};
+function bareNode(site, dHead) {
+  const channel = /^(.+):(\d+)$/.exec(site);
+  if (channel) {
+    const [location, index2] = [channel[1], Number(channel[2])];
+    const layer = /^(\d+)\./.exec(location);
+    const inHead = dHead !== null && /\.attn\.[qkv]$/.test(location);
+    return { ...BARE, site, location, layer: layer ? Number(layer[1]) : null, index: index2, head: inHead ? Math.floor(index2 / dHead) : null, kind: "channel" };
   }
-  for (let power = Math.floor(lo); power <= hi; power++) {
-    for (const k of [1, 2, 5]) {
-      const value = k * 10 ** power;
-      if (Math.log10(value) < lo || Math.log10(value) > hi) continue;
-      svg.append(s("path", { d: `M${x(value)} ${H - M.bottom}v${k === 1 ? 6 : 4}`, class: "axis-line" }));
-      if (k === 1 || hi - lo < 2.6) svg.append(s("text", { x: x(value), y: H - M.bottom + 19, class: "axis-text" }, count(value)));
+  if (site === "input" || site === "logits") return { ...BARE, site, location: site, layer: null, index: 0, head: null, kind: site };
+  const part2 = /^[am](\d+)(?:\.([hg])(\d+))?$/.exec(site);
+  const index = Number(part2?.[3] ?? 0);
+  const kind = part2?.[2] === "h" ? "head" : part2?.[2] === "g" ? "kv_group" : "mlp";
+  return { ...BARE, site, location: site, layer: Number(part2?.[1] ?? 0), index, head: kind === "head" ? index : null, kind };
+}
+function shapeOf(outline, dHead, known2 = null, size = outline.nodes.length) {
+  const site = (i) => outline.nodes[i];
+  return {
+    nodes: outline.nodes.slice(0, size).map((name) => known2?.get(name) ?? bareNode(name, dHead)),
+    edges: outline.edges.filter(([a, b]) => a < size && b < size).map(([a, b, weight, matrix]) => ({ src: site(a), dst: site(b), weight, matrix: outline.matrices[matrix] })),
+    carries: outline.carries.filter(([a, b]) => a < size && b < size).map(([a, b]) => ({ src: site(a), dst: site(b) }))
+  };
+}
+function withShape(bundle, { nodes, edges, carries }) {
+  return { ...bundle, circuit: { ...bundle.circuit, nodes, edges, carries, n_nodes: nodes.length, n_edges: edges.length }, cuts: null, other: null };
+}
+function nameOf(other) {
+  return other.twin ? "Dense twin" : "Other circuit";
+}
+
+// src/neuronpedia.ts
+var PER_LOCATION = 1e6;
+function address(bundle, node, parts) {
+  const { n_layer, n_head, n_group } = bundle.model;
+  if (node.kind === "channel") {
+    const part2 = parts.indexOf(node.location.replace(/^\d+\./, ""));
+    return [String(node.layer ?? n_layer), part2 * PER_LOCATION + node.index];
+  }
+  if (node.kind === "input") return ["E", 0];
+  if (node.kind === "logits") return [String(n_layer + 1), 0];
+  const layer = String(node.layer);
+  if (node.kind === "mlp") return [layer, n_head + (n_group ?? 0)];
+  return [layer, node.index + (node.kind === "kv_group" ? n_head : 0)];
+}
+var TYPES = {
+  channel: "channel",
+  input: "embedding",
+  logits: "logit",
+  head: "attention head",
+  kv_group: "key-value group",
+  mlp: "mlp"
+};
+function attributionGraph(bundle) {
+  const { circuit, task, model } = bundle;
+  const example = task.examples[0];
+  const tokens = [example?.clean ?? task.name];
+  const last = tokens.length - 1;
+  const parts = [...new Set(circuit.nodes.filter((n) => n.kind === "channel").map((n) => n.location.replace(/^\d+\./, "")))].sort();
+  const id = /* @__PURE__ */ new Map();
+  const nodes = circuit.nodes.map((node) => {
+    const [layer, feature] = address(bundle, node, parts);
+    id.set(node.site, `${layer}_${feature}_${last}`);
+    return {
+      node_id: `${layer}_${feature}_${last}`,
+      feature,
+      layer,
+      ctx_idx: last,
+      feature_type: TYPES[node.kind],
+      token_prob: 0,
+      is_target_logit: node.kind === "logits",
+      run_idx: 0,
+      reverse_ctx_idx: 0,
+      jsNodeId: `${layer}_${feature}-${last}`,
+      clerp: node.site,
+      influence: node.ablation_effect_nats,
+      activation: null
+    };
+  });
+  const links2 = /* @__PURE__ */ new Map();
+  for (const edge of circuit.edges) {
+    const key2 = `${edge.src} ${edge.dst}`;
+    const link = links2.get(key2) ?? { src: edge.src, dst: edge.dst, edges: [] };
+    link.edges.push(edge);
+    links2.set(key2, link);
+  }
+  for (const { src, dst } of circuit.carries) if (!links2.has(`${src} ${dst}`)) links2.set(`${src} ${dst}`, { src, dst, edges: [] });
+  return {
+    metadata: {
+      slug: task.name,
+      scan: model.name,
+      transcoder_list: [],
+      prompt_tokens: tokens,
+      prompt: tokens.join(""),
+      schema_version: 1,
+      info: { description: `${circuit.n_edges} edges; links without reads are carried, not edges`, generator: { name: "gossamer", version: bundle.gossamer_version } },
+      gossamer: bundle.record
+    },
+    qParams: { pinnedIds: [], supernodes: [], linkType: "both", clickedId: "", sg_pos: "" },
+    nodes,
+    links: [...links2.values()].map(({ src, dst, edges }) => ({
+      source: id.get(src),
+      target: id.get(dst),
+      weight: edges.reduce((sum, e) => sum + (e.weight ?? 0), 0),
+      reads: Object.fromEntries(edges.map((e) => [e.matrix, e.weight]))
+    }))
+  };
+}
+
+// src/share.ts
+var LONGEST2 = 2e4;
+var MOST = 40;
+var OWN = ["selected", "strongest"];
+function keep(store, key2, text) {
+  const kept = { ...store.get().kept };
+  if (text === null) delete kept[key2];
+  else kept[key2] = text;
+  store.set({ kept });
+}
+function stateIn(hash, bundle) {
+  let found2;
+  try {
+    found2 = new URLSearchParams(hash.replace(/^#/, "").slice(0, LONGEST2 * 4));
+  } catch {
+    return {};
+  }
+  const kept = {};
+  for (const [key2, text] of [...found2].slice(0, MOST)) {
+    if (!OWN.includes(key2) && /^[a-z][a-z0-9_.-]{0,40}$/i.test(key2) && text.length <= LONGEST2) kept[key2] = text;
+  }
+  const selected = found2.get("selected");
+  const strongest = Number(found2.get("strongest") ?? NaN);
+  const isNode = bundle.circuit.nodes.some((node) => node.site === selected);
+  const isCount = found2.has("strongest") && Number.isInteger(strongest) && strongest >= 0 && strongest <= bundle.circuit.n_edges;
+  return { kept, selected: isNode ? selected : null, ...isCount ? { strongest } : {} };
+}
+function hashOf(state, first) {
+  const out = new URLSearchParams();
+  if (state.selected) out.set("selected", state.selected);
+  if (state.strongest !== first.strongest) out.set("strongest", String(state.strongest));
+  for (const [key2, text2] of Object.entries(state.kept).sort()) out.set(key2, text2);
+  const text = out.toString();
+  return text ? `#${text}` : "";
+}
+function hasAddress(el) {
+  return el.id === "gossamer-page";
+}
+function follow(store, first, bundle) {
+  let own = "";
+  store.listen((now, before) => {
+    if (now.selected === before.selected && now.strongest === before.strongest && now.kept === before.kept) return;
+    own = hashOf(now, first);
+    try {
+      window.history.replaceState(null, "", own || window.location.pathname + window.location.search);
+    } catch {
     }
-  }
-  svg.append(
-    s("path", { d: `M${M.left} ${H - M.bottom}H${W - M.right}`, class: "axis-line" }),
-    s("text", { x: (M.left + W - M.right) / 2, y: H - 8, class: "axis-title" }, "edges"),
-    s("text", { x: 14, y: (M.top + H - M.bottom) / 2, class: "axis-title", transform: `rotate(-90 14 ${(M.top + H - M.bottom) / 2})` }, "task loss, nats")
-  );
-  const rule = (loss, label) => {
-    svg.append(s("path", { d: `M${M.left} ${y(loss)}H${W - M.right}`, class: "reference" }), s("text", { x: W - M.right + 8, y: y(loss) + 4, class: "axis-text start" }, label));
+  });
+  const read = () => {
+    if (window.location.hash !== own) store.set({ ...first, ...stateIn(window.location.hash, bundle) });
   };
-  rule(CHANCE, "blind: ln 2");
-  rule(target, `target ${num(target, 3)}`);
-  svg.append(s("path", { d: points.map((p, i) => `${i ? "L" : "M"}${x(p.edges).toFixed(1)} ${y(p.loss_nats).toFixed(1)}`).join(""), class: "curve-line" }));
-  for (const p of points) {
-    svg.append(s("circle", { cx: x(p.edges), cy: y(p.loss_nats), r: 3.5, class: "curve-dot", "data-tip": `${count(p.nodes)} nodes, ${count(p.edges)} edges
-${num(p.loss_nats)} nats` }));
+  window.addEventListener("hashchange", read);
+  return () => window.removeEventListener("hashchange", read);
+}
+async function toClipboard(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const area = h("textarea", { style: "position:fixed;opacity:0", "aria-hidden": "true" });
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    return done;
   }
-  const mark = (shape, edges, loss, text) => {
-    const left2 = x(edges) > W / 2;
-    svg.append(shape, s("text", { x: x(edges) + (left2 ? -11 : 11), y: y(loss) - 9, class: left2 ? "mark-text end" : "mark-text" }, text));
+}
+function copyButton(label, text, name = label) {
+  const said = h("span", { "aria-live": "polite" }, label);
+  const button2 = h("button", { type: "button", class: "tool", "aria-label": name }, said);
+  button2.addEventListener("click", () => {
+    void toClipboard(text()).then((done) => {
+      said.textContent = done ? "Copied" : "Select and copy by hand";
+      window.setTimeout(() => {
+        said.textContent = label;
+      }, 1600);
+    });
+  });
+  return button2;
+}
+function download(name, content) {
+  const url = URL.createObjectURL(new Blob([JSON.stringify(content, null, 1)], { type: "application/json" }));
+  const link = h("a", { href: url, download: name });
+  link.click();
+  window.setTimeout(() => URL.revokeObjectURL(url), 1e4);
+}
+function fileName(bundle, what) {
+  return `${bundle.task.name}-${what}.json`.replace(/[^\w.-]+/g, "-");
+}
+function notesTools(bundle, notes) {
+  const out = h("button", { type: "button", class: "tool", "data-export": "notes" });
+  out.addEventListener("click", () => download(fileName(bundle, "notes"), notes.all()));
+  const show = () => {
+    const n = Object.keys(notes.all()).length;
+    out.textContent = n ? `Save notes (${n})` : "Save notes";
+    out.disabled = n === 0;
   };
-  if (twin) {
-    const [cx, cy] = [x(twin.n_edges), y(twin.loss_heldout_nats)];
-    const name = twin.reached ? "dense twin" : "dense twin, not reached";
-    mark(s("rect", { x: cx - 6, y: cy - 6, width: 12, height: 12, class: "twin-mark", "data-tip": `${twin.name}
-${num(twin.loss_heldout_nats)} nats held out` }), twin.n_edges, twin.loss_heldout_nats, name);
-  }
-  if (circuit.n_edges > 0) {
-    const [cx, cy] = [x(circuit.n_edges), y(heldout)];
-    const name = circuit.reached ? "this circuit" : "best found, not reached";
-    mark(s("path", { d: `M${cx} ${cy - 8}l8 8l-8 8l-8 -8Z`, class: "own-mark", "data-tip": `${name}
-${num(heldout)} nats held out` }), circuit.n_edges, heldout, name);
-  }
-  const held = twin ? "Diamond and square:" : "Diamond:";
-  const note = left ? ` Cuts without any edge are left out (${left}).` : "";
+  notes.listen(show);
+  show();
+  const said = h("span", { class: "muted", role: "status" });
+  const file = h("input", { type: "file", accept: ".json,application/json", class: "sr", tabindex: -1, "aria-label": "A file of notes" });
+  file.addEventListener("change", () => {
+    void file.files?.[0]?.text().then((text) => {
+      let found2 = null;
+      try {
+        found2 = soundNotes(JSON.parse(text));
+      } catch {
+      }
+      if (found2) notes.add(found2);
+      said.textContent = found2 ? `${Object.keys(found2).length} read` : "Not a file of notes";
+      file.value = "";
+    });
+  });
+  const read = h("button", { type: "button", class: "tool" }, "Read notes");
+  read.addEventListener("click", () => file.click());
+  return [out, read, file, said];
+}
+function shareBar(bundle, notes, address2) {
+  const graph = h("button", { type: "button", class: "tool", "data-export": "neuronpedia", "data-tip": "the circuit as an attribution graph, which Neuronpedia and circuit-tracer read" }, "Graph JSON");
+  graph.addEventListener("click", () => download(fileName(bundle, "graph"), attributionGraph(bundle)));
   return h(
-    "figure",
-    { class: "curve-figure" },
-    svg,
-    h("figcaption", {}, `Circles: the same scores cut at other sizes, on the training pairs. ${held} held out. Edges on a log axis.${note}`)
+    "div",
+    { class: "share", role: "group", "aria-label": "Share" },
+    address2 ? copyButton("Copy link", () => window.location.href, "Copy a link to this view") : null,
+    graph,
+    ...notesTools(bundle, notes)
   );
+}
+function ownModel(toTrial) {
+  const real = h("button", { type: "button", class: "tool real" }, "Is it real?");
+  real.addEventListener("click", toTrial);
+  const line = (text) => h("span", { class: "command" }, h("code", {}, text), copyButton("Copy", () => text, `Copy: ${text}`));
+  return h("div", { class: "own-model" }, real, h("span", { class: "muted" }, "On your own model:"), line("gossamer doctor MODEL"), line("gossamer verify RUN"));
 }
 
 // src/layout.ts
@@ -964,18 +1347,460 @@ function placeFrame(frame, y, spots, heads) {
   frame.sites.forEach((site, i) => Object.assign(spots.get(site), { x: first + i * (PART.width + GAP), y }));
 }
 
+// src/sketch.ts
+var WIDTHS = [0.8, 1.5, 2.5, 4];
+function planOf(bundle) {
+  return bundle.grain === "head" ? headLayout(bundle) : layout(bundle);
+}
+function lineOf(from, to) {
+  const [y1, y2] = [from.y + from.height / 2, to.y - to.height / 2];
+  const bend = Math.max(14, Math.abs(y2 - y1) * 0.46);
+  const r = (v) => v.toFixed(1);
+  return `M${r(from.x)} ${r(y1)}C${r(from.x)} ${r(y1 + bend)} ${r(to.x)} ${r(y2 - bend)} ${r(to.x)} ${r(y2)}`;
+}
+function sketch(bundle) {
+  const plan = planOf(bundle);
+  const edges = bundle.circuit.edges;
+  const largest = edges.reduce((most, edge) => Math.max(most, sizeOf(edge)), 1e-9);
+  const draw = (scale, label, looks, texts = false) => {
+    const drawn = [...plan.spots].filter(([site]) => (looks?.node(site) ?? "own") !== "absent");
+    const left = plan.left - 84;
+    const ends = drawn.map(([, spot]) => [spot.y - spot.height / 2, spot.y + spot.height / 2]);
+    const top = Math.min(...plan.blocks.map((block) => block.y), ...ends.map(([y]) => y)) - 2;
+    const foot = Math.max(...plan.blocks.map((block) => block.y + block.height), ...ends.map(([, y]) => y), top) + 2;
+    const [width, height] = [plan.width - 12 - left, foot - top];
+    const svg = s("svg", { class: "sketch", role: "img", "aria-label": label, width: (width * scale).toFixed(1), height: (height * scale).toFixed(1), viewBox: `${left} ${top} ${width} ${height}` });
+    for (const block of plan.blocks) {
+      svg.append(
+        s("rect", { x: plan.left, y: block.y, width: plan.width - plan.left - 14, height: block.height, rx: 8, class: "band" }),
+        s("text", { x: plan.left - 8, y: block.y + block.height / 2 - 2, class: "sketch-title" }, block.title),
+        s("text", { x: plan.left - 8, y: block.y + block.height / 2 + 12, class: "sketch-title" }, block.subtitle.replace("residual stream", "residual"))
+      );
+    }
+    for (const box of plan.heads) {
+      if (!drawn.some(([, { x, y }]) => x > box.x && x < box.x + box.width && y > box.y && y < box.y + box.height)) continue;
+      svg.append(s("rect", { x: box.x, y: box.y, width: box.width, height: box.height, rx: 7, class: "head-box" }));
+      if (box.label) svg.append(s("text", { x: box.x + 27, y: box.y + box.height / 2 + 3.5, class: "head-label" }, box.label));
+    }
+    const paths = /* @__PURE__ */ new Map();
+    const add = (key2, d) => {
+      const list = paths.get(key2);
+      if (list) list.push(d);
+      else paths.set(key2, [d]);
+    };
+    for (const { src, dst } of bundle.circuit.carries) {
+      const [a, b] = [plan.spots.get(src), plan.spots.get(dst)];
+      const faint = [src, dst].some((site) => ["gone", "absent"].includes(looks?.node(site) ?? "own"));
+      if (a && b && !faint) add("carry|1.1", Math.abs(a.y - b.y) < 1 ? `M${a.x} ${a.y}H${b.x}` : a.x === b.x ? `M${a.x} ${a.y}V${b.y}` : lineOf(a, b));
+    }
+    for (const edge of edges) {
+      const [a, b] = [plan.spots.get(edge.src), plan.spots.get(edge.dst)];
+      if (!a || !b) continue;
+      const look = looks?.edge(edge) ?? "own";
+      if (look === "absent") continue;
+      const share2 = Math.sqrt(sizeOf(edge) / largest);
+      const bin = Math.min(WIDTHS.length - 1, Math.floor(share2 * WIDTHS.length));
+      add(`edge ${look === "own" ? toneOf(bundle, edge.weight) : look}|${WIDTHS[bin]}`, lineOf(a, b));
+    }
+    const order = (key2) => Number(key2.split("|")[1]) + (key2.startsWith("carry") ? -9 : key2.includes("gone") ? -5 : 0);
+    for (const key2 of [...paths.keys()].sort((a, b) => order(a) - order(b))) {
+      const [name, stroke] = key2.split("|");
+      svg.append(s("path", { d: paths.get(key2).join(""), class: name, "stroke-width": stroke }));
+    }
+    for (const [site, spot] of drawn) {
+      const look = looks?.node(site) ?? "own";
+      const { x, y, width: w, height: t } = spot;
+      const g = s(
+        "g",
+        { class: `mini ${look}`, transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})`, "data-site": site, "data-tip": site },
+        s("rect", { x: -w / 2, y: -t / 2, width: w, height: t, rx: spot.shape === "unit" ? 10 : 4, class: "pill" })
+      );
+      if (texts) g.append(s("text", { y: 4, class: "pill-text" }, spot.text ?? `${spot.place.short ? `${spot.place.short} ` : ""}${spot.node.index}`));
+      svg.append(g);
+    }
+    return svg;
+  };
+  return { plan, draw };
+}
+
+// src/state.ts
+var Store = class {
+  constructor(state) {
+    this.state = state;
+    this.listeners = [];
+  }
+  get() {
+    return this.state;
+  }
+  set(change) {
+    const before = this.state;
+    this.state = { ...before, ...change };
+    for (const listener of this.listeners) listener(this.state, before);
+  }
+  listen(listener) {
+    this.listeners.push(listener);
+  }
+};
+
+// src/compare.ts
+function shapeOfOther(other) {
+  return shapeOf(other.outline, other.d_head);
+}
+function bundleOfOther(bundle, other) {
+  const model = { ...bundle.model, name: other.model, n_layer: other.n_layer };
+  const task = other.task === bundle.task.name ? bundle.task : { ...bundle.task, name: other.task, examples: [] };
+  const score = other.method === bundle.record["method"] ? bundle.circuit.edge_score : null;
+  return withShape({ ...bundle, model, task, circuit: { ...bundle.circuit, edge_score: score } }, shapeOfOther(other));
+}
+function lossOf(value) {
+  return value === null ? "–" : `${num(value, 3)} nats`;
+}
+function keyOf2({ src, dst, matrix }) {
+  return `${src} ${dst} ${matrix}`;
+}
+function sizes(bundle, other) {
+  const { circuit, model, task } = bundle;
+  const row = (label, own, its) => own === "–" && its === "–" ? null : h("tr", {}, h("th", { scope: "row" }, label), h("td", {}, own), h("td", {}, its));
+  const said = (reached) => reached === null ? "–" : reached ? "yes" : "no, the best found";
+  return h(
+    "table",
+    { class: "sizes" },
+    h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "col" }, "This circuit"), h("th", { scope: "col" }, nameOf(other)))),
+    h(
+      "tbody",
+      {},
+      row("model", model.name, other.model),
+      row("task", task.name, other.task),
+      row("nodes", count(circuit.n_nodes), count(other.outline.nodes.length)),
+      row("edges", count(circuit.n_edges), count(other.outline.edges.length)),
+      row("held-out task loss", lossOf(circuit.loss_heldout_nats), lossOf(other.loss_heldout_nats)),
+      row("target reached", said(circuit.reached), said(other.reached))
+    )
+  );
+}
+function apart(bundle, other) {
+  const [own, its] = [sketch(bundle), sketch(bundleOfOther(bundle, other))];
+  const panes = [[own, "This circuit", bundle.model.name, bundle.circuit.n_nodes, bundle.circuit.n_edges], [its, nameOf(other), other.model, other.outline.nodes.length, other.outline.edges.length]];
+  const figures = panes.map(([drawn, name, model, nodes, edges]) => {
+    const label = `${plural(nodes, "node")}, ${plural(edges, "edge")}`;
+    const svg = drawn.draw(1, `${name}, ${model}: ${label}`);
+    return { svg, width: Number(svg.getAttribute("width")), element: h("figure", { class: "pane" }, svg, h("figcaption", {}, h("b", {}, name), ` in ${model}: ${label}`)) };
+  });
+  const total = figures.reduce((sum, one) => sum + one.width, 0);
+  const columns = figures.map((one) => `minmax(0, ${(100 * one.width / total).toFixed(2)}fr)`).join(" ");
+  return h(
+    "div",
+    { class: "both" },
+    h("div", { class: "panes", style: `grid-template-columns:${columns};max-width:${Math.round(total + 40)}px` }, ...figures.map((one) => one.element)),
+    h(
+      "div",
+      { class: "both-notes" },
+      sizes(bundle, other),
+      h("p", { class: "prose muted" }, "Both are drawn at one scale; the wider a line, the larger its weight beside the largest of its own circuit; solid is positive, dashed negative. The two models have their own channels: a site of one means nothing in the other, so nothing is matched.")
+    )
+  );
+}
+var GROUPS = [["both", "In both"], ["left", "Only in this circuit"], ["right", "Only in the other"]];
+function overlaps(nodes, edges) {
+  const rows = [["nodes", nodes], ["edges", edges]];
+  return h(
+    "table",
+    { class: "sizes" },
+    h("thead", {}, h("tr", {}, h("td", {}), ...["in both", "only this", "only the other", "IoU", "by chance"].map((t) => h("th", { scope: "col" }, t)))),
+    h("tbody", {}, ...rows.map(([name, one]) => one ? h("tr", {}, h("th", { scope: "row" }, name), ...[one.shared, one.left, one.right].map((n) => h("td", {}, count(n))), h("td", { "data-tip": String(one.iou) }, num(one.iou, 3)), h("td", { "data-tip": String(one.chance) }, num(one.chance, 3))) : h("tr", {}, h("th", { scope: "row" }, name), h("td", { colspan: 5 }, "one of them has none"))))
+  );
+}
+function together(bundle, other, open) {
+  const its = shapeOfOther(other);
+  const ownNodes = new Set(bundle.circuit.nodes.map((n) => n.site));
+  const itsNodes = new Set(its.nodes.map((n) => n.site));
+  const [ownEdges, itsEdges] = [new Set(bundle.circuit.edges.map(keyOf2)), new Set(its.edges.map(keyOf2))];
+  const union = withShape(bundle, {
+    nodes: [...bundle.circuit.nodes, ...its.nodes.filter((n) => !ownNodes.has(n.site))],
+    edges: [...bundle.circuit.edges, ...its.edges.filter((e) => !ownEdges.has(keyOf2(e)))],
+    carries: [...bundle.circuit.carries, ...its.carries.filter((c) => !(ownNodes.has(c.src) && ownNodes.has(c.dst)))]
+  });
+  const side = (here, there) => here && there ? "both" : here ? "left" : "right";
+  const looks = { node: (site) => side(ownNodes.has(site), itsNodes.has(site)), edge: (edge) => side(ownEdges.has(keyOf2(edge)), itsEdges.has(keyOf2(edge))) };
+  const drawn = sketch(union).draw(1, `Both circuits in one: ${GROUPS.map(([look, name]) => `${name.toLowerCase()}, ${plural(union.circuit.nodes.filter((n) => looks.node(n.site) === look).length, "node")}`).join("; ")}`, looks, true);
+  const item = (node) => {
+    if (!ownNodes.has(node.site)) return h("li", { class: "mono" }, node.site);
+    const button2 = h("button", { type: "button", class: "site" }, node.site);
+    button2.addEventListener("click", () => open(node.site));
+    return h("li", {}, button2);
+  };
+  const lists = GROUPS.map(([look, name]) => {
+    const nodes = union.circuit.nodes.filter((n) => looks.node(n.site) === look);
+    return h(
+      "section",
+      { class: `group ${look}` },
+      h("h3", {}, h("span", { class: "swatch", "aria-hidden": "true" }), name, h("span", { class: "aside" }, count(nodes.length))),
+      nodes.length ? h("ul", { class: "site-list" }, ...nodes.map(item)) : h("p", { class: "muted" }, "No node.")
+    );
+  });
+  return h(
+    "div",
+    { class: "both" },
+    h("div", { class: "union" }, drawn),
+    h(
+      "div",
+      { class: "both-notes" },
+      overlaps(other.nodes, other.edges),
+      sizes(bundle, other),
+      h("p", { class: "prose muted" }, "IoU: shared over all. By chance: its mean for random circuits with as many nodes at every location, and as many edges of every matrix. Filled: in both; solid outline and line: only in this circuit; dashed: only in the other.")
+    ),
+    h("div", { class: "groups" }, ...lists)
+  );
+}
+function otherOverview(other) {
+  const reached = other.reached === false ? ", the best found (target not reached)" : "";
+  const loss = other.loss_heldout_nats === null ? "" : `, at ${num(other.loss_heldout_nats, 3)} nats of held-out task loss${reached}`;
+  return h("div", { class: "card" }, h(
+    "section",
+    { class: "card-part" },
+    h("h3", {}, nameOf(other)),
+    h("p", { class: "prose" }, h("b", {}, other.model), ` on ${other.task}: ${plural(other.outline.nodes.length, "node")} and ${plural(other.outline.edges.length, "edge")}${loss}.`),
+    h("p", { class: "prose muted" }, "Select a node to see what feeds it and what it feeds; what its nodes fire on is on the page of its own run.")
+  ));
+}
+function comparison(index, store, main, make) {
+  const { bundle } = index;
+  const other = bundle.other;
+  const place = h("div", { class: "beside" });
+  const said = h("p", { class: "cut-note", role: "status", hidden: true });
+  let shown = { key: "circuit|", stage: null, store: null };
+  let width = 0;
+  const modeOf = () => {
+    const asked = store.get().kept["compare"];
+    return other && (asked === "other" || asked === "both") ? asked : "circuit";
+  };
+  const cutOf = () => {
+    const size = Number(store.get().kept["cut"] ?? NaN);
+    const known2 = bundle.cuts && Number.isInteger(size) && size > 0 && size <= bundle.cuts.nodes.length;
+    return known2 && size !== bundle.circuit.n_nodes ? size : null;
+  };
+  let pointing = false;
+  const childOf = (own, follows) => {
+    const { lit } = store.get();
+    const child = new Store({ selected: null, peeked: null, found: null, strongest: own.edges.length, lit: follows ? lit : null, kept: {} });
+    if (follows) {
+      child.listen((now, before) => {
+        const known2 = now.selected === null || index.nodes.has(now.selected);
+        if (!pointing && known2 && now.selected !== before.selected && now.selected !== store.get().selected) store.set({ selected: now.selected });
+      });
+    }
+    return child;
+  };
+  const point = () => {
+    const [cut, { selected, lit }] = [cutOf(), store.get()];
+    if (!shown.store || cut === null || !shown.key.startsWith("circuit|")) return;
+    pointing = true;
+    shown.store.set({ lit, selected: selected && bundle.cuts?.nodes.slice(0, cut).includes(selected) ? selected : null });
+    pointing = false;
+  };
+  const stages = /* @__PURE__ */ new Map();
+  const stageAt = (mode, cut) => {
+    if (mode === "other" && other) {
+      const own = indexOf(bundleOfOther(bundle, other));
+      const child = childOf(own, false);
+      return { stage: make(own, child, otherOverview(other)), store: child };
+    }
+    if (mode === "circuit" && cut !== null && bundle.cuts) {
+      const own = indexOf(withShape(bundle, shapeOf(bundle.cuts, bundle.model.d_head, index.nodes, cut)));
+      const child = childOf(own, true);
+      return { stage: make(own, child, null), store: child };
+    }
+    return { stage: null, store: null };
+  };
+  const buttons = /* @__PURE__ */ new Map();
+  const bar = h("div", { class: "modes", role: "group", "aria-label": "Which circuit is drawn" });
+  if (other) {
+    const names = [["circuit", "Circuit"], ["other", nameOf(other)], ["both", "Both"]];
+    for (const [mode, name] of names) {
+      const button2 = h("button", { type: "button", class: "mode", "data-mode": mode }, name);
+      button2.addEventListener("click", () => keep(store, "compare", mode === "circuit" ? null : mode));
+      buttons.set(mode, button2);
+      bar.append(button2);
+    }
+  }
+  const open = (site) => {
+    keep(store, "compare", null);
+    store.set({ selected: site });
+  };
+  const show = () => {
+    const [mode, cut] = [modeOf(), cutOf()];
+    for (const [name, button2] of buttons) button2.setAttribute("aria-pressed", String(name === mode));
+    const key2 = `${mode}|${mode === "circuit" ? cut ?? "" : ""}`;
+    if (key2 === shown.key) return;
+    const made = stages.get(key2) ?? stageAt(mode, cut);
+    stages.set(key2, made);
+    const { stage, store: child } = made;
+    shown = { key: key2, stage, store: child };
+    point();
+    main.element.hidden = key2 !== "circuit|";
+    const both = mode === "both" && other ? other.nodes || other.edges ? together(bundle, other, open) : apart(bundle, other) : null;
+    place.replaceChildren(...[stage?.element, both].filter((one) => Boolean(one)));
+    said.hidden = !(mode === "circuit" && cut !== null);
+    if (!said.hidden) {
+      const back = h("button", { type: "button", class: "tool" }, "Back to the circuit");
+      back.addEventListener("click", () => keep(store, "cut", null));
+      said.replaceChildren(h("b", {}, `The same scores cut to ${plural(cut, "node")}`), `, not the circuit of ${count(bundle.circuit.n_nodes)} that was put on trial${cut > bundle.circuit.n_nodes ? "; nodes with a dashed outline came with the cut" : ""}. `, back);
+    }
+    if (width) arrange2(width);
+  };
+  const arrange2 = (now) => {
+    width = now;
+    (shown.stage ?? main).arrange(now);
+  };
+  store.listen((now, before) => {
+    if (now.kept !== before.kept) show();
+    if (now.selected !== before.selected || now.lit !== before.lit) point();
+  });
+  const element = h("div", { class: "comparison" }, other ? bar : null, said, main.element, place);
+  show();
+  return { element, arrange: arrange2, escape: () => shown.store?.set({ selected: null, peeked: null }) };
+}
+
+// src/curve.ts
+var W = 620;
+var H = 300;
+var M = { left: 56, right: 130, top: 18, bottom: 46 };
+var CHANCE = Math.LN2;
+function stopsOf({ curve: curve2, circuit, cuts }) {
+  const most = cuts?.nodes.length ?? 0;
+  const own = { nodes: circuit.n_nodes, edges: circuit.n_edges, loss_nats: given(circuit.loss_train_nats) };
+  const bySize = new Map([...curve2, own].filter((p) => p.nodes > 0 && p.nodes <= most).map((p) => [p.nodes, p]));
+  return [...bySize.values()].sort((a, b) => a.nodes - b.nodes);
+}
+function cutter(bundle, store, moveMark) {
+  const { circuit, cuts } = bundle;
+  const stops = stopsOf(bundle);
+  if (!cuts || stops.length < 2) return null;
+  const own = stops.findIndex((p) => p.nodes === circuit.n_nodes);
+  const place = new Map(cuts.nodes.map((site, i) => [site, i]));
+  const rank = (site) => place.get(site) ?? Infinity;
+  const whole = shapeOf(cuts, bundle.model.d_head);
+  const linked = new Set(whole.edges.flatMap((e) => [e.src, e.dst]));
+  const nodes = whole.nodes.filter((n) => linked.has(n.site) || rank(n.site) < circuit.n_nodes);
+  const there = new Set(nodes.map((n) => n.site));
+  const drawn = sketch(withShape(bundle, { nodes, edges: whole.edges, carries: whole.carries.filter((c) => there.has(c.src) && there.has(c.dst)) }));
+  const input = h("input", { type: "range", min: 0, max: stops.length - 1, step: 1, "aria-label": "Size of the cut" });
+  const out = h("output", { class: "cut-said" });
+  const picture = h("div", { class: "cut-picture" });
+  const target = given(circuit.target_loss_nats);
+  const show = () => {
+    const asked = Number(store.get().kept["cut"] ?? NaN);
+    const found2 = stops.findIndex((p) => p.nodes === asked);
+    const at = found2 < 0 ? own : found2;
+    const point = stops[at];
+    const words2 = `${plural(point.nodes, "node")}, ${plural(point.edges, "edge")}: ${num(point.loss_nats)} nats on the training pairs`;
+    input.value = String(at);
+    input.setAttribute("aria-valuetext", words2);
+    out.replaceChildren(h("b", {}, words2), `, ${point.loss_nats <= target ? "within" : "not within"} the target of ${num(target, 3)}${at === own ? ". This is the circuit." : "."}`);
+    out.dataset["loss"] = String(point.loss_nats);
+    const look = (last) => last < point.nodes ? last < circuit.n_nodes ? "both" : "right" : last < circuit.n_nodes ? "gone" : "absent";
+    const looks = { node: (site) => look(rank(site)), edge: (e) => look(Math.max(rank(e.src), rank(e.dst))) };
+    picture.replaceChildren(drawn.draw(1, `The cut: ${words2}`, looks));
+    moveMark(point);
+  };
+  input.addEventListener("input", () => {
+    const point = stops[Number(input.value)];
+    keep(store, "cut", point.nodes === circuit.n_nodes ? null : String(point.nodes));
+  });
+  store.listen((now, before) => {
+    if (now.kept !== before.kept) show();
+  });
+  show();
+  return { slider: h("div", { class: "cut" }, h("span", { class: "muted" }, "smaller"), input, h("span", { class: "muted" }, "larger"), out), picture };
+}
+function sizeCurve(bundle, store) {
+  const { circuit } = bundle;
+  const [target, heldout] = [given(circuit.target_loss_nats), given(circuit.loss_heldout_nats)];
+  const twin = bundle.twin && bundle.twin.n_edges > 0 ? bundle.twin : null;
+  const points = bundle.curve.filter((p) => p.edges > 0).sort((a, b) => a.edges - b.edges);
+  const left = bundle.curve.length - points.length;
+  if (!points.length) return h("p", { class: "muted" }, "The scores were cut at one size only.");
+  const sizes2 = [...points.map((p) => p.edges), Math.max(1, circuit.n_edges), ...twin ? [twin.n_edges] : []];
+  const losses = [...points.map((p) => p.loss_nats), heldout, target, CHANCE, ...twin ? [twin.loss_heldout_nats] : []];
+  const [lo, hi] = [Math.log10(Math.min(...sizes2)) - 0.08, Math.log10(Math.max(...sizes2)) + 0.08];
+  const top = Math.max(...losses) * 1.08;
+  const x = (edges) => M.left + (Math.log10(edges) - lo) / Math.max(1e-9, hi - lo) * (W - M.left - M.right);
+  const y = (loss) => H - M.bottom - Math.max(0, loss) / top * (H - M.top - M.bottom);
+  const svg = s("svg", { viewBox: `0 0 ${W} ${H}`, class: "curve", role: "img", "aria-label": "Task loss against the number of edges, log scale" });
+  for (const t of ticks(0, top, 4)) {
+    svg.append(s("path", { d: `M${M.left} ${y(t)}H${W - M.right}`, class: "grid" }), s("text", { x: M.left - 8, y: y(t) + 4, class: "axis-text end" }, num(t, 3)));
+  }
+  for (let power = Math.floor(lo); power <= hi; power++) {
+    for (const k of [1, 2, 5]) {
+      const value = k * 10 ** power;
+      if (Math.log10(value) < lo || Math.log10(value) > hi) continue;
+      svg.append(s("path", { d: `M${x(value)} ${H - M.bottom}v${k === 1 ? 6 : 4}`, class: "axis-line" }));
+      if (k === 1 || hi - lo < 2.6) svg.append(s("text", { x: x(value), y: H - M.bottom + 19, class: "axis-text" }, count(value)));
+    }
+  }
+  svg.append(
+    s("path", { d: `M${M.left} ${H - M.bottom}H${W - M.right}`, class: "axis-line" }),
+    s("text", { x: (M.left + W - M.right) / 2, y: H - 8, class: "axis-title" }, "edges"),
+    s("text", { x: 14, y: (M.top + H - M.bottom) / 2, class: "axis-title", transform: `rotate(-90 14 ${(M.top + H - M.bottom) / 2})` }, "task loss, nats")
+  );
+  const rule = (loss, label) => {
+    svg.append(s("path", { d: `M${M.left} ${y(loss)}H${W - M.right}`, class: "reference" }), s("text", { x: W - M.right + 8, y: y(loss) + 4, class: "axis-text start" }, label));
+  };
+  rule(CHANCE, "blind: ln 2");
+  rule(target, `target ${num(target, 3)}`);
+  svg.append(s("path", { d: points.map((p, i) => `${i ? "L" : "M"}${x(p.edges).toFixed(1)} ${y(p.loss_nats).toFixed(1)}`).join(""), class: "curve-line" }));
+  for (const p of points) {
+    svg.append(s("circle", { cx: x(p.edges), cy: y(p.loss_nats), r: 3.5, class: "curve-dot", "data-tip": `${count(p.nodes)} nodes, ${count(p.edges)} edges
+${num(p.loss_nats)} nats` }));
+  }
+  const mark = (shape, edges, loss, text) => {
+    const left2 = x(edges) > W / 2;
+    const below = y(loss) + 24 < H - M.bottom;
+    svg.append(shape, s("text", { x: x(edges) + (left2 ? -11 : 11), y: y(loss) + (below ? 19 : -9), class: left2 ? "mark-text end" : "mark-text" }, text));
+  };
+  if (twin) {
+    const [cx, cy] = [x(twin.n_edges), y(twin.loss_heldout_nats)];
+    const name = twin.reached ? "dense twin" : "dense twin, not reached";
+    mark(s("rect", { x: cx - 6, y: cy - 6, width: 12, height: 12, class: "twin-mark", "data-tip": `${twin.name}
+${num(twin.loss_heldout_nats)} nats held out` }), twin.n_edges, twin.loss_heldout_nats, name);
+  }
+  if (circuit.n_edges > 0) {
+    const [cx, cy] = [x(circuit.n_edges), y(heldout)];
+    const name = circuit.reached ? "this circuit" : "best found, not reached";
+    mark(s("path", { d: `M${cx} ${cy - 8}l8 8l-8 8l-8 -8Z`, class: "own-mark", "data-tip": `${name}
+${num(heldout)} nats held out` }), circuit.n_edges, heldout, name);
+  }
+  const ring = s("circle", { r: 9, class: "cut-ring", "aria-hidden": "true" });
+  svg.append(ring);
+  const cut = cutter(bundle, store, (point) => {
+    ring.setAttribute("cx", String(x(Math.max(point.edges, 10 ** lo))));
+    ring.setAttribute("cy", String(y(point.loss_nats)));
+  });
+  if (!cut) ring.remove();
+  const held = twin ? "Diamond and square:" : "Diamond:";
+  const note = left ? ` Cuts without any edge are left out (${left}).` : "";
+  const said = `Circles: the same scores cut at other sizes, on the training pairs. ${held} held out. Edges on a log axis.${note}`;
+  const more = cut ? " The sketch is the cut at the ring: filled nodes are the circuit's, dashed ones come with a larger cut, faint ones are lost in a smaller one. The figure above follows." : "";
+  return h(
+    "figure",
+    { class: "curve-figure" },
+    h("div", {}, svg, cut?.slider),
+    h("div", {}, cut?.picture, h("figcaption", {}, said + more))
+  );
+}
+
 // src/figure.ts
 var WITH_MARKERS = 700;
 var NUMBERS_UP_TO = 16;
 var TALLEST = 2e3;
-function lineOf(x1, y1, x2, y2, bow = 0) {
+function lineOf2(x1, y1, x2, y2, bow = 0) {
   return { x1, y1, x2, y2, bend: Math.max(14, Math.abs(y2 - y1) * 0.46), bow };
 }
 function pathOf({ x1, y1, x2, y2, bend, bow }) {
   return `M${x1} ${y1}C${x1 + bow} ${y1 + bend} ${x2 + bow} ${y2 - bend} ${x2} ${y2}`;
 }
 function curve(x1, y1, x2, y2) {
-  return pathOf(lineOf(x1, y1, x2, y2));
+  return pathOf(lineOf2(x1, y1, x2, y2));
 }
 function thickness(weight, largest) {
   return 0.7 + 3.6 * Math.sqrt(Math.abs(weight ?? 0) / largest);
@@ -986,7 +1811,7 @@ function lineOfEdge(edge, from, to, plan) {
   const y2 = to.y - to.height / 2 - (port ? PORT.height : 0) - 1.5;
   const upright = from.shape === "part" && Math.abs(x2 - from.x) < 24;
   const over = upright && [...plan.spots.values()].some((one) => one.y > from.y && one.y < to.y && Math.abs(one.x - x2) < one.width / 2 + 3);
-  return lineOf(from.x, y1, x2, y2, over ? Math.min(76, 40 + 0.05 * (y2 - y1)) : 0);
+  return lineOf2(from.x, y1, x2, y2, over ? Math.min(76, 40 + 0.05 * (y2 - y1)) : 0);
 }
 function markers(prefix) {
   const marker = (name, box, refX, shape) => s("marker", {
@@ -1122,11 +1947,12 @@ ${one.edge.matrix}  ${value}` });
   }
   const direct = [...plan.spots.values()].filter((p) => p.node.direct_logit !== null);
   const largestDirect = Math.max(1e-9, ...direct.map((p) => Math.abs(p.node.direct_logit)));
+  const plate = plateWidth(answerText) / 2 - 16;
   for (const { node, x, y } of direct) {
     const weight = node.direct_logit;
     edgeLayer.append(
       s("path", {
-        d: curve(x, y + PILL.height / 2, plan.answer.x + (x - plan.answer.x) * 0.3, plan.answer.y - 17),
+        d: curve(x, y + PILL.height / 2, plan.answer.x + Math.max(-plate, Math.min(plate, (x - plan.answer.x) * 0.3)), plan.answer.y - 17),
         class: weight >= 0 ? "edge up" : "edge down",
         "data-site": node.site,
         "stroke-width": thickness(weight, largestDirect).toFixed(2),
@@ -1385,7 +2211,7 @@ function legend(index) {
     item(line("carry", null), "carried by the residual stream, not an edge"),
     item(shape(3), "residual channel"),
     item(shape(6), "neuron, or q, k, v of a head"),
-    item(scale, `stronger fill: ablating it costs more (up to ${num(index.largestMatter, 3)} nats)`)
+    index.ranked.length ? item(scale, `stronger fill: ablating it costs more (up to ${num(index.largestMatter, 3)} nats)`) : null
   );
 }
 
@@ -1595,7 +2421,7 @@ function lightOf(index, reading, at) {
 }
 
 // src/lab.ts
-var KEPT = "lab";
+var KEPT2 = "lab";
 var PAUSE = { page: 60, server: 220 };
 var NODES_AT_FIRST = 60;
 function percent(p) {
@@ -1742,12 +2568,12 @@ function lab(index, store, engine) {
   const done = h("ol", { class: "lab-done", "aria-label": "What is done to the model" });
   const question = (interventions) => ({ text, candidates, interventions });
   const untouched = JSON.stringify(question([]));
-  const keep = () => {
+  const keep2 = () => {
     if (!touched) return;
     const now = JSON.stringify(question(history.now));
-    const { [KEPT]: _, ...rest } = store.get().kept;
+    const { [KEPT2]: _, ...rest } = store.get().kept;
     lastKept = now === untouched ? void 0 : now;
-    store.set({ kept: lastKept === void 0 ? rest : { ...rest, [KEPT]: lastKept } });
+    store.set({ kept: lastKept === void 0 ? rest : { ...rest, [KEPT2]: lastKept } });
   };
   const ask = async () => {
     const mine = ++asked;
@@ -1777,7 +2603,7 @@ function lab(index, store, engine) {
   const changed = () => {
     touched = true;
     drawDone();
-    keep();
+    keep2();
     void ask();
   };
   const where = () => at ?? (answer ? answer.tokens.length - 1 : 0);
@@ -2024,7 +2850,7 @@ function lab(index, store, engine) {
     field.addEventListener("input", () => {
       candidates = i ? [candidates[0], field.value] : [field.value, candidates[1]];
       touched = true;
-      keep();
+      keep2();
       soon();
     });
     return field;
@@ -2034,7 +2860,7 @@ function lab(index, store, engine) {
     text = prompt.value;
     at = null;
     touched = true;
-    keep();
+    keep2();
     soon();
   });
   const pick = h(
@@ -2115,8 +2941,8 @@ function lab(index, store, engine) {
       nodeSelect.value = now.selected;
       drawNode();
     }
-    const kept = now.kept[KEPT];
-    if (kept !== was.kept[KEPT] && kept !== lastKept) restoreKept(kept ?? untouched);
+    const kept = now.kept[KEPT2];
+    if (kept !== was.kept[KEPT2] && kept !== lastKept) restoreKept(kept ?? untouched);
   });
   prompt.value = text;
   drawCandidates();
@@ -2124,7 +2950,7 @@ function lab(index, store, engine) {
   nodeSelect.value = index.ranked[0]?.site ?? nodeSelect.value;
   drawNode();
   const start = () => {
-    const kept = store.get().kept[KEPT];
+    const kept = store.get().kept[KEPT2];
     if (kept === void 0 || !restoreKept(kept)) void ask();
     if (engine.where !== "page") return;
     void findFlip(index, engine, examples).then((found2) => {
@@ -2245,7 +3071,7 @@ function tally(evidence) {
 
 // src/lead.ts
 var EQUAL_NATS = 0.05;
-function apart(value, other) {
+function apart2(value, other) {
   const digits = [3, 4, 5, 6, 7].find((d) => num(value, d) !== num(other, d));
   return num(value, digits ?? 3);
 }
@@ -2275,7 +3101,7 @@ function missed({ circuit, model }) {
     " and ",
     h("b", {}, plural(circuit.n_edges, "edge")),
     ", has ",
-    h("b", {}, `${apart(given(circuit.loss_train_nats), target)} nats`),
+    h("b", {}, `${apart2(given(circuit.loss_train_nats), target)} nats`),
     ` there and ${num(given(circuit.loss_heldout_nats), 3)} held out.`
   );
 }
@@ -2986,27 +3812,8 @@ function search(index, store, open) {
   return h("div", { class: "search-box" }, input, list);
 }
 
-// src/state.ts
-var Store = class {
-  constructor(state) {
-    this.state = state;
-    this.listeners = [];
-  }
-  get() {
-    return this.state;
-  }
-  set(change) {
-    const before = this.state;
-    this.state = { ...before, ...change };
-    for (const listener of this.listeners) listener(this.state, before);
-  }
-  listen(listener) {
-    this.listeners.push(listener);
-  }
-};
-
 // src/style.css
-var style_default = '.gossamer {\n  color-scheme: light dark;\n  --paper: light-dark(#fdfdfb, #14161a);\n  --raised: light-dark(#ffffff, #1a1d22);\n  --band: light-dark(#f5f5f1, #1a1d22);\n  --ink: light-dark(#1c1e22, #e9e7e2);\n  --muted: light-dark(#63686f, #9da2a9);\n  --faint: light-dark(#b9bcb8, #50555c);\n  --rule: light-dark(#e3e3dd, #2c3036);\n  --up: light-dark(#2a66ab, #72aef0);\n  --down: light-dark(#c24a1e, #f28b5b);\n  --pass: light-dark(#27704a, #6cc596);\n  --fail: light-dark(#b3221c, #ff7d74);\n  --warn: light-dark(#8a6100, #e0b04a);\n  --focus: light-dark(#111317, #ffffff);\n  --serif: ui-serif, "Iowan Old Style", Charter, "Source Serif 4", Georgia, "Liberation Serif", "DejaVu Serif", serif;\n  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif;\n  --mono: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", "DejaVu Sans Mono", monospace;\n  box-sizing: border-box;\n  min-height: 100vh;\n  padding: 40px max(28px, calc((100% - 1400px) / 2)) 56px;\n  background: var(--paper);\n  color: var(--ink);\n  font: 14px/1.5 var(--sans);\n  font-variant-numeric: tabular-nums;\n  -webkit-text-size-adjust: 100%;\n}\n.gossamer[data-theme="light"] { color-scheme: light; }\n.gossamer[data-theme="dark"] { color-scheme: dark; }\n.gossamer *, .gossamer *::before { box-sizing: inherit; }\n.gossamer [hidden] { display: none !important; }\n.gossamer .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }\n.gossamer h1, .gossamer h2, .gossamer h3, .gossamer p, .gossamer figure, .gossamer dl, .gossamer dd { margin: 0; }\n.gossamer h1 { font: 400 34px/1.15 var(--serif); letter-spacing: -0.01em; margin: 10px 0 12px; text-wrap: balance; overflow-wrap: anywhere; }\n.gossamer h2 { font: 400 23px/1.25 var(--serif); }\n.gossamer h3 { font: 600 13px/1.4 var(--sans); }\n.gossamer .mono, .gossamer code { font-family: var(--mono); font-size: 0.94em; }\n.gossamer .muted { color: var(--muted); }\n.gossamer .aside { color: var(--muted); font-weight: 400; margin-left: 8px; }\n.gossamer button { font: inherit; color: inherit; }\n.gossamer :focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; border-radius: 3px; }\n\n/* Header */\n.gossamer .top { max-width: 100%; margin-bottom: 28px; }\n.gossamer .eyebrow { display: flex; gap: 14px; align-items: center; color: var(--muted); font-size: 13px; }\n.gossamer .eyebrow .theme { margin-left: auto; }\n.gossamer .lead { font: 400 18px/1.5 var(--serif); max-width: 46em; text-wrap: pretty; }\n.gossamer .lead b { font-weight: 600; white-space: nowrap; }\n.gossamer .lead + .lead { margin-top: 6px; }\n.gossamer .lead .verdict { font: 600 15px/1.5 var(--sans); align-items: baseline; }\n.gossamer .tally { display: flex; flex-wrap: wrap; gap: 6px 20px; margin-top: 14px; }\n.gossamer .tool { background: none; border: 1px solid var(--rule); border-radius: 6px; padding: 3px 9px; cursor: pointer; color: var(--muted); }\n.gossamer .tool:hover { color: var(--ink); border-color: var(--faint); }\n\n/* Verdicts */\n.gossamer .verdict { display: inline-flex; align-items: center; gap: 6px; font-weight: 600; font-size: 13px; white-space: nowrap; }\n.gossamer .verdict svg { fill: none; stroke: currentColor; stroke-width: 2.2; stroke-linecap: round; stroke-linejoin: round; }\n.gossamer .verdict.pass { color: var(--pass); }\n.gossamer .verdict.fail { color: var(--fail); }\n.gossamer .verdict.not-reached { color: var(--warn); }\n.gossamer .verdict.not-measured { color: var(--muted); }\n\n/* Stage: figure and panel */\n.gossamer .stage { display: grid; grid-template-columns: minmax(0, 1fr) 368px; gap: 36px; align-items: start; border-top: 1px solid var(--rule); padding-top: 20px; }\n.gossamer .stage.stacked { grid-template-columns: minmax(0, 1fr); gap: 24px; }\n.gossamer .toolbar { display: flex; flex-wrap: wrap; align-items: center; gap: 10px 24px; margin-bottom: 12px; min-height: 32px; }\n.gossamer .search-box { position: relative; flex: 0 1 260px; }\n.gossamer .search { width: 100%; font: inherit; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 5px 10px; }\n.gossamer .search::placeholder { color: var(--muted); }\n.gossamer .results { position: absolute; z-index: 5; top: 100%; left: 0; min-width: 100%; width: max-content; max-width: 460px; margin: 4px 0 0; padding: 4px; list-style: none; background: var(--raised); border: 1px solid var(--rule); border-radius: 8px; box-shadow: 0 8px 28px rgb(0 0 0 / 0.14); }\n.gossamer .results li { display: flex; gap: 14px; justify-content: space-between; padding: 4px 8px; border-radius: 5px; cursor: pointer; }\n.gossamer .results li[aria-selected="true"], .gossamer .results li[role="option"]:hover { background: var(--band); }\n.gossamer .results .count { color: var(--muted); cursor: default; }\n.gossamer .strength { display: inline-flex; align-items: center; gap: 10px; color: var(--muted); font-size: 13px; }\n.gossamer .strength input { width: 120px; accent-color: var(--muted); }\n\n.gossamer .figure-frame { position: relative; }\n.gossamer .figure-svg { display: block; width: 100%; cursor: grab; touch-action: pan-y; user-select: none; overflow: hidden; }\n.gossamer .figure-svg.dragging { cursor: grabbing; }\n.gossamer .zoom { position: absolute; right: 0; top: 0; display: flex; gap: 4px; }\n.gossamer .zoom .tool { width: 28px; height: 28px; padding: 0; background: var(--paper); line-height: 1; }\n\n.gossamer .band { fill: var(--band); }\n.gossamer .block-title { font: 600 12.5px var(--sans); fill: var(--ink); }\n.gossamer .block-sub { font: 12px var(--sans); fill: var(--muted); }\n.gossamer .row-label { font: 11px var(--sans); fill: var(--muted); text-anchor: end; }\n.gossamer .head-box { fill: var(--paper); stroke: var(--faint); stroke-width: 1; }\n.gossamer .head-label { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .plate rect { fill: var(--paper); stroke: var(--faint); }\n.gossamer .plate-text { font: 12px var(--mono); fill: var(--ink); text-anchor: middle; white-space: pre; }\n\n.gossamer .carry, .gossamer .root { fill: none; stroke: var(--faint); stroke-width: 1.1; }\n.gossamer .root { stroke-dasharray: 1.5 3.5; }\n.gossamer .root-dot { fill: var(--faint); }\n.gossamer .carry.meets { stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .edge { fill: none; stroke-linecap: butt; opacity: calc(0.86 * var(--fade, 1)); transition: opacity 0.12s; }\n.gossamer .edge.up { stroke: var(--up); }\n.gossamer .edge.down { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .edge.flat { stroke: var(--muted); }\n.gossamer .plain .edge { marker-end: none; }\n.gossamer .plain .hit { display: none; }\n.gossamer .tip-flat { fill: var(--muted); }\n.gossamer .tip-up { fill: var(--up); }\n.gossamer .tip-down { fill: none; stroke: var(--down); stroke-width: 2.4; }\n.gossamer .edge.hidden, .gossamer .hit.hidden { display: none; }\n.gossamer .hit { fill: none; stroke: transparent; stroke-width: 9; pointer-events: stroke; }\n\n.gossamer .node { cursor: pointer; outline: none; }\n.gossamer .pill { fill: color-mix(in srgb, var(--ink) var(--ink-share, 0%), var(--raised)); stroke: var(--ink); stroke-width: 1; }\n.gossamer .node.unmeasured .pill { stroke-dasharray: 2.5 2.5; }\n.gossamer .node.end .pill { stroke: var(--faint); }\n.gossamer .tab { fill: var(--raised); stroke: var(--ink); stroke-width: 0.8; }\n.gossamer .port-text { font: italic 10.5px var(--serif); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .unfed .tab { fill: none; stroke: var(--faint); }\n.gossamer .unfed .port-text { fill: var(--faint); }\n.gossamer .pill-text { font: 11px var(--sans); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .qkv { font-style: italic; font-family: var(--serif); font-size: 12px; }\n.gossamer .node.strong .pill-text { fill: var(--paper); }\n.gossamer .node.middle .pill-text { fill: light-dark(#1c1e22, #14161a); }\n.gossamer .node:hover .pill, .gossamer .node.near .pill { stroke-width: 1.8; }\n.gossamer .node.selected .pill, .gossamer .node.found .pill { stroke-width: 2.6; }\n.gossamer .node:focus-visible .pill { stroke-width: 2.6; outline: 2px solid var(--focus); outline-offset: 3px; border-radius: 4px; }\n.gossamer .back { fill: var(--band); }\n.gossamer .face { transition: opacity 0.12s; }\n.gossamer .node.dim .face { opacity: 0.22; }\n.gossamer .node.idle:not(.centre, .near) .face { opacity: 0.4; }\n.gossamer .centred .node:not(.centre, .near) .face { opacity: 0.28; }\n.gossamer .centred .edge:not(.on) { opacity: 0.07; }\n.gossamer .centred .edge.on { opacity: 1; }\n.gossamer .centred :is(.carry, .root):not(.on) { opacity: 0.35; }\n.gossamer .centred .carry.on { stroke: var(--ink); stroke-width: 1.8; }\n.gossamer .number { font: 600 10.5px var(--sans); text-anchor: middle; paint-order: stroke; stroke: var(--band); stroke-width: 4px; stroke-linejoin: round; pointer-events: none; }\n.gossamer .number.up { fill: var(--up); }\n.gossamer .number.down { fill: var(--down); }\n.gossamer .number.flat { fill: var(--muted); }\n\n.gossamer .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; margin-top: 14px; color: var(--muted); font-size: 12px; }\n.gossamer .legend-item { display: inline-flex; align-items: center; gap: 8px; }\n.gossamer .legend .edge { stroke-width: 2; }\n.gossamer .legend-note { flex-basis: 100%; }\n.gossamer .legend-ports { font: italic 12.5px var(--serif); color: var(--ink); }\n.gossamer .into { color: var(--muted); font-size: 12px; margin-left: 7px; white-space: nowrap; }\n\n/* Panel */\n.gossamer .panel { position: sticky; top: 20px; max-height: calc(100vh - 40px); overflow-y: auto; outline-offset: -2px; padding: 2px 6px 2px 2px; scrollbar-width: thin; }\n.gossamer .card { display: grid; gap: 22px; }\n.gossamer .card-head { display: flex; justify-content: space-between; gap: 12px; align-items: start; }\n.gossamer .card-head h2 { font: 500 18px/1.3 var(--mono); overflow-wrap: anywhere; }\n.gossamer .close { background: none; border: 0; font-size: 22px; line-height: 1; padding: 2px 6px; cursor: pointer; color: var(--muted); }\n.gossamer .card-part h3 { padding-bottom: 5px; margin-bottom: 6px; border-bottom: 1px solid var(--rule); }\n.gossamer .facts { display: flex; gap: 32px; }\n.gossamer .fact-label, .gossamer .fact-note { color: var(--muted); font-size: 12px; }\n.gossamer .fact-value { font-size: 19px; line-height: 1.35; }\n.gossamer table { border-collapse: collapse; }\n.gossamer .links { width: 100%; table-layout: fixed; }\n.gossamer .links td { padding: 2px 0; }\n.gossamer .links { font-size: 13px; }\n.gossamer .links td:nth-child(1) { width: 58%; }\n.gossamer .links td:nth-child(2) { width: 20%; }\n.gossamer .figure-cell { text-align: right; padding-right: 10px !important; }\n.gossamer .links .muted { padding-left: 10px; font-size: 12px; }\n.gossamer .site { font-family: var(--mono); font-size: 12px; background: none; border: 0; padding: 0; cursor: pointer; text-align: left; text-decoration: underline; text-decoration-color: var(--faint); text-underline-offset: 3px; }\n.gossamer .site:hover { text-decoration-color: currentColor; }\n.gossamer .bar { display: block; height: 8px; min-width: 1px; }\n.gossamer .bar.up { background: var(--up); }\n.gossamer .bar.down { background: repeating-linear-gradient(90deg, var(--down) 0 4px, transparent 4px 6px); }\n.gossamer .bar.flat { background: var(--faint); }\n.gossamer .bar.ink { background: var(--muted); }\n.gossamer .more { background: none; border: 0; padding: 4px 0; color: var(--muted); cursor: pointer; text-decoration: underline; }\n.gossamer .two { display: grid; gap: 22px; }\n.gossamer .sides th { font-weight: 400; text-align: left; color: var(--muted); padding-right: 12px; white-space: nowrap; }\n.gossamer .sides svg { display: block; }\n.gossamer .rail { stroke: var(--rule); stroke-width: 1; }\n.gossamer .zero { stroke: var(--faint); stroke-width: 1; }\n.gossamer .dot-full { fill: var(--ink); }\n.gossamer .dot-open { fill: var(--paper); stroke: var(--ink); stroke-width: 1.5; }\n.gossamer .dot-tick { stroke: var(--muted); stroke-width: 2; }\n.gossamer .excerpt-row { display: grid; grid-template-columns: 44px minmax(0, 1fr); gap: 10px; padding: 4px 0; align-items: baseline; }\n.gossamer .peak-value { color: var(--muted); font-size: 12px; text-align: right; }\n.gossamer .excerpt { font: 12.5px/1.75 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer .tok { unicode-bidi: isolate; border-radius: 2px; padding: 1px 0; }\n.gossamer .tok.pos { background: color-mix(in srgb, var(--up) var(--share), transparent); }\n.gossamer .tok.neg { background: color-mix(in srgb, var(--down) var(--share), transparent); text-decoration: underline dashed; text-underline-offset: 3px; }\n.gossamer .tok.peak { outline: 1.5px solid var(--ink); outline-offset: 0; }\n.gossamer .chips { display: flex; flex-wrap: wrap; gap: 6px; }\n.gossamer .chip { display: inline-flex; gap: 7px; align-items: baseline; border: 1px solid var(--rule); border-radius: 5px; padding: 1px 7px; }\n.gossamer .chip-number { font-size: 12px; }\n.gossamer .chip.pos .chip-number { color: var(--up); }\n.gossamer .chip.neg .chip-number { color: var(--down); }\n.gossamer .pair { padding: 5px 0; border-bottom: 1px dotted var(--rule); }\n.gossamer .pair:last-child { border-bottom: 0; }\n.gossamer .prompt { font: 12.5px/1.6 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer mark { background: none; color: inherit; font-weight: 700; border-bottom: 2px solid var(--ink); margin-left: 1px; }\n.gossamer .prose { font-size: 13px; }\n.gossamer .prose + .prose { margin-top: 6px; }\n\n.gossamer .stacked .panel { position: static; max-height: none; }\n.gossamer .stacked .overview { grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 24px 36px; align-items: start; }\n.gossamer .stacked .panel.has-node { position: sticky; bottom: 0; z-index: 3; max-height: 46vh; background: var(--paper); border-top: 2px solid var(--ink); padding: 16px 8px 20px; box-shadow: 0 -14px 30px -12px rgb(0 0 0 / 0.16); }\n.gossamer .stacked .has-node .card { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px 36px; align-items: start; }\n.gossamer .stacked .has-node .card-head { grid-column: 1 / -1; }\n\n/* Parts */\n.gossamer .part { margin-top: 56px; border-top: 1px solid var(--rule); padding-top: 22px; }\n.gossamer .part-head { display: flex; flex-wrap: wrap; gap: 2px 16px; align-items: baseline; margin-bottom: 8px; }\n.gossamer .check { display: grid; grid-template-columns: minmax(220px, 1fr) auto; gap: 12px 48px; padding: 22px 0 22px 18px; border-left: 3px solid transparent; border-bottom: 1px solid var(--rule); }\n.gossamer .check:last-child { border-bottom: 0; }\n.gossamer .check.fail { border-left-color: var(--fail); }\n.gossamer .check.not-reached { border-left-color: var(--warn); }\n.gossamer .check-text { display: grid; gap: 4px; align-content: start; max-width: 30em; }\n.gossamer .check-text h3 { font: 400 18px/1.3 var(--serif); overflow-wrap: anywhere; }\n.gossamer .threshold { font-size: 13px; color: var(--muted); }\n.gossamer .check .note { font-size: 13px; }\n.gossamer .check.fail .note { color: var(--fail); }\n.gossamer .method summary { color: var(--muted); font-size: 13px; cursor: pointer; width: max-content; }\n.gossamer .method dl { display: grid; grid-template-columns: max-content 1fr; gap: 1px 14px; font-size: 12.5px; padding: 6px 0 0 16px; }\n.gossamer .method dt { color: var(--muted); }\n.gossamer .nulls { font-size: 13px; table-layout: fixed; width: 846px; max-width: 100%; }\n.gossamer .c-value { width: 110px; }\n.gossamer .c-interval { width: 156px; }\n.gossamer .c-n { width: 56px; }\n.gossamer .c-plot { width: 260px; }\n.gossamer .nulls th, .gossamer .nulls td { font-weight: 400; text-align: left; padding: 0 16px 0 0; height: 26px; vertical-align: middle; }\n.gossamer .nulls tbody th { color: var(--muted); line-height: 1.3; }\n.gossamer .nulls thead th { color: var(--muted); font-size: 12px; vertical-align: bottom; line-height: 1.3; }\n.gossamer .nulls thead .c-value { white-space: normal !important; }\n.gossamer .nulls thead th:not(:first-child), .gossamer .nulls .figure-cell, .gossamer .nulls .interval, .gossamer .nulls .n { text-align: right; padding-right: 16px !important; white-space: nowrap; }\n.gossamer .nulls .interval, .gossamer .nulls .n { color: var(--muted); }\n.gossamer .nulls .own th, .gossamer .nulls .own .figure-cell { color: var(--ink); font-weight: 600; }\n.gossamer .nulls .absent { text-align: right; font-style: italic; color: var(--muted); white-space: nowrap; }\n.gossamer .nulls .plot-cell { padding-right: 0; }\n.gossamer .plot { display: block; }\n.gossamer .whisker { fill: none; stroke: var(--muted); stroke-width: 1.4; }\n.gossamer .whisker.own { stroke: var(--ink); stroke-width: 2; }\n.gossamer .own-mark { fill: var(--ink); }\n.gossamer .null-mark { fill: var(--paper); stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .axis-line { fill: none; stroke: var(--faint); stroke-width: 1; }\n.gossamer .axis-text { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .axis-text.end { text-anchor: end; }\n.gossamer .axis-text.start { text-anchor: start; }\n\n.gossamer .curve { width: 100%; max-width: 760px; display: block; }\n.gossamer .curve .grid { stroke: var(--rule); stroke-width: 1; }\n.gossamer .curve .reference { stroke: var(--muted); stroke-width: 1; stroke-dasharray: 2 4; }\n.gossamer .curve .axis-title { font: 12px var(--sans); fill: var(--ink); text-anchor: middle; }\n.gossamer .curve-line { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .curve-dot { fill: var(--paper); stroke: var(--ink); stroke-width: 1.4; }\n.gossamer .twin-mark { fill: var(--paper); stroke: var(--ink); stroke-width: 2; }\n.gossamer .mark-text { font: 600 11.5px var(--sans); fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }\n.gossamer .mark-text.end { text-anchor: end; }\n.gossamer .curve-figure { display: grid; grid-template-columns: minmax(0, 760px) minmax(200px, 1fr); gap: 36px; align-items: start; }\n.gossamer figcaption { color: var(--muted); font-size: 13px; margin-top: 18px; max-width: 26em; }\n\n.gossamer .record-part summary { cursor: pointer; display: flex; gap: 14px; align-items: baseline; }\n.gossamer .record-part summary::before { content: "▸"; color: var(--muted); }\n.gossamer .record-part[open] summary::before { content: "▾"; }\n.gossamer .record { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 3px 22px; font-size: 13px; padding-top: 12px; }\n.gossamer .record dt { color: var(--muted); }\n.gossamer .record dd { overflow-wrap: anywhere; }\n.gossamer .record .record { padding-top: 0; }\n.gossamer footer { margin-top: 56px; color: var(--muted); font-size: 12px; }\n\n.gossamer .tip { position: fixed; z-index: 10; max-width: 420px; padding: 5px 9px; border-radius: 6px; background: var(--ink); color: var(--paper); font-size: 12px; line-height: 1.45; white-space: pre-wrap; pointer-events: none; overflow-wrap: anywhere; }\n\n@media (max-width: 1080px) {\n  .gossamer { padding: 28px 28px 40px; }\n  .gossamer .check { grid-template-columns: minmax(0, 1fr); gap: 14px; }\n  .gossamer .check-text { max-width: none; }\n  .gossamer .curve-figure { grid-template-columns: minmax(0, 1fr); gap: 0; }\n  .gossamer figcaption { max-width: 46em; }\n  .gossamer h1 { font-size: 29px; }\n  .gossamer .lead { font-size: 17px; }\n}\n@media (max-width: 700px) {\n  .gossamer .check-data { overflow-x: auto; }\n  .gossamer .stacked .has-node .card { grid-template-columns: minmax(0, 1fr); }\n}\n@media (prefers-reduced-motion: reduce) {\n  .gossamer * { transition: none !important; }\n}\n';
+var style_default = '.gossamer {\n  color-scheme: light dark;\n  --paper: light-dark(#fdfdfb, #14161a);\n  --raised: light-dark(#ffffff, #1a1d22);\n  --band: light-dark(#f5f5f1, #1a1d22);\n  --ink: light-dark(#1c1e22, #e9e7e2);\n  --muted: light-dark(#63686f, #9da2a9);\n  --faint: light-dark(#b9bcb8, #50555c);\n  --rule: light-dark(#e3e3dd, #2c3036);\n  --up: light-dark(#2a66ab, #72aef0);\n  --down: light-dark(#c24a1e, #f28b5b);\n  --pass: light-dark(#27704a, #6cc596);\n  --fail: light-dark(#b3221c, #ff7d74);\n  --warn: light-dark(#8a6100, #e0b04a);\n  --focus: light-dark(#111317, #ffffff);\n  --serif: ui-serif, "Iowan Old Style", Charter, "Source Serif 4", Georgia, "Liberation Serif", "DejaVu Serif", serif;\n  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif;\n  --mono: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", "DejaVu Sans Mono", monospace;\n  box-sizing: border-box;\n  min-height: 100vh;\n  padding: 40px max(28px, calc((100% - 1400px) / 2)) 56px;\n  background: var(--paper);\n  color: var(--ink);\n  font: 14px/1.5 var(--sans);\n  font-variant-numeric: tabular-nums;\n  -webkit-text-size-adjust: 100%;\n}\n.gossamer[data-theme="light"] { color-scheme: light; }\n.gossamer[data-theme="dark"] { color-scheme: dark; }\n.gossamer *, .gossamer *::before { box-sizing: inherit; }\n.gossamer [hidden] { display: none !important; }\n.gossamer .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }\n.gossamer h1, .gossamer h2, .gossamer h3, .gossamer p, .gossamer figure, .gossamer dl, .gossamer dd { margin: 0; }\n.gossamer h1 { font: 400 34px/1.15 var(--serif); letter-spacing: -0.01em; margin: 10px 0 12px; text-wrap: balance; overflow-wrap: anywhere; }\n.gossamer h2 { font: 400 23px/1.25 var(--serif); }\n.gossamer h3 { font: 600 13px/1.4 var(--sans); }\n.gossamer .mono, .gossamer code { font-family: var(--mono); font-size: 0.94em; }\n.gossamer .muted { color: var(--muted); }\n.gossamer .aside { color: var(--muted); font-weight: 400; margin-left: 8px; }\n.gossamer button { font: inherit; color: inherit; }\n.gossamer :focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; border-radius: 3px; }\n\n/* Header */\n.gossamer .top { max-width: 100%; margin-bottom: 28px; }\n.gossamer .eyebrow { display: flex; gap: 14px; align-items: center; color: var(--muted); font-size: 13px; }\n.gossamer .eyebrow .theme { margin-left: auto; }\n.gossamer .lead { font: 400 18px/1.5 var(--serif); max-width: 46em; text-wrap: pretty; }\n.gossamer .lead b { font-weight: 600; white-space: nowrap; }\n.gossamer .lead + .lead { margin-top: 6px; }\n.gossamer .lead .verdict { font: 600 15px/1.5 var(--sans); align-items: baseline; }\n.gossamer .tally { display: flex; flex-wrap: wrap; gap: 6px 20px; margin-top: 14px; }\n.gossamer .tool { background: none; border: 1px solid var(--rule); border-radius: 6px; padding: 3px 9px; cursor: pointer; color: var(--muted); }\n.gossamer .tool:hover { color: var(--ink); border-color: var(--faint); }\n\n/* Verdicts */\n.gossamer .verdict { display: inline-flex; align-items: center; gap: 6px; font-weight: 600; font-size: 13px; white-space: nowrap; }\n.gossamer .verdict svg { fill: none; stroke: currentColor; stroke-width: 2.2; stroke-linecap: round; stroke-linejoin: round; }\n.gossamer .verdict.pass { color: var(--pass); }\n.gossamer .verdict.fail { color: var(--fail); }\n.gossamer .verdict.not-reached { color: var(--warn); }\n.gossamer .verdict.not-measured { color: var(--muted); }\n\n/* Stage: figure and panel */\n.gossamer .stage { display: grid; grid-template-columns: minmax(0, 1fr) 368px; gap: 36px; align-items: start; }\n.gossamer .stage.stacked { grid-template-columns: minmax(0, 1fr); gap: 24px; }\n.gossamer .toolbar { display: flex; flex-wrap: wrap; align-items: center; gap: 10px 24px; margin-bottom: 12px; min-height: 32px; }\n.gossamer .search-box { position: relative; flex: 0 1 260px; }\n.gossamer .search { width: 100%; font: inherit; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 5px 10px; }\n.gossamer .search::placeholder { color: var(--muted); }\n.gossamer .results { position: absolute; z-index: 5; top: 100%; left: 0; min-width: 100%; width: max-content; max-width: 460px; margin: 4px 0 0; padding: 4px; list-style: none; background: var(--raised); border: 1px solid var(--rule); border-radius: 8px; box-shadow: 0 8px 28px rgb(0 0 0 / 0.14); }\n.gossamer .results li { display: flex; gap: 14px; justify-content: space-between; padding: 4px 8px; border-radius: 5px; cursor: pointer; }\n.gossamer .results li[aria-selected="true"], .gossamer .results li[role="option"]:hover { background: var(--band); }\n.gossamer .results .count { color: var(--muted); cursor: default; }\n.gossamer .strength { display: inline-flex; align-items: center; gap: 10px; color: var(--muted); font-size: 13px; }\n.gossamer .strength input { width: 120px; accent-color: var(--muted); }\n\n.gossamer .figure-frame { position: relative; }\n.gossamer .figure-svg { display: block; width: 100%; cursor: grab; touch-action: pan-y; user-select: none; overflow: hidden; }\n.gossamer .figure-svg.dragging { cursor: grabbing; }\n.gossamer .zoom { position: absolute; right: 0; top: 0; display: flex; gap: 4px; }\n.gossamer .zoom .tool { width: 28px; height: 28px; padding: 0; background: var(--paper); line-height: 1; }\n\n.gossamer .band { fill: var(--band); }\n.gossamer .block-title { font: 600 12.5px var(--sans); fill: var(--ink); }\n.gossamer .block-sub { font: 12px var(--sans); fill: var(--muted); }\n.gossamer .row-label { font: 11px var(--sans); fill: var(--muted); text-anchor: end; }\n.gossamer .head-box { fill: var(--paper); stroke: var(--faint); stroke-width: 1; }\n.gossamer .head-label { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .plate rect { fill: var(--paper); stroke: var(--faint); }\n.gossamer .plate-text { font: 12px var(--mono); fill: var(--ink); text-anchor: middle; white-space: pre; }\n\n.gossamer .carry, .gossamer .root { fill: none; stroke: var(--faint); stroke-width: 1.1; }\n.gossamer .root { stroke-dasharray: 1.5 3.5; }\n.gossamer .root-dot { fill: var(--faint); }\n.gossamer .carry.meets { stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .edge { fill: none; stroke-linecap: butt; opacity: calc(0.86 * var(--fade, 1)); transition: opacity 0.12s; }\n.gossamer .edge.up { stroke: var(--up); }\n.gossamer .edge.down { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .edge.flat { stroke: var(--muted); }\n.gossamer .plain .edge { marker-end: none; }\n.gossamer .plain .hit { display: none; }\n.gossamer .tip-flat { fill: var(--muted); }\n.gossamer .tip-up { fill: var(--up); }\n.gossamer .tip-down { fill: none; stroke: var(--down); stroke-width: 2.4; }\n.gossamer .edge.hidden, .gossamer .hit.hidden { display: none; }\n.gossamer .hit { fill: none; stroke: transparent; stroke-width: 9; pointer-events: stroke; }\n\n.gossamer .node { cursor: pointer; outline: none; }\n.gossamer .pill { fill: color-mix(in srgb, var(--ink) var(--ink-share, 0%), var(--raised)); stroke: var(--ink); stroke-width: 1; }\n.gossamer .node.unmeasured .pill { stroke-dasharray: 2.5 2.5; }\n.gossamer .node.end .pill { stroke: var(--faint); }\n.gossamer .tab { fill: var(--raised); stroke: var(--ink); stroke-width: 0.8; }\n.gossamer .port-text { font: italic 10.5px var(--serif); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .unfed .tab { fill: none; stroke: var(--faint); }\n.gossamer .unfed .port-text { fill: var(--faint); }\n.gossamer .pill-text { font: 11px var(--sans); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .qkv { font-style: italic; font-family: var(--serif); font-size: 12px; }\n.gossamer .node.strong .pill-text { fill: var(--paper); }\n.gossamer .node.middle .pill-text { fill: light-dark(#1c1e22, #14161a); }\n.gossamer .node:hover .pill, .gossamer .node.near .pill { stroke-width: 1.8; }\n.gossamer .node.selected .pill, .gossamer .node.found .pill { stroke-width: 2.6; }\n.gossamer .node:focus-visible .pill { stroke-width: 2.6; outline: 2px solid var(--focus); outline-offset: 3px; border-radius: 4px; }\n.gossamer .back { fill: var(--band); }\n.gossamer .face { transition: opacity 0.12s; }\n.gossamer .node.dim .face { opacity: 0.22; }\n.gossamer .node.idle:not(.centre, .near) .face { opacity: 0.4; }\n.gossamer .centred .node:not(.centre, .near) .face { opacity: 0.28; }\n.gossamer .centred .edge:not(.on) { opacity: 0.07; }\n.gossamer .centred .edge.on { opacity: 1; }\n.gossamer .centred :is(.carry, .root):not(.on) { opacity: 0.35; }\n.gossamer .centred .carry.on { stroke: var(--ink); stroke-width: 1.8; }\n.gossamer .number { font: 600 10.5px var(--sans); text-anchor: middle; paint-order: stroke; stroke: var(--band); stroke-width: 4px; stroke-linejoin: round; pointer-events: none; }\n.gossamer .number.up { fill: var(--up); }\n.gossamer .number.down { fill: var(--down); }\n.gossamer .number.flat { fill: var(--muted); }\n\n.gossamer .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; margin-top: 14px; color: var(--muted); font-size: 12px; }\n.gossamer .legend-item { display: inline-flex; align-items: center; gap: 8px; }\n.gossamer .legend .edge { stroke-width: 2; }\n.gossamer .legend-note { flex-basis: 100%; }\n.gossamer .legend-ports { font: italic 12.5px var(--serif); color: var(--ink); }\n.gossamer .into { color: var(--muted); font-size: 12px; margin-left: 7px; white-space: nowrap; }\n\n/* Panel */\n.gossamer .panel { position: sticky; top: 20px; max-height: calc(100vh - 40px); overflow-y: auto; outline-offset: -2px; padding: 2px 6px 2px 2px; scrollbar-width: thin; }\n.gossamer .card { display: grid; gap: 22px; }\n.gossamer .card-head { display: flex; justify-content: space-between; gap: 12px; align-items: start; }\n.gossamer .card-head h2 { font: 500 18px/1.3 var(--mono); overflow-wrap: anywhere; }\n.gossamer .close { background: none; border: 0; font-size: 22px; line-height: 1; padding: 2px 6px; cursor: pointer; color: var(--muted); }\n.gossamer .card-part h3 { padding-bottom: 5px; margin-bottom: 6px; border-bottom: 1px solid var(--rule); }\n.gossamer .facts { display: flex; gap: 32px; }\n.gossamer .fact-label, .gossamer .fact-note { color: var(--muted); font-size: 12px; }\n.gossamer .fact-value { font-size: 19px; line-height: 1.35; }\n.gossamer table { border-collapse: collapse; }\n.gossamer .links { width: 100%; table-layout: fixed; }\n.gossamer .links td { padding: 2px 0; }\n.gossamer .links { font-size: 13px; }\n.gossamer .links td:nth-child(1) { width: 58%; }\n.gossamer .links td:nth-child(2) { width: 20%; }\n.gossamer .figure-cell { text-align: right; padding-right: 10px !important; }\n.gossamer .links .muted { padding-left: 10px; font-size: 12px; }\n.gossamer .site { font-family: var(--mono); font-size: 12px; background: none; border: 0; padding: 0; cursor: pointer; text-align: left; text-decoration: underline; text-decoration-color: var(--faint); text-underline-offset: 3px; }\n.gossamer .site:hover { text-decoration-color: currentColor; }\n.gossamer .bar { display: block; height: 8px; min-width: 1px; }\n.gossamer .bar.up { background: var(--up); }\n.gossamer .bar.down { background: repeating-linear-gradient(90deg, var(--down) 0 4px, transparent 4px 6px); }\n.gossamer .bar.flat { background: var(--faint); }\n.gossamer .bar.ink { background: var(--muted); }\n.gossamer .more { background: none; border: 0; padding: 4px 0; color: var(--muted); cursor: pointer; text-decoration: underline; }\n.gossamer .two { display: grid; gap: 22px; }\n.gossamer .sides th { font-weight: 400; text-align: left; color: var(--muted); padding-right: 12px; white-space: nowrap; }\n.gossamer .sides svg { display: block; }\n.gossamer .rail { stroke: var(--rule); stroke-width: 1; }\n.gossamer .zero { stroke: var(--faint); stroke-width: 1; }\n.gossamer .dot-full { fill: var(--ink); }\n.gossamer .dot-open { fill: var(--paper); stroke: var(--ink); stroke-width: 1.5; }\n.gossamer .dot-tick { stroke: var(--muted); stroke-width: 2; }\n.gossamer .excerpt-row { display: grid; grid-template-columns: 54px minmax(0, 1fr); gap: 10px; padding: 4px 0; align-items: baseline; }\n.gossamer .peak-value { color: var(--muted); font-size: 12px; text-align: right; }\n.gossamer .excerpt { font: 12.5px/1.75 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer .tok { unicode-bidi: isolate; border-radius: 2px; padding: 1px 0; }\n.gossamer .tok.pos { background: color-mix(in srgb, var(--up) var(--share), transparent); }\n.gossamer .tok.neg { background: color-mix(in srgb, var(--down) var(--share), transparent); text-decoration: underline dashed; text-underline-offset: 3px; }\n.gossamer .tok.peak { outline: 1.5px solid var(--ink); outline-offset: 0; }\n.gossamer .chips { display: flex; flex-wrap: wrap; gap: 6px; }\n.gossamer .chip { display: inline-flex; gap: 7px; align-items: baseline; border: 1px solid var(--rule); border-radius: 5px; padding: 1px 7px; }\n.gossamer .chip-number { font-size: 12px; }\n.gossamer .chip.pos .chip-number { color: var(--up); }\n.gossamer .chip.neg .chip-number { color: var(--down); }\n.gossamer .pair { padding: 5px 0; border-bottom: 1px dotted var(--rule); }\n.gossamer .pair:last-child { border-bottom: 0; }\n.gossamer .prompt { font: 12.5px/1.6 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer mark { background: none; color: inherit; font-weight: 700; border-bottom: 2px solid var(--ink); margin-left: 1px; }\n.gossamer .prose { font-size: 13px; }\n.gossamer .prose + .prose { margin-top: 6px; }\n\n.gossamer .stacked .panel { position: static; max-height: none; }\n.gossamer .stacked .overview { grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 24px 36px; align-items: start; }\n.gossamer .stacked .panel.has-node { position: sticky; bottom: 0; z-index: 3; max-height: 46vh; background: var(--paper); border-top: 2px solid var(--ink); padding: 16px 8px 20px; box-shadow: 0 -14px 30px -12px rgb(0 0 0 / 0.16); }\n.gossamer .stacked .has-node .card { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px 36px; align-items: start; }\n.gossamer .stacked .has-node .card-head { grid-column: 1 / -1; }\n\n/* Parts */\n.gossamer .part { margin-top: 56px; border-top: 1px solid var(--rule); padding-top: 22px; }\n.gossamer .part-head { display: flex; flex-wrap: wrap; gap: 2px 16px; align-items: baseline; margin-bottom: 8px; }\n.gossamer .check { display: grid; grid-template-columns: minmax(220px, 1fr) auto; gap: 12px 48px; padding: 22px 0 22px 18px; border-left: 3px solid transparent; border-bottom: 1px solid var(--rule); }\n.gossamer .check:last-child { border-bottom: 0; }\n.gossamer .check.fail { border-left-color: var(--fail); }\n.gossamer .check.not-reached { border-left-color: var(--warn); }\n.gossamer .check-text { display: grid; gap: 4px; align-content: start; max-width: 30em; }\n.gossamer .check-text h3 { font: 400 18px/1.3 var(--serif); overflow-wrap: anywhere; }\n.gossamer .threshold { font-size: 13px; color: var(--muted); }\n.gossamer .check .note { font-size: 13px; }\n.gossamer .check.fail .note { color: var(--fail); }\n.gossamer .method summary { color: var(--muted); font-size: 13px; cursor: pointer; width: max-content; }\n.gossamer .method dl { display: grid; grid-template-columns: max-content 1fr; gap: 1px 14px; font-size: 12.5px; padding: 6px 0 0 16px; }\n.gossamer .method dt { color: var(--muted); }\n.gossamer .nulls { font-size: 13px; table-layout: fixed; width: 846px; max-width: 100%; }\n.gossamer .c-value { width: 110px; }\n.gossamer .c-interval { width: 156px; }\n.gossamer .c-n { width: 56px; }\n.gossamer .c-plot { width: 260px; }\n.gossamer .nulls th, .gossamer .nulls td { font-weight: 400; text-align: left; padding: 0 16px 0 0; height: 26px; vertical-align: middle; }\n.gossamer .nulls tbody th { color: var(--muted); line-height: 1.3; }\n.gossamer .nulls thead th { color: var(--muted); font-size: 12px; vertical-align: bottom; line-height: 1.3; }\n.gossamer .nulls thead .c-value { white-space: normal !important; }\n.gossamer .nulls thead th:not(:first-child), .gossamer .nulls .figure-cell, .gossamer .nulls .interval, .gossamer .nulls .n { text-align: right; padding-right: 16px !important; white-space: nowrap; }\n.gossamer .nulls .interval, .gossamer .nulls .n { color: var(--muted); }\n.gossamer .nulls .own th, .gossamer .nulls .own .figure-cell { color: var(--ink); font-weight: 600; }\n.gossamer .nulls .absent { text-align: right; font-style: italic; color: var(--muted); white-space: nowrap; }\n.gossamer .nulls .plot-cell { padding-right: 0; }\n.gossamer .plot { display: block; }\n.gossamer .whisker { fill: none; stroke: var(--muted); stroke-width: 1.4; }\n.gossamer .whisker.own { stroke: var(--ink); stroke-width: 2; }\n.gossamer .own-mark { fill: var(--ink); }\n.gossamer .null-mark { fill: var(--paper); stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .axis-line { fill: none; stroke: var(--faint); stroke-width: 1; }\n.gossamer .axis-text { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .axis-text.end { text-anchor: end; }\n.gossamer .axis-text.start { text-anchor: start; }\n\n.gossamer .curve { width: 100%; max-width: 760px; display: block; }\n.gossamer .curve .grid { stroke: var(--rule); stroke-width: 1; }\n.gossamer .curve .reference { stroke: var(--muted); stroke-width: 1; stroke-dasharray: 2 4; }\n.gossamer .curve .axis-title { font: 12px var(--sans); fill: var(--ink); text-anchor: middle; }\n.gossamer .curve-line { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .curve-dot { fill: var(--paper); stroke: var(--ink); stroke-width: 1.4; }\n.gossamer .twin-mark { fill: var(--paper); stroke: var(--ink); stroke-width: 2; }\n.gossamer .mark-text { font: 600 11.5px var(--sans); fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }\n.gossamer .mark-text.end { text-anchor: end; }\n.gossamer .curve-figure { display: grid; grid-template-columns: minmax(0, 700px) minmax(260px, 1fr); gap: 36px; align-items: start; }\n.gossamer figcaption { color: var(--muted); font-size: 13px; margin-top: 18px; max-width: 26em; }\n\n.gossamer .record-part summary { cursor: pointer; display: flex; gap: 14px; align-items: baseline; }\n.gossamer .record-part summary::before { content: "▸"; color: var(--muted); }\n.gossamer .record-part[open] summary::before { content: "▾"; }\n.gossamer .record { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 3px 22px; font-size: 13px; padding-top: 12px; }\n.gossamer .record dt { color: var(--muted); }\n.gossamer .record dd { overflow-wrap: anywhere; }\n.gossamer .record .record { padding-top: 0; }\n.gossamer footer { margin-top: 56px; color: var(--muted); font-size: 12px; }\n\n.gossamer .tip { position: fixed; z-index: 10; max-width: 420px; padding: 5px 9px; border-radius: 6px; background: var(--ink); color: var(--paper); font-size: 12px; line-height: 1.45; white-space: pre-wrap; pointer-events: none; overflow-wrap: anywhere; }\n\n/* Compare, cuts */\n.gossamer .verdicts { display: flex; flex-wrap: wrap; gap: 8px 28px; align-items: center; margin-top: 14px; }\n.gossamer .verdicts .tally { margin-top: 0; }\n.gossamer .own-model { display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; font-size: 13px; }\n.gossamer .own-model .real { color: var(--ink); }\n.gossamer .command { display: inline-flex; align-items: center; gap: 6px; }\n.gossamer .command code { background: var(--band); border-radius: 5px; padding: 2px 8px; }\n.gossamer .comparison { border-top: 1px solid var(--rule); padding-top: 20px; }\n.gossamer .modes { display: inline-flex; border: 1px solid var(--rule); border-radius: 7px; overflow: hidden; margin-bottom: 16px; }\n.gossamer .mode { background: none; border: 0; border-left: 1px solid var(--rule); padding: 4px 14px; cursor: pointer; color: var(--muted); }\n.gossamer .mode:first-child { border-left: 0; }\n.gossamer .mode[aria-pressed="true"] { background: var(--ink); color: var(--paper); font-weight: 600; }\n.gossamer .mode:focus-visible { outline-offset: -3px; outline-color: currentColor; }\n.gossamer .cut-note { margin-bottom: 14px !important; padding: 6px 12px; background: var(--band); border-left: 3px solid var(--warn); width: fit-content; }\n.gossamer .panes { display: grid; gap: 40px; align-items: end; }\n.gossamer .pane svg, .gossamer .union svg, .gossamer .cut-picture svg { display: block; width: 100%; height: auto; }\n.gossamer .union svg { max-width: max-content; }\n.gossamer .pane figcaption { margin-top: 10px; max-width: none; }\n.gossamer .both-notes { display: flex; flex-wrap: wrap; gap: 16px 48px; align-items: start; margin-top: 26px; }\n.gossamer .both-notes .prose { max-width: 34em; flex: 1 1 20em; }\n.gossamer .sizes { font-size: 13px; }\n.gossamer .sizes th, .gossamer .sizes td { vertical-align: baseline; line-height: 1.5; font-weight: 400; text-align: right; padding: 2px 0 2px 26px; white-space: nowrap; }\n.gossamer .sizes th[scope="row"] { text-align: left; color: var(--muted); padding-left: 0; }\n.gossamer .sizes thead th { color: var(--muted); border-bottom: 1px solid var(--rule); }\n.gossamer .groups { display: grid; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)); gap: 24px 36px; margin-top: 26px; }\n.gossamer .site-list .mono { font-size: 12px; }\n.gossamer .site-list { list-style: none; margin: 6px 0 0; padding: 0; columns: 2; font-size: 12px; }\n.gossamer .outlined .node.unmeasured .pill { stroke-dasharray: none; }\n.gossamer .swatch { display: inline-block; width: 20px; height: 11px; margin-right: 8px; border: 1.5px solid var(--ink); border-radius: 4px; }\n.gossamer .group.both .swatch { background: var(--ink); }\n.gossamer .group.left .swatch { border-color: var(--up); }\n.gossamer .group.right .swatch { border: 1.5px dashed var(--down); }\n.gossamer .sketch-title { font: 12px var(--sans); fill: var(--muted); text-anchor: end; }\n.gossamer .sketch .edge { opacity: 0.75; }\n.gossamer .sketch .edge.both { stroke: var(--ink); }\n.gossamer .sketch .edge.left { stroke: var(--up); }\n.gossamer .sketch .edge.right { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .sketch .edge.gone { stroke: var(--faint); opacity: 0.5; }\n.gossamer .mini .pill { stroke-width: 1.2; }\n.gossamer .mini.both .pill { fill: var(--ink); }\n.gossamer .mini.both .pill-text { fill: var(--paper); }\n.gossamer .mini.left .pill { stroke: var(--up); stroke-width: 1.8; }\n.gossamer .mini.right .pill { stroke: var(--down); stroke-width: 1.8; stroke-dasharray: 4 3; }\n.gossamer .mini.gone { opacity: 0.3; }\n.gossamer .cut { display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; margin: 6px 0 0 56px; font-size: 13px; }\n.gossamer .cut input { flex: 0 1 320px; accent-color: var(--ink); }\n.gossamer .cut-said { flex-basis: 100%; }\n.gossamer .cut-ring { fill: none; stroke: var(--ink); stroke-width: 2; }\n.gossamer .share { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; margin-top: 40px; }\n.gossamer .share .tool:disabled { opacity: 0.5; cursor: default; }\n\n/* Card */\n.gossamer .effects { width: 100%; font-size: 13px; }\n.gossamer .effects th { font-weight: 400; text-align: left; padding: 2px 10px 2px 0; white-space: nowrap; vertical-align: baseline; }\n.gossamer .effects td { padding: 2px 0; vertical-align: baseline; }\n.gossamer .effects .figure-cell { font-weight: 600; }\n.gossamer .histogram { display: block; width: 100%; max-width: 360px; height: auto; }\n.gossamer .histogram-row + .histogram-row { margin-top: 8px; }\n.gossamer .bar-clean { fill: var(--ink); }\n.gossamer .bar-other { fill: none; stroke: var(--ink); stroke-width: 1; }\n.gossamer .key-clean, .gossamer .key-other { display: inline-block; width: 10px; height: 9px; margin-right: 5px; border: 1px solid var(--ink); }\n.gossamer .key-clean { background: var(--ink); }\n.gossamer .level { display: block; font-size: 11px; line-height: 1.2; }\n.gossamer .note-text { width: 100%; font: 13px/1.5 var(--sans); color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 6px 9px; resize: vertical; }\n\n@media (max-width: 1080px) {\n  .gossamer { padding: 28px 28px 40px; }\n  .gossamer .check { grid-template-columns: minmax(0, 1fr); gap: 14px; }\n  .gossamer .check-text { max-width: none; }\n  .gossamer .curve-figure { grid-template-columns: minmax(0, 1fr); gap: 0; }\n  .gossamer figcaption { max-width: 46em; }\n  .gossamer h1 { font-size: 29px; }\n  .gossamer .lead { font-size: 17px; }\n}\n@media (max-width: 700px) {\n  .gossamer .check-data { overflow-x: auto; }\n  .gossamer .stacked .has-node .card { grid-template-columns: minmax(0, 1fr); }\n}\n@media (prefers-reduced-motion: reduce) {\n  .gossamer * { transition: none !important; }\n}\n';
 
 // src/lab.css
 var lab_default = '.gossamer .part[data-part="ask"] { margin: 0 0 36px; }\n.gossamer .lab { display: grid; gap: 18px; }\n.gossamer .lab-grid { display: grid; grid-template-columns: minmax(0, 7fr) minmax(0, 5fr); gap: 24px 48px; align-items: start; }\n.gossamer .lab-left, .gossamer .lab-right { display: grid; gap: 12px; min-width: 0; }\n.gossamer .lab-right h3 { padding-bottom: 4px; border-bottom: 1px solid var(--rule); }\n.gossamer .lab-prompt { width: 100%; resize: vertical; font: 14px/1.55 var(--mono); color: inherit; background: var(--raised); border: 1px solid var(--faint); border-radius: 6px; padding: 8px 11px; }\n.gossamer .lab-row { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; min-width: 0; }\n.gossamer .lab :is(select, input[type="text"], input[type="number"]) { font: inherit; font-size: 13px; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 3px 7px; max-width: 100%; }\n.gossamer .lab select.mono, .gossamer .lab input.mono { font-family: var(--mono); font-size: 12px; }\n.gossamer .lab .lab-pick { flex: 1 1 150px; min-width: 0; max-width: 240px; }\n.gossamer .lab .lab-candidate { width: 84px; }\n.gossamer .lab .lab-number-in { width: 92px; }\n.gossamer .lab input[type="range"] { flex: 1 1 90px; max-width: 170px; accent-color: var(--muted); }\n.gossamer .lab .tool { color: var(--ink); }\n.gossamer .lab .tool:disabled { color: var(--faint); cursor: default; }\n.gossamer .lab-flip { border-color: var(--ink); font-weight: 600; }\n.gossamer .lab-error { color: var(--fail); font-size: 13px; overflow-wrap: anywhere; }\n.gossamer .lab-error::before { content: "⚠ "; }\n.gossamer .lab.stale .lab-right { opacity: 0.45; }\n.gossamer .lab-tokens { display: flex; flex-wrap: wrap; gap: 3px; max-height: 132px; overflow-y: auto; padding: 2px; }\n.gossamer .lab-token { font: 12px/1.5 var(--mono); border: 1px solid var(--rule); background: none; border-radius: 4px; padding: 0 4px; cursor: pointer; white-space: pre; }\n.gossamer .lab-token.given { color: var(--muted); }\n.gossamer .lab-token[aria-checked="true"] { border-color: var(--ink); box-shadow: inset 0 -2px 0 var(--ink); font-weight: 600; }\n.gossamer .lab-suggestion { font-size: 13px; }\n.gossamer .lab-do { border: 1px solid var(--rule); border-radius: 8px; padding: 8px 12px 12px; margin: 0; display: grid; gap: 8px; min-width: 0; }\n.gossamer .lab-do legend { font-size: 12px; color: var(--muted); padding: 0 4px; }\n.gossamer .lab-about { font-size: 12px; }\n.gossamer .lab-done { margin: 0; padding: 0 0 0 22px; display: grid; gap: 2px; font: 12.5px/1.5 var(--mono); }\n.gossamer .lab-done li > span { overflow-wrap: anywhere; }\n.gossamer .lab-done .close { font-size: 16px; padding: 0 8px; vertical-align: -2px; }\n.gossamer .lab-lights { font-size: 13px; margin-left: auto; }\n\n.gossamer .lab-shares { display: grid; gap: 12px; }\n.gossamer .lab-share { display: grid; gap: 3px; }\n.gossamer .lab-share-name { font-size: 12px; color: var(--muted); }\n.gossamer .lab-share-ends { display: flex; justify-content: space-between; gap: 12px; font-weight: 600; }\n.gossamer .lab-was { color: var(--muted); font-weight: 400; }\n.gossamer .lab-track { position: relative; height: 12px; border: 1px solid var(--ink); border-radius: 2px; background: repeating-linear-gradient(135deg, transparent 0 4px, var(--faint) 4px 5px); }\n.gossamer .lab-part { display: block; height: 100%; background: var(--ink); }\n.gossamer .lab-tick { position: absolute; top: -4px; bottom: -4px; width: 2px; margin-left: -1px; background: var(--down); outline: 1px solid var(--paper); }\n.gossamer .lab-next { width: 100%; table-layout: fixed; border-collapse: separate; border-spacing: 0; font-size: 12.5px; line-height: 1.4; }\n.gossamer .lab-next th { font-weight: 400; text-align: left; color: var(--muted); font-size: 12px; padding: 0 0 2px; }\n.gossamer .lab-next td { position: relative; padding: 0 0 4px; overflow: hidden; white-space: nowrap; }\n.gossamer .lab-next :is(th, td):first-child { border-right: 28px solid transparent; }\n.gossamer .lab-next .asked { font-weight: 600; }\n.gossamer .lab-bar { position: absolute; left: 0; bottom: 1px; height: 3px; background: var(--muted); }\n.gossamer .asked .lab-bar { background: var(--ink); }\n.gossamer .lab-number { float: right; }\n.gossamer .lab-ten summary { cursor: pointer; font-size: 13px; width: max-content; max-width: 100%; }\n.gossamer .lab-ten[open] summary { margin-bottom: 6px; }\n\n.gossamer .lab-deep summary { cursor: pointer; font-weight: 600; width: max-content; max-width: 100%; }\n.gossamer .lab-deep[open] summary { margin-bottom: 10px; }\n.gossamer .lab-insides { display: grid; grid-template-columns: minmax(0, 7fr) minmax(0, 5fr); gap: 24px 48px; margin-top: 12px; align-items: start; }\n.gossamer .lab-traces { overflow-x: auto; }\n.gossamer .lab-traces :is(th, td) { font-weight: 400; text-align: left; padding: 1px 14px 1px 0; white-space: nowrap; font-size: 13px; }\n.gossamer .lab-traces thead th { color: var(--muted); font-size: 12px; }\n.gossamer .lab-traces .figure-cell { text-align: right; }\n.gossamer .lab-strip { display: block; }\n.gossamer .lab-up { fill: var(--up); }\n.gossamer .lab-down { fill: var(--down); }\n.gossamer .lab-at { fill: none; stroke: var(--ink); stroke-width: 1; }\n.gossamer .lab-heads { display: grid; gap: 18px; }\n.gossamer .lab-head { display: grid; gap: 8px; }\n.gossamer .lab-triangle { fill: var(--band); }\n.gossamer .lab-looks { fill: var(--ink); }\n\n@media (max-width: 1080px) {\n  .gossamer .lab-grid, .gossamer .lab-insides { grid-template-columns: minmax(0, 1fr); }\n}\n';
@@ -3043,16 +3850,19 @@ function tooltip(root) {
 // src/view.ts
 var MANY_EDGES = { channel: 400, head: 200 };
 var THEMES = ["auto", "light", "dark"];
-function themeButton(root) {
+function themeButton(root, store) {
   const button2 = h("button", { type: "button", class: "tool theme" });
-  let now = "auto";
+  const now = () => THEMES.find((theme) => theme === store.get().kept["theme"]) ?? "auto";
   const show = () => {
-    root.dataset["theme"] = now;
-    button2.textContent = `Theme: ${now}`;
+    root.dataset["theme"] = now();
+    button2.textContent = `Theme: ${now()}`;
   };
   button2.addEventListener("click", () => {
-    now = THEMES[(THEMES.indexOf(now) + 1) % THEMES.length];
-    show();
+    const next = THEMES[(THEMES.indexOf(now()) + 1) % THEMES.length];
+    keep(store, "theme", next === "auto" ? null : next);
+  });
+  store.listen((after, before) => {
+    if (after.kept !== before.kept) show();
   });
   show();
   return button2;
@@ -3084,60 +3894,79 @@ function render({ model: given2, el }) {
   const bundle = model.get("bundle");
   const index = indexOf(bundle);
   const many = MANY_EDGES[bundle.grain];
-  const store = new Store({ selected: null, peeked: null, found: null, strongest: index.edges.length > many * 1.5 ? many : index.edges.length, lit: null, kept: {} });
+  const first = { selected: null, peeked: null, found: null, strongest: index.edges.length > many * 1.5 ? many : index.edges.length, lit: null, kept: {} };
+  const address2 = hasAddress(el);
+  const store = new Store({ ...first, ...address2 ? stateIn(window.location.hash, bundle) : {} });
+  const notes = new Notes(bundle, model.get("notes"));
   const root = h("div", { class: "gossamer" });
   el.replaceChildren(h("style", {}, style_default + lab_default), root);
-  const drawing = figure(index, store);
-  const open = (site) => {
-    store.set({ selected: site });
-    drawing.focus(site);
+  const stageOf = (of, its, own, begin) => {
+    const drawing = figure(of, its);
+    const open = (site) => {
+      its.set({ selected: site });
+      drawing.focus(site);
+    };
+    const toolbar = h("div", { class: "toolbar" }, search(of, its, open), strengthFilter(of, its));
+    const element = h(
+      "div",
+      { class: begin ? "stage outlined" : "stage" },
+      h("div", { class: "stage-figure" }, toolbar, drawing.element, legend(of)),
+      panel(of, its, drawing.focus, own, begin)
+    );
+    const arrange2 = (width) => {
+      element.classList.toggle("stacked", width < 1080 || drawing.naturalWidth > width * 0.95);
+      drawing.fit();
+    };
+    return { element, arrange: arrange2 };
   };
-  const toolbar = h("div", { class: "toolbar" }, search(index, store, open), strengthFilter(index, store));
-  const stage = h(
-    "div",
-    { class: "stage" },
-    h("div", { class: "stage-figure" }, toolbar, drawing.element, legend(index)),
-    panel(index, store, drawing.focus)
-  );
+  const make = (of, its, begin) => stageOf(of, its, begin ? null : notes, begin);
+  const stages = comparison(index, store, stageOf(index, store, notes, null), make);
   const engine = pageEngine(bundle) ?? model.get("engine");
   const note = engine ? `Type a prompt. ${engine.where === "page" ? "Computed in this page" : whoComputes(model)}, model and circuit alike.` : "";
   const askPart = part("ask", "Ask it", note, engine ? lab(index, store, engine) : noLab());
   const recordPart = h("details", { class: "part record-part" }, h("summary", {}, h("h2", {}, "Record"), h("span", { class: "muted" }, "where every number came from")), record(bundle.record));
+  const trialPart = part("trial", "The trial", "each check beside its nulls: what the same number is when the circuit is not special", trial(bundle.evidence));
+  const toTrial = () => {
+    trialPart.tabIndex = -1;
+    trialPart.scrollIntoView();
+    trialPart.focus({ preventScroll: true });
+  };
   root.append(
     h(
       "header",
       { class: "top" },
-      h("div", { class: "eyebrow" }, h("span", {}, "Gossamer circuit"), h("span", { class: "mono" }, bundle.task.name), themeButton(root)),
+      h("div", { class: "eyebrow" }, h("span", {}, "Gossamer circuit"), h("span", { class: "mono" }, bundle.task.name), themeButton(root, store)),
       h("h1", {}, bundle.title),
       lead(bundle),
-      tally(bundle.evidence)
+      h("div", { class: "verdicts" }, tally(bundle.evidence), ownModel(toTrial))
     ),
     askPart,
-    stage,
-    part("trial", "The trial", "each check beside its nulls: what the same number is when the circuit is not special", trial(bundle.evidence)),
-    ...bundle.grain === "channel" ? [part("curve", "Size for loss", "", sizeCurve(bundle))] : [],
+    stages.element,
+    trialPart,
+    ...bundle.grain === "channel" ? [part("curve", "Size for loss", "", sizeCurve(bundle, store))] : [],
     recordPart,
+    shareBar(bundle, notes, address2),
     h("footer", {}, `Gossamer ${bundle.gossamer_version}. ${whoAnswers(model)}`)
   );
   tooltip(root);
-  const arrange2 = () => {
-    const width = root.clientWidth;
-    stage.classList.toggle("stacked", width < 1080 || drawing.naturalWidth > width * 0.95);
-    drawing.fit();
-  };
   let lastWidth = 0;
   const watch = new ResizeObserver(() => {
     if (root.clientWidth === lastWidth) return;
     lastWidth = root.clientWidth;
-    arrange2();
+    stages.arrange(lastWidth);
   });
   watch.observe(root);
-  arrange2();
+  stages.arrange(root.clientWidth);
   const escape = (event) => {
-    if (event.key === "Escape") store.set({ selected: null, peeked: null });
+    if (event.key !== "Escape") return;
+    store.set({ selected: null, peeked: null });
+    stages.escape();
   };
   root.addEventListener("keydown", escape);
+  const unfollow = address2 ? follow(store, first, bundle) : () => void 0;
   return () => {
+    unfollow();
+    notes.write();
     watch.disconnect();
     leave();
     el.replaceChildren();
