@@ -10,6 +10,8 @@ export interface State {
   readonly found: ReadonlySet<string> | null;
   /** How many of the strongest edges are drawn. */
   readonly strongest: number;
+  /** How active nodes are on the prompt that is asked, site to 0..1; null without one. */
+  readonly lit: ReadonlyMap<string, number> | null;
   /** What other parts of the page want to survive a reload, as text under a key of their own; share.ts keeps it in the URL. */
   readonly kept: Readonly<Record<string, string>>;
 }
