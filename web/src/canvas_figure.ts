@@ -5,7 +5,7 @@
 import { h } from "./dom";
 import { plateWidth, type Spot } from "./layout";
 import { PORT } from "./heads";
-import { drawn, labelOf, plates, pointOn, rootPaths, WITH_MARKERS, type Line, type Look, type Scene, type Wire } from "./scene";
+import { drawn, labelOf, plates, pointOn, rootPaths, type Line, type Look, type Scene, type Wire } from "./scene";
 import { numbered } from "./svg_figure";
 
 export interface View {
@@ -34,11 +34,16 @@ const REST = 60;
 /** A slice of drawing, in milliseconds, and how many edges between looks at the clock. */
 const SLICE = 8;
 const BATCH = 400;
-/** More edges in sight than this, and they are drawn lighter, without dashes. */
+/** More edges in a frame than this, at the mean over frames, and they are drawn lighter, without dashes. */
 const DENSE = 2500;
 /** Below this scale text is too small to be read. */
 const READABLE = 0.45;
 const CELL = 120;
+/** Shorter edges of a crowd, in pixels of the raster, are curves; others are chains of lines. */
+const SHORT = 400;
+/** How far a line reaches beyond its middle, in the drawing's units; and the dashes of a negative weight. */
+const PAD = 12;
+const DASH: [number, number] = [5, 3.5];
 /** Opacity of what is not chosen; style.css says the same. */
 const FADED = 0.28;
 
@@ -70,20 +75,50 @@ function mix(a: string, b: string, share: number): string {
   return `rgb(${[0, 1, 2].map((i) => Math.round((x[i] ?? 0) * share + (y[i] ?? 0) * (1 - share))).join(" ")})`;
 }
 
-function trace(g: CanvasRenderingContext2D, { x1, y1, x2, y2, bend, bow }: Line): void {
-  g.moveTo(x1, y1);
-  g.bezierCurveTo(x1 + bow, y1 + bend, x2 + bow, y2 - bend, x2, y2);
+interface Rect {
+  readonly left: number;
+  readonly top: number;
+  readonly right: number;
+  readonly bottom: number;
 }
 
-/** Draws a scene under one view of a frame: `scale` pixels to a CSS pixel, and `margin` CSS pixels beyond each side. */
+/** Edges that are stroked as one path. */
+interface Block {
+  readonly tone: Wire["tone"];
+  readonly width: number;
+  readonly fade: number;
+  readonly wires: Wire[];
+}
+
+/** Edges in the order they are drawn, bundles first and the strongest last. Many are put together by tone and rank: of a
+ * block the widths differ by little. Blocks do not depend on the view, so that part of a figure is drawn as the whole is. */
+function blocksOf(wires: Wire[], together: boolean): Block[] {
+  const sums = wires.filter((wire) => wire.bundle);
+  const single = wires.slice(0, wires.length - sums.length);
+  const size = together ? BATCH : 1;
+  const out: Block[] = [];
+  for (const list of [sums, single]) {
+    for (let last = list.length; last > 0; last -= size) {
+      const part = list.slice(Math.max(0, last - size), last);
+      for (const tone of ["sum", "flat", "down", "up"] as const) {
+        const own = part.filter((wire) => wire.tone === tone);
+        if (own.length) out.push({ tone, wires: own, fade: tone === "sum" ? 0.6 : (own[0] as Wire).fade, width: own.reduce((t, wire) => t + wire.width, 0) / own.length });
+      }
+    }
+  }
+  return out;
+}
+
+/** Draws a scene under one view of a frame: `scale` pixels to a CSS pixel, and `margin` CSS pixels beyond each side. Only
+ * what touches `rect` (CSS pixels of the frame) is drawn. */
 class Painter {
-  private readonly box: { left: number; top: number; right: number; bottom: number };
+  private readonly box: Rect;
   constructor(
     private readonly g: CanvasRenderingContext2D, private readonly scene: Scene, private readonly look: Look, private readonly colours: Colours,
-    private readonly view: View, width: number, height: number, private readonly scale: number, private readonly margin: number,
+    private readonly view: View, rect: Rect, private readonly scale: number, private readonly margin: number,
   ) {
     const { x, y, k } = view;
-    this.box = { left: (-margin - x) / k, top: (-margin - y) / k, right: (width + margin - x) / k, bottom: (height + margin - y) / k };
+    this.box = { left: (rect.left - x) / k, top: (rect.top - y) / k, right: (rect.right - x) / k, bottom: (rect.bottom - y) / k };
   }
 
   private inSight({ x1, y1, x2, y2, bow }: Line): boolean {
@@ -99,6 +134,36 @@ class Painter {
   /** Lines never get thinner than can be seen. */
   private thick(width: number): number {
     return Math.max(width, 0.55 / this.view.k);
+  }
+
+  /** Adds a curve to the path; if it is dashed, strokes its parts. A long one is a chain of short lines of which those out
+   * of sight are left out: what a canvas makes of a curve depends on where it is cut off, and takes long for dashes. */
+  private trace(line: Line, dense: boolean, dashed: boolean): void {
+    const { g, box } = this;
+    const { x1, y1, x2, y2, bend, bow } = line;
+    const span = (Math.abs(x2 - x1) + Math.abs(y2 - y1)) * this.view.k * this.scale;
+    g.moveTo(x1, y1);
+    if (dense && span < SHORT) return g.bezierCurveTo(x1 + bow, y1 + bend, x2 + bow, y2 - bend, x2, y2);
+    const steps = Math.ceil((dense ? 0.6 : 1.7) * Math.sqrt(span)) + 2;
+    let [x, y, on, length] = [x1, y1, true, 0];
+    for (let i = 1; i <= steps; i++) {
+      const [u, v] = [i / steps, 1 - i / steps];
+      const [a, b, c, d] = [v * v * v, 3 * v * v * u, 3 * v * u * u, u * u * u];
+      const nx = a * x1 + b * (x1 + bow) + c * (x2 + bow) + d * x2;
+      const ny = a * y1 + b * (y1 + bend) + c * (y2 - bend) + d * y2;
+      const seen = Math.min(x, nx) - PAD <= box.right && Math.max(x, nx) + PAD >= box.left && Math.min(y, ny) - PAD <= box.bottom && Math.max(y, ny) + PAD >= box.top;
+      if (seen && !on) {
+        if (dashed) {
+          g.stroke();
+          g.beginPath();
+          g.lineDashOffset = length % (DASH[0] + DASH[1]);
+        }
+        g.moveTo(x, y);
+      }
+      if (seen) g.lineTo(nx, ny);
+      if (dashed) length += Math.hypot(nx - x, ny - y);
+      [x, y, on] = [nx, ny, seen];
+    }
   }
 
   private text(text: string, x: number, y: number, font: string, colour: string, align: CanvasTextAlign = "center"): void {
@@ -131,7 +196,7 @@ class Painter {
   }
 
   /** Everything that does not change with the pointer, in steps. */
-  *base(): Generator<void> {
+  *base(blocks: Block[], crowd: number): Generator<void> {
     const { g, scene, colours: c, view } = this;
     const { plan } = scene;
     const readable = view.k >= READABLE;
@@ -164,7 +229,7 @@ class Painter {
       if (readable) this.text(text, x, y + 4.5, `12px ${c.mono}`, c["ink"] as string);
     }
     yield;
-    yield* this.edges(scene.wires.filter((wire) => drawn(wire, { ...this.look, centre: null }) && this.inSight(wire.line)));
+    yield* this.edges(blocks, crowd);
     yield* this.nodes([...plan.spots.values()]);
   }
 
@@ -191,34 +256,36 @@ class Painter {
     g.stroke();
   }
 
-  /** Weak ones first. Of a batch, those of one tone are one path: their widths differ by little. */
-  *edges(wires: Wire[]): Generator<void> {
+  /** `crowd`: how many edges a frame holds, at the mean. Of a crowd each is lighter, thin and without an end. */
+  *edges(blocks: Block[], crowd: number): Generator<void> {
     const { g, colours: c, view } = this;
-    const dense = wires.length > DENSE;
-    const alpha = dense ? Math.max(0.16, 0.86 * Math.sqrt(DENSE / wires.length)) : 0.86;
+    const dense = crowd > DENSE;
+    const alpha = dense ? Math.max(0.06, (0.86 * DENSE) / crowd) : 0.86;
     const tones = { up: c["up"], down: c["down"], flat: c["muted"], sum: c["faint"] } as Record<Wire["tone"], string>;
-    const sums = wires.filter((wire) => wire.bundle);
-    const single = wires.slice(0, wires.length - sums.length);
-    const batch = dense ? BATCH : 1;
-    for (const list of [sums, single]) {
-      for (let last = list.length; last > 0; last -= batch) {
-        const part = list.slice(Math.max(0, last - batch), last);
-        for (const tone of ["sum", "flat", "down", "up"] as const) {
-          const own = part.filter((wire) => wire.tone === tone);
-          if (!own.length) continue;
-          g.globalAlpha = alpha * (own[0] as Wire).fade;
-          g.strokeStyle = tones[tone];
-          g.lineWidth = this.thick(own.reduce((t, wire) => t + wire.width, 0) / own.length);
-          g.setLineDash(tone === "down" && !dense ? [5, 3.5] : []);
-          g.beginPath();
-          for (const wire of own) trace(g, wire.line);
-          g.stroke();
-        }
-        if (batch > 1 || last % 64 === 0) yield;
+    const ended: Wire[] = [];
+    let n = 0;
+    for (const { tone, width, fade, wires } of blocks) {
+      const seen = wires.filter((wire) => this.inSight(wire.line));
+      if (!seen.length) continue;
+      g.globalAlpha = alpha * fade;
+      g.strokeStyle = tones[tone];
+      g.lineWidth = dense ? Math.min(this.thick(width), 1 / (view.k * this.scale)) : this.thick(width); // up to a pixel is five times as quick
+      const dashed = tone === "down" && !dense;
+      g.setLineDash(dashed ? DASH : []);
+      g.beginPath();
+      for (const wire of seen) this.trace(wire.line, dense, dashed);
+      g.stroke();
+      g.lineDashOffset = 0;
+      n += seen.length;
+      if (!dense && view.k >= 0.3) ended.push(...seen);
+      if (n >= BATCH / (dense ? 1 : 8)) {
+        n = 0;
+        yield;
       }
     }
     g.setLineDash([]);
-    if (wires.length <= WITH_MARKERS && view.k >= 0.3) for (const wire of wires) this.tip(wire, tones[wire.tone]);
+    g.globalAlpha = alpha;
+    for (const wire of ended) if (this.seen({ x: wire.line.x2, y: wire.line.y2, width: 0, height: 0 })) this.tip(wire, tones[wire.tone]);
     g.globalAlpha = 1;
     yield;
   }
@@ -291,7 +358,7 @@ class Painter {
     }
     if (look.centre !== null) {
       const own = (scene.wiresOf.get(look.centre) ?? []).filter((wire) => drawn(wire, look) && this.inSight(wire.line));
-      for (const step of this.edges(own)) void step;
+      for (const step of this.edges(blocksOf(own, own.length > DENSE), own.length)) void step;
       const spots = [...look.near, look.centre].flatMap((site) => at(site) ?? []);
       for (const step of this.nodes(spots, 1.8)) void step;
     }
@@ -366,6 +433,7 @@ export function canvasFigure(scene: Scene, focused: () => string | null): Canvas
   const grid = gridOf(scene);
   let view: View = { x: 0, y: 0, k: 1 };
   let drawnAt: View = view; // where the front raster was drawn
+  let stale = true; // whether it shows something else than what is to be drawn
   let look: Look | null = null;
   let colours: Colours | null = null;
   let job = 0;
@@ -374,15 +442,31 @@ export function canvasFigure(scene: Scene, focused: () => string | null): Canvas
   const ratio = (): number => window.devicePixelRatio || 1;
   const prepared = (canvas: HTMLCanvasElement, scale: number, margin: number): CanvasRenderingContext2D => {
     const [width, height] = [Math.round((size.width + 2 * margin) * scale), Math.round((size.height + 2 * margin) * scale)];
-    if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
-    const g = canvas.getContext("2d", { willReadFrequently: true }) as CanvasRenderingContext2D;
-    g.setTransform(1, 0, 0, 1, 0, 0);
-    g.clearRect(0, 0, width, height);
-    return g;
+    [canvas.width, canvas.height] = [width, height]; // empties it and forgets its state
+    return canvas.getContext("2d", { willReadFrequently: true }) as CanvasRenderingContext2D;
   };
-  const painter = (canvas: HTMLCanvasElement, scale: number, margin: number): Painter => {
+  const whole = (): Rect => ({ left: -MARGIN, top: -MARGIN, right: size.width + MARGIN, bottom: size.height + MARGIN });
+  const painter = (g: CanvasRenderingContext2D, scale: number, margin: number, rect: Rect): Painter => {
     colours ??= coloursOf(element);
-    return new Painter(prepared(canvas, scale, margin), scene, look as Look, colours, { ...view }, size.width, size.height, scale, margin);
+    return new Painter(g, scene, look as Look, colours, { ...view }, rect, scale, margin);
+  };
+  let blocks: { look: Look; wires: Wire[]; k: number; crowd: number; list: Block[] } | null = null;
+  /** Blocks change with what is drawn and with the scale, never with the place: a moved raster and a new one agree. */
+  const base = (one: Painter): Generator<void> => {
+    const now = { ...(look as Look), centre: null };
+    const same = blocks !== null && blocks.look.strongest === now.strongest && blocks.look.hidden === now.hidden;
+    if (!blocks || !same || blocks.k !== view.k) {
+      const wires = blocks && same ? blocks.wires : scene.wires.filter((wire) => drawn(wire, now));
+      const crowd = crowdOf(wires, size.width / view.k, size.height / view.k);
+      const list = blocks && same && blocks.crowd > DENSE === crowd > DENSE ? blocks.list : blocksOf(wires, crowd > DENSE);
+      blocks = { look: now, wires, k: view.k, crowd, list };
+    }
+    return one.base(blocks.list, blocks.crowd);
+  };
+  const crowdOf = (wires: Wire[], width: number, height: number): number => {
+    const { plan } = scene;
+    return wires.reduce((t, { line: { x1, x2, y1, y2 } }) =>
+      t + Math.min(1, (Math.abs(x2 - x1) + width) / plan.width) * Math.min(1, (Math.abs(y2 - y1) + height) / plan.height), 0);
   };
   const place = (canvas: HTMLCanvasElement, margin: number, from: View): void => {
     const k = view.k / from.k;
@@ -394,16 +478,44 @@ export function canvasFigure(scene: Scene, focused: () => string | null): Canvas
   const paintOver = (): void => {
     if (!look || !element.isConnected) return;
     overAt = { ...view };
-    painter(over, ratio(), 0).above(focused());
+    painter(prepared(over, ratio(), 0), ratio(), 0, { left: 0, top: 0, right: size.width, bottom: size.height }).above(focused());
     place(over, 0, overAt);
   };
+  /** Draws the parts of the back that the front, moved by whole pixels, does not cover; the whole back where it cannot be used. */
+  function* redraw(g: CanvasRenderingContext2D, scale: number): Generator<void> {
+    const [dx, dy] = [(view.x - drawnAt.x) * scale, (view.y - drawnAt.y) * scale];
+    const { width, height } = back;
+    const even = [dx, dy].every((d) => Math.abs(d - Math.round(d)) < 1e-6);
+    if (stale || view.k !== drawnAt.k || !even || Math.abs(dx) >= width || Math.abs(dy) >= height) {
+      yield* base(painter(g, scale, MARGIN, whole()));
+      return;
+    }
+    const [sx, sy] = [Math.round(dx), Math.round(dy)];
+    g.drawImage(front, sx, sy);
+    const [top, bottom] = [Math.max(0, sy), height + Math.min(0, sy)];
+    const bare = [
+      sy > 0 ? [0, 0, width, sy] : [0, height + sy, width, -sy],
+      sx > 0 ? [0, top, sx, bottom - top] : [width + sx, top, -sx, bottom - top],
+    ] as [number, number, number, number][];
+    for (const [x, y, w, t] of bare) {
+      if (w <= 0 || t <= 0) continue;
+      g.save();
+      g.setTransform(1, 0, 0, 1, 0, 0);
+      g.beginPath();
+      g.rect(x, y, w, t);
+      g.clip();
+      const [left, upper] = [x / scale - MARGIN, y / scale - MARGIN];
+      yield* base(painter(g, scale, MARGIN, { left, top: upper, right: left + w / scale, bottom: upper + t / scale }));
+      g.restore();
+    }
+  }
   const sharpen = (): void => {
     const mine = ++job;
     if (!look || !element.isConnected) return;
     element.classList.add("blurred");
     const at = { ...view };
-    const g = back.getContext("2d", { willReadFrequently: true }) as CanvasRenderingContext2D;
-    const steps = painter(back, ratio(), MARGIN).base();
+    const g = prepared(back, ratio(), MARGIN);
+    const steps = redraw(g, ratio());
     const slice = (): void => {
       if (mine !== job) return;
       const until = performance.now() + SLICE;
@@ -415,7 +527,7 @@ export function canvasFigure(scene: Scene, focused: () => string | null): Canvas
     };
     const finish = (): void => {
       [front, back] = [back, front];
-      drawnAt = at;
+      [drawnAt, stale] = [at, false];
       place(front, MARGIN, drawnAt);
       front.hidden = false;
       back.hidden = true;
@@ -434,6 +546,7 @@ export function canvasFigure(scene: Scene, focused: () => string | null): Canvas
   };
   const recolour = (): void => {
     colours = null;
+    stale = true;
     rest(0);
   };
   const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -449,6 +562,7 @@ export function canvasFigure(scene: Scene, focused: () => string | null): Canvas
     resize(width, height) {
       Object.assign(size, { width: Math.round(width), height: Math.round(height) });
       element.style.height = `${size.height}px`;
+      stale = true;
       rest(0);
     },
     move(to) {
@@ -461,7 +575,10 @@ export function canvasFigure(scene: Scene, focused: () => string | null): Canvas
       const before = look;
       look = now;
       element.classList.toggle("faded", now.centre !== null || now.found !== null);
-      if (!before || before.strongest !== now.strongest || before.hidden !== now.hidden || before.pinned !== now.pinned) rest(before ? REST : 0);
+      if (!before || before.strongest !== now.strongest || before.hidden !== now.hidden || before.pinned !== now.pinned) {
+        stale = true;
+        rest(before ? REST : 0);
+      }
       else paintOver();
     },
     hit(x, y) {
@@ -478,8 +595,8 @@ export function canvasFigure(scene: Scene, focused: () => string | null): Canvas
     },
     picture(scale) {
       const [all, under, above] = [h("canvas", {}), h("canvas", {}), h("canvas", {})];
-      for (const step of painter(under, scale, 0).base()) void step;
-      painter(above, scale, 0).above(null);
+      for (const step of base(painter(prepared(under, scale, 0), scale, 0, whole()))) void step;
+      painter(prepared(above, scale, 0), scale, 0, whole()).above(null);
       const g = prepared(all, scale, 0);
       g.fillStyle = (colours as Colours)["paper"] as string;
       g.fillRect(0, 0, all.width, all.height);

@@ -11,7 +11,7 @@ import { sceneOf, type Look, type Scene } from "./scene";
 import type { State, Store } from "./state";
 import { svgFigure, type SvgFigure } from "./svg_figure";
 
-const TALLEST = { svg: 2000, canvas: 1000 };
+const TALLEST = { svg: 3600, canvas: 1000 };
 /** Drawings larger than this are a canvas. */
 const SVG_UP_TO = { nodes: 1500, edges: 6000 };
 const ZOOM_MOST = 6;
@@ -155,24 +155,18 @@ export function figure(index: Index, store: Store): Figure {
     const best = index.ranked[0]?.site;
     return best === undefined ? (scene.plan.rows[0]?.[0] ?? "") : scene.drawing.at(best);
   };
-  /** Draw again after a change of what is folded; `anchor` keeps its place on the screen. */
+  /** Draw again after a change of what is folded; `anchor` keeps its place on the screen, without one all is fitted. */
   const refold = (anchor: string | null): void => {
     const place = anchor === null ? undefined : spotOf(scene.drawing.at(anchor));
     const held = element.contains(document.activeElement) && stage.contains(document.activeElement);
-    const old = { width: scene.plan.width, height: scene.plan.height };
     scene = build();
     const now = anchor === null ? undefined : spotOf(scene.drawing.at(anchor));
     mount();
-    if (fitted) fit();
+    if (fitted || !place || !now) fit();
     else {
       resize();
-      if (place && now) {
-        view.x += (place.x - now.x) * view.k;
-        view.y += (place.y - now.y) * view.k;
-      } else { // the same part of the drawing stays in the middle
-        view.x = size.width / 2 - ((size.width / 2 - view.x) * scene.plan.width) / old.width;
-        view.y = size.height / 2 - ((size.height / 2 - view.y) * scene.plan.height) / old.height;
-      }
+      view.x += (place.x - now.x) * view.k;
+      view.y += (place.y - now.y) * view.k;
       move();
     }
     if (held && anchor !== null) focus(anchor);

@@ -84,13 +84,20 @@ function bestRanks(index: Index): Map<string, number> {
 
 const ranksOf = new WeakMap<Index, Map<string, number>>();
 
-/** The super-node a node falls into, or null if it is drawn alone. */
-function homeOf(node: NodeView, folding: Folding, idle: boolean): string | null {
+/** The super-node a node falls into, or null if it is drawn alone. `busy`: places and layers with a node that is not idle. */
+function homeOf(node: NodeView, folding: Folding, idle: boolean, busy: ReadonlySet<string>): string | null {
   if (folding.alone.has(node.site)) return null;
-  const [layer, part] = [layerOfNode(node), partOfNode(node)];
-  if (layer && folding.shut.has(layer)) return layer;
+  const { open, shut } = folding;
+  const [layer, part, row] = [layerOfNode(node), partOfNode(node), rowOfHeads(node)];
+  if (layer && (shut.has(layer) || (idle && !busy.has(layer) && !open.has(layer)))) return layer;
   if (!part) return null;
-  return folding.shut.has(part) || (idle && !folding.open.has(part)) ? part : null;
+  if (row && !shut.has(part) && idle && !busy.has(part) && !open.has(row) && !open.has(part)) return row;
+  return shut.has(part) || (idle && !open.has(part)) ? part : null;
+}
+
+/** The heads of a layer, for a channel of one of them: idle heads are one super-node. */
+function rowOfHeads(node: NodeView): string | null {
+  return node.kind === "channel" && placeOf(node).short ? `${node.layer}.heads` : null;
 }
 
 function superOf(key: string, members: NodeView[], partial: boolean): Super {
@@ -103,6 +110,11 @@ function superOf(key: string, members: NodeView[], partial: boolean): Super {
   return { key, what, members, partial, node, inside: { n: 0, size: 0 }, into: { n: 0, size: 0 }, out: { n: 0, size: 0 } };
 }
 
+/** Whether it stands in the frame of a head. */
+export function inHead({ node, key }: Super): boolean {
+  return key === partOfNode(node) && rowOfHeads(node) !== null;
+}
+
 export function fold(index: Index, folding: Folding, strongest: number): Drawing {
   const { bundle } = index;
   const large = opensFolded(index);
@@ -111,9 +123,15 @@ export function fold(index: Index, folding: Folding, strongest: number): Drawing
   const homes = new Map<string, NodeView[]>();
   const aloneIn = new Set<string | null>();
   const home = new Map<string, string>();
+  const isIdle = (site: string): boolean => large && strongest < index.edges.length && (ranks?.get(site) ?? Infinity) >= strongest;
+  const busy = new Set<string>();
   for (const node of bundle.circuit.nodes) {
-    const idle = large && (ranks.get(node.site) ?? Infinity) >= strongest && strongest < index.edges.length;
-    const key = homeOf(node, folding, idle);
+    if (isIdle(node.site) && !folding.alone.has(node.site)) continue;
+    for (const key of [partOfNode(node), layerOfNode(node)]) if (key !== null) busy.add(key);
+  }
+  for (const node of bundle.circuit.nodes) {
+    const key = homeOf(node, folding, isIdle(node.site), busy);
+    if (key === null || key === partOfNode(node)) aloneIn.add(rowOfHeads(node)); // a head of its own in the row
     if (key === null) aloneIn.add(partOfNode(node));
     else {
       home.set(node.site, key);
@@ -149,8 +167,10 @@ export function fold(index: Index, folding: Folding, strongest: number): Drawing
     const key = `${src}|${dst}|${matrix}`;
     let one = bundles.get(key);
     if (!one) {
-      // Beside nodes of its own place, a super-node is the rest: its bundles to single nodes would hide those.
-      const always = (!a || !a.partial || b !== undefined) && (!b || !b.partial || a !== undefined);
+      // Beside nodes of its own place, a super-node is the rest: its bundles would hide what they do. The rests of rows
+      // are joined to each other all the same.
+      const quiet = (one: Super | undefined, other: Super | undefined): boolean => one !== undefined && one.partial && (inHead(one) || !other);
+      const always = !quiet(a, b) && !quiet(b, a);
       bundles.set(key, (one = { edge: { src, dst, weight: null, matrix }, rank: null, bundle: { n: 0, size: 0 }, always }));
     }
     add(one.bundle);
@@ -158,7 +178,7 @@ export function fold(index: Index, folding: Folding, strongest: number): Drawing
   const carries = new Map<string, Carry>();
   for (const carry of index.carries) {
     const [src, dst] = [at(carry.src), at(carry.dst)];
-    if (src === dst || supers.get(src)?.partial || supers.get(dst)?.partial) continue;
+    if (src === dst || [src, dst].some((end) => supers.has(end) && large && !folding.shut.has(end))) continue;
     carries.set(`${src}|${dst}`, src === carry.src && dst === carry.dst ? carry : { src, dst });
   }
   return {
@@ -175,9 +195,15 @@ export function superText({ key, what, members, partial }: Super): string {
   return `${partial ? "+" : "all "}${count(members.length)}`;
 }
 
+/** `neurons, layer 3`; `heads, layer 1`. */
+function rowName({ members }: Super): string {
+  const node = members[0] as NodeView;
+  return rowOfHeads(node) ? `heads, layer ${node.layer}` : partName(node);
+}
+
 /** A super-node in words, with its sums. */
 export function aboutSuper(one: Super, measure: "weight" | "score"): string {
   const sum = ({ n, size }: Sum): string => `${plural(n, "edge")}, sum of |${measure}| ${num(size)}`;
-  const what = one.what === "layer" ? `${plural(one.members.length, "node")} of ${one.key}` : `${one.partial ? "other " : ""}${partName(one.members[0] as NodeView)}: ${plural(one.members.length, "node")}`;
+  const what = one.what === "layer" ? `${plural(one.members.length, "node")} of ${one.key}` : `${one.partial ? "other " : ""}${inHead(one) ? partName(one.members[0] as NodeView) : rowName(one)}: ${plural(one.members.length, "node")}`;
   return [what, `in: ${sum(one.into)}`, `out: ${sum(one.out)}`, `inside: ${sum(one.inside)}`].join("\n");
 }

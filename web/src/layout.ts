@@ -2,7 +2,7 @@
 // one column through all layers, so a carry is a straight vertical line; neurons and heads sit between the columns.
 
 import type { NodeView } from "./bundle";
-import { partOfNode, superText, type Drawing, type Super } from "./fold";
+import { inHead, partOfNode, superText, type Drawing, type Super } from "./fold";
 import { sizeOf } from "./index";
 import { placeOf, type Place } from "./sites";
 
@@ -32,7 +32,7 @@ export interface Spot {
 /** A super-node, to be placed. */
 export function superSpot(one: Super): Spot {
   const text = superText(one);
-  const place = placeOf(one.node);
+  const place = inHead(one) ? placeOf(one.node) : { ...placeOf(one.node), short: "" };
   return {
     node: one.node, folded: one, x: 0, y: 0, width: Math.max(PILL.width, 16 + 6.6 * text.length), height: one.what === "layer" ? 30 : PILL.height + 2,
     place: one.what === "layer" ? { ...place, row: 10 * (place.layer ?? 0), rowName: "", block: "layer", short: "", residual: false } : { ...place, residual: false },
@@ -169,7 +169,8 @@ function pullTogether(order: Order): void {
   };
   let best = cost();
   let bestOrder = [...channels];
-  for (let sweep = 0; sweep < 24; sweep++) {
+  const sweeps = ties.length > 20_000 ? 8 : 24; // a large figure is opened, not printed
+  for (let sweep = 0; sweep < sweeps; sweep++) {
     const sum = new Map<number, [number, number]>();
     for (const tie of ties) {
       const entry = sum.get(tie.channel) ?? [0, 0];
@@ -352,6 +353,7 @@ export function layout({ nodes, supers, edges: drawn, carries }: Drawing): Layou
   let lastBlock = "";
   const beside: Spot[] = []; // super-nodes, in one column to the right of the others
   const apart: Spot[] = []; // those with a row of their own, in the middle
+  const rests = [...supers.values()].some((one) => one.partial);
   for (const key of rowKeys) {
     const inRow = [...spots.values()].filter((p) => p.place.row === key);
     const first = (inRow[0] as Spot).place; // super-nodes come last
@@ -398,7 +400,7 @@ export function layout({ nodes, supers, edges: drawn, carries }: Drawing): Layou
     for (const spot of inRow) {
       if (!spot.folded || spot.place.short) continue;
       spot.y = middle;
-      (single.length ? beside : apart).push(spot);
+      (single.length || (rests && spot.folded.what === "part") ? beside : apart).push(spot);
     }
     bands.push({ label: first.rowName, part: first.short || (inRow[0] as Spot).folded?.what === "layer" ? null : (inRow[0] as Spot).node.location, y: middle });
     rows.push(inRow.sort((a, b) => a.x - b.x || a.y - b.y).map((p) => p.node.site));

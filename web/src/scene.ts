@@ -69,7 +69,7 @@ export interface Look {
 }
 
 export function lineOf(x1: number, y1: number, x2: number, y2: number, bow = 0): Line {
-  return { x1, y1, x2, y2, bend: Math.max(14, Math.abs(y2 - y1) * 0.46), bow };
+  return { x1, y1, x2, y2, bend: Math.max(14, Math.abs(y2 - y1) * 0.46) * (y2 < y1 ? -1 : 1), bow };
 }
 
 export function pathOf({ x1, y1, x2, y2, bend, bow }: Line): string {
@@ -89,6 +89,7 @@ function thickness(size: number, largest: number): number {
 
 /** The curve of an edge, between the outlines of its ends and into the port of what it is read for. */
 function lineOfEdge(edge: Drawn["edge"], from: Spot, to: Spot, spots: Spot[]): Line {
+  if (to.y < from.y && (to.folded || from.folded)) return lineOf(from.x, from.y - from.height / 2, to.x, to.y + to.height / 2 + 1.5); // to a folded layer that it is in the middle of
   const port = to.ports.find((one) => one.matrix === edge.matrix);
   const [x2, y1] = [to.x + (port?.dx ?? 0), from.y + from.height / 2];
   const y2 = to.y - to.height / 2 - (port ? PORT.height : 0) - 1.5;
@@ -165,7 +166,7 @@ export function sceneOf(index: Index, drawing: Drawing): Scene {
       ...one,
       line: lineOfEdge(edge, plan.spots.get(edge.src) as Spot, plan.spots.get(edge.dst) as Spot, spots),
       tone: sum ? "sum" : toneOf(bundle, edge.weight),
-      width: sum ? 1 + 7 * Math.sqrt(share) : thickness(size, index.largestWeight),
+      width: sum ? 1 + 5 * Math.sqrt(share) : thickness(size, index.largestWeight),
       fade: fades && !sum ? 0.3 + 0.7 * Math.sqrt(share) : 1,
     };
   });

@@ -99,7 +99,7 @@ function pinMark({ width, height }: Spot): SVGGElement {
 
 /** Round a node that is active: the stronger, the wider and the denser. */
 function halo({ width, height, shape }: Spot, strength: number): SVGRectElement {
-  const out = 3 + 7 * strength;
+  const out = 2 + 5 * strength;
   const rx = (shape === "channel" || shape === "super" ? 3 : height / 2) + out;
   return s("rect", {
     class: "halo", x: -width / 2 - out, y: -height / 2 - out, width: width + 2 * out, height: height + 2 * out, rx,

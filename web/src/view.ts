@@ -6,6 +6,7 @@ import { panel } from "./card";
 import { sizeCurve } from "./curve";
 import { count, h } from "./dom";
 import { figure, legend } from "./figure";
+import { opensFolded } from "./fold";
 import { indexOf, type Index } from "./index";
 import { lead } from "./lead";
 import { record } from "./record";
@@ -22,6 +23,8 @@ export interface Host {
 
 /** More than half as many again, and the page opens with the strongest so many: those between heads run further. */
 const MANY_EDGES = { channel: 400, head: 200 };
+/** A circuit that opens folded begins with so many: about a hundred nodes drawn alone. */
+const FOLDED_EDGES = 60;
 const THEMES: Theme[] = ["auto", "light", "dark"];
 
 function themeButton(root: HTMLElement): HTMLButtonElement {
@@ -67,7 +70,7 @@ function part(id: string, title: string, note: string, ...children: HTMLElement[
 export function render({ model, el }: Host): () => void {
   const bundle = model.get("bundle") as Bundle;
   const index = indexOf(bundle);
-  const many = MANY_EDGES[bundle.grain];
+  const many = opensFolded(index) ? FOLDED_EDGES : MANY_EDGES[bundle.grain];
   const store = new Store({ selected: null, peeked: null, found: null, strongest: index.edges.length > many * 1.5 ? many : index.edges.length, lit: null, kept: {} });
   const root = h("div", { class: "gossamer" });
   el.replaceChildren(h("style", {}, css), root);

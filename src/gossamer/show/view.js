@@ -169,9 +169,9 @@ function describe(node) {
   return `${named}${head}, layer ${node.layer ?? "?"}`;
 }
 function partName(node) {
-  const { layer, rowName, short, block } = placeOf(node);
+  const { layer, rowName: rowName2, short, block } = placeOf(node);
   if (layer === null) return "channels of the final residual stream";
-  const name = short ? node.head === null ? "head" : `head ${node.head}` : rowName === "reads" || rowName === "writes" ? `${rowName} of ${block === "mlp" ? "the MLP" : "attention"}` : rowName;
+  const name = short ? node.head === null ? "head" : `head ${node.head}` : rowName2 === "reads" || rowName2 === "writes" ? `${rowName2} of ${block === "mlp" ? "the MLP" : "attention"}` : rowName2;
   return `${name}, layer ${layer}`;
 }
 
@@ -505,12 +505,17 @@ function bestRanks(index) {
   return best;
 }
 var ranksOf = /* @__PURE__ */ new WeakMap();
-function homeOf(node, folding, idle) {
+function homeOf(node, folding, idle, busy) {
   if (folding.alone.has(node.site)) return null;
-  const [layer, part2] = [layerOfNode(node), partOfNode(node)];
-  if (layer && folding.shut.has(layer)) return layer;
+  const { open, shut } = folding;
+  const [layer, part2, row] = [layerOfNode(node), partOfNode(node), rowOfHeads(node)];
+  if (layer && (shut.has(layer) || idle && !busy.has(layer) && !open.has(layer))) return layer;
   if (!part2) return null;
-  return folding.shut.has(part2) || idle && !folding.open.has(part2) ? part2 : null;
+  if (row && !shut.has(part2) && idle && !busy.has(part2) && !open.has(row) && !open.has(part2)) return row;
+  return shut.has(part2) || idle && !open.has(part2) ? part2 : null;
+}
+function rowOfHeads(node) {
+  return node.kind === "channel" && placeOf(node).short ? `${node.layer}.heads` : null;
 }
 function superOf(key, members, partial) {
   const first = members[0];
@@ -532,6 +537,9 @@ function superOf(key, members, partial) {
   };
   return { key, what, members, partial, node, inside: { n: 0, size: 0 }, into: { n: 0, size: 0 }, out: { n: 0, size: 0 } };
 }
+function inHead({ node, key }) {
+  return key === partOfNode(node) && rowOfHeads(node) !== null;
+}
 function fold(index, folding, strongest) {
   const { bundle } = index;
   const large = opensFolded(index);
@@ -540,9 +548,15 @@ function fold(index, folding, strongest) {
   const homes = /* @__PURE__ */ new Map();
   const aloneIn = /* @__PURE__ */ new Set();
   const home = /* @__PURE__ */ new Map();
+  const isIdle = (site) => large && strongest < index.edges.length && (ranks?.get(site) ?? Infinity) >= strongest;
+  const busy = /* @__PURE__ */ new Set();
   for (const node of bundle.circuit.nodes) {
-    const idle = large && (ranks.get(node.site) ?? Infinity) >= strongest && strongest < index.edges.length;
-    const key = homeOf(node, folding, idle);
+    if (isIdle(node.site) && !folding.alone.has(node.site)) continue;
+    for (const key of [partOfNode(node), layerOfNode(node)]) if (key !== null) busy.add(key);
+  }
+  for (const node of bundle.circuit.nodes) {
+    const key = homeOf(node, folding, isIdle(node.site), busy);
+    if (key === null || key === partOfNode(node)) aloneIn.add(rowOfHeads(node));
     if (key === null) aloneIn.add(partOfNode(node));
     else {
       home.set(node.site, key);
@@ -578,7 +592,8 @@ function fold(index, folding, strongest) {
     const key = `${src}|${dst}|${matrix}`;
     let one = bundles.get(key);
     if (!one) {
-      const always = (!a || !a.partial || b !== void 0) && (!b || !b.partial || a !== void 0);
+      const quiet = (one2, other) => one2 !== void 0 && one2.partial && (inHead(one2) || !other);
+      const always = !quiet(a, b) && !quiet(b, a);
       bundles.set(key, one = { edge: { src, dst, weight: null, matrix }, rank: null, bundle: { n: 0, size: 0 }, always });
     }
     add(one.bundle);
@@ -586,7 +601,7 @@ function fold(index, folding, strongest) {
   const carries = /* @__PURE__ */ new Map();
   for (const carry of index.carries) {
     const [src, dst] = [at(carry.src), at(carry.dst)];
-    if (src === dst || supers.get(src)?.partial || supers.get(dst)?.partial) continue;
+    if (src === dst || [src, dst].some((end) => supers.has(end) && large && !folding.shut.has(end))) continue;
     carries.set(`${src}|${dst}`, src === carry.src && dst === carry.dst ? carry : { src, dst });
   }
   return {
@@ -602,9 +617,13 @@ function superText({ key, what, members, partial }) {
   if (what === "layer") return `${key}: ${plural(members.length, "node")}`;
   return `${partial ? "+" : "all "}${count(members.length)}`;
 }
+function rowName({ members }) {
+  const node = members[0];
+  return rowOfHeads(node) ? `heads, layer ${node.layer}` : partName(node);
+}
 function aboutSuper(one, measure) {
   const sum = ({ n, size }) => `${plural(n, "edge")}, sum of |${measure}| ${num(size)}`;
-  const what = one.what === "layer" ? `${plural(one.members.length, "node")} of ${one.key}` : `${one.partial ? "other " : ""}${partName(one.members[0])}: ${plural(one.members.length, "node")}`;
+  const what = one.what === "layer" ? `${plural(one.members.length, "node")} of ${one.key}` : `${one.partial ? "other " : ""}${inHead(one) ? partName(one.members[0]) : rowName(one)}: ${plural(one.members.length, "node")}`;
   return [what, `in: ${sum(one.into)}`, `out: ${sum(one.out)}`, `inside: ${sum(one.inside)}`].join("\n");
 }
 
@@ -618,7 +637,7 @@ var LABELS = 132;
 var TOP = 50;
 function superSpot(one) {
   const text = superText(one);
-  const place = placeOf(one.node);
+  const place = inHead(one) ? placeOf(one.node) : { ...placeOf(one.node), short: "" };
   return {
     node: one.node,
     folded: one,
@@ -645,14 +664,14 @@ function freesOf(spots) {
   const owner = /* @__PURE__ */ new Map();
   for (const sites of groups.values()) {
     const spot = spots.get(sites[0]);
-    const inHead = spot.place.short !== "";
-    if (inHead) sites.sort((a, b) => headOrder(spots, sites, a) - headOrder(spots, sites, b));
+    const inHead2 = spot.place.short !== "";
+    if (inHead2) sites.sort((a, b) => headOrder(spots, sites, a) - headOrder(spots, sites, b));
     const pills = sites.reduce((t, one) => t + spots.get(one).width + PILL_GAP, -PILL_GAP);
     const free = {
       sites,
       row: spot.place.row,
-      head: inHead ? spot.node.head ?? -1 : null,
-      width: inHead ? pills + 2 * HEAD_PAD + HEAD_LABEL : PILL.width,
+      head: inHead2 ? spot.node.head ?? -1 : null,
+      width: inHead2 ? pills + 2 * HEAD_PAD + HEAD_LABEL : PILL.width,
       x: 0
     };
     frees.push(free);
@@ -692,7 +711,8 @@ function pullTogether(order) {
   };
   let best = cost();
   let bestOrder = [...channels];
-  for (let sweep = 0; sweep < 24; sweep++) {
+  const sweeps = ties.length > 2e4 ? 8 : 24;
+  for (let sweep = 0; sweep < sweeps; sweep++) {
     const sum = /* @__PURE__ */ new Map();
     for (const tie of ties) {
       const entry = sum.get(tie.channel) ?? [0, 0];
@@ -856,6 +876,7 @@ function layout({ nodes, supers, edges: drawn2, carries }) {
   let lastBlock = "";
   const beside = [];
   const apart2 = [];
+  const rests = [...supers.values()].some((one) => one.partial);
   for (const key of rowKeys) {
     const inRow = [...spots.values()].filter((p) => p.place.row === key);
     const first = inRow[0].place;
@@ -902,7 +923,7 @@ function layout({ nodes, supers, edges: drawn2, carries }) {
     for (const spot of inRow) {
       if (!spot.folded || spot.place.short) continue;
       spot.y = middle;
-      (single.length ? beside : apart2).push(spot);
+      (single.length || rests && spot.folded.what === "part" ? beside : apart2).push(spot);
     }
     bands2.push({ label: first.rowName, part: first.short || inRow[0].folded?.what === "layer" ? null : inRow[0].node.location, y: middle });
     rows.push(inRow.sort((a, b) => a.x - b.x || a.y - b.y).map((p) => p.node.site));
@@ -1146,7 +1167,7 @@ function placeFrame(frame, y, spots, heads) {
 // src/scene.ts
 var WITH_MARKERS = 700;
 function lineOf(x1, y1, x2, y2, bow = 0) {
-  return { x1, y1, x2, y2, bend: Math.max(14, Math.abs(y2 - y1) * 0.46), bow };
+  return { x1, y1, x2, y2, bend: Math.max(14, Math.abs(y2 - y1) * 0.46) * (y2 < y1 ? -1 : 1), bow };
 }
 function pathOf({ x1, y1, x2, y2, bend, bow }) {
   return `M${x1} ${y1}C${x1 + bow} ${y1 + bend} ${x2 + bow} ${y2 - bend} ${x2} ${y2}`;
@@ -1159,6 +1180,7 @@ function thickness(size, largest) {
   return 0.7 + 3.6 * Math.sqrt(size / largest);
 }
 function lineOfEdge(edge, from, to, spots) {
+  if (to.y < from.y && (to.folded || from.folded)) return lineOf(from.x, from.y - from.height / 2, to.x, to.y + to.height / 2 + 1.5);
   const port = to.ports.find((one) => one.matrix === edge.matrix);
   const [x2, y1] = [to.x + (port?.dx ?? 0), from.y + from.height / 2];
   const y2 = to.y - to.height / 2 - (port ? PORT.height : 0) - 1.5;
@@ -1223,7 +1245,7 @@ function sceneOf(index, drawing) {
       ...one,
       line: lineOfEdge(edge, plan.spots.get(edge.src), plan.spots.get(edge.dst), spots),
       tone: sum ? "sum" : toneOf(bundle, edge.weight),
-      width: sum ? 1 + 7 * Math.sqrt(share) : thickness(size, index.largestWeight),
+      width: sum ? 1 + 5 * Math.sqrt(share) : thickness(size, index.largestWeight),
       fade: fades && !sum ? 0.3 + 0.7 * Math.sqrt(share) : 1
     };
   });
@@ -1365,7 +1387,7 @@ function pinMark({ width, height }) {
   );
 }
 function halo({ width, height, shape }, strength) {
-  const out = 3 + 7 * strength;
+  const out = 2 + 5 * strength;
   const rx = (shape === "channel" || shape === "super" ? 3 : height / 2) + out;
   return s("rect", {
     class: "halo",
@@ -1533,6 +1555,9 @@ var BATCH = 400;
 var DENSE = 2500;
 var READABLE = 0.45;
 var CELL = 120;
+var SHORT = 400;
+var PAD = 12;
+var DASH = [5, 3.5];
 var FADED = 0.28;
 var COLOURS = ["paper", "raised", "band", "ink", "muted", "faint", "up", "down", "focus", "lit"];
 function coloursOf(host) {
@@ -1551,12 +1576,24 @@ function mix(a, b, share) {
   const [x, y] = [a, b].map((c) => (c.match(/[\d.]+/g) ?? []).map(Number));
   return `rgb(${[0, 1, 2].map((i) => Math.round((x[i] ?? 0) * share + (y[i] ?? 0) * (1 - share))).join(" ")})`;
 }
-function trace(g, { x1, y1, x2, y2, bend, bow }) {
-  g.moveTo(x1, y1);
-  g.bezierCurveTo(x1 + bow, y1 + bend, x2 + bow, y2 - bend, x2, y2);
+function blocksOf(wires, together) {
+  const sums = wires.filter((wire) => wire.bundle);
+  const single = wires.slice(0, wires.length - sums.length);
+  const size = together ? BATCH : 1;
+  const out = [];
+  for (const list of [sums, single]) {
+    for (let last = list.length; last > 0; last -= size) {
+      const part2 = list.slice(Math.max(0, last - size), last);
+      for (const tone of ["sum", "flat", "down", "up"]) {
+        const own = part2.filter((wire) => wire.tone === tone);
+        if (own.length) out.push({ tone, wires: own, fade: tone === "sum" ? 0.6 : own[0].fade, width: own.reduce((t, wire) => t + wire.width, 0) / own.length });
+      }
+    }
+  }
+  return out;
 }
 var Painter = class {
-  constructor(g, scene, look, colours, view, width, height, scale, margin) {
+  constructor(g, scene, look, colours, view, rect, scale, margin) {
     this.g = g;
     this.scene = scene;
     this.look = look;
@@ -1565,7 +1602,7 @@ var Painter = class {
     this.scale = scale;
     this.margin = margin;
     const { x, y, k } = view;
-    this.box = { left: (-margin - x) / k, top: (-margin - y) / k, right: (width + margin - x) / k, bottom: (height + margin - y) / k };
+    this.box = { left: (rect.left - x) / k, top: (rect.top - y) / k, right: (rect.right - x) / k, bottom: (rect.bottom - y) / k };
   }
   inSight({ x1, y1, x2, y2, bow }) {
     const { left, top, right, bottom } = this.box;
@@ -1578,6 +1615,35 @@ var Painter = class {
   /** Lines never get thinner than can be seen. */
   thick(width) {
     return Math.max(width, 0.55 / this.view.k);
+  }
+  /** Adds a curve to the path; if it is dashed, strokes its parts. A long one is a chain of short lines of which those out
+   * of sight are left out: what a canvas makes of a curve depends on where it is cut off, and takes long for dashes. */
+  trace(line, dense, dashed) {
+    const { g, box } = this;
+    const { x1, y1, x2, y2, bend, bow } = line;
+    const span = (Math.abs(x2 - x1) + Math.abs(y2 - y1)) * this.view.k * this.scale;
+    g.moveTo(x1, y1);
+    if (dense && span < SHORT) return g.bezierCurveTo(x1 + bow, y1 + bend, x2 + bow, y2 - bend, x2, y2);
+    const steps = Math.ceil((dense ? 0.6 : 1.7) * Math.sqrt(span)) + 2;
+    let [x, y, on, length] = [x1, y1, true, 0];
+    for (let i = 1; i <= steps; i++) {
+      const [u, v] = [i / steps, 1 - i / steps];
+      const [a, b, c, d] = [v * v * v, 3 * v * v * u, 3 * v * u * u, u * u * u];
+      const nx = a * x1 + b * (x1 + bow) + c * (x2 + bow) + d * x2;
+      const ny = a * y1 + b * (y1 + bend) + c * (y2 - bend) + d * y2;
+      const seen = Math.min(x, nx) - PAD <= box.right && Math.max(x, nx) + PAD >= box.left && Math.min(y, ny) - PAD <= box.bottom && Math.max(y, ny) + PAD >= box.top;
+      if (seen && !on) {
+        if (dashed) {
+          g.stroke();
+          g.beginPath();
+          g.lineDashOffset = length % (DASH[0] + DASH[1]);
+        }
+        g.moveTo(x, y);
+      }
+      if (seen) g.lineTo(nx, ny);
+      if (dashed) length += Math.hypot(nx - x, ny - y);
+      [x, y, on] = [nx, ny, seen];
+    }
   }
   text(text, x, y, font, colour, align = "center") {
     this.g.font = font;
@@ -1606,7 +1672,7 @@ var Painter = class {
     this.g.setLineDash([]);
   }
   /** Everything that does not change with the pointer, in steps. */
-  *base() {
+  *base(blocks, crowd) {
     const { g, scene, colours: c, view } = this;
     const { plan } = scene;
     const readable = view.k >= READABLE;
@@ -1639,7 +1705,7 @@ var Painter = class {
       if (readable) this.text(text, x, y + 4.5, `12px ${c.mono}`, c["ink"]);
     }
     yield;
-    yield* this.edges(scene.wires.filter((wire) => drawn(wire, { ...this.look, centre: null }) && this.inSight(wire.line)));
+    yield* this.edges(blocks, crowd);
     yield* this.nodes([...plan.spots.values()]);
   }
   *carries() {
@@ -1664,34 +1730,36 @@ var Painter = class {
     }
     g.stroke();
   }
-  /** Weak ones first. Of a batch, those of one tone are one path: their widths differ by little. */
-  *edges(wires) {
+  /** `crowd`: how many edges a frame holds, at the mean. Of a crowd each is lighter, thin and without an end. */
+  *edges(blocks, crowd) {
     const { g, colours: c, view } = this;
-    const dense = wires.length > DENSE;
-    const alpha = dense ? Math.max(0.16, 0.86 * Math.sqrt(DENSE / wires.length)) : 0.86;
+    const dense = crowd > DENSE;
+    const alpha = dense ? Math.max(0.06, 0.86 * DENSE / crowd) : 0.86;
     const tones = { up: c["up"], down: c["down"], flat: c["muted"], sum: c["faint"] };
-    const sums = wires.filter((wire) => wire.bundle);
-    const single = wires.slice(0, wires.length - sums.length);
-    const batch = dense ? BATCH : 1;
-    for (const list of [sums, single]) {
-      for (let last = list.length; last > 0; last -= batch) {
-        const part2 = list.slice(Math.max(0, last - batch), last);
-        for (const tone of ["sum", "flat", "down", "up"]) {
-          const own = part2.filter((wire) => wire.tone === tone);
-          if (!own.length) continue;
-          g.globalAlpha = alpha * own[0].fade;
-          g.strokeStyle = tones[tone];
-          g.lineWidth = this.thick(own.reduce((t, wire) => t + wire.width, 0) / own.length);
-          g.setLineDash(tone === "down" && !dense ? [5, 3.5] : []);
-          g.beginPath();
-          for (const wire of own) trace(g, wire.line);
-          g.stroke();
-        }
-        if (batch > 1 || last % 64 === 0) yield;
+    const ended = [];
+    let n = 0;
+    for (const { tone, width, fade, wires } of blocks) {
+      const seen = wires.filter((wire) => this.inSight(wire.line));
+      if (!seen.length) continue;
+      g.globalAlpha = alpha * fade;
+      g.strokeStyle = tones[tone];
+      g.lineWidth = dense ? Math.min(this.thick(width), 1 / (view.k * this.scale)) : this.thick(width);
+      const dashed = tone === "down" && !dense;
+      g.setLineDash(dashed ? DASH : []);
+      g.beginPath();
+      for (const wire of seen) this.trace(wire.line, dense, dashed);
+      g.stroke();
+      g.lineDashOffset = 0;
+      n += seen.length;
+      if (!dense && view.k >= 0.3) ended.push(...seen);
+      if (n >= BATCH / (dense ? 1 : 8)) {
+        n = 0;
+        yield;
       }
     }
     g.setLineDash([]);
-    if (wires.length <= WITH_MARKERS && view.k >= 0.3) for (const wire of wires) this.tip(wire, tones[wire.tone]);
+    g.globalAlpha = alpha;
+    for (const wire of ended) if (this.seen({ x: wire.line.x2, y: wire.line.y2, width: 0, height: 0 })) this.tip(wire, tones[wire.tone]);
     g.globalAlpha = 1;
     yield;
   }
@@ -1761,7 +1829,7 @@ var Painter = class {
     }
     if (look.centre !== null) {
       const own = (scene.wiresOf.get(look.centre) ?? []).filter((wire) => drawn(wire, look) && this.inSight(wire.line));
-      for (const step of this.edges(own)) void step;
+      for (const step of this.edges(blocksOf(own, own.length > DENSE), own.length)) void step;
       const spots = [...look.near, look.centre].flatMap((site) => at(site) ?? []);
       for (const step of this.nodes(spots, 1.8)) void step;
     }
@@ -1831,6 +1899,7 @@ function canvasFigure(scene, focused) {
   const grid = gridOf(scene);
   let view = { x: 0, y: 0, k: 1 };
   let drawnAt = view;
+  let stale = true;
   let look = null;
   let colours = null;
   let job = 0;
@@ -1838,15 +1907,29 @@ function canvasFigure(scene, focused) {
   const ratio2 = () => window.devicePixelRatio || 1;
   const prepared = (canvas, scale, margin) => {
     const [width, height] = [Math.round((size.width + 2 * margin) * scale), Math.round((size.height + 2 * margin) * scale)];
-    if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
-    const g = canvas.getContext("2d", { willReadFrequently: true });
-    g.setTransform(1, 0, 0, 1, 0, 0);
-    g.clearRect(0, 0, width, height);
-    return g;
+    [canvas.width, canvas.height] = [width, height];
+    return canvas.getContext("2d", { willReadFrequently: true });
   };
-  const painter = (canvas, scale, margin) => {
+  const whole = () => ({ left: -MARGIN, top: -MARGIN, right: size.width + MARGIN, bottom: size.height + MARGIN });
+  const painter = (g, scale, margin, rect) => {
     colours ??= coloursOf(element);
-    return new Painter(prepared(canvas, scale, margin), scene, look, colours, { ...view }, size.width, size.height, scale, margin);
+    return new Painter(g, scene, look, colours, { ...view }, rect, scale, margin);
+  };
+  let blocks = null;
+  const base = (one) => {
+    const now = { ...look, centre: null };
+    const same = blocks !== null && blocks.look.strongest === now.strongest && blocks.look.hidden === now.hidden;
+    if (!blocks || !same || blocks.k !== view.k) {
+      const wires = blocks && same ? blocks.wires : scene.wires.filter((wire) => drawn(wire, now));
+      const crowd = crowdOf(wires, size.width / view.k, size.height / view.k);
+      const list = blocks && same && blocks.crowd > DENSE === crowd > DENSE ? blocks.list : blocksOf(wires, crowd > DENSE);
+      blocks = { look: now, wires, k: view.k, crowd, list };
+    }
+    return one.base(blocks.list, blocks.crowd);
+  };
+  const crowdOf = (wires, width, height) => {
+    const { plan } = scene;
+    return wires.reduce((t, { line: { x1, x2, y1, y2 } }) => t + Math.min(1, (Math.abs(x2 - x1) + width) / plan.width) * Math.min(1, (Math.abs(y2 - y1) + height) / plan.height), 0);
   };
   const place = (canvas, margin, from) => {
     const k = view.k / from.k;
@@ -1858,16 +1941,43 @@ function canvasFigure(scene, focused) {
   const paintOver = () => {
     if (!look || !element.isConnected) return;
     overAt = { ...view };
-    painter(over, ratio2(), 0).above(focused());
+    painter(prepared(over, ratio2(), 0), ratio2(), 0, { left: 0, top: 0, right: size.width, bottom: size.height }).above(focused());
     place(over, 0, overAt);
   };
+  function* redraw(g, scale) {
+    const [dx, dy] = [(view.x - drawnAt.x) * scale, (view.y - drawnAt.y) * scale];
+    const { width, height } = back;
+    const even = [dx, dy].every((d) => Math.abs(d - Math.round(d)) < 1e-6);
+    if (stale || view.k !== drawnAt.k || !even || Math.abs(dx) >= width || Math.abs(dy) >= height) {
+      yield* base(painter(g, scale, MARGIN, whole()));
+      return;
+    }
+    const [sx, sy] = [Math.round(dx), Math.round(dy)];
+    g.drawImage(front, sx, sy);
+    const [top, bottom] = [Math.max(0, sy), height + Math.min(0, sy)];
+    const bare = [
+      sy > 0 ? [0, 0, width, sy] : [0, height + sy, width, -sy],
+      sx > 0 ? [0, top, sx, bottom - top] : [width + sx, top, -sx, bottom - top]
+    ];
+    for (const [x, y, w, t] of bare) {
+      if (w <= 0 || t <= 0) continue;
+      g.save();
+      g.setTransform(1, 0, 0, 1, 0, 0);
+      g.beginPath();
+      g.rect(x, y, w, t);
+      g.clip();
+      const [left, upper] = [x / scale - MARGIN, y / scale - MARGIN];
+      yield* base(painter(g, scale, MARGIN, { left, top: upper, right: left + w / scale, bottom: upper + t / scale }));
+      g.restore();
+    }
+  }
   const sharpen = () => {
     const mine = ++job;
     if (!look || !element.isConnected) return;
     element.classList.add("blurred");
     const at = { ...view };
-    const g = back.getContext("2d", { willReadFrequently: true });
-    const steps = painter(back, ratio2(), MARGIN).base();
+    const g = prepared(back, ratio2(), MARGIN);
+    const steps = redraw(g, ratio2());
     const slice = () => {
       if (mine !== job) return;
       const until = performance.now() + SLICE;
@@ -1879,7 +1989,7 @@ function canvasFigure(scene, focused) {
     };
     const finish = () => {
       [front, back] = [back, front];
-      drawnAt = at;
+      [drawnAt, stale] = [at, false];
       place(front, MARGIN, drawnAt);
       front.hidden = false;
       back.hidden = true;
@@ -1898,6 +2008,7 @@ function canvasFigure(scene, focused) {
   };
   const recolour = () => {
     colours = null;
+    stale = true;
     rest(0);
   };
   const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -1912,6 +2023,7 @@ function canvasFigure(scene, focused) {
     resize(width, height) {
       Object.assign(size, { width: Math.round(width), height: Math.round(height) });
       element.style.height = `${size.height}px`;
+      stale = true;
       rest(0);
     },
     move(to) {
@@ -1924,8 +2036,10 @@ function canvasFigure(scene, focused) {
       const before = look;
       look = now;
       element.classList.toggle("faded", now.centre !== null || now.found !== null);
-      if (!before || before.strongest !== now.strongest || before.hidden !== now.hidden || before.pinned !== now.pinned) rest(before ? REST : 0);
-      else paintOver();
+      if (!before || before.strongest !== now.strongest || before.hidden !== now.hidden || before.pinned !== now.pinned) {
+        stale = true;
+        rest(before ? REST : 0);
+      } else paintOver();
     },
     hit(x, y) {
       const [wx, wy] = [(x - view.x) / view.k, (y - view.y) / view.k];
@@ -1941,8 +2055,8 @@ function canvasFigure(scene, focused) {
     },
     picture(scale) {
       const [all, under, above] = [h("canvas", {}), h("canvas", {}), h("canvas", {})];
-      for (const step of painter(under, scale, 0).base()) void step;
-      painter(above, scale, 0).above(null);
+      for (const step of base(painter(prepared(under, scale, 0), scale, 0, whole()))) void step;
+      painter(prepared(above, scale, 0), scale, 0, whole()).above(null);
       const g = prepared(all, scale, 0);
       g.fillStyle = colours["paper"];
       g.fillRect(0, 0, all.width, all.height);
@@ -2057,7 +2171,7 @@ function fileName(name, ending) {
 }
 
 // src/figure.ts
-var TALLEST = { svg: 2e3, canvas: 1e3 };
+var TALLEST = { svg: 3600, canvas: 1e3 };
 var SVG_UP_TO = { nodes: 1500, edges: 6e3 };
 var ZOOM_MOST = 6;
 var SETTLED = 150;
@@ -2177,20 +2291,14 @@ function figure(index, store) {
   const refold = (anchor) => {
     const place = anchor === null ? void 0 : spotOf2(scene.drawing.at(anchor));
     const held = element.contains(document.activeElement) && stage.contains(document.activeElement);
-    const old = { width: scene.plan.width, height: scene.plan.height };
     scene = build();
     const now = anchor === null ? void 0 : spotOf2(scene.drawing.at(anchor));
     mount();
-    if (fitted) fit();
+    if (fitted || !place || !now) fit();
     else {
       resize();
-      if (place && now) {
-        view.x += (place.x - now.x) * view.k;
-        view.y += (place.y - now.y) * view.k;
-      } else {
-        view.x = size.width / 2 - (size.width / 2 - view.x) * scene.plan.width / old.width;
-        view.y = size.height / 2 - (size.height / 2 - view.y) * scene.plan.height / old.height;
-      }
+      view.x += (place.x - now.x) * view.k;
+      view.y += (place.y - now.y) * view.k;
       move();
     }
     if (held && anchor !== null) focus(anchor);
@@ -2916,7 +3024,7 @@ var Store = class {
 };
 
 // src/style.css
-var style_default = '.gossamer {\n  color-scheme: light dark;\n  --paper: light-dark(#fdfdfb, #14161a);\n  --raised: light-dark(#ffffff, #1a1d22);\n  --band: light-dark(#f5f5f1, #1a1d22);\n  --ink: light-dark(#1c1e22, #e9e7e2);\n  --muted: light-dark(#63686f, #9da2a9);\n  --faint: light-dark(#b9bcb8, #50555c);\n  --rule: light-dark(#e3e3dd, #2c3036);\n  --up: light-dark(#2a66ab, #72aef0);\n  --down: light-dark(#c24a1e, #f28b5b);\n  --pass: light-dark(#27704a, #6cc596);\n  --fail: light-dark(#b3221c, #ff7d74);\n  --warn: light-dark(#8a6100, #e0b04a);\n  --focus: light-dark(#111317, #ffffff);\n  --lit: light-dark(#e8a400, #ffc94d);\n  --serif: ui-serif, "Iowan Old Style", Charter, "Source Serif 4", Georgia, "Liberation Serif", "DejaVu Serif", serif;\n  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif;\n  --mono: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", "DejaVu Sans Mono", monospace;\n  box-sizing: border-box;\n  min-height: 100vh;\n  padding: 40px max(28px, calc((100% - 1400px) / 2)) 56px;\n  background: var(--paper);\n  color: var(--ink);\n  font: 14px/1.5 var(--sans);\n  font-variant-numeric: tabular-nums;\n  -webkit-text-size-adjust: 100%;\n}\n.gossamer[data-theme="light"] { color-scheme: light; }\n.gossamer[data-theme="dark"] { color-scheme: dark; }\n.gossamer *, .gossamer *::before { box-sizing: inherit; }\n.gossamer [hidden] { display: none !important; }\n.gossamer .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }\n.gossamer h1, .gossamer h2, .gossamer h3, .gossamer p, .gossamer figure, .gossamer dl, .gossamer dd { margin: 0; }\n.gossamer h1 { font: 400 34px/1.15 var(--serif); letter-spacing: -0.01em; margin: 10px 0 12px; text-wrap: balance; overflow-wrap: anywhere; }\n.gossamer h2 { font: 400 23px/1.25 var(--serif); }\n.gossamer h3 { font: 600 13px/1.4 var(--sans); }\n.gossamer .mono, .gossamer code { font-family: var(--mono); font-size: 0.94em; }\n.gossamer .muted { color: var(--muted); }\n.gossamer .aside { color: var(--muted); font-weight: 400; margin-left: 8px; }\n.gossamer button { font: inherit; color: inherit; }\n.gossamer :focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; border-radius: 3px; }\n\n/* Header */\n.gossamer .top { max-width: 100%; margin-bottom: 28px; }\n.gossamer .eyebrow { display: flex; gap: 14px; align-items: center; color: var(--muted); font-size: 13px; }\n.gossamer .eyebrow .theme { margin-left: auto; }\n.gossamer .lead { font: 400 18px/1.5 var(--serif); max-width: 46em; text-wrap: pretty; }\n.gossamer .lead b { font-weight: 600; white-space: nowrap; }\n.gossamer .lead + .lead { margin-top: 6px; }\n.gossamer .lead .verdict { font: 600 15px/1.5 var(--sans); align-items: baseline; }\n.gossamer .tally { display: flex; flex-wrap: wrap; gap: 6px 20px; margin-top: 14px; }\n.gossamer .tool { background: none; border: 1px solid var(--rule); border-radius: 6px; padding: 3px 9px; cursor: pointer; color: var(--muted); }\n.gossamer .tool:hover { color: var(--ink); border-color: var(--faint); }\n\n/* Verdicts */\n.gossamer .verdict { display: inline-flex; align-items: center; gap: 6px; font-weight: 600; font-size: 13px; white-space: nowrap; }\n.gossamer .verdict svg { fill: none; stroke: currentColor; stroke-width: 2.2; stroke-linecap: round; stroke-linejoin: round; }\n.gossamer .verdict.pass { color: var(--pass); }\n.gossamer .verdict.fail { color: var(--fail); }\n.gossamer .verdict.not-reached { color: var(--warn); }\n.gossamer .verdict.not-measured { color: var(--muted); }\n\n/* Stage: figure and panel */\n.gossamer .stage { display: grid; grid-template-columns: minmax(0, 1fr) 368px; gap: 36px; align-items: start; border-top: 1px solid var(--rule); padding-top: 20px; }\n.gossamer .stage.stacked { grid-template-columns: minmax(0, 1fr); gap: 24px; }\n.gossamer .toolbar { display: flex; flex-wrap: wrap; align-items: center; gap: 10px 24px; margin-bottom: 12px; min-height: 32px; }\n.gossamer .search-box { position: relative; flex: 0 1 260px; }\n.gossamer .search { width: 100%; font: inherit; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 5px 10px; }\n.gossamer .search::placeholder { color: var(--muted); }\n.gossamer .results { position: absolute; z-index: 5; top: 100%; left: 0; min-width: 100%; width: max-content; max-width: 460px; margin: 4px 0 0; padding: 4px; list-style: none; background: var(--raised); border: 1px solid var(--rule); border-radius: 8px; box-shadow: 0 8px 28px rgb(0 0 0 / 0.14); }\n.gossamer .results li { display: flex; gap: 14px; justify-content: space-between; padding: 4px 8px; border-radius: 5px; cursor: pointer; }\n.gossamer .results li[aria-selected="true"], .gossamer .results li[role="option"]:hover { background: var(--band); }\n.gossamer .results .count { color: var(--muted); cursor: default; }\n.gossamer .strength { display: inline-flex; align-items: center; gap: 10px; color: var(--muted); font-size: 13px; }\n.gossamer .strength input { width: 120px; accent-color: var(--muted); }\n\n.gossamer .figure-bar { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; margin-bottom: 10px; font-size: 13px; }\n.gossamer .figure-bar .tool { min-height: 28px; }\n.gossamer .figure-bar .tool:disabled { opacity: 0.45; cursor: default; }\n.gossamer .figure-bar .tool[aria-pressed="true"] { color: var(--ink); border-color: var(--ink); }\n.gossamer .figure-bar .zoom { display: flex; gap: 4px; margin-left: auto; }\n.gossamer .figure-place { position: relative; overflow: hidden; }\n.gossamer .figure-surface { cursor: grab; touch-action: pan-y; user-select: none; }\n.gossamer .figure-surface.over-node { cursor: pointer; }\n.gossamer .figure-surface.dragging { cursor: grabbing; }\n.gossamer .figure-svg { display: block; width: 100%; overflow: hidden; }\n.gossamer .figure-canvas { position: relative; overflow: hidden; outline-offset: -2px; }\n.gossamer .figure-canvas canvas { position: absolute; left: 0; top: 0; transform-origin: 0 0; will-change: transform; pointer-events: none; }\n.gossamer .figure-canvas.faded .raster { opacity: 0.28; }\n.gossamer .probe { position: absolute; pointer-events: none; visibility: hidden; }\n.gossamer .away { position: absolute; width: 0; height: 0; overflow: hidden; }\n.gossamer .restore { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; margin-top: 8px; font-size: 12px; }\n.gossamer .restore .tool { font-family: var(--mono); font-size: 11.5px; padding: 1px 7px; }\n\n.gossamer .band { fill: var(--band); }\n.gossamer .block-title { font: 600 12.5px var(--sans); fill: var(--ink); }\n.gossamer .block-sub { font: 12px var(--sans); fill: var(--muted); }\n.gossamer .row-label { font: 11px var(--sans); fill: var(--muted); text-anchor: end; }\n.gossamer .head-box { fill: var(--paper); stroke: var(--faint); stroke-width: 1; }\n.gossamer .head-label { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .plate rect { fill: var(--paper); stroke: var(--faint); }\n.gossamer .plate-text { font: 12px var(--mono); fill: var(--ink); text-anchor: middle; white-space: pre; }\n\n.gossamer .carry, .gossamer .root { fill: none; stroke: var(--faint); stroke-width: 1.1; }\n.gossamer .root { stroke-dasharray: 1.5 3.5; }\n.gossamer .root-dot { fill: var(--faint); }\n.gossamer .carry.meets { stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .edge { fill: none; stroke-linecap: butt; opacity: calc(0.86 * var(--fade, 1)); transition: opacity 0.12s; }\n.gossamer .edge.up { stroke: var(--up); }\n.gossamer .edge.down { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .edge.flat { stroke: var(--muted); }\n.gossamer .edge.sum { stroke: var(--faint); }\n.gossamer .plain .edge { marker-end: none; }\n.gossamer .plain .hit { display: none; }\n.gossamer .tip-flat { fill: var(--muted); }\n.gossamer .tip-up { fill: var(--up); }\n.gossamer .tip-down { fill: none; stroke: var(--down); stroke-width: 2.4; }\n.gossamer :is(.edge, .hit, .carry, .root).hidden, .gossamer .node.gone { display: none; }\n.gossamer .hit { fill: none; stroke: transparent; stroke-width: 9; pointer-events: stroke; }\n\n.gossamer .node { cursor: pointer; outline: none; }\n.gossamer .node.super .pill { stroke: var(--muted); }\n.gossamer .node.pinned .pill { stroke-width: 2.4; }\n.gossamer .pin circle { fill: var(--ink); stroke: var(--paper); stroke-width: 1.2; }\n.gossamer .pin path { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .halo { fill: var(--lit); opacity: var(--lit-share, 0.5); }\n.gossamer .folds { cursor: pointer; }\n.gossamer .folds:hover { text-decoration: underline; fill: var(--ink); }\n.gossamer .pill { fill: color-mix(in srgb, var(--ink) var(--ink-share, 0%), var(--raised)); stroke: var(--ink); stroke-width: 1; }\n.gossamer .node.unmeasured .pill { stroke-dasharray: 2.5 2.5; }\n.gossamer .node.end .pill { stroke: var(--faint); }\n.gossamer .tab { fill: var(--raised); stroke: var(--ink); stroke-width: 0.8; }\n.gossamer .port-text { font: italic 10.5px var(--serif); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .unfed .tab { fill: none; stroke: var(--faint); }\n.gossamer .unfed .port-text { fill: var(--faint); }\n.gossamer .pill-text { font: 11px var(--sans); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .qkv { font-style: italic; font-family: var(--serif); font-size: 12px; }\n.gossamer .node.strong .pill-text { fill: var(--paper); }\n.gossamer .node.middle .pill-text { fill: light-dark(#1c1e22, #14161a); }\n.gossamer .node:hover .pill, .gossamer .node.near .pill { stroke-width: 1.8; }\n.gossamer .node.selected .pill, .gossamer .node.found .pill { stroke-width: 2.6; }\n.gossamer .node:focus-visible .pill { stroke-width: 2.6; outline: 2px solid var(--focus); outline-offset: 3px; border-radius: 4px; }\n.gossamer .back { fill: var(--band); }\n.gossamer .face { transition: opacity 0.12s; }\n.gossamer .node.dim .face { opacity: 0.22; }\n.gossamer .node.idle:not(.centre, .near) .face { opacity: 0.4; }\n.gossamer .centred .node:not(.centre, .near) .face { opacity: 0.28; }\n.gossamer .centred .edge:not(.on) { opacity: 0.07; }\n.gossamer .centred .edge.on { opacity: 1; }\n.gossamer .centred :is(.carry, .root):not(.on) { opacity: 0.35; }\n.gossamer .centred .carry.on { stroke: var(--ink); stroke-width: 1.8; }\n.gossamer .number { font: 600 10.5px var(--sans); text-anchor: middle; paint-order: stroke; stroke: var(--band); stroke-width: 4px; stroke-linejoin: round; pointer-events: none; }\n.gossamer .number.up { fill: var(--up); }\n.gossamer .number.down { fill: var(--down); }\n.gossamer .number:is(.flat, .sum) { fill: var(--muted); }\n\n.gossamer .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; margin-top: 14px; color: var(--muted); font-size: 12px; }\n.gossamer .legend-item { display: inline-flex; align-items: center; gap: 8px; }\n.gossamer .legend .edge { stroke-width: 2; }\n.gossamer .legend-note { flex-basis: 100%; }\n.gossamer .legend-ports { font: italic 12.5px var(--serif); color: var(--ink); }\n.gossamer .into { color: var(--muted); font-size: 12px; margin-left: 7px; white-space: nowrap; }\n\n/* Panel */\n.gossamer .panel { position: sticky; top: 20px; max-height: calc(100vh - 40px); overflow-y: auto; outline-offset: -2px; padding: 2px 6px 2px 2px; scrollbar-width: thin; }\n.gossamer .card { display: grid; gap: 22px; }\n.gossamer .card-head { display: flex; justify-content: space-between; gap: 12px; align-items: start; }\n.gossamer .card-head h2 { font: 500 18px/1.3 var(--mono); overflow-wrap: anywhere; }\n.gossamer .close { background: none; border: 0; font-size: 22px; line-height: 1; padding: 2px 6px; cursor: pointer; color: var(--muted); }\n.gossamer .card-part h3 { padding-bottom: 5px; margin-bottom: 6px; border-bottom: 1px solid var(--rule); }\n.gossamer .facts { display: flex; gap: 32px; }\n.gossamer .fact-label, .gossamer .fact-note { color: var(--muted); font-size: 12px; }\n.gossamer .fact-value { font-size: 19px; line-height: 1.35; }\n.gossamer table { border-collapse: collapse; }\n.gossamer .links { width: 100%; table-layout: fixed; }\n.gossamer .links td { padding: 2px 0; }\n.gossamer .links { font-size: 13px; }\n.gossamer .links td:nth-child(1) { width: 58%; }\n.gossamer .links td:nth-child(2) { width: 20%; }\n.gossamer .figure-cell { text-align: right; padding-right: 10px !important; }\n.gossamer .links .muted { padding-left: 10px; font-size: 12px; }\n.gossamer .site { font-family: var(--mono); font-size: 12px; background: none; border: 0; padding: 0; cursor: pointer; text-align: left; text-decoration: underline; text-decoration-color: var(--faint); text-underline-offset: 3px; }\n.gossamer .site:hover { text-decoration-color: currentColor; }\n.gossamer .bar { display: block; height: 8px; min-width: 1px; }\n.gossamer .bar.up { background: var(--up); }\n.gossamer .bar.down { background: repeating-linear-gradient(90deg, var(--down) 0 4px, transparent 4px 6px); }\n.gossamer .bar.flat { background: var(--faint); }\n.gossamer .bar.ink { background: var(--muted); }\n.gossamer .more { background: none; border: 0; padding: 4px 0; color: var(--muted); cursor: pointer; text-decoration: underline; }\n.gossamer .two { display: grid; gap: 22px; }\n.gossamer .sides th { font-weight: 400; text-align: left; color: var(--muted); padding-right: 12px; white-space: nowrap; }\n.gossamer .sides svg { display: block; }\n.gossamer .rail { stroke: var(--rule); stroke-width: 1; }\n.gossamer .zero { stroke: var(--faint); stroke-width: 1; }\n.gossamer .dot-full { fill: var(--ink); }\n.gossamer .dot-open { fill: var(--paper); stroke: var(--ink); stroke-width: 1.5; }\n.gossamer .dot-tick { stroke: var(--muted); stroke-width: 2; }\n.gossamer .excerpt-row { display: grid; grid-template-columns: 44px minmax(0, 1fr); gap: 10px; padding: 4px 0; align-items: baseline; }\n.gossamer .peak-value { color: var(--muted); font-size: 12px; text-align: right; }\n.gossamer .excerpt { font: 12.5px/1.75 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer .tok { unicode-bidi: isolate; border-radius: 2px; padding: 1px 0; }\n.gossamer .tok.pos { background: color-mix(in srgb, var(--up) var(--share), transparent); }\n.gossamer .tok.neg { background: color-mix(in srgb, var(--down) var(--share), transparent); text-decoration: underline dashed; text-underline-offset: 3px; }\n.gossamer .tok.peak { outline: 1.5px solid var(--ink); outline-offset: 0; }\n.gossamer .chips { display: flex; flex-wrap: wrap; gap: 6px; }\n.gossamer .chip { display: inline-flex; gap: 7px; align-items: baseline; border: 1px solid var(--rule); border-radius: 5px; padding: 1px 7px; }\n.gossamer .chip-number { font-size: 12px; }\n.gossamer .chip.pos .chip-number { color: var(--up); }\n.gossamer .chip.neg .chip-number { color: var(--down); }\n.gossamer .pair { padding: 5px 0; border-bottom: 1px dotted var(--rule); }\n.gossamer .pair:last-child { border-bottom: 0; }\n.gossamer .prompt { font: 12.5px/1.6 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer mark { background: none; color: inherit; font-weight: 700; border-bottom: 2px solid var(--ink); margin-left: 1px; }\n.gossamer .prose { font-size: 13px; }\n.gossamer .prose + .prose { margin-top: 6px; }\n\n.gossamer .stacked .panel { position: static; max-height: none; }\n.gossamer .stacked .overview { grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 24px 36px; align-items: start; }\n.gossamer .stacked .panel.has-node { position: sticky; bottom: 0; z-index: 3; max-height: 46vh; background: var(--paper); border-top: 2px solid var(--ink); padding: 16px 8px 20px; box-shadow: 0 -14px 30px -12px rgb(0 0 0 / 0.16); }\n.gossamer .stacked .has-node .card { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px 36px; align-items: start; }\n.gossamer .stacked .has-node .card-head { grid-column: 1 / -1; }\n\n/* Parts */\n.gossamer .part { margin-top: 56px; border-top: 1px solid var(--rule); padding-top: 22px; }\n.gossamer .part-head { display: flex; flex-wrap: wrap; gap: 2px 16px; align-items: baseline; margin-bottom: 8px; }\n.gossamer .check { display: grid; grid-template-columns: minmax(220px, 1fr) auto; gap: 12px 48px; padding: 22px 0 22px 18px; border-left: 3px solid transparent; border-bottom: 1px solid var(--rule); }\n.gossamer .check:last-child { border-bottom: 0; }\n.gossamer .check.fail { border-left-color: var(--fail); }\n.gossamer .check.not-reached { border-left-color: var(--warn); }\n.gossamer .check-text { display: grid; gap: 4px; align-content: start; max-width: 30em; }\n.gossamer .check-text h3 { font: 400 18px/1.3 var(--serif); overflow-wrap: anywhere; }\n.gossamer .threshold { font-size: 13px; color: var(--muted); }\n.gossamer .check .note { font-size: 13px; }\n.gossamer .check.fail .note { color: var(--fail); }\n.gossamer .method summary { color: var(--muted); font-size: 13px; cursor: pointer; width: max-content; }\n.gossamer .method dl { display: grid; grid-template-columns: max-content 1fr; gap: 1px 14px; font-size: 12.5px; padding: 6px 0 0 16px; }\n.gossamer .method dt { color: var(--muted); }\n.gossamer .nulls { font-size: 13px; table-layout: fixed; width: 846px; max-width: 100%; }\n.gossamer .c-value { width: 110px; }\n.gossamer .c-interval { width: 156px; }\n.gossamer .c-n { width: 56px; }\n.gossamer .c-plot { width: 260px; }\n.gossamer .nulls th, .gossamer .nulls td { font-weight: 400; text-align: left; padding: 0 16px 0 0; height: 26px; vertical-align: middle; }\n.gossamer .nulls tbody th { color: var(--muted); line-height: 1.3; }\n.gossamer .nulls thead th { color: var(--muted); font-size: 12px; vertical-align: bottom; line-height: 1.3; }\n.gossamer .nulls thead .c-value { white-space: normal !important; }\n.gossamer .nulls thead th:not(:first-child), .gossamer .nulls .figure-cell, .gossamer .nulls .interval, .gossamer .nulls .n { text-align: right; padding-right: 16px !important; white-space: nowrap; }\n.gossamer .nulls .interval, .gossamer .nulls .n { color: var(--muted); }\n.gossamer .nulls .own th, .gossamer .nulls .own .figure-cell { color: var(--ink); font-weight: 600; }\n.gossamer .nulls .absent { text-align: right; font-style: italic; color: var(--muted); white-space: nowrap; }\n.gossamer .nulls .plot-cell { padding-right: 0; }\n.gossamer .plot { display: block; }\n.gossamer .whisker { fill: none; stroke: var(--muted); stroke-width: 1.4; }\n.gossamer .whisker.own { stroke: var(--ink); stroke-width: 2; }\n.gossamer .own-mark { fill: var(--ink); }\n.gossamer .null-mark { fill: var(--paper); stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .axis-line { fill: none; stroke: var(--faint); stroke-width: 1; }\n.gossamer .axis-text { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .axis-text.end { text-anchor: end; }\n.gossamer .axis-text.start { text-anchor: start; }\n\n.gossamer .curve { width: 100%; max-width: 760px; display: block; }\n.gossamer .curve .grid { stroke: var(--rule); stroke-width: 1; }\n.gossamer .curve .reference { stroke: var(--muted); stroke-width: 1; stroke-dasharray: 2 4; }\n.gossamer .curve .axis-title { font: 12px var(--sans); fill: var(--ink); text-anchor: middle; }\n.gossamer .curve-line { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .curve-dot { fill: var(--paper); stroke: var(--ink); stroke-width: 1.4; }\n.gossamer .twin-mark { fill: var(--paper); stroke: var(--ink); stroke-width: 2; }\n.gossamer .mark-text { font: 600 11.5px var(--sans); fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }\n.gossamer .mark-text.end { text-anchor: end; }\n.gossamer .curve-figure { display: grid; grid-template-columns: minmax(0, 760px) minmax(200px, 1fr); gap: 36px; align-items: start; }\n.gossamer figcaption { color: var(--muted); font-size: 13px; margin-top: 18px; max-width: 26em; }\n\n.gossamer .record-part summary { cursor: pointer; display: flex; gap: 14px; align-items: baseline; }\n.gossamer .record-part summary::before { content: "▸"; color: var(--muted); }\n.gossamer .record-part[open] summary::before { content: "▾"; }\n.gossamer .record { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 3px 22px; font-size: 13px; padding-top: 12px; }\n.gossamer .record dt { color: var(--muted); }\n.gossamer .record dd { overflow-wrap: anywhere; }\n.gossamer .record .record { padding-top: 0; }\n.gossamer footer { margin-top: 56px; color: var(--muted); font-size: 12px; }\n\n.gossamer .tip { position: fixed; z-index: 10; max-width: 420px; padding: 5px 9px; border-radius: 6px; background: var(--ink); color: var(--paper); font-size: 12px; line-height: 1.45; white-space: pre-wrap; pointer-events: none; overflow-wrap: anywhere; }\n\n@media (max-width: 1080px) {\n  .gossamer { padding: 28px 28px 40px; }\n  .gossamer .check { grid-template-columns: minmax(0, 1fr); gap: 14px; }\n  .gossamer .check-text { max-width: none; }\n  .gossamer .curve-figure { grid-template-columns: minmax(0, 1fr); gap: 0; }\n  .gossamer figcaption { max-width: 46em; }\n  .gossamer h1 { font-size: 29px; }\n  .gossamer .lead { font-size: 17px; }\n}\n@media (max-width: 700px) {\n  .gossamer .check-data { overflow-x: auto; }\n  .gossamer .stacked .has-node .card { grid-template-columns: minmax(0, 1fr); }\n}\n@media (prefers-reduced-motion: reduce) {\n  .gossamer * { transition: none !important; }\n}\n';
+var style_default = '.gossamer {\n  color-scheme: light dark;\n  --paper: light-dark(#fdfdfb, #14161a);\n  --raised: light-dark(#ffffff, #1a1d22);\n  --band: light-dark(#f5f5f1, #1a1d22);\n  --ink: light-dark(#1c1e22, #e9e7e2);\n  --muted: light-dark(#63686f, #9da2a9);\n  --faint: light-dark(#b9bcb8, #50555c);\n  --rule: light-dark(#e3e3dd, #2c3036);\n  --up: light-dark(#2a66ab, #72aef0);\n  --down: light-dark(#c24a1e, #f28b5b);\n  --pass: light-dark(#27704a, #6cc596);\n  --fail: light-dark(#b3221c, #ff7d74);\n  --warn: light-dark(#8a6100, #e0b04a);\n  --focus: light-dark(#111317, #ffffff);\n  --lit: light-dark(#e8a400, #ffc94d);\n  --serif: ui-serif, "Iowan Old Style", Charter, "Source Serif 4", Georgia, "Liberation Serif", "DejaVu Serif", serif;\n  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif;\n  --mono: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", "DejaVu Sans Mono", monospace;\n  box-sizing: border-box;\n  min-height: 100vh;\n  padding: 40px max(28px, calc((100% - 1400px) / 2)) 56px;\n  background: var(--paper);\n  color: var(--ink);\n  font: 14px/1.5 var(--sans);\n  font-variant-numeric: tabular-nums;\n  -webkit-text-size-adjust: 100%;\n}\n.gossamer[data-theme="light"] { color-scheme: light; }\n.gossamer[data-theme="dark"] { color-scheme: dark; }\n.gossamer *, .gossamer *::before { box-sizing: inherit; }\n.gossamer [hidden] { display: none !important; }\n.gossamer .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }\n.gossamer h1, .gossamer h2, .gossamer h3, .gossamer p, .gossamer figure, .gossamer dl, .gossamer dd { margin: 0; }\n.gossamer h1 { font: 400 34px/1.15 var(--serif); letter-spacing: -0.01em; margin: 10px 0 12px; text-wrap: balance; overflow-wrap: anywhere; }\n.gossamer h2 { font: 400 23px/1.25 var(--serif); }\n.gossamer h3 { font: 600 13px/1.4 var(--sans); }\n.gossamer .mono, .gossamer code { font-family: var(--mono); font-size: 0.94em; }\n.gossamer .muted { color: var(--muted); }\n.gossamer .aside { color: var(--muted); font-weight: 400; margin-left: 8px; }\n.gossamer button { font: inherit; color: inherit; }\n.gossamer :focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; border-radius: 3px; }\n\n/* Header */\n.gossamer .top { max-width: 100%; margin-bottom: 28px; }\n.gossamer .eyebrow { display: flex; gap: 14px; align-items: center; color: var(--muted); font-size: 13px; }\n.gossamer .eyebrow .theme { margin-left: auto; }\n.gossamer .lead { font: 400 18px/1.5 var(--serif); max-width: 46em; text-wrap: pretty; }\n.gossamer .lead b { font-weight: 600; white-space: nowrap; }\n.gossamer .lead + .lead { margin-top: 6px; }\n.gossamer .lead .verdict { font: 600 15px/1.5 var(--sans); align-items: baseline; }\n.gossamer .tally { display: flex; flex-wrap: wrap; gap: 6px 20px; margin-top: 14px; }\n.gossamer .tool { background: none; border: 1px solid var(--rule); border-radius: 6px; padding: 3px 9px; cursor: pointer; color: var(--muted); }\n.gossamer .tool:hover { color: var(--ink); border-color: var(--faint); }\n\n/* Verdicts */\n.gossamer .verdict { display: inline-flex; align-items: center; gap: 6px; font-weight: 600; font-size: 13px; white-space: nowrap; }\n.gossamer .verdict svg { fill: none; stroke: currentColor; stroke-width: 2.2; stroke-linecap: round; stroke-linejoin: round; }\n.gossamer .verdict.pass { color: var(--pass); }\n.gossamer .verdict.fail { color: var(--fail); }\n.gossamer .verdict.not-reached { color: var(--warn); }\n.gossamer .verdict.not-measured { color: var(--muted); }\n\n/* Stage: figure and panel */\n.gossamer .stage { display: grid; grid-template-columns: minmax(0, 1fr) 368px; gap: 36px; align-items: start; border-top: 1px solid var(--rule); padding-top: 20px; }\n.gossamer .stage.stacked { grid-template-columns: minmax(0, 1fr); gap: 24px; }\n.gossamer .toolbar { display: flex; flex-wrap: wrap; align-items: center; gap: 10px 24px; margin-bottom: 12px; min-height: 32px; }\n.gossamer .search-box { position: relative; flex: 0 1 260px; }\n.gossamer .search { width: 100%; font: inherit; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 5px 10px; }\n.gossamer .search::placeholder { color: var(--muted); }\n.gossamer .results { position: absolute; z-index: 5; top: 100%; left: 0; min-width: 100%; width: max-content; max-width: 460px; margin: 4px 0 0; padding: 4px; list-style: none; background: var(--raised); border: 1px solid var(--rule); border-radius: 8px; box-shadow: 0 8px 28px rgb(0 0 0 / 0.14); }\n.gossamer .results li { display: flex; gap: 14px; justify-content: space-between; padding: 4px 8px; border-radius: 5px; cursor: pointer; }\n.gossamer .results li[aria-selected="true"], .gossamer .results li[role="option"]:hover { background: var(--band); }\n.gossamer .results .count { color: var(--muted); cursor: default; }\n.gossamer .strength { display: inline-flex; align-items: center; gap: 10px; color: var(--muted); font-size: 13px; }\n.gossamer .strength input { width: 120px; accent-color: var(--muted); }\n\n.gossamer .figure-bar { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; margin-bottom: 10px; font-size: 13px; }\n.gossamer .figure-bar .tool { min-height: 28px; }\n.gossamer .figure-bar .tool:disabled { opacity: 0.45; cursor: default; }\n.gossamer .figure-bar .tool[aria-pressed="true"] { color: var(--ink); border-color: var(--ink); }\n.gossamer .figure-bar .zoom { display: flex; gap: 4px; margin-left: auto; }\n.gossamer .figure-place { position: relative; overflow: hidden; }\n.gossamer .figure-surface { cursor: grab; touch-action: pan-y; user-select: none; }\n.gossamer .figure-surface.over-node { cursor: pointer; }\n.gossamer .figure-surface.dragging { cursor: grabbing; }\n.gossamer .figure-svg { display: block; width: 100%; overflow: hidden; }\n.gossamer .figure-canvas { position: relative; overflow: hidden; outline-offset: -2px; }\n.gossamer .figure-canvas canvas { position: absolute; left: 0; top: 0; transform-origin: 0 0; will-change: transform; pointer-events: none; }\n.gossamer .figure-canvas.faded .raster { opacity: 0.28; }\n.gossamer .probe { position: absolute; pointer-events: none; visibility: hidden; }\n.gossamer .away { position: absolute; width: 0; height: 0; overflow: hidden; }\n.gossamer .restore { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; margin-top: 8px; font-size: 12px; }\n.gossamer .restore .tool { font-family: var(--mono); font-size: 11.5px; padding: 1px 7px; }\n\n.gossamer .band { fill: var(--band); }\n.gossamer .block-title { font: 600 12.5px var(--sans); fill: var(--ink); }\n.gossamer .block-sub { font: 12px var(--sans); fill: var(--muted); }\n.gossamer .row-label { font: 11px var(--sans); fill: var(--muted); text-anchor: end; }\n.gossamer .head-box { fill: var(--paper); stroke: var(--faint); stroke-width: 1; }\n.gossamer .head-label { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .plate rect { fill: var(--paper); stroke: var(--faint); }\n.gossamer .plate-text { font: 12px var(--mono); fill: var(--ink); text-anchor: middle; white-space: pre; }\n\n.gossamer .carry, .gossamer .root { fill: none; stroke: var(--faint); stroke-width: 1.1; }\n.gossamer .root { stroke-dasharray: 1.5 3.5; }\n.gossamer .root-dot { fill: var(--faint); }\n.gossamer .carry.meets { stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .edge { fill: none; stroke-linecap: butt; opacity: calc(0.86 * var(--fade, 1)); transition: opacity 0.12s; }\n.gossamer .edge.up { stroke: var(--up); }\n.gossamer .edge.down { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .edge.flat { stroke: var(--muted); }\n.gossamer .edge.sum { stroke: var(--faint); --fade: 0.6; }\n.gossamer .plain .edge { marker-end: none; }\n.gossamer .plain .hit { display: none; }\n.gossamer .tip-flat { fill: var(--muted); }\n.gossamer .tip-up { fill: var(--up); }\n.gossamer .tip-down { fill: none; stroke: var(--down); stroke-width: 2.4; }\n.gossamer :is(.edge, .hit, .carry, .root).hidden, .gossamer .node.gone { display: none; }\n.gossamer .hit { fill: none; stroke: transparent; stroke-width: 9; pointer-events: stroke; }\n\n.gossamer .node { cursor: pointer; outline: none; }\n.gossamer .node.super .pill { stroke: var(--muted); }\n.gossamer .node.pinned .pill { stroke-width: 2.4; }\n.gossamer .pin circle { fill: var(--ink); stroke: var(--paper); stroke-width: 1.2; }\n.gossamer .pin path { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .halo { fill: var(--lit); opacity: var(--lit-share, 0.5); }\n.gossamer .folds { cursor: pointer; }\n.gossamer .folds:hover { text-decoration: underline; fill: var(--ink); }\n.gossamer .pill { fill: color-mix(in srgb, var(--ink) var(--ink-share, 0%), var(--raised)); stroke: var(--ink); stroke-width: 1; }\n.gossamer .node.unmeasured .pill { stroke-dasharray: 2.5 2.5; }\n.gossamer .node.end .pill { stroke: var(--faint); }\n.gossamer .tab { fill: var(--raised); stroke: var(--ink); stroke-width: 0.8; }\n.gossamer .port-text { font: italic 10.5px var(--serif); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .unfed .tab { fill: none; stroke: var(--faint); }\n.gossamer .unfed .port-text { fill: var(--faint); }\n.gossamer .pill-text { font: 11px var(--sans); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .qkv { font-style: italic; font-family: var(--serif); font-size: 12px; }\n.gossamer .node.strong .pill-text { fill: var(--paper); }\n.gossamer .node.middle .pill-text { fill: light-dark(#1c1e22, #14161a); }\n.gossamer .node:hover .pill, .gossamer .node.near .pill { stroke-width: 1.8; }\n.gossamer .node.selected .pill, .gossamer .node.found .pill { stroke-width: 2.6; }\n.gossamer .node:focus-visible .pill { stroke-width: 2.6; outline: 2px solid var(--focus); outline-offset: 3px; border-radius: 4px; }\n.gossamer .back { fill: var(--band); }\n.gossamer .face { transition: opacity 0.12s; }\n.gossamer .node.dim .face { opacity: 0.22; }\n.gossamer .node.idle:not(.centre, .near) .face { opacity: 0.4; }\n.gossamer .centred .node:not(.centre, .near) .face { opacity: 0.28; }\n.gossamer .centred .edge:not(.on) { opacity: 0.07; }\n.gossamer .centred .edge.on { opacity: 1; }\n.gossamer .centred :is(.carry, .root):not(.on) { opacity: 0.35; }\n.gossamer .centred .carry.on { stroke: var(--ink); stroke-width: 1.8; }\n.gossamer .number { font: 600 10.5px var(--sans); text-anchor: middle; paint-order: stroke; stroke: var(--band); stroke-width: 4px; stroke-linejoin: round; pointer-events: none; }\n.gossamer .number.up { fill: var(--up); }\n.gossamer .number.down { fill: var(--down); }\n.gossamer .number:is(.flat, .sum) { fill: var(--muted); }\n\n.gossamer .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; margin-top: 14px; color: var(--muted); font-size: 12px; }\n.gossamer .legend-item { display: inline-flex; align-items: center; gap: 8px; }\n.gossamer .legend .edge { stroke-width: 2; }\n.gossamer .legend-note { flex-basis: 100%; }\n.gossamer .legend-ports { font: italic 12.5px var(--serif); color: var(--ink); }\n.gossamer .into { color: var(--muted); font-size: 12px; margin-left: 7px; white-space: nowrap; }\n\n/* Panel */\n.gossamer .panel { position: sticky; top: 20px; max-height: calc(100vh - 40px); overflow-y: auto; outline-offset: -2px; padding: 2px 6px 2px 2px; scrollbar-width: thin; }\n.gossamer .card { display: grid; gap: 22px; }\n.gossamer .card-head { display: flex; justify-content: space-between; gap: 12px; align-items: start; }\n.gossamer .card-head h2 { font: 500 18px/1.3 var(--mono); overflow-wrap: anywhere; }\n.gossamer .close { background: none; border: 0; font-size: 22px; line-height: 1; padding: 2px 6px; cursor: pointer; color: var(--muted); }\n.gossamer .card-part h3 { padding-bottom: 5px; margin-bottom: 6px; border-bottom: 1px solid var(--rule); }\n.gossamer .facts { display: flex; gap: 32px; }\n.gossamer .fact-label, .gossamer .fact-note { color: var(--muted); font-size: 12px; }\n.gossamer .fact-value { font-size: 19px; line-height: 1.35; }\n.gossamer table { border-collapse: collapse; }\n.gossamer .links { width: 100%; table-layout: fixed; }\n.gossamer .links td { padding: 2px 0; }\n.gossamer .links { font-size: 13px; }\n.gossamer .links td:nth-child(1) { width: 58%; }\n.gossamer .links td:nth-child(2) { width: 20%; }\n.gossamer .figure-cell { text-align: right; padding-right: 10px !important; }\n.gossamer .links .muted { padding-left: 10px; font-size: 12px; }\n.gossamer .site { font-family: var(--mono); font-size: 12px; background: none; border: 0; padding: 0; cursor: pointer; text-align: left; text-decoration: underline; text-decoration-color: var(--faint); text-underline-offset: 3px; }\n.gossamer .site:hover { text-decoration-color: currentColor; }\n.gossamer .bar { display: block; height: 8px; min-width: 1px; }\n.gossamer .bar.up { background: var(--up); }\n.gossamer .bar.down { background: repeating-linear-gradient(90deg, var(--down) 0 4px, transparent 4px 6px); }\n.gossamer .bar.flat { background: var(--faint); }\n.gossamer .bar.ink { background: var(--muted); }\n.gossamer .more { background: none; border: 0; padding: 4px 0; color: var(--muted); cursor: pointer; text-decoration: underline; }\n.gossamer .two { display: grid; gap: 22px; }\n.gossamer .sides th { font-weight: 400; text-align: left; color: var(--muted); padding-right: 12px; white-space: nowrap; }\n.gossamer .sides svg { display: block; }\n.gossamer .rail { stroke: var(--rule); stroke-width: 1; }\n.gossamer .zero { stroke: var(--faint); stroke-width: 1; }\n.gossamer .dot-full { fill: var(--ink); }\n.gossamer .dot-open { fill: var(--paper); stroke: var(--ink); stroke-width: 1.5; }\n.gossamer .dot-tick { stroke: var(--muted); stroke-width: 2; }\n.gossamer .excerpt-row { display: grid; grid-template-columns: 44px minmax(0, 1fr); gap: 10px; padding: 4px 0; align-items: baseline; }\n.gossamer .peak-value { color: var(--muted); font-size: 12px; text-align: right; }\n.gossamer .excerpt { font: 12.5px/1.75 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer .tok { unicode-bidi: isolate; border-radius: 2px; padding: 1px 0; }\n.gossamer .tok.pos { background: color-mix(in srgb, var(--up) var(--share), transparent); }\n.gossamer .tok.neg { background: color-mix(in srgb, var(--down) var(--share), transparent); text-decoration: underline dashed; text-underline-offset: 3px; }\n.gossamer .tok.peak { outline: 1.5px solid var(--ink); outline-offset: 0; }\n.gossamer .chips { display: flex; flex-wrap: wrap; gap: 6px; }\n.gossamer .chip { display: inline-flex; gap: 7px; align-items: baseline; border: 1px solid var(--rule); border-radius: 5px; padding: 1px 7px; }\n.gossamer .chip-number { font-size: 12px; }\n.gossamer .chip.pos .chip-number { color: var(--up); }\n.gossamer .chip.neg .chip-number { color: var(--down); }\n.gossamer .pair { padding: 5px 0; border-bottom: 1px dotted var(--rule); }\n.gossamer .pair:last-child { border-bottom: 0; }\n.gossamer .prompt { font: 12.5px/1.6 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer mark { background: none; color: inherit; font-weight: 700; border-bottom: 2px solid var(--ink); margin-left: 1px; }\n.gossamer .prose { font-size: 13px; }\n.gossamer .prose + .prose { margin-top: 6px; }\n\n.gossamer .stacked .panel { position: static; max-height: none; }\n.gossamer .stacked .overview { grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 24px 36px; align-items: start; }\n.gossamer .stacked .panel.has-node { position: sticky; bottom: 0; z-index: 3; max-height: 46vh; background: var(--paper); border-top: 2px solid var(--ink); padding: 16px 8px 20px; box-shadow: 0 -14px 30px -12px rgb(0 0 0 / 0.16); }\n.gossamer .stacked .has-node .card { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px 36px; align-items: start; }\n.gossamer .stacked .has-node .card-head { grid-column: 1 / -1; }\n\n/* Parts */\n.gossamer .part { margin-top: 56px; border-top: 1px solid var(--rule); padding-top: 22px; }\n.gossamer .part-head { display: flex; flex-wrap: wrap; gap: 2px 16px; align-items: baseline; margin-bottom: 8px; }\n.gossamer .check { display: grid; grid-template-columns: minmax(220px, 1fr) auto; gap: 12px 48px; padding: 22px 0 22px 18px; border-left: 3px solid transparent; border-bottom: 1px solid var(--rule); }\n.gossamer .check:last-child { border-bottom: 0; }\n.gossamer .check.fail { border-left-color: var(--fail); }\n.gossamer .check.not-reached { border-left-color: var(--warn); }\n.gossamer .check-text { display: grid; gap: 4px; align-content: start; max-width: 30em; }\n.gossamer .check-text h3 { font: 400 18px/1.3 var(--serif); overflow-wrap: anywhere; }\n.gossamer .threshold { font-size: 13px; color: var(--muted); }\n.gossamer .check .note { font-size: 13px; }\n.gossamer .check.fail .note { color: var(--fail); }\n.gossamer .method summary { color: var(--muted); font-size: 13px; cursor: pointer; width: max-content; }\n.gossamer .method dl { display: grid; grid-template-columns: max-content 1fr; gap: 1px 14px; font-size: 12.5px; padding: 6px 0 0 16px; }\n.gossamer .method dt { color: var(--muted); }\n.gossamer .nulls { font-size: 13px; table-layout: fixed; width: 846px; max-width: 100%; }\n.gossamer .c-value { width: 110px; }\n.gossamer .c-interval { width: 156px; }\n.gossamer .c-n { width: 56px; }\n.gossamer .c-plot { width: 260px; }\n.gossamer .nulls th, .gossamer .nulls td { font-weight: 400; text-align: left; padding: 0 16px 0 0; height: 26px; vertical-align: middle; }\n.gossamer .nulls tbody th { color: var(--muted); line-height: 1.3; }\n.gossamer .nulls thead th { color: var(--muted); font-size: 12px; vertical-align: bottom; line-height: 1.3; }\n.gossamer .nulls thead .c-value { white-space: normal !important; }\n.gossamer .nulls thead th:not(:first-child), .gossamer .nulls .figure-cell, .gossamer .nulls .interval, .gossamer .nulls .n { text-align: right; padding-right: 16px !important; white-space: nowrap; }\n.gossamer .nulls .interval, .gossamer .nulls .n { color: var(--muted); }\n.gossamer .nulls .own th, .gossamer .nulls .own .figure-cell { color: var(--ink); font-weight: 600; }\n.gossamer .nulls .absent { text-align: right; font-style: italic; color: var(--muted); white-space: nowrap; }\n.gossamer .nulls .plot-cell { padding-right: 0; }\n.gossamer .plot { display: block; }\n.gossamer .whisker { fill: none; stroke: var(--muted); stroke-width: 1.4; }\n.gossamer .whisker.own { stroke: var(--ink); stroke-width: 2; }\n.gossamer .own-mark { fill: var(--ink); }\n.gossamer .null-mark { fill: var(--paper); stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .axis-line { fill: none; stroke: var(--faint); stroke-width: 1; }\n.gossamer .axis-text { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .axis-text.end { text-anchor: end; }\n.gossamer .axis-text.start { text-anchor: start; }\n\n.gossamer .curve { width: 100%; max-width: 760px; display: block; }\n.gossamer .curve .grid { stroke: var(--rule); stroke-width: 1; }\n.gossamer .curve .reference { stroke: var(--muted); stroke-width: 1; stroke-dasharray: 2 4; }\n.gossamer .curve .axis-title { font: 12px var(--sans); fill: var(--ink); text-anchor: middle; }\n.gossamer .curve-line { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .curve-dot { fill: var(--paper); stroke: var(--ink); stroke-width: 1.4; }\n.gossamer .twin-mark { fill: var(--paper); stroke: var(--ink); stroke-width: 2; }\n.gossamer .mark-text { font: 600 11.5px var(--sans); fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }\n.gossamer .mark-text.end { text-anchor: end; }\n.gossamer .curve-figure { display: grid; grid-template-columns: minmax(0, 760px) minmax(200px, 1fr); gap: 36px; align-items: start; }\n.gossamer figcaption { color: var(--muted); font-size: 13px; margin-top: 18px; max-width: 26em; }\n\n.gossamer .record-part summary { cursor: pointer; display: flex; gap: 14px; align-items: baseline; }\n.gossamer .record-part summary::before { content: "▸"; color: var(--muted); }\n.gossamer .record-part[open] summary::before { content: "▾"; }\n.gossamer .record { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 3px 22px; font-size: 13px; padding-top: 12px; }\n.gossamer .record dt { color: var(--muted); }\n.gossamer .record dd { overflow-wrap: anywhere; }\n.gossamer .record .record { padding-top: 0; }\n.gossamer footer { margin-top: 56px; color: var(--muted); font-size: 12px; }\n\n.gossamer .tip { position: fixed; z-index: 10; max-width: 420px; padding: 5px 9px; border-radius: 6px; background: var(--ink); color: var(--paper); font-size: 12px; line-height: 1.45; white-space: pre-wrap; pointer-events: none; overflow-wrap: anywhere; }\n\n@media (max-width: 1080px) {\n  .gossamer { padding: 28px 28px 40px; }\n  .gossamer .check { grid-template-columns: minmax(0, 1fr); gap: 14px; }\n  .gossamer .check-text { max-width: none; }\n  .gossamer .curve-figure { grid-template-columns: minmax(0, 1fr); gap: 0; }\n  .gossamer figcaption { max-width: 46em; }\n  .gossamer h1 { font-size: 29px; }\n  .gossamer .lead { font-size: 17px; }\n}\n@media (max-width: 700px) {\n  .gossamer .check-data { overflow-x: auto; }\n  .gossamer .stacked .has-node .card { grid-template-columns: minmax(0, 1fr); }\n}\n@media (prefers-reduced-motion: reduce) {\n  .gossamer * { transition: none !important; }\n}\n';
 
 // src/tip.ts
 function tooltip(root) {
@@ -2949,6 +3057,7 @@ function tooltip(root) {
 
 // src/view.ts
 var MANY_EDGES = { channel: 400, head: 200 };
+var FOLDED_EDGES = 60;
 var THEMES = ["auto", "light", "dark"];
 function themeButton(root) {
   const button = h("button", { type: "button", class: "tool theme" });
@@ -2989,7 +3098,7 @@ function part(id, title, note, ...children) {
 function render({ model, el }) {
   const bundle = model.get("bundle");
   const index = indexOf(bundle);
-  const many = MANY_EDGES[bundle.grain];
+  const many = opensFolded(index) ? FOLDED_EDGES : MANY_EDGES[bundle.grain];
   const store = new Store({ selected: null, peeked: null, found: null, strongest: index.edges.length > many * 1.5 ? many : index.edges.length, lit: null, kept: {} });
   const root = h("div", { class: "gossamer" });
   el.replaceChildren(h("style", {}, style_default), root);
