@@ -36,6 +36,8 @@ const SLICE = 8;
 const BATCH = 400;
 /** More edges in a frame than this, at the mean over frames, and they are drawn lighter, without dashes. */
 const DENSE = 2500;
+/** Colours of eight bits go astray when fainter lines than this add up. */
+const FAINTEST = 0.12;
 /** Below this scale text is too small to be read. */
 const READABLE = 0.45;
 const CELL = 120;
@@ -115,7 +117,7 @@ class Painter {
   private readonly box: Rect;
   constructor(
     private readonly g: CanvasRenderingContext2D, private readonly scene: Scene, private readonly look: Look, private readonly colours: Colours,
-    private readonly view: View, rect: Rect, private readonly scale: number, private readonly margin: number,
+    private readonly view: View, rect: Rect, private readonly scale: number, private readonly margin: number, private readonly beside: boolean,
   ) {
     const { x, y, k } = view;
     this.box = { left: (rect.left - x) / k, top: (rect.top - y) / k, right: (rect.right - x) / k, bottom: (rect.bottom - y) / k };
@@ -203,9 +205,9 @@ class Painter {
     this.begin();
     for (const block of plan.blocks) {
       this.rounded(plan.left, block.y, plan.width - plan.left - 14, block.height, 8, c["band"] as string, null);
-      const size = Math.max(1, 0.75 / view.k);
-      this.text(block.title, 4, block.y + block.height / 2 - 3, `600 ${12.5 * size}px ${c.sans}`, c["ink"] as string, "left");
-      if (readable) this.text(block.subtitle, 4, block.y + block.height / 2 + 12, `12px ${c.sans}`, c["muted"] as string, "left");
+      if (!readable) continue;
+      this.text(block.title, 4, block.y + block.height / 2 - 3, `600 12.5px ${c.sans}`, c["ink"] as string, "left");
+      this.text(block.subtitle, 4, block.y + block.height / 2 + 12, `12px ${c.sans}`, c["muted"] as string, "left");
     }
     for (const row of plan.bands) if (readable && row.label !== "final") this.text(row.label, plan.left - 10, row.y + 3.5, `11px ${c.sans}`, c["muted"] as string, "right");
     const end = `600 12.5px ${c.sans}`;
@@ -231,6 +233,19 @@ class Painter {
     yield;
     yield* this.edges(blocks, crowd);
     yield* this.nodes([...plan.spots.values()]);
+    if (readable) return;
+    for (const block of plan.blocks) { // above all, in the size of the page's text; beside the drawing if there is room
+      const at = this.beside ? plan.left - 6 / view.k : 4;
+      g.lineWidth = 4 / view.k;
+      g.strokeStyle = c["paper"] as string;
+      g.font = `600 ${11 / view.k}px ${c.sans}`;
+      g.textAlign = this.beside ? "right" : "left";
+      g.lineJoin = "round";
+      const y = block.y + block.height / 2 + 4 / view.k;
+      g.strokeText(block.title, at, y);
+      g.fillStyle = c["ink"] as string;
+      g.fillText(block.title, at, y);
+    }
   }
 
   private *carries(): Generator<void> {
@@ -260,14 +275,14 @@ class Painter {
   *edges(blocks: Block[], crowd: number): Generator<void> {
     const { g, colours: c, view } = this;
     const dense = crowd > DENSE;
-    const alpha = dense ? Math.max(0.06, (0.86 * DENSE) / crowd) : 0.86;
+    const alpha = dense ? Math.max(FAINTEST, (0.86 * DENSE) / crowd) : 0.86;
     const tones = { up: c["up"], down: c["down"], flat: c["muted"], sum: c["faint"] } as Record<Wire["tone"], string>;
     const ended: Wire[] = [];
     let n = 0;
     for (const { tone, width, fade, wires } of blocks) {
       const seen = wires.filter((wire) => this.inSight(wire.line));
       if (!seen.length) continue;
-      g.globalAlpha = alpha * fade;
+      g.globalAlpha = Math.max(FAINTEST, alpha * fade);
       g.strokeStyle = tones[tone];
       g.lineWidth = dense ? Math.min(this.thick(width), 1 / (view.k * this.scale)) : this.thick(width); // up to a pixel is five times as quick
       const dashed = tone === "down" && !dense;
@@ -448,7 +463,7 @@ export function canvasFigure(scene: Scene, focused: () => string | null): Canvas
   const whole = (): Rect => ({ left: -MARGIN, top: -MARGIN, right: size.width + MARGIN, bottom: size.height + MARGIN });
   const painter = (g: CanvasRenderingContext2D, scale: number, margin: number, rect: Rect): Painter => {
     colours ??= coloursOf(element);
-    return new Painter(g, scene, look as Look, colours, { ...view }, rect, scale, margin);
+    return new Painter(g, scene, look as Look, colours, { ...view }, rect, scale, margin, size.width - scene.plan.width * view.k > 120);
   };
   let blocks: { look: Look; wires: Wire[]; k: number; crowd: number; list: Block[] } | null = null;
   /** Blocks change with what is drawn and with the scale, never with the place: a moved raster and a new one agree. */

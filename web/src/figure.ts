@@ -58,10 +58,18 @@ function toggled<T>(set: ReadonlySet<T>, item: T): Set<T> {
 }
 
 export function figure(index: Index, store: Store): Figure {
-  const kept = keptOf(store.get().kept["figure"]);
-  const folding: Folding = { open: new Set(kept.open), shut: new Set(kept.shut), alone: new Set(kept.alone) };
-  let hidden: ReadonlySet<string> = new Set(kept.hidden);
-  let pinned: ReadonlySet<string> = new Set((kept.pinned ?? []).filter((site) => index.nodes.has(site)));
+  const folding: Folding = { open: new Set(), shut: new Set(), alone: new Set() };
+  let hidden: ReadonlySet<string> = new Set();
+  let pinned: ReadonlySet<string> = new Set();
+  let wanted: Kept["at"]; // a place to go to when the frame has a size
+  const takeUp = (text: string | undefined): void => {
+    const kept = keptOf(text);
+    Object.assign(folding, { open: new Set(kept.open), shut: new Set(kept.shut), alone: new Set(kept.alone) });
+    hidden = new Set(kept.hidden);
+    pinned = new Set((kept.pinned ?? []).filter((site) => index.nodes.has(site)));
+    wanted = kept.at;
+  };
+  takeUp(store.get().kept["figure"]);
 
   let scene: Scene = build();
   let vector: SvgFigure | null = null;
@@ -115,6 +123,7 @@ export function figure(index: Index, store: Store): Figure {
 
   // What is kept for a reload.
   let keeping = 0;
+  let own = store.get().kept["figure"];
   const keep = (): void => {
     clearTimeout(keeping);
     keeping = window.setTimeout(() => {
@@ -126,14 +135,16 @@ export function figure(index: Index, store: Store): Figure {
       };
       const text = JSON.stringify(now);
       const { figure: before, ...others } = store.get().kept;
-      if (text !== (before ?? "{}")) store.set({ kept: text === "{}" ? others : { ...others, figure: text } });
+      if (text === (before ?? "{}")) return;
+      own = text === "{}" ? undefined : text;
+      store.set({ kept: own === undefined ? others : { ...others, figure: own } });
     }, KEPT_AFTER);
   };
 
   // The surface: SVG or canvas, as large as what is drawn asks for.
   const mount = (): void => {
     const { strongest } = store.get();
-    const lines = scene.wires.reduce((t, wire) => t + Number(wire.rank === null || wire.rank < strongest), 0);
+    const lines = scene.wires.reduce((t, wire) => t + Number(wire.rank === null ? wire.always : wire.rank < strongest), 0);
     canvas?.destroy();
     [vector, canvas] = [null, null];
     if (scene.plan.spots.size > SVG_UP_TO.nodes || lines > SVG_UP_TO.edges) {
@@ -386,7 +397,7 @@ export function figure(index: Index, store: Store): Figure {
   ];
   const expandAll = tool("Expand all", "Expand everything that is collapsed", () => {
     folding.shut.clear();
-    if (opensFolded(index)) for (const node of index.nodes.values()) if (partOfNode(node)) folding.open.add(partOfNode(node) as string);
+    if (opensFolded(index)) folding.open.add("*");
     refold(null);
   });
   const picture = (ending: "svg" | "png") => async (): Promise<void> => {
@@ -476,7 +487,23 @@ export function figure(index: Index, store: Store): Figure {
   };
   const matters: (keyof State)[] = ["selected", "peeked", "found", "strongest", "lit"];
   let settling = 0;
+  const goTo = (): void => {
+    if (!wanted) return;
+    const [x, y, times] = wanted;
+    wanted = undefined;
+    fitted = false;
+    view.k = fitScale() * times;
+    Object.assign(view, { x: size.width / 2 - x * view.k, y: size.height / 2 - y * view.k });
+    move();
+  };
   store.listen((now, before) => {
+    if (now.kept !== before.kept && now.kept["figure"] !== own) { // another address
+      own = now.kept["figure"];
+      takeUp(own);
+      refold(null);
+      goTo();
+      return;
+    }
     if (matters.every((name) => now[name] === before[name])) return;
     if (now.strongest !== before.strongest && opensFolded(index)) {
       clearTimeout(settling);
@@ -488,7 +515,6 @@ export function figure(index: Index, store: Store): Figure {
 
   element.append(bar, h("div", { class: "figure-place" }, stage, probe), restore, live);
   mount();
-  let first = true;
   return {
     element,
     get naturalWidth() {
@@ -497,14 +523,7 @@ export function figure(index: Index, store: Store): Figure {
     fit() {
       if (!fitted) return resize();
       fit();
-      if (first && kept.at) {
-        const [x, y, times] = kept.at;
-        fitted = false;
-        Object.assign(view, { k: fitScale() * times });
-        Object.assign(view, { x: size.width / 2 - x * view.k, y: size.height / 2 - y * view.k });
-        move();
-      }
-      first = false;
+      goTo();
     },
     focus,
   };
@@ -552,6 +571,6 @@ export function legend(index: Index): HTMLElement {
     item(line("carry", null), "carried by the residual stream, not an edge"),
     item(shape(3), "residual channel"),
     item(shape(6), "neuron, or q, k, v of a head"),
-    item(scale, `stronger fill: ablating it costs more (up to ${num(index.largestMatter, 3)} nats)`),
+    index.ranked.length ? item(scale, `stronger fill: ablating it costs more (up to ${num(index.largestMatter, 3)} nats)`) : null,
   );
 }

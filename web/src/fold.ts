@@ -50,7 +50,7 @@ export interface Drawing {
 }
 
 export interface Folding {
-  /** Places whose nodes are all drawn although the circuit opened folded. */
+  /** Places whose nodes are all drawn although the circuit opened folded; `*` for all of them. */
   readonly open: Set<string>;
   /** Places and layers that the reader folded. */
   readonly shut: Set<string>;
@@ -87,7 +87,8 @@ const ranksOf = new WeakMap<Index, Map<string, number>>();
 /** The super-node a node falls into, or null if it is drawn alone. `busy`: places and layers with a node that is not idle. */
 function homeOf(node: NodeView, folding: Folding, idle: boolean, busy: ReadonlySet<string>): string | null {
   if (folding.alone.has(node.site)) return null;
-  const { open, shut } = folding;
+  const { shut } = folding;
+  const open = { has: (key: string): boolean => folding.open.has(key) || folding.open.has("*") };
   const [layer, part, row] = [layerOfNode(node), partOfNode(node), rowOfHeads(node)];
   if (layer && (shut.has(layer) || (idle && !busy.has(layer) && !open.has(layer)))) return layer;
   if (!part) return null;
@@ -168,8 +169,9 @@ export function fold(index: Index, folding: Folding, strongest: number): Drawing
     let one = bundles.get(key);
     if (!one) {
       // Beside nodes of its own place, a super-node is the rest: its bundles would hide what they do. The rests of rows
-      // are joined to each other all the same.
-      const quiet = (one: Super | undefined, other: Super | undefined): boolean => one !== undefined && one.partial && (inHead(one) || !other);
+      // are joined to the next all the same; between heads, where every layer feeds every later one, not even those.
+      const quiet = (one: Super | undefined, other: Super | undefined): boolean =>
+        one !== undefined && large && !folding.shut.has(one.key) && (bundle.grain === "head" || (one.partial && (inHead(one) || !other)));
       const always = !quiet(a, b) && !quiet(b, a);
       bundles.set(key, (one = { edge: { src, dst, weight: null, matrix }, rank: null, bundle: { n: 0, size: 0 }, always }));
     }

@@ -148,23 +148,28 @@ function pullTogether(order: Order): void {
   // Barycentre sweeps, then exchanges: both shorten the weighted length of the edges; ties end in input order.
   const { channels, ties, frees } = order;
   const at = new Map(channels.map((c, i) => [c, i] as const));
+  const indexOf = <T>(items: T[]): Map<T, number> => new Map(items.map((item, i) => [item, i] as const));
+  const [frontOf, freeOf] = [indexOf([...channels]), indexOf(frees)]; // ties as numbers: these sums are most of the work
+  const ends = ties.map((tie) => [frontOf.get(tie.channel) as number, freeOf.get(tie.free) as number, tie.weight] as const);
+  const place = new Float64Array(channels.length);
+  const [sums, weights] = [new Float64Array(frees.length), new Float64Array(frees.length)];
   const settleFrees = (): void => {
-    const sum = new Map<Free, [number, number]>();
-    for (const tie of ties) {
-      const entry = sum.get(tie.free) ?? [0, 0];
-      entry[0] += tie.weight * (at.get(tie.channel) as number);
-      entry[1] += tie.weight;
-      sum.set(tie.free, entry);
+    for (const [channel, i] of frontOf) place[i] = at.get(channel) as number;
+    sums.fill(0);
+    weights.fill(0);
+    for (const [channel, free, weight] of ends) {
+      sums[free] = (sums[free] as number) + weight * (place[channel] as number);
+      weights[free] = (weights[free] as number) + weight;
     }
-    for (const free of frees) {
-      const entry = sum.get(free);
-      free.x = entry && entry[1] > 0 ? entry[0] / entry[1] : (channels.length - 1) / 2;
-    }
+    frees.forEach((free, i) => {
+      const weight = weights[i] as number;
+      free.x = weight > 0 ? (sums[i] as number) / weight : (channels.length - 1) / 2;
+    });
   };
   const cost = (): number => {
     settleFrees();
     let total = 0;
-    for (const tie of ties) total += tie.weight * Math.abs((at.get(tie.channel) as number) - tie.free.x);
+    for (const [channel, free, weight] of ends) total += weight * Math.abs((place[channel] as number) - (frees[free] as Free).x);
     return total;
   };
   let best = cost();

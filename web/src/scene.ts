@@ -5,7 +5,7 @@ import { num, plural, shorten, signed, visible } from "./dom";
 import { aboutSuper, type Drawing, type Drawn } from "./fold";
 import { headLayout, PORT } from "./heads";
 import { sizeOf, toneOf, type Index, type Tone } from "./index";
-import { layout, PILL, type Layout, type Spot } from "./layout";
+import { layout, PILL, plateWidth, type Layout, type Spot } from "./layout";
 import { describe } from "./sites";
 
 /** Up to so many lines, edges have arrows and bars at their ends and can be pointed at. */
@@ -135,13 +135,17 @@ export function rootPaths(plan: Layout): { d: string; site: string | null; dot: 
   return out;
 }
 
+function answerOf(index: Index): string {
+  const example = index.bundle.task.examples[0];
+  return example ? `${visible(example.answer)}   rather than   ${visible(example.wrong_answer)}` : "answer";
+}
+
 /** The prompt and the answer as written on the plates at the two ends; null where a node stands there. */
 export function plates({ index, plan }: Scene): { x: number; y: number; text: string }[] {
   const example = index.bundle.task.examples[0];
-  const answer = example ? `${visible(example.answer)}   rather than   ${visible(example.wrong_answer)}` : "answer";
   return [
     ...(plan.spots.has("input") ? [] : [{ ...plan.tokens, text: example ? shorten(visible(example.clean), 44) : "prompt" }]),
-    ...(plan.spots.has("logits") ? [] : [{ ...plan.answer, text: answer }]),
+    ...(plan.spots.has("logits") ? [] : [{ ...plan.answer, text: answerOf(index) }]),
   ];
 }
 
@@ -176,12 +180,13 @@ export function sceneOf(index: Index, drawing: Drawing): Scene {
   for (const carry of drawing.carries) for (const site of [carry.src, carry.dst]) into(carriesOf, site, carry);
 
   const direct = spots.filter((spot) => spot.node.direct_logit !== null);
+  const plate = plateWidth(answerOf(index)) / 2 - 16;
   const largestDirect = direct.reduce((t, { node }) => Math.max(t, Math.abs(node.direct_logit as number)), 1e-9);
   const directs = direct.map(({ node, x, y }): Direct => {
     const weight = node.direct_logit as number;
     return {
       site: node.site, tone: weight >= 0 ? "up" : "down", width: thickness(Math.abs(weight), largestDirect),
-      line: lineOf(x, y + PILL.height / 2, plan.answer.x + (x - plan.answer.x) * 0.3, plan.answer.y - 17),
+      line: lineOf(x, y + PILL.height / 2, plan.answer.x + Math.max(-plate, Math.min(plate, (x - plan.answer.x) * 0.3)), plan.answer.y - 17),
     };
   });
   const near = (site: string): Set<string> => {

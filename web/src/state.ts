@@ -10,7 +10,8 @@ export interface State {
   readonly found: ReadonlySet<string> | null;
   /** How many of the strongest edges are drawn. */
   readonly strongest: number;
-  /** How active nodes are on the prompt that is asked, site to 0..1; null without one. */
+  /** How far each node of the circuit is from its mean at the token looked at, as a share (0 to 1) of the furthest it is
+   * known to go; null while no prompt is asked. lab.ts sets a new map after every answer; the figure listens. */
   readonly lit: ReadonlyMap<string, number> | null;
   /** What other parts of the page want to survive a reload, as text under a key of their own; share.ts keeps it in the URL. */
   readonly kept: Readonly<Record<string, string>>;

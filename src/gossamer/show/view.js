@@ -507,7 +507,8 @@ function bestRanks(index) {
 var ranksOf = /* @__PURE__ */ new WeakMap();
 function homeOf(node, folding, idle, busy) {
   if (folding.alone.has(node.site)) return null;
-  const { open, shut } = folding;
+  const { shut } = folding;
+  const open = { has: (key) => folding.open.has(key) || folding.open.has("*") };
   const [layer, part2, row] = [layerOfNode(node), partOfNode(node), rowOfHeads(node)];
   if (layer && (shut.has(layer) || idle && !busy.has(layer) && !open.has(layer))) return layer;
   if (!part2) return null;
@@ -592,7 +593,7 @@ function fold(index, folding, strongest) {
     const key = `${src}|${dst}|${matrix}`;
     let one = bundles.get(key);
     if (!one) {
-      const quiet = (one2, other) => one2 !== void 0 && one2.partial && (inHead(one2) || !other);
+      const quiet = (one2, other) => one2 !== void 0 && large && !folding.shut.has(one2.key) && (bundle.grain === "head" || one2.partial && (inHead(one2) || !other));
       const always = !quiet(a, b) && !quiet(b, a);
       bundles.set(key, one = { edge: { src, dst, weight: null, matrix }, rank: null, bundle: { n: 0, size: 0 }, always });
     }
@@ -690,23 +691,28 @@ function headOrder(spots, sites, site) {
 function pullTogether(order) {
   const { channels, ties, frees } = order;
   const at = new Map(channels.map((c, i) => [c, i]));
+  const indexOf2 = (items) => new Map(items.map((item, i) => [item, i]));
+  const [frontOf, freeOf] = [indexOf2([...channels]), indexOf2(frees)];
+  const ends = ties.map((tie) => [frontOf.get(tie.channel), freeOf.get(tie.free), tie.weight]);
+  const place = new Float64Array(channels.length);
+  const [sums, weights] = [new Float64Array(frees.length), new Float64Array(frees.length)];
   const settleFrees = () => {
-    const sum = /* @__PURE__ */ new Map();
-    for (const tie of ties) {
-      const entry = sum.get(tie.free) ?? [0, 0];
-      entry[0] += tie.weight * at.get(tie.channel);
-      entry[1] += tie.weight;
-      sum.set(tie.free, entry);
+    for (const [channel, i] of frontOf) place[i] = at.get(channel);
+    sums.fill(0);
+    weights.fill(0);
+    for (const [channel, free, weight] of ends) {
+      sums[free] = sums[free] + weight * place[channel];
+      weights[free] = weights[free] + weight;
     }
-    for (const free of frees) {
-      const entry = sum.get(free);
-      free.x = entry && entry[1] > 0 ? entry[0] / entry[1] : (channels.length - 1) / 2;
-    }
+    frees.forEach((free, i) => {
+      const weight = weights[i];
+      free.x = weight > 0 ? sums[i] / weight : (channels.length - 1) / 2;
+    });
   };
   const cost = () => {
     settleFrees();
     let total = 0;
-    for (const tie of ties) total += tie.weight * Math.abs(at.get(tie.channel) - tie.free.x);
+    for (const [channel, free, weight] of ends) total += weight * Math.abs(place[channel] - frees[free].x);
     return total;
   };
   let best = cost();
@@ -1218,12 +1224,15 @@ function rootPaths(plan) {
   }
   return out;
 }
+function answerOf(index) {
+  const example = index.bundle.task.examples[0];
+  return example ? `${visible(example.answer)}   rather than   ${visible(example.wrong_answer)}` : "answer";
+}
 function plates({ index, plan }) {
   const example = index.bundle.task.examples[0];
-  const answer = example ? `${visible(example.answer)}   rather than   ${visible(example.wrong_answer)}` : "answer";
   return [
     ...plan.spots.has("input") ? [] : [{ ...plan.tokens, text: example ? shorten(visible(example.clean), 44) : "prompt" }],
-    ...plan.spots.has("logits") ? [] : [{ ...plan.answer, text: answer }]
+    ...plan.spots.has("logits") ? [] : [{ ...plan.answer, text: answerOf(index) }]
   ];
 }
 function labelOf({ node, place, text, folded }) {
@@ -1254,6 +1263,7 @@ function sceneOf(index, drawing) {
   const carriesOf = /* @__PURE__ */ new Map();
   for (const carry of drawing.carries) for (const site of [carry.src, carry.dst]) into(carriesOf, site, carry);
   const direct = spots.filter((spot) => spot.node.direct_logit !== null);
+  const plate = plateWidth(answerOf(index)) / 2 - 16;
   const largestDirect = direct.reduce((t, { node }) => Math.max(t, Math.abs(node.direct_logit)), 1e-9);
   const directs = direct.map(({ node, x, y }) => {
     const weight = node.direct_logit;
@@ -1261,7 +1271,7 @@ function sceneOf(index, drawing) {
       site: node.site,
       tone: weight >= 0 ? "up" : "down",
       width: thickness(Math.abs(weight), largestDirect),
-      line: lineOf(x, y + PILL.height / 2, plan.answer.x + (x - plan.answer.x) * 0.3, plan.answer.y - 17)
+      line: lineOf(x, y + PILL.height / 2, plan.answer.x + Math.max(-plate, Math.min(plate, (x - plan.answer.x) * 0.3)), plan.answer.y - 17)
     };
   });
   const near = (site) => {
@@ -1553,6 +1563,7 @@ var REST = 60;
 var SLICE = 8;
 var BATCH = 400;
 var DENSE = 2500;
+var FAINTEST = 0.12;
 var READABLE = 0.45;
 var CELL = 120;
 var SHORT = 400;
@@ -1593,7 +1604,7 @@ function blocksOf(wires, together) {
   return out;
 }
 var Painter = class {
-  constructor(g, scene, look, colours, view, rect, scale, margin) {
+  constructor(g, scene, look, colours, view, rect, scale, margin, beside) {
     this.g = g;
     this.scene = scene;
     this.look = look;
@@ -1601,6 +1612,7 @@ var Painter = class {
     this.view = view;
     this.scale = scale;
     this.margin = margin;
+    this.beside = beside;
     const { x, y, k } = view;
     this.box = { left: (rect.left - x) / k, top: (rect.top - y) / k, right: (rect.right - x) / k, bottom: (rect.bottom - y) / k };
   }
@@ -1679,9 +1691,9 @@ var Painter = class {
     this.begin();
     for (const block of plan.blocks) {
       this.rounded(plan.left, block.y, plan.width - plan.left - 14, block.height, 8, c["band"], null);
-      const size = Math.max(1, 0.75 / view.k);
-      this.text(block.title, 4, block.y + block.height / 2 - 3, `600 ${12.5 * size}px ${c.sans}`, c["ink"], "left");
-      if (readable) this.text(block.subtitle, 4, block.y + block.height / 2 + 12, `12px ${c.sans}`, c["muted"], "left");
+      if (!readable) continue;
+      this.text(block.title, 4, block.y + block.height / 2 - 3, `600 12.5px ${c.sans}`, c["ink"], "left");
+      this.text(block.subtitle, 4, block.y + block.height / 2 + 12, `12px ${c.sans}`, c["muted"], "left");
     }
     for (const row of plan.bands) if (readable && row.label !== "final") this.text(row.label, plan.left - 10, row.y + 3.5, `11px ${c.sans}`, c["muted"], "right");
     const end = `600 12.5px ${c.sans}`;
@@ -1707,6 +1719,19 @@ var Painter = class {
     yield;
     yield* this.edges(blocks, crowd);
     yield* this.nodes([...plan.spots.values()]);
+    if (readable) return;
+    for (const block of plan.blocks) {
+      const at = this.beside ? plan.left - 6 / view.k : 4;
+      g.lineWidth = 4 / view.k;
+      g.strokeStyle = c["paper"];
+      g.font = `600 ${11 / view.k}px ${c.sans}`;
+      g.textAlign = this.beside ? "right" : "left";
+      g.lineJoin = "round";
+      const y = block.y + block.height / 2 + 4 / view.k;
+      g.strokeText(block.title, at, y);
+      g.fillStyle = c["ink"];
+      g.fillText(block.title, at, y);
+    }
   }
   *carries() {
     const { g, scene, colours: c } = this;
@@ -1734,14 +1759,14 @@ var Painter = class {
   *edges(blocks, crowd) {
     const { g, colours: c, view } = this;
     const dense = crowd > DENSE;
-    const alpha = dense ? Math.max(0.06, 0.86 * DENSE / crowd) : 0.86;
+    const alpha = dense ? Math.max(FAINTEST, 0.86 * DENSE / crowd) : 0.86;
     const tones = { up: c["up"], down: c["down"], flat: c["muted"], sum: c["faint"] };
     const ended = [];
     let n = 0;
     for (const { tone, width, fade, wires } of blocks) {
       const seen = wires.filter((wire) => this.inSight(wire.line));
       if (!seen.length) continue;
-      g.globalAlpha = alpha * fade;
+      g.globalAlpha = Math.max(FAINTEST, alpha * fade);
       g.strokeStyle = tones[tone];
       g.lineWidth = dense ? Math.min(this.thick(width), 1 / (view.k * this.scale)) : this.thick(width);
       const dashed = tone === "down" && !dense;
@@ -1913,7 +1938,7 @@ function canvasFigure(scene, focused) {
   const whole = () => ({ left: -MARGIN, top: -MARGIN, right: size.width + MARGIN, bottom: size.height + MARGIN });
   const painter = (g, scale, margin, rect) => {
     colours ??= coloursOf(element);
-    return new Painter(g, scene, look, colours, { ...view }, rect, scale, margin);
+    return new Painter(g, scene, look, colours, { ...view }, rect, scale, margin, size.width - scene.plan.width * view.k > 120);
   };
   let blocks = null;
   const base = (one) => {
@@ -2194,10 +2219,18 @@ function toggled(set, item) {
   return out;
 }
 function figure(index, store) {
-  const kept = keptOf(store.get().kept["figure"]);
-  const folding = { open: new Set(kept.open), shut: new Set(kept.shut), alone: new Set(kept.alone) };
-  let hidden = new Set(kept.hidden);
-  let pinned = new Set((kept.pinned ?? []).filter((site) => index.nodes.has(site)));
+  const folding = { open: /* @__PURE__ */ new Set(), shut: /* @__PURE__ */ new Set(), alone: /* @__PURE__ */ new Set() };
+  let hidden = /* @__PURE__ */ new Set();
+  let pinned = /* @__PURE__ */ new Set();
+  let wanted;
+  const takeUp = (text) => {
+    const kept = keptOf(text);
+    Object.assign(folding, { open: new Set(kept.open), shut: new Set(kept.shut), alone: new Set(kept.alone) });
+    hidden = new Set(kept.hidden);
+    pinned = new Set((kept.pinned ?? []).filter((site) => index.nodes.has(site)));
+    wanted = kept.at;
+  };
+  takeUp(store.get().kept["figure"]);
   let scene = build();
   let vector = null;
   let canvas = null;
@@ -2244,6 +2277,7 @@ function figure(index, store) {
     move();
   };
   let keeping = 0;
+  let own = store.get().kept["figure"];
   const keep = () => {
     clearTimeout(keeping);
     keeping = window.setTimeout(() => {
@@ -2259,12 +2293,14 @@ function figure(index, store) {
       };
       const text = JSON.stringify(now);
       const { figure: before, ...others } = store.get().kept;
-      if (text !== (before ?? "{}")) store.set({ kept: text === "{}" ? others : { ...others, figure: text } });
+      if (text === (before ?? "{}")) return;
+      own = text === "{}" ? void 0 : text;
+      store.set({ kept: own === void 0 ? others : { ...others, figure: own } });
     }, KEPT_AFTER);
   };
   const mount = () => {
     const { strongest } = store.get();
-    const lines = scene.wires.reduce((t, wire) => t + Number(wire.rank === null || wire.rank < strongest), 0);
+    const lines = scene.wires.reduce((t, wire) => t + Number(wire.rank === null ? wire.always : wire.rank < strongest), 0);
     canvas?.destroy();
     [vector, canvas] = [null, null];
     if (scene.plan.spots.size > SVG_UP_TO.nodes || lines > SVG_UP_TO.edges) {
@@ -2513,9 +2549,7 @@ function figure(index, store) {
   ];
   const expandAll = tool("Expand all", "Expand everything that is collapsed", () => {
     folding.shut.clear();
-    if (opensFolded(index)) {
-      for (const node of index.nodes.values()) if (partOfNode(node)) folding.open.add(partOfNode(node));
-    }
+    if (opensFolded(index)) folding.open.add("*");
     refold(null);
   });
   const picture = (ending) => async () => {
@@ -2621,7 +2655,23 @@ function figure(index, store) {
   };
   const matters = ["selected", "peeked", "found", "strongest", "lit"];
   let settling = 0;
+  const goTo = () => {
+    if (!wanted) return;
+    const [x, y, times] = wanted;
+    wanted = void 0;
+    fitted = false;
+    view.k = fitScale() * times;
+    Object.assign(view, { x: size.width / 2 - x * view.k, y: size.height / 2 - y * view.k });
+    move();
+  };
   store.listen((now, before) => {
+    if (now.kept !== before.kept && now.kept["figure"] !== own) {
+      own = now.kept["figure"];
+      takeUp(own);
+      refold(null);
+      goTo();
+      return;
+    }
     if (matters.every((name) => now[name] === before[name])) return;
     if (now.strongest !== before.strongest && opensFolded(index)) {
       clearTimeout(settling);
@@ -2632,7 +2682,6 @@ function figure(index, store) {
   });
   element.append(bar, h("div", { class: "figure-place" }, stage, probe), restore, live);
   mount();
-  let first = true;
   return {
     element,
     get naturalWidth() {
@@ -2641,14 +2690,7 @@ function figure(index, store) {
     fit() {
       if (!fitted) return resize();
       fit();
-      if (first && kept.at) {
-        const [x, y, times] = kept.at;
-        fitted = false;
-        Object.assign(view, { k: fitScale() * times });
-        Object.assign(view, { x: size.width / 2 - x * view.k, y: size.height / 2 - y * view.k });
-        move();
-      }
-      first = false;
+      goTo();
     },
     focus
   };
@@ -2696,7 +2738,7 @@ function legend(index) {
     item(line("carry", null), "carried by the residual stream, not an edge"),
     item(shape(3), "residual channel"),
     item(shape(6), "neuron, or q, k, v of a head"),
-    item(scale, `stronger fill: ablating it costs more (up to ${num(index.largestMatter, 3)} nats)`)
+    index.ranked.length ? item(scale, `stronger fill: ablating it costs more (up to ${num(index.largestMatter, 3)} nats)`) : null
   );
 }
 
