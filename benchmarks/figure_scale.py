@@ -3,11 +3,12 @@
     python benchmarks/figure_scale.py [--edges 100000] [--nodes 20000] [--layers 12] [--pans 60] [--keep PAGE] [--json]
 
 A synthetic circuit (random legal edges, invented weights) is written as one page and opened from disk. Measured: the
-bundle checked from its JSON and the page written (seconds of processor time, Python); the page from navigation to a drawn figure; the
-median, 95th percentile and largest time between frames while the figure is dragged; and the time from the end of the
-drag to the sharp redraw. The same drag on an empty canvas of the same size is measured beside it. Both are done for the
-figure as it opens (folded), with every edge drawn (all), and of these zoomed in five times. cpu_ms is the processor
-time of all of Chromium's processes over the same span (10 ms steps), which a busy machine changes less than the clock.
+bundle checked from its JSON and the page written (seconds of processor time, Python); the page from navigation to a
+drawn figure; the median, 95th percentile and largest time between frames while the figure is dragged; and the time
+from the end of the drag to the sharp redraw. The same drag on an empty canvas of the same size is measured beside it.
+Both are done for the figure as it opens (folded), with every edge drawn (all), and of these zoomed in five times.
+cpu_ms is the processor time of all of Chromium's processes over the same span (10 ms steps), which a busy machine
+changes less than the clock.
 `differs`: the raster on the screen after the drag against the picture that the page draws in one piece when PNG is
 pressed, at two pixels to a CSS pixel: the largest difference of a value (0 to 255) and the share over 8.
 """

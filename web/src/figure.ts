@@ -446,6 +446,8 @@ export function figure(index: Index, store: Store): Figure {
     h("span", { class: "zoom" }, saved("svg"), saved("png"),
       tool("+", "Zoom in (+)", () => zoom(1.25)), tool("−", "Zoom out (-)", () => zoom(0.8)), tool("⤢", "Fit the whole circuit (0)", fit)));
 
+  const key = foldedKey(index.bundle.grain === "head" ? "score" : "weight");
+
   // What changes is drawn.
   const lookNow = (): Look => {
     const { selected, peeked, found, strongest, lit } = store.get();
@@ -471,7 +473,7 @@ export function figure(index: Index, store: Store): Figure {
     forNode.forEach((button, i) => (button.disabled = !node || (i === 2 && partOfNode(node) === null) || (i === 3 && layerOfNode(node) === null)));
     pinButton.setAttribute("aria-pressed", String(selected !== null && pinned.has(selected)));
     pinButton.textContent = selected !== null && pinned.has(selected) ? "Unpin" : "Pin";
-    expandAll.hidden = scene.drawing.supers.size === 0;
+    expandAll.hidden = key.hidden = scene.drawing.supers.size === 0;
     restore.hidden = hidden.size === 0;
     const list = [...hidden];
     if (restore.dataset["list"] !== list.join("\n")) {
@@ -513,7 +515,7 @@ export function figure(index: Index, store: Store): Figure {
     paint();
   });
 
-  element.append(bar, h("div", { class: "figure-place" }, stage, probe), restore, live);
+  element.append(bar, h("div", { class: "figure-place" }, stage, probe), restore, key, live);
   mount();
   return {
     element,
@@ -529,10 +531,24 @@ export function figure(index: Index, store: Store): Figure {
   };
 }
 
+function line(className: string, mark: SVGElement | null): SVGSVGElement {
+  return s("svg", { width: 34, height: 12, "aria-hidden": "true", class: "key" }, s("path", { d: "M2 6H28", class: className }), mark);
+}
+
+function item(picture: Element, text: string): HTMLElement {
+  return h("span", { class: "legend-item" }, picture as unknown as Node, text);
+}
+
+/** What super-nodes and bundles are; shown while something is collapsed. */
+function foldedKey(measure: string): HTMLElement {
+  const box = { width: 20, height: 11, rx: 3, class: "pill" };
+  const pair = s("svg", { width: 28, height: 16, class: "key node super", "aria-hidden": "true" }, s("rect", { ...box, x: 4, y: 1 }), s("rect", { ...box, x: 1, y: 4 }));
+  return h("div", { class: "legend" },
+    item(pair, "collapsed nodes: click or Enter expands"),
+    item(line("edge sum", null), `their edges together: the wider, the larger the sum of |${measure}|`));
+}
+
 export function legend(index: Index): HTMLElement {
-  const line = (className: string, mark: SVGElement | null): SVGSVGElement =>
-    s("svg", { width: 34, height: 12, "aria-hidden": "true", class: "key" }, s("path", { d: "M2 6H28", class: className }), mark);
-  const item = (picture: Element, text: string): HTMLElement => h("span", { class: "legend-item" }, picture as unknown as Node, text);
   const pill = (share: number): SVGElement =>
     s("rect", { x: 0, y: 1, width: 20, height: 12, rx: 3, class: "pill", style: `--ink-share:${share}%` });
   const shape = (rx: number): SVGSVGElement =>

@@ -691,7 +691,7 @@ function headOrder(spots, sites, site) {
 function pullTogether(order) {
   const { channels, ties, frees } = order;
   const at = new Map(channels.map((c, i) => [c, i]));
-  const indexOf2 = (items) => new Map(items.map((item, i) => [item, i]));
+  const indexOf2 = (items) => new Map(items.map((item2, i) => [item2, i]));
   const [frontOf, freeOf] = [indexOf2([...channels]), indexOf2(frees)];
   const ends = ties.map((tie) => [frontOf.get(tie.channel), freeOf.get(tie.free), tie.weight]);
   const place = new Float64Array(channels.length);
@@ -905,16 +905,16 @@ function layout({ nodes, supers, edges: drawn2, carries }) {
       for (const free of here) free.x = toColumn(free.x) * PITCH;
       const room2 = Math.max(nColumns * PITCH, 560);
       lines = Math.max(1, Math.round(here.reduce((t, f) => t + f.width + 12, 0) / room2));
-      chunk(here, lines).forEach((line, k) => {
-        sideBySide(line, 14);
-        for (const free of line) placeHead(free, y + 6 + k * 46, spots, heads);
+      chunk(here, lines).forEach((line2, k) => {
+        sideBySide(line2, 14);
+        for (const free of line2) placeHead(free, y + 6 + k * 46, spots, heads);
       });
       y += 6 + (lines - 1) * 46;
     } else if (here.length) {
       lines = Math.max(1, Math.ceil(here.length / Math.max(nColumns + 1, 11)));
-      chunk(here, lines).forEach((line, k) => {
-        const slots = intoSlots(line.map((f) => toColumn(f.x)), 0, nColumns - 1);
-        line.forEach((free, i) => {
+      chunk(here, lines).forEach((line2, k) => {
+        const slots = intoSlots(line2.map((f) => toColumn(f.x)), 0, nColumns - 1);
+        line2.forEach((free, i) => {
           free.x = slots[i] * PITCH;
           const spot = spots.get(free.sites[0]);
           spot.x = free.x;
@@ -1104,10 +1104,10 @@ function headLayout(drawing) {
     const start = y - PART.height / 2 - PORT.height - 16;
     const lines = Math.max(1, Math.ceil(here.reduce((t, frame) => t + frame.width + FRAME_GAP, 0) / WIDEST));
     if (here.length) {
-      chunk(here, lines).forEach((line, k) => {
-        if (lines > 1) sideBySide(line, FRAME_GAP);
-        for (const frame of line) placeFrame(frame, y + k * LINE, spots, heads);
-        rows.push(line.flatMap((frame) => frame.sites));
+      chunk(here, lines).forEach((line2, k) => {
+        if (lines > 1) sideBySide(line2, FRAME_GAP);
+        for (const frame of line2) placeFrame(frame, y + k * LINE, spots, heads);
+        rows.push(line2.flatMap((frame) => frame.sites));
       });
       const whole = here.every((frame) => supers.get(frame.sites[0])?.what === "layer");
       bands2.push({ label: whole ? "" : "heads", part: whole ? null : `${layer}.heads`, y: y + (lines - 1) * LINE / 2 });
@@ -1409,8 +1409,8 @@ function halo({ width, height, shape }, strength) {
     style: `--lit-share:${(0.18 + 0.72 * strength).toFixed(3)}`
   });
 }
-function numberOn({ edge, bundle, line, tone }, centre) {
-  const [x, y] = pointOn(line, edge.src === centre ? 0.74 : 0.26);
+function numberOn({ edge, bundle, line: line2, tone }, centre) {
+  const [x, y] = pointOn(line2, edge.src === centre ? 0.74 : 0.26);
   return s("text", { x, y: y + 3.5, class: `number ${tone}` }, bundle ? `${bundle.n}×` : edge.weight === null ? "" : signed(edge.weight, 2));
 }
 function numbered(scene, look) {
@@ -1459,8 +1459,8 @@ function svgFigure(index, scene) {
     paths.set(wire, { path, hit });
     return { path, hit };
   };
-  for (const { site, line, tone, width } of scene.directs) {
-    const path = s("path", { d: pathOf(line), class: `edge ${tone}`, "data-site": site, "stroke-width": width.toFixed(2), "marker-end": `url(#${prefix}-${tone})` });
+  for (const { site, line: line2, tone, width } of scene.directs) {
+    const path = s("path", { d: pathOf(line2), class: `edge ${tone}`, "data-site": site, "stroke-width": width.toFixed(2), "marker-end": `url(#${prefix}-${tone})` });
     linked.push(path);
     edgeLayer.append(path);
   }
@@ -1630,9 +1630,9 @@ var Painter = class {
   }
   /** Adds a curve to the path; if it is dashed, strokes its parts. A long one is a chain of short lines of which those out
    * of sight are left out: what a canvas makes of a curve depends on where it is cut off, and takes long for dashes. */
-  trace(line, dense, dashed) {
+  trace(line2, dense, dashed) {
     const { g, box } = this;
-    const { x1, y1, x2, y2, bend, bow } = line;
+    const { x1, y1, x2, y2, bend, bow } = line2;
     const span = (Math.abs(x2 - x1) + Math.abs(y2 - y1)) * this.view.k * this.scale;
     g.moveTo(x1, y1);
     if (dense && span < SHORT) return g.bezierCurveTo(x1 + bow, y1 + bend, x2 + bow, y2 - bend, x2, y2);
@@ -1663,7 +1663,7 @@ var Painter = class {
     this.g.textAlign = align;
     this.g.fillText(text, x, y);
   }
-  rounded(x, y, width, height, r, fill2, stroke, line = 1) {
+  rounded(x, y, width, height, r, fill2, stroke, line2 = 1) {
     const { g } = this;
     g.beginPath();
     g.roundRect(x, y, width, height, r);
@@ -1673,7 +1673,7 @@ var Painter = class {
     }
     if (stroke) {
       g.strokeStyle = stroke;
-      g.lineWidth = this.thick(line);
+      g.lineWidth = this.thick(line2);
       g.stroke();
     }
   }
@@ -1841,9 +1841,9 @@ var Painter = class {
     const at = (site) => look.hidden.has(site) ? void 0 : scene.plan.spots.get(site);
     this.begin();
     const lift = Math.max(1, 0.35 / view.k);
-    const ring = (spot, line, colour, out = 2) => {
+    const ring = (spot, line2, colour, out = 2) => {
       const o = out * lift;
-      this.rounded(spot.x - spot.width / 2 - o, spot.y - spot.height / 2 - o, spot.width + 2 * o, spot.height + 2 * o, 4 * lift, null, colour, line * lift);
+      this.rounded(spot.x - spot.width / 2 - o, spot.y - spot.height / 2 - o, spot.width + 2 * o, spot.height + 2 * o, 4 * lift, null, colour, line2 * lift);
     };
     for (const [site, strength] of look.lit ?? []) {
       const spot = at(site);
@@ -1880,8 +1880,8 @@ var Painter = class {
     const held = focused === null ? void 0 : at(focused);
     if (held) ring(held, 2, c["focus"], 4);
     if (view.k >= READABLE) {
-      for (const { edge, bundle, line, tone } of numbered(scene, look)) {
-        const [x, y] = pointOn(line, edge.src === look.centre ? 0.74 : 0.26);
+      for (const { edge, bundle, line: line2, tone } of numbered(scene, look)) {
+        const [x, y] = pointOn(line2, edge.src === look.centre ? 0.74 : 0.26);
         const words2 = bundle ? `${bundle.n}×` : edge.weight === null ? "" : `${edge.weight > 0 ? "+" : "−"}${Math.abs(edge.weight).toPrecision(2)}`;
         g.font = `600 10.5px ${c.sans}`;
         g.textAlign = "center";
@@ -2213,9 +2213,9 @@ function keptOf(text) {
     return known;
   }
 }
-function toggled(set, item) {
+function toggled(set, item2) {
   const out = new Set(set);
-  if (!out.delete(item)) out.add(item);
+  if (!out.delete(item2)) out.add(item2);
   return out;
 }
 function figure(index, store) {
@@ -2339,13 +2339,13 @@ function figure(index, store) {
     }
     if (held && anchor !== null) focus(anchor);
   };
-  const toggleFold = (key, anchor) => {
-    if (folding.shut.delete(key)) {
-      if (opensFolded(index) && !key.startsWith("layer ")) folding.open.add(key);
-    } else if (spotOf2(key)) folding.open.add(key);
+  const toggleFold = (key2, anchor) => {
+    if (folding.shut.delete(key2)) {
+      if (opensFolded(index) && !key2.startsWith("layer ")) folding.open.add(key2);
+    } else if (spotOf2(key2)) folding.open.add(key2);
     else {
-      folding.shut.add(key);
-      folding.open.delete(key);
+      folding.shut.add(key2);
+      folding.open.delete(key2);
     }
     refold(anchor);
   };
@@ -2374,8 +2374,8 @@ function figure(index, store) {
     const folded = spotOf2(site)?.folded;
     const node = index.nodes.get(site) ?? folded?.members[0];
     if (!node) return;
-    const key = whole ? layerOfNode(node) : folded ? folded.key : partOfNode(node);
-    if (key !== null && !(whole && folded?.what === "layer")) toggleFold(key, node.site);
+    const key2 = whole ? layerOfNode(node) : folded ? folded.key : partOfNode(node);
+    if (key2 !== null && !(whole && folded?.what === "layer")) toggleFold(key2, node.site);
     else if (folded) activate(site);
   };
   const local = (event) => {
@@ -2464,7 +2464,7 @@ function figure(index, store) {
     peek(null);
     if (canvas) paint();
   });
-  const memberOf = (key) => [...index.nodes.values()].find((node) => partOfNode(node) === key || layerOfNode(node) === key)?.site ?? "";
+  const memberOf = (key2) => [...index.nodes.values()].find((node) => partOfNode(node) === key2 || layerOfNode(node) === key2)?.site ?? "";
   const rove = (site) => {
     vector?.groups.get(current)?.setAttribute("tabindex", "-1");
     current = site;
@@ -2498,16 +2498,16 @@ function figure(index, store) {
       paint();
     }
   };
-  const neighbour = (site, key) => {
+  const neighbour = (site, key2) => {
     const row = scene.plan.rows.findIndex((sites2) => sites2.includes(site));
     const open = (sites2) => (sites2 ?? []).filter((one) => one === site || !hidden.has(one));
     const sites = open(scene.plan.rows[row]);
     const at = sites.indexOf(site);
-    if (key === "ArrowLeft") return sites[at - 1] ?? null;
-    if (key === "ArrowRight") return sites[at + 1] ?? null;
-    if (key === "Home") return sites[0] ?? null;
-    if (key === "End") return sites[sites.length - 1] ?? null;
-    const step = key === "ArrowDown" ? 1 : -1;
+    if (key2 === "ArrowLeft") return sites[at - 1] ?? null;
+    if (key2 === "ArrowRight") return sites[at + 1] ?? null;
+    if (key2 === "Home") return sites[0] ?? null;
+    if (key2 === "End") return sites[sites.length - 1] ?? null;
+    const step = key2 === "ArrowDown" ? 1 : -1;
     let next = [];
     for (let i = row + step; i >= 0 && i < scene.plan.rows.length && !next.length; i += step) next = open(scene.plan.rows[i]);
     const x = spotOf2(site).x;
@@ -2565,7 +2565,7 @@ function figure(index, store) {
     const within = (x1, y1, x2, y2) => Math.min(x1, x2) <= right + 40 && Math.max(x1, x2) >= left - 40 && Math.min(y1, y2) <= bottom + 40 && Math.max(y1, y2) >= top - 40;
     const one = svgFigure(index, {
       ...scene,
-      wires: scene.wires.filter(({ line }) => within(line.x1, line.y1, line.x2, line.y2)),
+      wires: scene.wires.filter(({ line: line2 }) => within(line2.x1, line2.y1, line2.x2, line2.y2)),
       drawing: { ...scene.drawing, carries: scene.drawing.carries.filter(({ src, dst }) => {
         const [a, b] = [spotOf2(src), spotOf2(dst)];
         return within(a.x, a.y, b.x, b.y);
@@ -2607,6 +2607,7 @@ function figure(index, store) {
       tool("⤢", "Fit the whole circuit (0)", fit)
     )
   );
+  const key = foldedKey(index.bundle.grain === "head" ? "score" : "weight");
   const lookNow = () => {
     const { selected, peeked, found: found2, strongest, lit } = store.get();
     const { at } = scene.drawing;
@@ -2637,7 +2638,7 @@ function figure(index, store) {
     forNode.forEach((button, i) => button.disabled = !node || i === 2 && partOfNode(node) === null || i === 3 && layerOfNode(node) === null);
     pinButton.setAttribute("aria-pressed", String(selected !== null && pinned.has(selected)));
     pinButton.textContent = selected !== null && pinned.has(selected) ? "Unpin" : "Pin";
-    expandAll.hidden = scene.drawing.supers.size === 0;
+    expandAll.hidden = key.hidden = scene.drawing.supers.size === 0;
     restore.hidden = hidden.size === 0;
     const list = [...hidden];
     if (restore.dataset["list"] !== list.join("\n")) {
@@ -2680,7 +2681,7 @@ function figure(index, store) {
     }
     paint();
   });
-  element.append(bar, h("div", { class: "figure-place" }, stage, probe), restore, live);
+  element.append(bar, h("div", { class: "figure-place" }, stage, probe), restore, key, live);
   mount();
   return {
     element,
@@ -2695,9 +2696,23 @@ function figure(index, store) {
     focus
   };
 }
+function line(className, mark) {
+  return s("svg", { width: 34, height: 12, "aria-hidden": "true", class: "key" }, s("path", { d: "M2 6H28", class: className }), mark);
+}
+function item(picture, text) {
+  return h("span", { class: "legend-item" }, picture, text);
+}
+function foldedKey(measure) {
+  const box = { width: 20, height: 11, rx: 3, class: "pill" };
+  const pair = s("svg", { width: 28, height: 16, class: "key node super", "aria-hidden": "true" }, s("rect", { ...box, x: 4, y: 1 }), s("rect", { ...box, x: 1, y: 4 }));
+  return h(
+    "div",
+    { class: "legend" },
+    item(pair, "collapsed nodes: click or Enter expands"),
+    item(line("edge sum", null), `their edges together: the wider, the larger the sum of |${measure}|`)
+  );
+}
 function legend(index) {
-  const line = (className, mark) => s("svg", { width: 34, height: 12, "aria-hidden": "true", class: "key" }, s("path", { d: "M2 6H28", class: className }), mark);
-  const item = (picture, text) => h("span", { class: "legend-item" }, picture, text);
   const pill = (share) => s("rect", { x: 0, y: 1, width: 20, height: 12, rx: 3, class: "pill", style: `--ink-share:${share}%` });
   const shape = (rx) => s("svg", { width: 22, height: 14, class: "key", "aria-hidden": "true" }, s("rect", { x: 0.5, y: 1, width: 20, height: 12, rx, class: "pill" }));
   const scale = s("svg", { width: 66, height: 14, class: "key", "aria-hidden": "true" });
@@ -2897,11 +2912,11 @@ function ratio(its, own) {
   return text === "1" ? "as many" : `${text} times as many`;
 }
 function twinLine({ circuit, model }, twin) {
-  const line = h("p", { class: "lead twin-line" });
+  const line2 = h("p", { class: "lead twin-line" });
   const [name, comma] = itsTwin(model.val_loss_nats, twin.val_loss_nats);
   const edges = h("b", {}, plural(twin.n_edges, "edge"));
   if (!twin.reached) {
-    line.append(
+    line2.append(
       verdictBadge("not reached", "Not reached"),
       ` in ${name}: no circuit found there gets to ${num(given(circuit.target_loss_nats), 3)} nats on the training pairs; the best, `,
       h("b", {}, plural(twin.n_nodes, "node")),
@@ -2909,31 +2924,31 @@ function twinLine({ circuit, model }, twin) {
       edges,
       `, has ${num(twin.loss_heldout_nats, 3)} held out.`
     );
-    return line;
+    return line2;
   }
-  line.append(`${sentence(name)}${comma} needs `, edges, " for the same task");
-  if (circuit.reached && circuit.n_edges > 0) line.append(": ", h("b", {}, ratio(twin.n_edges, circuit.n_edges)));
-  line.append(".");
-  return line;
+  line2.append(`${sentence(name)}${comma} needs `, edges, " for the same task");
+  if (circuit.reached && circuit.n_edges > 0) line2.append(": ", h("b", {}, ratio(twin.n_edges, circuit.n_edges)));
+  line2.append(".");
+  return line2;
 }
 function faithful({ circuit, model }) {
   const { faithfulness: f, edge_score } = circuit;
-  const line = h("p", { class: "lead" });
+  const line2 = h("p", { class: "lead" });
   const words2 = { pass: "Faithful:", fail: "Not faithful:", "not reached": "Not reached:", "not measured": "Not measured:" };
-  if (f) line.append(verdictBadge(f.verdict, words2[f.verdict]), " ");
+  if (f) line2.append(verdictBadge(f.verdict, words2[f.verdict]), " ");
   const all = edge_score?.all_edges ?? circuit.n_edges;
-  line.append(
+  line2.append(
     h("b", {}, plural(circuit.n_edges, "edge")),
     ` of the ${count(all)} in ${model.name} (${num(100 * circuit.n_edges / Math.max(1, all), 2)} %), between `,
     h("b", {}, plural(circuit.n_nodes, "node"))
   );
-  if (!f || f.value === null) line.append("; its faithfulness was not measured.");
+  if (!f || f.value === null) line2.append("; its faithfulness was not measured.");
   else {
-    line.append(", have a faithfulness of ", h("b", {}, num(f.value, 3)), f.interval ? ` (${num(f.interval[0], 3)} to ${num(f.interval[1], 3)})` : "", " on held-out pairs");
+    line2.append(", have a faithfulness of ", h("b", {}, num(f.value, 3)), f.interval ? ` (${num(f.interval[0], 3)} to ${num(f.interval[1], 3)})` : "", " on held-out pairs");
     const random = f.nulls.find((one) => one.name.startsWith("random") && one.value !== null);
-    line.append(random ? `; random circuits of as many have ${Math.abs(random.value) < 5e-4 ? "0.000" : num(random.value, 3)}.` : ".");
+    line2.append(random ? `; random circuits of as many have ${Math.abs(random.value) < 5e-4 ? "0.000" : num(random.value, 3)}.` : ".");
   }
-  return line;
+  return line2;
 }
 function lead(bundle) {
   const { circuit, twin } = bundle;
@@ -2948,8 +2963,8 @@ function isTree(value) {
 function record(value) {
   if (!isTree(value)) return h("span", { class: "mono" }, typeof value === "string" ? value : JSON.stringify(value));
   const list = h("dl", { class: "record" });
-  for (const [key, item] of Object.entries(value)) {
-    list.append(h("dt", {}, key), h("dd", { class: isTree(item) ? "tree" : null }, record(item)));
+  for (const [key, item2] of Object.entries(value)) {
+    list.append(h("dt", {}, key), h("dd", { class: isTree(item2) ? "tree" : null }, record(item2)));
   }
   return list;
 }
@@ -2980,7 +2995,7 @@ function search(index, store, open) {
   let active = 0;
   let sites = [];
   const mark = () => {
-    [...list.children].forEach((item, i) => item.setAttribute("aria-selected", String(i === active)));
+    [...list.children].forEach((item2, i) => item2.setAttribute("aria-selected", String(i === active)));
     input.setAttribute("aria-activedescendant", list.children[active]?.id ?? "");
   };
   const choose = (site) => {
@@ -3007,12 +3022,12 @@ function search(index, store, open) {
     });
     sites = hits.map((hit) => hit.node.site);
     list.replaceChildren(...hits.slice(0, AT_MOST).map(({ node, why }) => {
-      const item = h("li", { role: "option", id: uniqueId("option") }, h("span", { class: "mono" }, node.site), h("span", { class: "muted" }, why));
-      item.addEventListener("pointerdown", (event) => {
+      const item2 = h("li", { role: "option", id: uniqueId("option") }, h("span", { class: "mono" }, node.site), h("span", { class: "muted" }, why));
+      item2.addEventListener("pointerdown", (event) => {
         event.preventDefault();
         choose(node.site);
       });
-      return item;
+      return item2;
     }));
     const more = hits.length - AT_MOST;
     if (more > 0 || !hits.length) list.append(h("li", { class: "count", "aria-disabled": "true" }, hits.length ? `${more} more, marked in the figure` : "No node matches"));
@@ -3066,7 +3081,7 @@ var Store = class {
 };
 
 // src/style.css
-var style_default = '.gossamer {\n  color-scheme: light dark;\n  --paper: light-dark(#fdfdfb, #14161a);\n  --raised: light-dark(#ffffff, #1a1d22);\n  --band: light-dark(#f5f5f1, #1a1d22);\n  --ink: light-dark(#1c1e22, #e9e7e2);\n  --muted: light-dark(#63686f, #9da2a9);\n  --faint: light-dark(#b9bcb8, #50555c);\n  --rule: light-dark(#e3e3dd, #2c3036);\n  --up: light-dark(#2a66ab, #72aef0);\n  --down: light-dark(#c24a1e, #f28b5b);\n  --pass: light-dark(#27704a, #6cc596);\n  --fail: light-dark(#b3221c, #ff7d74);\n  --warn: light-dark(#8a6100, #e0b04a);\n  --focus: light-dark(#111317, #ffffff);\n  --lit: light-dark(#e8a400, #ffc94d);\n  --serif: ui-serif, "Iowan Old Style", Charter, "Source Serif 4", Georgia, "Liberation Serif", "DejaVu Serif", serif;\n  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif;\n  --mono: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", "DejaVu Sans Mono", monospace;\n  box-sizing: border-box;\n  min-height: 100vh;\n  padding: 40px max(28px, calc((100% - 1400px) / 2)) 56px;\n  background: var(--paper);\n  color: var(--ink);\n  font: 14px/1.5 var(--sans);\n  font-variant-numeric: tabular-nums;\n  -webkit-text-size-adjust: 100%;\n}\n.gossamer[data-theme="light"] { color-scheme: light; }\n.gossamer[data-theme="dark"] { color-scheme: dark; }\n.gossamer *, .gossamer *::before { box-sizing: inherit; }\n.gossamer [hidden] { display: none !important; }\n.gossamer .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }\n.gossamer h1, .gossamer h2, .gossamer h3, .gossamer p, .gossamer figure, .gossamer dl, .gossamer dd { margin: 0; }\n.gossamer h1 { font: 400 34px/1.15 var(--serif); letter-spacing: -0.01em; margin: 10px 0 12px; text-wrap: balance; overflow-wrap: anywhere; }\n.gossamer h2 { font: 400 23px/1.25 var(--serif); }\n.gossamer h3 { font: 600 13px/1.4 var(--sans); }\n.gossamer .mono, .gossamer code { font-family: var(--mono); font-size: 0.94em; }\n.gossamer .muted { color: var(--muted); }\n.gossamer .aside { color: var(--muted); font-weight: 400; margin-left: 8px; }\n.gossamer button { font: inherit; color: inherit; }\n.gossamer :focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; border-radius: 3px; }\n\n/* Header */\n.gossamer .top { max-width: 100%; margin-bottom: 28px; }\n.gossamer .eyebrow { display: flex; gap: 14px; align-items: center; color: var(--muted); font-size: 13px; }\n.gossamer .eyebrow .theme { margin-left: auto; }\n.gossamer .lead { font: 400 18px/1.5 var(--serif); max-width: 46em; text-wrap: pretty; }\n.gossamer .lead b { font-weight: 600; white-space: nowrap; }\n.gossamer .lead + .lead { margin-top: 6px; }\n.gossamer .lead .verdict { font: 600 15px/1.5 var(--sans); align-items: baseline; }\n.gossamer .tally { display: flex; flex-wrap: wrap; gap: 6px 20px; margin-top: 14px; }\n.gossamer .tool { background: none; border: 1px solid var(--rule); border-radius: 6px; padding: 3px 9px; cursor: pointer; color: var(--muted); }\n.gossamer .tool:hover { color: var(--ink); border-color: var(--faint); }\n\n/* Verdicts */\n.gossamer .verdict { display: inline-flex; align-items: center; gap: 6px; font-weight: 600; font-size: 13px; white-space: nowrap; }\n.gossamer .verdict svg { fill: none; stroke: currentColor; stroke-width: 2.2; stroke-linecap: round; stroke-linejoin: round; }\n.gossamer .verdict.pass { color: var(--pass); }\n.gossamer .verdict.fail { color: var(--fail); }\n.gossamer .verdict.not-reached { color: var(--warn); }\n.gossamer .verdict.not-measured { color: var(--muted); }\n\n/* Stage: figure and panel */\n.gossamer .stage { display: grid; grid-template-columns: minmax(0, 1fr) 368px; gap: 36px; align-items: start; border-top: 1px solid var(--rule); padding-top: 20px; }\n.gossamer .stage.stacked { grid-template-columns: minmax(0, 1fr); gap: 24px; }\n.gossamer .toolbar { display: flex; flex-wrap: wrap; align-items: center; gap: 10px 24px; margin-bottom: 12px; min-height: 32px; }\n.gossamer .search-box { position: relative; flex: 0 1 260px; }\n.gossamer .search { width: 100%; font: inherit; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 5px 10px; }\n.gossamer .search::placeholder { color: var(--muted); }\n.gossamer .results { position: absolute; z-index: 5; top: 100%; left: 0; min-width: 100%; width: max-content; max-width: 460px; margin: 4px 0 0; padding: 4px; list-style: none; background: var(--raised); border: 1px solid var(--rule); border-radius: 8px; box-shadow: 0 8px 28px rgb(0 0 0 / 0.14); }\n.gossamer .results li { display: flex; gap: 14px; justify-content: space-between; padding: 4px 8px; border-radius: 5px; cursor: pointer; }\n.gossamer .results li[aria-selected="true"], .gossamer .results li[role="option"]:hover { background: var(--band); }\n.gossamer .results .count { color: var(--muted); cursor: default; }\n.gossamer .strength { display: inline-flex; align-items: center; gap: 10px; color: var(--muted); font-size: 13px; }\n.gossamer .strength input { width: 120px; accent-color: var(--muted); }\n\n.gossamer .figure-bar { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; margin-bottom: 10px; font-size: 13px; }\n.gossamer .figure-bar .tool { min-height: 28px; }\n.gossamer .figure-bar .tool:disabled { opacity: 0.45; cursor: default; }\n.gossamer .figure-bar .tool[aria-pressed="true"] { color: var(--ink); border-color: var(--ink); }\n.gossamer .figure-bar .zoom { display: flex; gap: 4px; margin-left: auto; }\n.gossamer .figure-place { position: relative; overflow: hidden; }\n.gossamer .figure-surface { cursor: grab; touch-action: pan-y; user-select: none; }\n.gossamer .figure-surface.over-node { cursor: pointer; }\n.gossamer .figure-surface.dragging { cursor: grabbing; }\n.gossamer .figure-svg { display: block; width: 100%; overflow: hidden; }\n.gossamer .figure-canvas { position: relative; overflow: hidden; outline-offset: -2px; }\n.gossamer .figure-canvas canvas { position: absolute; left: 0; top: 0; transform-origin: 0 0; will-change: transform; pointer-events: none; }\n.gossamer .figure-canvas.faded .raster { opacity: 0.28; }\n.gossamer .probe { position: absolute; pointer-events: none; visibility: hidden; }\n.gossamer .away { position: absolute; width: 0; height: 0; overflow: hidden; }\n.gossamer .restore { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; margin-top: 8px; font-size: 12px; }\n.gossamer .restore .tool { font-family: var(--mono); font-size: 11.5px; padding: 1px 7px; }\n\n.gossamer .band { fill: var(--band); }\n.gossamer .block-title { font: 600 12.5px var(--sans); fill: var(--ink); }\n.gossamer .block-sub { font: 12px var(--sans); fill: var(--muted); }\n.gossamer .row-label { font: 11px var(--sans); fill: var(--muted); text-anchor: end; }\n.gossamer .head-box { fill: var(--paper); stroke: var(--faint); stroke-width: 1; }\n.gossamer .head-label { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .plate rect { fill: var(--paper); stroke: var(--faint); }\n.gossamer .plate-text { font: 12px var(--mono); fill: var(--ink); text-anchor: middle; white-space: pre; }\n\n.gossamer .carry, .gossamer .root { fill: none; stroke: var(--faint); stroke-width: 1.1; }\n.gossamer .root { stroke-dasharray: 1.5 3.5; }\n.gossamer .root-dot { fill: var(--faint); }\n.gossamer .carry.meets { stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .edge { fill: none; stroke-linecap: butt; opacity: calc(0.86 * var(--fade, 1)); transition: opacity 0.12s; }\n.gossamer .edge.up { stroke: var(--up); }\n.gossamer .edge.down { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .edge.flat { stroke: var(--muted); }\n.gossamer .edge.sum { stroke: var(--faint); --fade: 0.6; }\n.gossamer .plain .edge { marker-end: none; }\n.gossamer .plain .hit { display: none; }\n.gossamer .tip-flat { fill: var(--muted); }\n.gossamer .tip-up { fill: var(--up); }\n.gossamer .tip-down { fill: none; stroke: var(--down); stroke-width: 2.4; }\n.gossamer :is(.edge, .hit, .carry, .root).hidden, .gossamer .node.gone { display: none; }\n.gossamer .hit { fill: none; stroke: transparent; stroke-width: 9; pointer-events: stroke; }\n\n.gossamer .node { cursor: pointer; outline: none; }\n.gossamer .node.super .pill { stroke: var(--muted); }\n.gossamer .node.pinned .pill { stroke-width: 2.4; }\n.gossamer .pin circle { fill: var(--ink); stroke: var(--paper); stroke-width: 1.2; }\n.gossamer .pin path { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .halo { fill: var(--lit); opacity: var(--lit-share, 0.5); }\n.gossamer .folds { cursor: pointer; }\n.gossamer .folds:hover { text-decoration: underline; fill: var(--ink); }\n.gossamer .pill { fill: color-mix(in srgb, var(--ink) var(--ink-share, 0%), var(--raised)); stroke: var(--ink); stroke-width: 1; }\n.gossamer .node.unmeasured .pill { stroke-dasharray: 2.5 2.5; }\n.gossamer .node.end .pill { stroke: var(--faint); }\n.gossamer .tab { fill: var(--raised); stroke: var(--ink); stroke-width: 0.8; }\n.gossamer .port-text { font: italic 10.5px var(--serif); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .unfed .tab { fill: none; stroke: var(--faint); }\n.gossamer .unfed .port-text { fill: var(--faint); }\n.gossamer .pill-text { font: 11px var(--sans); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .qkv { font-style: italic; font-family: var(--serif); font-size: 12px; }\n.gossamer .node.strong .pill-text { fill: var(--paper); }\n.gossamer .node.middle .pill-text { fill: light-dark(#1c1e22, #14161a); }\n.gossamer .node:hover .pill, .gossamer .node.near .pill { stroke-width: 1.8; }\n.gossamer .node.selected .pill, .gossamer .node.found .pill { stroke-width: 2.6; }\n.gossamer .node:focus-visible .pill { stroke-width: 2.6; outline: 2px solid var(--focus); outline-offset: 3px; border-radius: 4px; }\n.gossamer .back { fill: var(--band); }\n.gossamer .face { transition: opacity 0.12s; }\n.gossamer .node.dim .face { opacity: 0.22; }\n.gossamer .node.idle:not(.centre, .near) .face { opacity: 0.4; }\n.gossamer .centred .node:not(.centre, .near) .face { opacity: 0.28; }\n.gossamer .centred .edge:not(.on) { opacity: 0.07; }\n.gossamer .centred .edge.on { opacity: 1; }\n.gossamer .centred :is(.carry, .root):not(.on) { opacity: 0.35; }\n.gossamer .centred .carry.on { stroke: var(--ink); stroke-width: 1.8; }\n.gossamer .number { font: 600 10.5px var(--sans); text-anchor: middle; paint-order: stroke; stroke: var(--band); stroke-width: 4px; stroke-linejoin: round; pointer-events: none; }\n.gossamer .number.up { fill: var(--up); }\n.gossamer .number.down { fill: var(--down); }\n.gossamer .number:is(.flat, .sum) { fill: var(--muted); }\n\n.gossamer .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; margin-top: 14px; color: var(--muted); font-size: 12px; }\n.gossamer .legend-item { display: inline-flex; align-items: center; gap: 8px; }\n.gossamer .legend .edge { stroke-width: 2; }\n.gossamer .legend-note { flex-basis: 100%; }\n.gossamer .legend-ports { font: italic 12.5px var(--serif); color: var(--ink); }\n.gossamer .into { color: var(--muted); font-size: 12px; margin-left: 7px; white-space: nowrap; }\n\n/* Panel */\n.gossamer .panel { position: sticky; top: 20px; max-height: calc(100vh - 40px); overflow-y: auto; outline-offset: -2px; padding: 2px 6px 2px 2px; scrollbar-width: thin; }\n.gossamer .card { display: grid; gap: 22px; }\n.gossamer .card-head { display: flex; justify-content: space-between; gap: 12px; align-items: start; }\n.gossamer .card-head h2 { font: 500 18px/1.3 var(--mono); overflow-wrap: anywhere; }\n.gossamer .close { background: none; border: 0; font-size: 22px; line-height: 1; padding: 2px 6px; cursor: pointer; color: var(--muted); }\n.gossamer .card-part h3 { padding-bottom: 5px; margin-bottom: 6px; border-bottom: 1px solid var(--rule); }\n.gossamer .facts { display: flex; gap: 32px; }\n.gossamer .fact-label, .gossamer .fact-note { color: var(--muted); font-size: 12px; }\n.gossamer .fact-value { font-size: 19px; line-height: 1.35; }\n.gossamer table { border-collapse: collapse; }\n.gossamer .links { width: 100%; table-layout: fixed; }\n.gossamer .links td { padding: 2px 0; }\n.gossamer .links { font-size: 13px; }\n.gossamer .links td:nth-child(1) { width: 58%; }\n.gossamer .links td:nth-child(2) { width: 20%; }\n.gossamer .figure-cell { text-align: right; padding-right: 10px !important; }\n.gossamer .links .muted { padding-left: 10px; font-size: 12px; }\n.gossamer .site { font-family: var(--mono); font-size: 12px; background: none; border: 0; padding: 0; cursor: pointer; text-align: left; text-decoration: underline; text-decoration-color: var(--faint); text-underline-offset: 3px; }\n.gossamer .site:hover { text-decoration-color: currentColor; }\n.gossamer .bar { display: block; height: 8px; min-width: 1px; }\n.gossamer .bar.up { background: var(--up); }\n.gossamer .bar.down { background: repeating-linear-gradient(90deg, var(--down) 0 4px, transparent 4px 6px); }\n.gossamer .bar.flat { background: var(--faint); }\n.gossamer .bar.ink { background: var(--muted); }\n.gossamer .more { background: none; border: 0; padding: 4px 0; color: var(--muted); cursor: pointer; text-decoration: underline; }\n.gossamer .two { display: grid; gap: 22px; }\n.gossamer .sides th { font-weight: 400; text-align: left; color: var(--muted); padding-right: 12px; white-space: nowrap; }\n.gossamer .sides svg { display: block; }\n.gossamer .rail { stroke: var(--rule); stroke-width: 1; }\n.gossamer .zero { stroke: var(--faint); stroke-width: 1; }\n.gossamer .dot-full { fill: var(--ink); }\n.gossamer .dot-open { fill: var(--paper); stroke: var(--ink); stroke-width: 1.5; }\n.gossamer .dot-tick { stroke: var(--muted); stroke-width: 2; }\n.gossamer .excerpt-row { display: grid; grid-template-columns: 44px minmax(0, 1fr); gap: 10px; padding: 4px 0; align-items: baseline; }\n.gossamer .peak-value { color: var(--muted); font-size: 12px; text-align: right; }\n.gossamer .excerpt { font: 12.5px/1.75 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer .tok { unicode-bidi: isolate; border-radius: 2px; padding: 1px 0; }\n.gossamer .tok.pos { background: color-mix(in srgb, var(--up) var(--share), transparent); }\n.gossamer .tok.neg { background: color-mix(in srgb, var(--down) var(--share), transparent); text-decoration: underline dashed; text-underline-offset: 3px; }\n.gossamer .tok.peak { outline: 1.5px solid var(--ink); outline-offset: 0; }\n.gossamer .chips { display: flex; flex-wrap: wrap; gap: 6px; }\n.gossamer .chip { display: inline-flex; gap: 7px; align-items: baseline; border: 1px solid var(--rule); border-radius: 5px; padding: 1px 7px; }\n.gossamer .chip-number { font-size: 12px; }\n.gossamer .chip.pos .chip-number { color: var(--up); }\n.gossamer .chip.neg .chip-number { color: var(--down); }\n.gossamer .pair { padding: 5px 0; border-bottom: 1px dotted var(--rule); }\n.gossamer .pair:last-child { border-bottom: 0; }\n.gossamer .prompt { font: 12.5px/1.6 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer mark { background: none; color: inherit; font-weight: 700; border-bottom: 2px solid var(--ink); margin-left: 1px; }\n.gossamer .prose { font-size: 13px; }\n.gossamer .prose + .prose { margin-top: 6px; }\n\n.gossamer .stacked .panel { position: static; max-height: none; }\n.gossamer .stacked .overview { grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 24px 36px; align-items: start; }\n.gossamer .stacked .panel.has-node { position: sticky; bottom: 0; z-index: 3; max-height: 46vh; background: var(--paper); border-top: 2px solid var(--ink); padding: 16px 8px 20px; box-shadow: 0 -14px 30px -12px rgb(0 0 0 / 0.16); }\n.gossamer .stacked .has-node .card { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px 36px; align-items: start; }\n.gossamer .stacked .has-node .card-head { grid-column: 1 / -1; }\n\n/* Parts */\n.gossamer .part { margin-top: 56px; border-top: 1px solid var(--rule); padding-top: 22px; }\n.gossamer .part-head { display: flex; flex-wrap: wrap; gap: 2px 16px; align-items: baseline; margin-bottom: 8px; }\n.gossamer .check { display: grid; grid-template-columns: minmax(220px, 1fr) auto; gap: 12px 48px; padding: 22px 0 22px 18px; border-left: 3px solid transparent; border-bottom: 1px solid var(--rule); }\n.gossamer .check:last-child { border-bottom: 0; }\n.gossamer .check.fail { border-left-color: var(--fail); }\n.gossamer .check.not-reached { border-left-color: var(--warn); }\n.gossamer .check-text { display: grid; gap: 4px; align-content: start; max-width: 30em; }\n.gossamer .check-text h3 { font: 400 18px/1.3 var(--serif); overflow-wrap: anywhere; }\n.gossamer .threshold { font-size: 13px; color: var(--muted); }\n.gossamer .check .note { font-size: 13px; }\n.gossamer .check.fail .note { color: var(--fail); }\n.gossamer .method summary { color: var(--muted); font-size: 13px; cursor: pointer; width: max-content; }\n.gossamer .method dl { display: grid; grid-template-columns: max-content 1fr; gap: 1px 14px; font-size: 12.5px; padding: 6px 0 0 16px; }\n.gossamer .method dt { color: var(--muted); }\n.gossamer .nulls { font-size: 13px; table-layout: fixed; width: 846px; max-width: 100%; }\n.gossamer .c-value { width: 110px; }\n.gossamer .c-interval { width: 156px; }\n.gossamer .c-n { width: 56px; }\n.gossamer .c-plot { width: 260px; }\n.gossamer .nulls th, .gossamer .nulls td { font-weight: 400; text-align: left; padding: 0 16px 0 0; height: 26px; vertical-align: middle; }\n.gossamer .nulls tbody th { color: var(--muted); line-height: 1.3; }\n.gossamer .nulls thead th { color: var(--muted); font-size: 12px; vertical-align: bottom; line-height: 1.3; }\n.gossamer .nulls thead .c-value { white-space: normal !important; }\n.gossamer .nulls thead th:not(:first-child), .gossamer .nulls .figure-cell, .gossamer .nulls .interval, .gossamer .nulls .n { text-align: right; padding-right: 16px !important; white-space: nowrap; }\n.gossamer .nulls .interval, .gossamer .nulls .n { color: var(--muted); }\n.gossamer .nulls .own th, .gossamer .nulls .own .figure-cell { color: var(--ink); font-weight: 600; }\n.gossamer .nulls .absent { text-align: right; font-style: italic; color: var(--muted); white-space: nowrap; }\n.gossamer .nulls .plot-cell { padding-right: 0; }\n.gossamer .plot { display: block; }\n.gossamer .whisker { fill: none; stroke: var(--muted); stroke-width: 1.4; }\n.gossamer .whisker.own { stroke: var(--ink); stroke-width: 2; }\n.gossamer .own-mark { fill: var(--ink); }\n.gossamer .null-mark { fill: var(--paper); stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .axis-line { fill: none; stroke: var(--faint); stroke-width: 1; }\n.gossamer .axis-text { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .axis-text.end { text-anchor: end; }\n.gossamer .axis-text.start { text-anchor: start; }\n\n.gossamer .curve { width: 100%; max-width: 760px; display: block; }\n.gossamer .curve .grid { stroke: var(--rule); stroke-width: 1; }\n.gossamer .curve .reference { stroke: var(--muted); stroke-width: 1; stroke-dasharray: 2 4; }\n.gossamer .curve .axis-title { font: 12px var(--sans); fill: var(--ink); text-anchor: middle; }\n.gossamer .curve-line { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .curve-dot { fill: var(--paper); stroke: var(--ink); stroke-width: 1.4; }\n.gossamer .twin-mark { fill: var(--paper); stroke: var(--ink); stroke-width: 2; }\n.gossamer .mark-text { font: 600 11.5px var(--sans); fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }\n.gossamer .mark-text.end { text-anchor: end; }\n.gossamer .curve-figure { display: grid; grid-template-columns: minmax(0, 760px) minmax(200px, 1fr); gap: 36px; align-items: start; }\n.gossamer figcaption { color: var(--muted); font-size: 13px; margin-top: 18px; max-width: 26em; }\n\n.gossamer .record-part summary { cursor: pointer; display: flex; gap: 14px; align-items: baseline; }\n.gossamer .record-part summary::before { content: "▸"; color: var(--muted); }\n.gossamer .record-part[open] summary::before { content: "▾"; }\n.gossamer .record { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 3px 22px; font-size: 13px; padding-top: 12px; }\n.gossamer .record dt { color: var(--muted); }\n.gossamer .record dd { overflow-wrap: anywhere; }\n.gossamer .record .record { padding-top: 0; }\n.gossamer footer { margin-top: 56px; color: var(--muted); font-size: 12px; }\n\n.gossamer .tip { position: fixed; z-index: 10; max-width: 420px; padding: 5px 9px; border-radius: 6px; background: var(--ink); color: var(--paper); font-size: 12px; line-height: 1.45; white-space: pre-wrap; pointer-events: none; overflow-wrap: anywhere; }\n\n@media (max-width: 1080px) {\n  .gossamer { padding: 28px 28px 40px; }\n  .gossamer .check { grid-template-columns: minmax(0, 1fr); gap: 14px; }\n  .gossamer .check-text { max-width: none; }\n  .gossamer .curve-figure { grid-template-columns: minmax(0, 1fr); gap: 0; }\n  .gossamer figcaption { max-width: 46em; }\n  .gossamer h1 { font-size: 29px; }\n  .gossamer .lead { font-size: 17px; }\n}\n@media (max-width: 700px) {\n  .gossamer .check-data { overflow-x: auto; }\n  .gossamer .stacked .has-node .card { grid-template-columns: minmax(0, 1fr); }\n}\n@media (prefers-reduced-motion: reduce) {\n  .gossamer * { transition: none !important; }\n}\n';
+var style_default = '.gossamer {\n  color-scheme: light dark;\n  --paper: light-dark(#fdfdfb, #14161a);\n  --raised: light-dark(#ffffff, #1a1d22);\n  --band: light-dark(#f5f5f1, #1a1d22);\n  --ink: light-dark(#1c1e22, #e9e7e2);\n  --muted: light-dark(#63686f, #9da2a9);\n  --faint: light-dark(#b9bcb8, #50555c);\n  --rule: light-dark(#e3e3dd, #2c3036);\n  --up: light-dark(#2a66ab, #72aef0);\n  --down: light-dark(#c24a1e, #f28b5b);\n  --pass: light-dark(#27704a, #6cc596);\n  --fail: light-dark(#b3221c, #ff7d74);\n  --warn: light-dark(#8a6100, #e0b04a);\n  --focus: light-dark(#111317, #ffffff);\n  --lit: light-dark(#e8a400, #ffc94d);\n  --serif: ui-serif, "Iowan Old Style", Charter, "Source Serif 4", Georgia, "Liberation Serif", "DejaVu Serif", serif;\n  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif;\n  --mono: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", "DejaVu Sans Mono", monospace;\n  box-sizing: border-box;\n  min-height: 100vh;\n  padding: 40px max(28px, calc((100% - 1400px) / 2)) 56px;\n  background: var(--paper);\n  color: var(--ink);\n  font: 14px/1.5 var(--sans);\n  font-variant-numeric: tabular-nums;\n  -webkit-text-size-adjust: 100%;\n}\n.gossamer[data-theme="light"] { color-scheme: light; }\n.gossamer[data-theme="dark"] { color-scheme: dark; }\n.gossamer *, .gossamer *::before { box-sizing: inherit; }\n.gossamer [hidden] { display: none !important; }\n.gossamer .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }\n.gossamer h1, .gossamer h2, .gossamer h3, .gossamer p, .gossamer figure, .gossamer dl, .gossamer dd { margin: 0; }\n.gossamer h1 { font: 400 34px/1.15 var(--serif); letter-spacing: -0.01em; margin: 10px 0 12px; text-wrap: balance; overflow-wrap: anywhere; }\n.gossamer h2 { font: 400 23px/1.25 var(--serif); }\n.gossamer h3 { font: 600 13px/1.4 var(--sans); }\n.gossamer .mono, .gossamer code { font-family: var(--mono); font-size: 0.94em; }\n.gossamer .muted { color: var(--muted); }\n.gossamer .aside { color: var(--muted); font-weight: 400; margin-left: 8px; }\n.gossamer button { font: inherit; color: inherit; }\n.gossamer :focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; border-radius: 3px; }\n\n/* Header */\n.gossamer .top { max-width: 100%; margin-bottom: 28px; }\n.gossamer .eyebrow { display: flex; gap: 14px; align-items: center; color: var(--muted); font-size: 13px; }\n.gossamer .eyebrow .theme { margin-left: auto; }\n.gossamer .lead { font: 400 18px/1.5 var(--serif); max-width: 46em; text-wrap: pretty; }\n.gossamer .lead b { font-weight: 600; white-space: nowrap; }\n.gossamer .lead + .lead { margin-top: 6px; }\n.gossamer .lead .verdict { font: 600 15px/1.5 var(--sans); align-items: baseline; }\n.gossamer .tally { display: flex; flex-wrap: wrap; gap: 6px 20px; margin-top: 14px; }\n.gossamer .tool { background: none; border: 1px solid var(--rule); border-radius: 6px; padding: 3px 9px; cursor: pointer; color: var(--muted); }\n.gossamer .tool:hover { color: var(--ink); border-color: var(--faint); }\n\n/* Verdicts */\n.gossamer .verdict { display: inline-flex; align-items: center; gap: 6px; font-weight: 600; font-size: 13px; white-space: nowrap; }\n.gossamer .verdict svg { fill: none; stroke: currentColor; stroke-width: 2.2; stroke-linecap: round; stroke-linejoin: round; }\n.gossamer .verdict.pass { color: var(--pass); }\n.gossamer .verdict.fail { color: var(--fail); }\n.gossamer .verdict.not-reached { color: var(--warn); }\n.gossamer .verdict.not-measured { color: var(--muted); }\n\n/* Stage: figure and panel */\n.gossamer .stage { display: grid; grid-template-columns: minmax(0, 1fr) 368px; gap: 36px; align-items: start; border-top: 1px solid var(--rule); padding-top: 20px; }\n.gossamer .stage.stacked { grid-template-columns: minmax(0, 1fr); gap: 24px; }\n.gossamer .toolbar { display: flex; flex-wrap: wrap; align-items: center; gap: 10px 24px; margin-bottom: 12px; min-height: 32px; }\n.gossamer .search-box { position: relative; flex: 0 1 260px; }\n.gossamer .search { width: 100%; font: inherit; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 5px 10px; }\n.gossamer .search::placeholder { color: var(--muted); }\n.gossamer .results { position: absolute; z-index: 5; top: 100%; left: 0; min-width: 100%; width: max-content; max-width: 460px; margin: 4px 0 0; padding: 4px; list-style: none; background: var(--raised); border: 1px solid var(--rule); border-radius: 8px; box-shadow: 0 8px 28px rgb(0 0 0 / 0.14); }\n.gossamer .results li { display: flex; gap: 14px; justify-content: space-between; padding: 4px 8px; border-radius: 5px; cursor: pointer; }\n.gossamer .results li[aria-selected="true"], .gossamer .results li[role="option"]:hover { background: var(--band); }\n.gossamer .results .count { color: var(--muted); cursor: default; }\n.gossamer .strength { display: inline-flex; align-items: center; gap: 10px; color: var(--muted); font-size: 13px; }\n.gossamer .strength input { width: 120px; accent-color: var(--muted); }\n\n.gossamer .figure-bar { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; margin-bottom: 10px; font-size: 13px; }\n.gossamer .figure-bar .tool { min-height: 28px; }\n.gossamer .figure-bar .tool:disabled { opacity: 0.45; cursor: default; }\n.gossamer .figure-bar .tool[aria-pressed="true"] { color: var(--ink); border-color: var(--ink); }\n.gossamer .figure-bar .zoom { display: flex; gap: 4px; margin-left: auto; }\n.gossamer .figure-place { position: relative; overflow: hidden; }\n.gossamer .figure-surface { cursor: grab; touch-action: pan-y; user-select: none; }\n.gossamer .figure-surface.over-node { cursor: pointer; }\n.gossamer .figure-surface.dragging { cursor: grabbing; }\n.gossamer .figure-svg { display: block; width: 100%; overflow: hidden; }\n.gossamer .figure-canvas { position: relative; overflow: hidden; outline-offset: -2px; }\n.gossamer .figure-canvas canvas { position: absolute; left: 0; top: 0; transform-origin: 0 0; will-change: transform; pointer-events: none; }\n.gossamer .figure-canvas.faded .raster { opacity: 0.28; }\n.gossamer .probe { position: absolute; pointer-events: none; visibility: hidden; }\n.gossamer .away { position: absolute; width: 0; height: 0; overflow: hidden; }\n.gossamer .restore { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; margin-top: 8px; font-size: 12px; }\n.gossamer .restore .tool { font-family: var(--mono); font-size: 11.5px; padding: 1px 7px; }\n\n.gossamer .band { fill: var(--band); }\n.gossamer .block-title { font: 600 12.5px var(--sans); fill: var(--ink); }\n.gossamer .block-sub { font: 12px var(--sans); fill: var(--muted); }\n.gossamer .row-label { font: 11px var(--sans); fill: var(--muted); text-anchor: end; }\n.gossamer .head-box { fill: var(--paper); stroke: var(--faint); stroke-width: 1; }\n.gossamer .head-label { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .plate rect { fill: var(--paper); stroke: var(--faint); }\n.gossamer .plate-text { font: 12px var(--mono); fill: var(--ink); text-anchor: middle; white-space: pre; }\n\n.gossamer .carry, .gossamer .root { fill: none; stroke: var(--faint); stroke-width: 1.1; }\n.gossamer .root { stroke-dasharray: 1.5 3.5; }\n.gossamer .root-dot { fill: var(--faint); }\n.gossamer .carry.meets { stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .edge { fill: none; stroke-linecap: butt; opacity: calc(0.86 * var(--fade, 1)); transition: opacity 0.12s; }\n.gossamer .edge.up { stroke: var(--up); }\n.gossamer .edge.down { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .edge.flat { stroke: var(--muted); }\n.gossamer .edge.sum { stroke: var(--faint); --fade: 0.6; }\n.gossamer .plain .edge { marker-end: none; }\n.gossamer .plain .hit { display: none; }\n.gossamer .tip-flat { fill: var(--muted); }\n.gossamer .tip-up { fill: var(--up); }\n.gossamer .tip-down { fill: none; stroke: var(--down); stroke-width: 2.4; }\n.gossamer :is(.edge, .hit, .carry, .root).hidden, .gossamer .node.gone { display: none; }\n.gossamer .hit { fill: none; stroke: transparent; stroke-width: 9; pointer-events: stroke; }\n\n.gossamer .node { cursor: pointer; outline: none; }\n.gossamer .node.super .pill { stroke: var(--muted); }\n.gossamer .node.pinned .pill { stroke-width: 2.4; }\n.gossamer .pin circle { fill: var(--ink); stroke: var(--paper); stroke-width: 1.2; }\n.gossamer .pin path { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .halo { fill: var(--lit); opacity: var(--lit-share, 0.5); }\n.gossamer .folds { cursor: pointer; }\n.gossamer .folds:hover { text-decoration: underline; fill: var(--ink); }\n.gossamer .pill { fill: color-mix(in srgb, var(--ink) var(--ink-share, 0%), var(--raised)); stroke: var(--ink); stroke-width: 1; }\n.gossamer .node.unmeasured .pill { stroke-dasharray: 2.5 2.5; }\n.gossamer .node.end .pill { stroke: var(--faint); }\n.gossamer .tab { fill: var(--raised); stroke: var(--ink); stroke-width: 0.8; }\n.gossamer .port-text { font: italic 10.5px var(--serif); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .unfed .tab { fill: none; stroke: var(--faint); }\n.gossamer .unfed .port-text { fill: var(--faint); }\n.gossamer .pill-text { font: 11px var(--sans); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .qkv { font-style: italic; font-family: var(--serif); font-size: 12px; }\n.gossamer .node.strong .pill-text { fill: var(--paper); }\n.gossamer .node.middle .pill-text { fill: light-dark(#1c1e22, #14161a); }\n.gossamer .node:hover .pill, .gossamer .node.near .pill { stroke-width: 1.8; }\n.gossamer .node.selected .pill, .gossamer .node.found .pill { stroke-width: 2.6; }\n.gossamer .node:focus-visible .pill { stroke-width: 2.6; outline: 2px solid var(--focus); outline-offset: 3px; border-radius: 4px; }\n.gossamer .back { fill: var(--band); }\n.gossamer .face { transition: opacity 0.12s; }\n.gossamer .node.dim .face { opacity: 0.22; }\n.gossamer .node.idle:not(.centre, .near) .face { opacity: 0.4; }\n.gossamer .centred .node:not(.centre, .near) .face { opacity: 0.28; }\n.gossamer .centred .edge:not(.on) { opacity: 0.07; }\n.gossamer .centred .edge.on { opacity: 1; }\n.gossamer .centred :is(.carry, .root):not(.on) { opacity: 0.35; }\n.gossamer .centred .carry.on { stroke: var(--ink); stroke-width: 1.8; }\n.gossamer .number { font: 600 10.5px var(--sans); text-anchor: middle; paint-order: stroke; stroke: var(--band); stroke-width: 4px; stroke-linejoin: round; pointer-events: none; }\n.gossamer .number.up { fill: var(--up); }\n.gossamer .number.down { fill: var(--down); }\n.gossamer .number:is(.flat, .sum) { fill: var(--muted); }\n\n.gossamer .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; margin-top: 14px; color: var(--muted); font-size: 12px; }\n.gossamer .legend-item { display: inline-flex; align-items: center; gap: 8px; }\n.gossamer .legend .edge { stroke-width: 2; }\n.gossamer .legend .edge.sum { stroke-width: 5; }\n.gossamer .legend-note { flex-basis: 100%; }\n.gossamer .legend-ports { font: italic 12.5px var(--serif); color: var(--ink); }\n.gossamer .into { color: var(--muted); font-size: 12px; margin-left: 7px; white-space: nowrap; }\n\n/* Panel */\n.gossamer .panel { position: sticky; top: 20px; max-height: calc(100vh - 40px); overflow-y: auto; outline-offset: -2px; padding: 2px 6px 2px 2px; scrollbar-width: thin; }\n.gossamer .card { display: grid; gap: 22px; }\n.gossamer .card-head { display: flex; justify-content: space-between; gap: 12px; align-items: start; }\n.gossamer .card-head h2 { font: 500 18px/1.3 var(--mono); overflow-wrap: anywhere; }\n.gossamer .close { background: none; border: 0; font-size: 22px; line-height: 1; padding: 2px 6px; cursor: pointer; color: var(--muted); }\n.gossamer .card-part h3 { padding-bottom: 5px; margin-bottom: 6px; border-bottom: 1px solid var(--rule); }\n.gossamer .facts { display: flex; gap: 32px; }\n.gossamer .fact-label, .gossamer .fact-note { color: var(--muted); font-size: 12px; }\n.gossamer .fact-value { font-size: 19px; line-height: 1.35; }\n.gossamer table { border-collapse: collapse; }\n.gossamer .links { width: 100%; table-layout: fixed; }\n.gossamer .links td { padding: 2px 0; }\n.gossamer .links { font-size: 13px; }\n.gossamer .links td:nth-child(1) { width: 58%; }\n.gossamer .links td:nth-child(2) { width: 20%; }\n.gossamer .figure-cell { text-align: right; padding-right: 10px !important; }\n.gossamer .links .muted { padding-left: 10px; font-size: 12px; }\n.gossamer .site { font-family: var(--mono); font-size: 12px; background: none; border: 0; padding: 0; cursor: pointer; text-align: left; text-decoration: underline; text-decoration-color: var(--faint); text-underline-offset: 3px; }\n.gossamer .site:hover { text-decoration-color: currentColor; }\n.gossamer .bar { display: block; height: 8px; min-width: 1px; }\n.gossamer .bar.up { background: var(--up); }\n.gossamer .bar.down { background: repeating-linear-gradient(90deg, var(--down) 0 4px, transparent 4px 6px); }\n.gossamer .bar.flat { background: var(--faint); }\n.gossamer .bar.ink { background: var(--muted); }\n.gossamer .more { background: none; border: 0; padding: 4px 0; color: var(--muted); cursor: pointer; text-decoration: underline; }\n.gossamer .two { display: grid; gap: 22px; }\n.gossamer .sides th { font-weight: 400; text-align: left; color: var(--muted); padding-right: 12px; white-space: nowrap; }\n.gossamer .sides svg { display: block; }\n.gossamer .rail { stroke: var(--rule); stroke-width: 1; }\n.gossamer .zero { stroke: var(--faint); stroke-width: 1; }\n.gossamer .dot-full { fill: var(--ink); }\n.gossamer .dot-open { fill: var(--paper); stroke: var(--ink); stroke-width: 1.5; }\n.gossamer .dot-tick { stroke: var(--muted); stroke-width: 2; }\n.gossamer .excerpt-row { display: grid; grid-template-columns: 44px minmax(0, 1fr); gap: 10px; padding: 4px 0; align-items: baseline; }\n.gossamer .peak-value { color: var(--muted); font-size: 12px; text-align: right; }\n.gossamer .excerpt { font: 12.5px/1.75 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer .tok { unicode-bidi: isolate; border-radius: 2px; padding: 1px 0; }\n.gossamer .tok.pos { background: color-mix(in srgb, var(--up) var(--share), transparent); }\n.gossamer .tok.neg { background: color-mix(in srgb, var(--down) var(--share), transparent); text-decoration: underline dashed; text-underline-offset: 3px; }\n.gossamer .tok.peak { outline: 1.5px solid var(--ink); outline-offset: 0; }\n.gossamer .chips { display: flex; flex-wrap: wrap; gap: 6px; }\n.gossamer .chip { display: inline-flex; gap: 7px; align-items: baseline; border: 1px solid var(--rule); border-radius: 5px; padding: 1px 7px; }\n.gossamer .chip-number { font-size: 12px; }\n.gossamer .chip.pos .chip-number { color: var(--up); }\n.gossamer .chip.neg .chip-number { color: var(--down); }\n.gossamer .pair { padding: 5px 0; border-bottom: 1px dotted var(--rule); }\n.gossamer .pair:last-child { border-bottom: 0; }\n.gossamer .prompt { font: 12.5px/1.6 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer mark { background: none; color: inherit; font-weight: 700; border-bottom: 2px solid var(--ink); margin-left: 1px; }\n.gossamer .prose { font-size: 13px; }\n.gossamer .prose + .prose { margin-top: 6px; }\n\n.gossamer .stacked .panel { position: static; max-height: none; }\n.gossamer .stacked .overview { grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 24px 36px; align-items: start; }\n.gossamer .stacked .panel.has-node { position: sticky; bottom: 0; z-index: 3; max-height: 46vh; background: var(--paper); border-top: 2px solid var(--ink); padding: 16px 8px 20px; box-shadow: 0 -14px 30px -12px rgb(0 0 0 / 0.16); }\n.gossamer .stacked .has-node .card { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px 36px; align-items: start; }\n.gossamer .stacked .has-node .card-head { grid-column: 1 / -1; }\n\n/* Parts */\n.gossamer .part { margin-top: 56px; border-top: 1px solid var(--rule); padding-top: 22px; }\n.gossamer .part-head { display: flex; flex-wrap: wrap; gap: 2px 16px; align-items: baseline; margin-bottom: 8px; }\n.gossamer .check { display: grid; grid-template-columns: minmax(220px, 1fr) auto; gap: 12px 48px; padding: 22px 0 22px 18px; border-left: 3px solid transparent; border-bottom: 1px solid var(--rule); }\n.gossamer .check:last-child { border-bottom: 0; }\n.gossamer .check.fail { border-left-color: var(--fail); }\n.gossamer .check.not-reached { border-left-color: var(--warn); }\n.gossamer .check-text { display: grid; gap: 4px; align-content: start; max-width: 30em; }\n.gossamer .check-text h3 { font: 400 18px/1.3 var(--serif); overflow-wrap: anywhere; }\n.gossamer .threshold { font-size: 13px; color: var(--muted); }\n.gossamer .check .note { font-size: 13px; }\n.gossamer .check.fail .note { color: var(--fail); }\n.gossamer .method summary { color: var(--muted); font-size: 13px; cursor: pointer; width: max-content; }\n.gossamer .method dl { display: grid; grid-template-columns: max-content 1fr; gap: 1px 14px; font-size: 12.5px; padding: 6px 0 0 16px; }\n.gossamer .method dt { color: var(--muted); }\n.gossamer .nulls { font-size: 13px; table-layout: fixed; width: 846px; max-width: 100%; }\n.gossamer .c-value { width: 110px; }\n.gossamer .c-interval { width: 156px; }\n.gossamer .c-n { width: 56px; }\n.gossamer .c-plot { width: 260px; }\n.gossamer .nulls th, .gossamer .nulls td { font-weight: 400; text-align: left; padding: 0 16px 0 0; height: 26px; vertical-align: middle; }\n.gossamer .nulls tbody th { color: var(--muted); line-height: 1.3; }\n.gossamer .nulls thead th { color: var(--muted); font-size: 12px; vertical-align: bottom; line-height: 1.3; }\n.gossamer .nulls thead .c-value { white-space: normal !important; }\n.gossamer .nulls thead th:not(:first-child), .gossamer .nulls .figure-cell, .gossamer .nulls .interval, .gossamer .nulls .n { text-align: right; padding-right: 16px !important; white-space: nowrap; }\n.gossamer .nulls .interval, .gossamer .nulls .n { color: var(--muted); }\n.gossamer .nulls .own th, .gossamer .nulls .own .figure-cell { color: var(--ink); font-weight: 600; }\n.gossamer .nulls .absent { text-align: right; font-style: italic; color: var(--muted); white-space: nowrap; }\n.gossamer .nulls .plot-cell { padding-right: 0; }\n.gossamer .plot { display: block; }\n.gossamer .whisker { fill: none; stroke: var(--muted); stroke-width: 1.4; }\n.gossamer .whisker.own { stroke: var(--ink); stroke-width: 2; }\n.gossamer .own-mark { fill: var(--ink); }\n.gossamer .null-mark { fill: var(--paper); stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .axis-line { fill: none; stroke: var(--faint); stroke-width: 1; }\n.gossamer .axis-text { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .axis-text.end { text-anchor: end; }\n.gossamer .axis-text.start { text-anchor: start; }\n\n.gossamer .curve { width: 100%; max-width: 760px; display: block; }\n.gossamer .curve .grid { stroke: var(--rule); stroke-width: 1; }\n.gossamer .curve .reference { stroke: var(--muted); stroke-width: 1; stroke-dasharray: 2 4; }\n.gossamer .curve .axis-title { font: 12px var(--sans); fill: var(--ink); text-anchor: middle; }\n.gossamer .curve-line { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .curve-dot { fill: var(--paper); stroke: var(--ink); stroke-width: 1.4; }\n.gossamer .twin-mark { fill: var(--paper); stroke: var(--ink); stroke-width: 2; }\n.gossamer .mark-text { font: 600 11.5px var(--sans); fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }\n.gossamer .mark-text.end { text-anchor: end; }\n.gossamer .curve-figure { display: grid; grid-template-columns: minmax(0, 760px) minmax(200px, 1fr); gap: 36px; align-items: start; }\n.gossamer figcaption { color: var(--muted); font-size: 13px; margin-top: 18px; max-width: 26em; }\n\n.gossamer .record-part summary { cursor: pointer; display: flex; gap: 14px; align-items: baseline; }\n.gossamer .record-part summary::before { content: "▸"; color: var(--muted); }\n.gossamer .record-part[open] summary::before { content: "▾"; }\n.gossamer .record { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 3px 22px; font-size: 13px; padding-top: 12px; }\n.gossamer .record dt { color: var(--muted); }\n.gossamer .record dd { overflow-wrap: anywhere; }\n.gossamer .record .record { padding-top: 0; }\n.gossamer footer { margin-top: 56px; color: var(--muted); font-size: 12px; }\n\n.gossamer .tip { position: fixed; z-index: 10; max-width: 420px; padding: 5px 9px; border-radius: 6px; background: var(--ink); color: var(--paper); font-size: 12px; line-height: 1.45; white-space: pre-wrap; pointer-events: none; overflow-wrap: anywhere; }\n\n@media (max-width: 1080px) {\n  .gossamer { padding: 28px 28px 40px; }\n  .gossamer .check { grid-template-columns: minmax(0, 1fr); gap: 14px; }\n  .gossamer .check-text { max-width: none; }\n  .gossamer .curve-figure { grid-template-columns: minmax(0, 1fr); gap: 0; }\n  .gossamer figcaption { max-width: 46em; }\n  .gossamer h1 { font-size: 29px; }\n  .gossamer .lead { font-size: 17px; }\n}\n@media (max-width: 700px) {\n  .gossamer .check-data { overflow-x: auto; }\n  .gossamer .stacked .has-node .card { grid-template-columns: minmax(0, 1fr); }\n}\n@media (prefers-reduced-motion: reduce) {\n  .gossamer * { transition: none !important; }\n}\n';
 
 // src/tip.ts
 function tooltip(root) {
