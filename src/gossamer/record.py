@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import subprocess
@@ -80,3 +81,12 @@ def _git() -> tuple[str, bool | None]:
     except (OSError, subprocess.SubprocessError):
         return "", None
     return root.stdout.strip(), bool(status.stdout.strip())
+
+
+@cache
+def code_sha256() -> str:
+    """Hash of the library's own source files: the code that runs, committed or not."""
+    here, digest = Path(__file__).resolve().parent, hashlib.sha256()
+    for path in sorted(here.rglob("*.py")):
+        digest.update(f"{path.relative_to(here).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()

@@ -112,7 +112,8 @@ def wilson_interval(
     share = np.asarray(successes, dtype=np.float64) / n
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
+    # Exact at the ends, where rounding is not.
+    return np.where(share == 0, 0.0, middle - half), np.where(share == 1, 1.0, middle + half)
 
 
 def geometric_mean(values: Sequence[float] | np.ndarray) -> float:

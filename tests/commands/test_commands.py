@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,35 +21,46 @@ from gossamer.show import read_bundle
 SEARCH = {"steps": 100, "lr": 3e-2, "batch_pairs": 16, "k_coef": (1e-3, 3e-3)}
 
 
-@pytest.fixture
-def model_folder(tmp_path: Path) -> Path:
-    m = planted_model()
-    return save_model(
-        m.model, tmp_path / "planted", tokenizer=m.tokenizer, reference=m.reference, record={"details": {}}
-    )
-
-
-@pytest.fixture
-def pairs_file(tmp_path: Path) -> Path:
-    task = planted_task()
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, pairs and a run of them, made once; tests get a copy to spoil."""
+    folder, m, task = tmp_path_factory.mktemp("made"), planted_model(), planted_task()
+    save_model(m.model, folder / "planted", tokenizer=m.tokenizer, reference=m.reference, record={"details": {}})
     rows = [
         {"clean": e.clean, "counterfactual": e.counterfactual, "answer": e.answer, "wrong_answer": e.wrong_answer,
          "split": split}
         for split, part in (("train", task.train), ("heldout", task.heldout)) for e in part
     ]  # fmt: skip
-    path = tmp_path / "sides.jsonl"
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
+    (folder / "sides.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = commands.prune(folder / "planted", folder / "sides.jsonl", out=folder / "run", **SEARCH)
+    assert found.reached
+    assert (found.nodes, found.edges) == (4, 2)
+    commands.verify(folder / "run", quick=True)
+    return folder
 
 
 @pytest.fixture
-def run(tmp_path: Path, model_folder: Path, pairs_file: Path) -> Path:
-    out = tmp_path / "run"
-    found = commands.prune(model_folder, pairs_file, out=out, **SEARCH)
-    assert found.reached
-    assert (found.nodes, found.edges) == (4, 2)
-    commands.verify(out, quick=True)
-    return out
+def copy(made: Path, tmp_path: Path) -> Path:
+    """The folder of `made` at another place, as if it had been made there."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    for file in (tmp_path / "run").glob("*.json"):
+        file.write_text(file.read_text().replace(str(made), str(tmp_path)))
+    return tmp_path
+
+
+@pytest.fixture
+def model_folder(copy: Path) -> Path:
+    return copy / "planted"
+
+
+@pytest.fixture
+def pairs_file(copy: Path) -> Path:
+    return copy / "sides.jsonl"
+
+
+@pytest.fixture
+def run(copy: Path) -> Path:
+    return copy / "run"
 
 
 def test_a_run_folder_tells_the_story(run: Path) -> None:
@@ -180,7 +192,7 @@ def test_a_killed_run_leaves_nothing_and_an_existing_one_is_kept(
     monkeypatch.setattr(gossamer.scores.Scores, "save", dies)
     with pytest.raises(KeyboardInterrupt):
         commands.prune(model_folder, pairs_file, out=tmp_path / "r", **{**SEARCH, "steps": 5})
-    assert {p.name for p in tmp_path.iterdir()} == {"planted", "sides.jsonl"}
+    assert {p.name for p in tmp_path.iterdir()} == {"planted", "sides.jsonl", "run"}
     (tmp_path / "r").mkdir()
     with pytest.raises(BadInput, match="exists"):
         commands.prune(model_folder, pairs_file, out=tmp_path / "r")

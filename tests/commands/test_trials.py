@@ -218,6 +218,15 @@ def test_a_changed_claim_starts_anew(run: Path, claimed: Path, counted: Counted,
     assert {e.seed for e in report.evidence} == {1}
 
 
+def test_other_code_starts_anew(
+    run: Path, claimed: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    counted.until("necessity", run, claimed)
+    monkeypatch.setattr("gossamer.commands.trials.code_sha256", lambda: "changed, and not committed")
+    commands.verify(run, claim=claimed)
+    assert counted.made == Counter(SHORT)
+
+
 def test_a_claim_made_after_the_trial_is_found_out(run: Path, claimed: Path, tmp_path: Path) -> None:
     own = commands.verify(run, claim=claimed).verdict
     assert own.rulings[0].verdict == "pass"

@@ -24,7 +24,7 @@ from gossamer.show.bundle import Bundle
 
 DEMO = Path(__file__).parents[2] / "docs" / "demo" / "page.html"
 LATER = {
-    "": ("grain",), "model": ("n_group",), "circuit": ("faithfulness", "edge_score"),
+    "": ("grain", "live"), "model": ("n_group",), "circuit": ("faithfulness", "edge_score"),
     "nodes": ("kind", "score_in", "score_out"),
 }  # fmt: skip
 

@@ -129,6 +129,42 @@ export interface CurvePoint {
   readonly loss_nats: number;
 }
 
+export interface PageArray {
+  readonly name: string;
+  readonly dtype: "float32" | "int32" | "uint32" | "uint16" | "uint8" | "int8";
+  readonly shape: ReadonlyArray<number>;
+  readonly base64: string;
+}
+
+export interface PageConfig {
+  readonly vocab_size: number;
+  readonly n_ctx: number;
+  readonly n_layer: number;
+  readonly d_model: number;
+  readonly d_pos: number;
+  readonly n_head: number;
+  readonly d_head: number;
+  readonly d_mlp: number;
+  readonly kept: { readonly [key: string]: number };
+  readonly activation: "gelu" | "relu";
+  readonly position: "none" | "additive" | "channels";
+  readonly bias: boolean;
+}
+
+export interface PageTokenizer {
+  readonly pattern: string;
+  readonly vocab: ReadonlyArray<string>;
+  readonly special: ReadonlyArray<number>;
+  readonly merges: ReadonlyArray<readonly [number, number]>;
+  readonly bos: number | null;
+}
+
+export interface PageModel {
+  readonly config: PageConfig;
+  readonly tokenizer: PageTokenizer;
+  readonly arrays: ReadonlyArray<PageArray>;
+}
+
 export interface Bundle {
   readonly format_version: 1;
   readonly title: string;
@@ -141,6 +177,7 @@ export interface Bundle {
   readonly curve: ReadonlyArray<CurvePoint>;
   readonly record: { readonly [key: string]: JsonValue };
   readonly grain: "channel" | "head";
+  readonly live: PageModel | null;
 }
 
 export interface Intervention {

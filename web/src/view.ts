@@ -5,15 +5,20 @@ import type { Bundle } from "./bundle";
 import { panel } from "./card";
 import { sizeCurve } from "./curve";
 import { count, h } from "./dom";
+import type { Engine } from "./engine";
 import { figure, legend } from "./figure";
 import { opensFolded } from "./fold";
 import { indexOf, type Index } from "./index";
+import { lab, noLab } from "./lab";
 import { lead } from "./lead";
+import { pageEngine } from "./page_engine";
 import { record } from "./record";
 import { search } from "./search";
 import { Store, type Theme } from "./state";
 import css from "./style.css";
+import labCss from "./lab.css";
 import { tooltip } from "./tip";
+import { Tokenizer } from "./tokenizer";
 import { tally, trial } from "./trial";
 
 export interface Host {
@@ -73,7 +78,7 @@ export function render({ model, el }: Host): () => void {
   const many = opensFolded(index) ? FOLDED_EDGES : MANY_EDGES[bundle.grain];
   const store = new Store({ selected: null, peeked: null, found: null, strongest: index.edges.length > many * 1.5 ? many : index.edges.length, lit: null, kept: {} });
   const root = h("div", { class: "gossamer" });
-  el.replaceChildren(h("style", {}, css), root);
+  el.replaceChildren(h("style", {}, css + labCss), root);
 
   const drawing = figure(index, store);
   const open = (site: string): void => {
@@ -85,11 +90,16 @@ export function render({ model, el }: Host): () => void {
     h("div", { class: "stage-figure" }, toolbar, drawing.element, legend(index)),
     panel(index, store, drawing.focus));
 
+  const engine = pageEngine(bundle) ?? (model.get("engine") as Engine | undefined);
+  const note = engine ? `Type a prompt. ${engine.where === "page" ? "Computed in this page" : "Computed by the server"}, model and circuit alike.` : "";
+  const askPart = part("ask", "Ask it", note, engine ? lab(index, store, engine) : noLab());
+
   const recordPart = h("details", { class: "part record-part" }, h("summary", {}, h("h2", {}, "Record"), h("span", { class: "muted" }, "where every number came from")), record(bundle.record));
   root.append(
     h("header", { class: "top" },
       h("div", { class: "eyebrow" }, h("span", {}, "Gossamer circuit"), h("span", { class: "mono" }, bundle.task.name), themeButton(root)),
       h("h1", {}, bundle.title), lead(bundle), tally(bundle.evidence)),
+    askPart,
     stage,
     part("trial", "The trial", "each check beside its nulls: what the same number is when the circuit is not special", trial(bundle.evidence)),
     ...(bundle.grain === "channel" ? [part("curve", "Size for loss", "", sizeCurve(bundle))] : []),
@@ -123,4 +133,5 @@ export function render({ model, el }: Host): () => void {
   };
 }
 
+export { pageEngine, Tokenizer };
 export default { render };

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gossamer import __version__
+from gossamer.commands.page_model import page_model
 from gossamer.commands.run_folder import Run, RunRecord, read_record
 from gossamer.errors import BadInput, CorruptFile
 from gossamer.evidence import Evidence
@@ -53,6 +54,7 @@ def build_bundle(run: Run, evidence: Sequence[Evidence], twin: Path | None = Non
         ),
         curve=tuple(view.CurvePoint(nodes=n, edges=e, loss_nats=loss) for n, e, loss in result.curve),
         record=run.about.record.model_dump(mode="json"),
+        live=page_model(run.weight_sparse),
     )
 
 

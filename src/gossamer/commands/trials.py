@@ -24,7 +24,7 @@ from gossamer.commands.reports import ClaimReport, VerifyReport
 from gossamer.commands.run_folder import CIRCUIT, EVIDENCE, Run, read_run
 from gossamer.errors import BadInput, Unsupported
 from gossamer.evidence import Evidence, load_evidence, load_record, save_evidence
-from gossamer.record import Record
+from gossamer.record import Record, code_sha256
 from gossamer.subject import require_model_of
 from gossamer.verdict import TRIED_PAIRS, TrialVerdict, judge
 from gossamer.verify import ChannelTrial, Trial, asks, checks_of, known_checks, run_battery
@@ -189,8 +189,9 @@ def put_on_trial(
 
 def _resumed(state: Path, record: Record) -> dict[str, tuple[Evidence, ...]]:
     """What an unfinished trial of the same claim, model, means, task and code has made; else nothing, in a new file."""
-    fields = ("model_sha256", "means_sha256", "task_version", "commit", "versions")
-    own = {"claim": record.details[HASH], CIRCUIT: record.details[CIRCUIT], **{f: getattr(record, f) for f in fields}}
+    fields = ("model_sha256", "means_sha256", "task_version", "versions")
+    own = {f: getattr(record, f) for f in fields}
+    own |= {"claim": record.details[HASH], CIRCUIT: record.details[CIRCUIT], "code": code_sha256()}
     if state.is_file():
         try:
             first, *lines = state.read_text(encoding="utf-8").split("\n")

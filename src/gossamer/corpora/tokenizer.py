@@ -19,6 +19,17 @@ _SAMPLE_BYTES = 20_000_000
 
 def train_tokenizer(corpus: Corpus, vocab_size: int = 2048, seed: int = 0) -> Tokenizer:
     """BPE merges from a seeded sample of about 20 MB of the corpus."""
+    tokenizer = untrained_tokenizer()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - 1, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(_sample(corpus, seed), trainer)
+    tokenizer.add_special_tokens([END_OF_TEXT])
+    return tokenizer
+
+
+def untrained_tokenizer() -> Tokenizer:
+    """Byte-level BPE without vocabulary and merges."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -27,11 +38,6 @@ def train_tokenizer(corpus: Corpus, vocab_size: int = 2048, seed: int = 0) -> To
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - 1, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    tokenizer.train_from_iterator(_sample(corpus, seed), trainer)
-    tokenizer.add_special_tokens([END_OF_TEXT])
     return tokenizer
 
 

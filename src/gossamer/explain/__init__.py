@@ -4,8 +4,10 @@ from gossamer.explain.binarise import BinariseConfig, Binarised, BinaryNode, bin
 from gossamer.explain.effects import node_effects
 from gossamer.explain.embeddings import direct_logit, tokens_into, tokens_out_of
 from gossamer.explain.examples import TopExample, mean_on_answer, task_examples, top_examples
+from gossamer.explain.live import Change, Said, Spoken, ask
 
 __all__ = [
-    "BinariseConfig", "Binarised", "BinaryNode", "TopExample", "binarise", "binarise_config", "direct_logit",
-    "mean_on_answer", "node_effects", "task_examples", "tokens_into", "tokens_out_of", "top_examples",
+    "BinariseConfig", "Binarised", "BinaryNode", "Change", "Said", "Spoken", "TopExample", "ask", "binarise",
+    "binarise_config", "direct_logit", "mean_on_answer", "node_effects", "task_examples", "tokens_into",
+    "tokens_out_of", "top_examples",
 ]  # fmt: skip

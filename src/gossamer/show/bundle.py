@@ -238,10 +238,60 @@ class CurvePoint(BundleModel):
     loss_nats: float
 
 
+class PageArray(BundleModel):
+    """An array that travels in the page: row-major, little-endian, in base64."""
+
+    name: str
+    dtype: Literal["float32", "int32", "uint32", "uint16", "uint8", "int8"]
+    shape: tuple[int, ...]
+    base64: str
+
+
+class PageConfig(BundleModel):
+    """Shape of a weight-sparse transformer (models/sparse.py). `kept`: how many channels AbsTopK keeps, by place."""
+
+    vocab_size: int
+    n_ctx: int
+    n_layer: int
+    d_model: int
+    d_pos: int
+    n_head: int
+    d_head: int
+    d_mlp: int
+    kept: dict[str, int]
+    activation: Literal["gelu", "relu"]
+    position: Literal["none", "additive", "channels"]
+    bias: bool
+
+
+class PageTokenizer(BundleModel):
+    """Byte-level BPE. `pattern` cuts a text into words; `vocab`: tokens by id, in the bytes' printable alphabet,
+    `special` ones as they are; `merges`: pairs of ids, the first merged first; `bos` is put before every prompt."""
+
+    pattern: str
+    vocab: tuple[str, ...]
+    special: tuple[int, ...]
+    merges: tuple[tuple[int, int], ...]
+    bos: int | None
+
+
+class PageModel(BundleModel):
+    """A whole weight-sparse model that runs in the page.
+
+    `arrays`: the weights under the names and in the forms of a model folder (models/files.py: a matrix that is mostly
+    zero as `.row_counts`, `.columns` and `.values`), and the reference means as `mean.LOCATION`.
+    """
+
+    config: PageConfig
+    tokenizer: PageTokenizer
+    arrays: tuple[PageArray, ...]
+
+
 class Bundle(BundleModel):
     """Everything one page draws. Read with `Bundle.model_validate_json`, or from a file with `read_bundle`.
 
     Fields with a default came after the first files of this format version: a file without them is of grain channel.
+    `live`: the model itself, null where it does not travel (commands/page_model.py).
     """
 
     format_version: Literal[1]
@@ -255,6 +305,7 @@ class Bundle(BundleModel):
     curve: tuple[CurvePoint, ...]
     record: Annotated[dict[str, JsonValue], Field(description="free nested JSON: the run's provenance")]
     grain: Grain = "channel"
+    live: PageModel | None = None
 
     @model_validator(mode="after")
     def _of_one_grain(self) -> Bundle:

@@ -27,7 +27,10 @@ class Intervention(BundleModel):
 
 
 class Question(BundleModel):
-    """A prompt, what is done to the model, and the tokens whose probability is asked for (each must be one token)."""
+    """A prompt, what is done to the model, and the tokens whose probability is asked for (each must be one token).
+
+    Two candidates are the clean prompts' answer, then the counterfactual ones': a circuit's calibration acts on them.
+    """
 
     text: str
     interventions: tuple[Intervention, ...] = ()
@@ -59,8 +62,9 @@ class HeadPattern(BundleModel):
 class Reading(BundleModel):
     """What one model (or the circuit in it) does at the end of the prompt.
 
-    `top`: the ten most probable next tokens; `candidates`: the probability of each candidate asked for, in their order;
-    `traces` of the circuit's nodes and `patterns` of its heads.
+    `top`: the ten most probable next tokens; `candidates`: the probability of each candidate asked for, in their order,
+    in a circuit with a calibration after it (gossamer.explain.live), which `top` is not; `traces` of the circuit's
+    nodes and `patterns` of its heads.
     """
 
     top: tuple[TokenProbability, ...]

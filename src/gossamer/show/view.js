@@ -137,14 +137,14 @@ function placeOf(node) {
     return { row: 1e9, rowName: "final", block: "final", layer: null, short: "", residual: true };
   }
   const part2 = partOf(node.location);
-  const known = PARTS[part2];
+  const known2 = PARTS[part2];
   const layer = node.layer ?? 0;
   return {
-    row: layer * 10 + (known?.order ?? 8),
-    rowName: known?.row ?? part2,
-    block: known ? part2.split(".")[0] ?? "other" : "other",
+    row: layer * 10 + (known2?.order ?? 8),
+    rowName: known2?.row ?? part2,
+    block: known2 ? part2.split(".")[0] ?? "other" : "other",
     layer: node.layer,
-    short: known?.short ?? "",
+    short: known2?.short ?? "",
     residual: part2.endsWith("act_in") || part2.endsWith("resid_delta")
   };
 }
@@ -181,22 +181,22 @@ function section(title, note, ...children) {
   return h("section", { class: "card-part" }, h("h3", {}, title, note ? h("span", { class: "aside" }, note) : null), ...children);
 }
 function nodeButton(node, open) {
-  const button = h("button", { type: "button", class: "site", "data-tip": describe(node) }, node.site);
-  button.addEventListener("click", () => open(node.site));
-  return button;
+  const button2 = h("button", { type: "button", class: "site", "data-tip": describe(node) }, node.site);
+  button2.addEventListener("click", () => open(node.site));
+  return button2;
 }
 function linkRow(link, index, open) {
   const { edge, other } = link;
   const parts = index.bundle.grain === "head";
-  const button = h("td", {}, nodeButton(other, open), parts && edge && "qkv".includes(edge.matrix) ? h("span", { class: "into" }, `for ${edge.matrix}`) : null);
-  if (!edge) return h("tr", {}, button, h("td", { class: "muted", colspan: 2 }, parts ? "keys, values" : "carried"));
-  const share = 100 * sizeOf(edge) / index.largestWeight;
+  const button2 = h("td", {}, nodeButton(other, open), parts && edge && "qkv".includes(edge.matrix) ? h("span", { class: "into" }, `for ${edge.matrix}`) : null);
+  if (!edge) return h("tr", {}, button2, h("td", { class: "muted", colspan: 2 }, parts ? "keys, values" : "carried"));
+  const share2 = 100 * sizeOf(edge) / index.largestWeight;
   return h(
     "tr",
     {},
-    button,
+    button2,
     h("td", { class: "figure-cell", "data-tip": `${edge.matrix}: ${edge.weight ?? "no score"}` }, edge.weight === null ? "–" : signed(edge.weight)),
-    h("td", { class: "bar-cell" }, h("span", { class: `bar ${toneOf(index.bundle, edge.weight)}`, style: `width:${share.toFixed(1)}%` }))
+    h("td", { class: "bar-cell" }, h("span", { class: `bar ${toneOf(index.bundle, edge.weight)}`, style: `width:${share2.toFixed(1)}%` }))
   );
 }
 function links(title, list, index, open, none) {
@@ -216,12 +216,12 @@ function excerpt(one, largest, least) {
   const text = h("p", { class: "excerpt" });
   one.tokens.forEach((token, i) => {
     const act = one.activations[i];
-    const share = Math.min(1, Math.abs(act) / largest);
+    const share2 = Math.min(1, Math.abs(act) / largest);
     const kind = act === 0 ? "" : act > 0 ? " pos" : " neg";
-    const peak = i === one.position ? " peak" : "";
-    const tint = act === 0 ? null : `--share:${(least + share * (70 - least)).toFixed(0)}%`;
+    const peak2 = i === one.position ? " peak" : "";
+    const tint = act === 0 ? null : `--share:${(least + share2 * (70 - least)).toFixed(0)}%`;
     const read = act === 0 ? null : h("span", { class: "sr" }, ` (${num(act, 3)})`);
-    text.append(h("span", { class: `tok${kind}${peak}`, style: tint, "data-tip": `${visibleSpaces(token)}   ${num(act, 6)}` }, visible(token), read));
+    text.append(h("span", { class: `tok${kind}${peak2}`, style: tint, "data-tip": `${visibleSpaces(token)}   ${num(act, 6)}` }, visible(token), read));
   });
   return text;
 }
@@ -345,13 +345,13 @@ function overview(index, open) {
   const parts = bundle.grain === "head";
   const rows = top.map((node) => {
     const matter = index.matter(node);
-    const share = Math.max(0, 100 * matter / index.largestMatter);
+    const share2 = Math.max(0, 100 * matter / index.largestMatter);
     return h(
       "tr",
       {},
       h("td", {}, nodeButton(node, open)),
       h("td", { class: "figure-cell", "data-tip": String(matter) }, parts ? num(matter, 3) : signed(matter, 3)),
-      h("td", { class: "bar-cell" }, h("span", { class: "bar ink", style: `width:${share.toFixed(1)}%` }))
+      h("td", { class: "bar-cell" }, h("span", { class: "bar ink", style: `width:${share2.toFixed(1)}%` }))
     );
   });
   const pairs = bundle.task.examples.map((pair) => h(
@@ -508,7 +508,7 @@ var ranksOf = /* @__PURE__ */ new WeakMap();
 function homeOf(node, folding, idle, busy) {
   if (folding.alone.has(node.site)) return null;
   const { shut } = folding;
-  const open = { has: (key) => folding.open.has(key) || folding.open.has("*") };
+  const open = { has: (key2) => folding.open.has(key2) || folding.open.has("*") };
   const [layer, part2, row] = [layerOfNode(node), partOfNode(node), rowOfHeads(node)];
   if (layer && (shut.has(layer) || idle && !busy.has(layer) && !open.has(layer))) return layer;
   if (!part2) return null;
@@ -518,12 +518,12 @@ function homeOf(node, folding, idle, busy) {
 function rowOfHeads(node) {
   return node.kind === "channel" && placeOf(node).short ? `${node.layer}.heads` : null;
 }
-function superOf(key, members, partial) {
+function superOf(key2, members, partial) {
   const first = members[0];
-  const what = key.startsWith("layer ") ? "layer" : "part";
+  const what = key2.startsWith("layer ") ? "layer" : "part";
   const node = {
     ...first,
-    site: key,
+    site: key2,
     index: 1e9,
     ablation_effect_nats: null,
     mean: null,
@@ -536,10 +536,10 @@ function superOf(key, members, partial) {
     score_in: null,
     score_out: null
   };
-  return { key, what, members, partial, node, inside: { n: 0, size: 0 }, into: { n: 0, size: 0 }, out: { n: 0, size: 0 } };
+  return { key: key2, what, members, partial, node, inside: { n: 0, size: 0 }, into: { n: 0, size: 0 }, out: { n: 0, size: 0 } };
 }
-function inHead({ node, key }) {
-  return key === partOfNode(node) && rowOfHeads(node) !== null;
+function inHead({ node, key: key2 }) {
+  return key2 === partOfNode(node) && rowOfHeads(node) !== null;
 }
 function fold(index, folding, strongest) {
   const { bundle } = index;
@@ -553,22 +553,22 @@ function fold(index, folding, strongest) {
   const busy = /* @__PURE__ */ new Set();
   for (const node of bundle.circuit.nodes) {
     if (isIdle(node.site) && !folding.alone.has(node.site)) continue;
-    for (const key of [partOfNode(node), layerOfNode(node)]) if (key !== null) busy.add(key);
+    for (const key2 of [partOfNode(node), layerOfNode(node)]) if (key2 !== null) busy.add(key2);
   }
   for (const node of bundle.circuit.nodes) {
-    const key = homeOf(node, folding, isIdle(node.site), busy);
-    if (key === null || key === partOfNode(node)) aloneIn.add(rowOfHeads(node));
-    if (key === null) aloneIn.add(partOfNode(node));
+    const key2 = homeOf(node, folding, isIdle(node.site), busy);
+    if (key2 === null || key2 === partOfNode(node)) aloneIn.add(rowOfHeads(node));
+    if (key2 === null) aloneIn.add(partOfNode(node));
     else {
-      home.set(node.site, key);
-      const list = homes.get(key);
+      home.set(node.site, key2);
+      const list = homes.get(key2);
       if (list) list.push(node);
-      else homes.set(key, [node]);
+      else homes.set(key2, [node]);
     }
   }
   const supers = /* @__PURE__ */ new Map();
-  for (const [key, members] of homes) {
-    if (members.length > 1) supers.set(key, superOf(key, members, aloneIn.has(key)));
+  for (const [key2, members] of homes) {
+    if (members.length > 1) supers.set(key2, superOf(key2, members, aloneIn.has(key2)));
     else home.delete(members[0].site);
   }
   const at = (site) => home.get(site) ?? site;
@@ -590,12 +590,12 @@ function fold(index, folding, strongest) {
     if (a) add(a.out);
     if (b) add(b.into);
     const matrix = bundle.grain === "head" && !b ? edge.matrix : "";
-    const key = `${src}|${dst}|${matrix}`;
-    let one = bundles.get(key);
+    const key2 = `${src}|${dst}|${matrix}`;
+    let one = bundles.get(key2);
     if (!one) {
       const quiet = (one2, other) => one2 !== void 0 && large && !folding.shut.has(one2.key) && (bundle.grain === "head" || one2.partial && (inHead(one2) || !other));
       const always = !quiet(a, b) && !quiet(b, a);
-      bundles.set(key, one = { edge: { src, dst, weight: null, matrix }, rank: null, bundle: { n: 0, size: 0 }, always });
+      bundles.set(key2, one = { edge: { src, dst, weight: null, matrix }, rank: null, bundle: { n: 0, size: 0 }, always });
     }
     add(one.bundle);
   });
@@ -614,8 +614,8 @@ function fold(index, folding, strongest) {
     carries: [...carries.values()]
   };
 }
-function superText({ key, what, members, partial }) {
-  if (what === "layer") return `${key}: ${plural(members.length, "node")}`;
+function superText({ key: key2, what, members, partial }) {
+  if (what === "layer") return `${key2}: ${plural(members.length, "node")}`;
   return `${partial ? "+" : "all "}${count(members.length)}`;
 }
 function rowName({ members }) {
@@ -656,10 +656,10 @@ function freesOf(spots) {
   const groups = /* @__PURE__ */ new Map();
   for (const [site, { node, place, folded }] of spots) {
     if (place.residual || folded && !place.short) continue;
-    const key = place.short ? `${place.row}|${node.head ?? -1}` : `${place.row}|${site}`;
-    const group = groups.get(key);
+    const key2 = place.short ? `${place.row}|${node.head ?? -1}` : `${place.row}|${site}`;
+    const group = groups.get(key2);
     if (group) group.push(site);
-    else groups.set(key, [site]);
+    else groups.set(key2, [site]);
   }
   const frees = [];
   const owner = /* @__PURE__ */ new Map();
@@ -883,12 +883,12 @@ function layout({ nodes, supers, edges: drawn2, carries }) {
   const beside = [];
   const apart2 = [];
   const rests = [...supers.values()].some((one) => one.partial);
-  for (const key of rowKeys) {
-    const inRow = [...spots.values()].filter((p) => p.place.row === key);
+  for (const key2 of rowKeys) {
+    const inRow = [...spots.values()].filter((p) => p.place.row === key2);
     const first = inRow[0].place;
     const block = `${first.layer}|${first.block}`;
     const room = Math.max(64, 0.012 * nColumns * PITCH);
-    y += block === lastBlock ? 40 + Math.min(room, 0.35 * (crossing.get(key) ?? 0)) + PILL.height : 34 + PILL.height;
+    y += block === lastBlock ? 40 + Math.min(room, 0.35 * (crossing.get(key2) ?? 0)) + PILL.height : 34 + PILL.height;
     if (block !== lastBlock) {
       y += 22;
       blocks.push({
@@ -899,7 +899,7 @@ function layout({ nodes, supers, edges: drawn2, carries }) {
         height: 0
       });
     }
-    const here = frees.filter((f) => f.row === key).sort((a, b) => a.x - b.x || a.sites[0].localeCompare(b.sites[0]));
+    const here = frees.filter((f) => f.row === key2).sort((a, b) => a.x - b.x || a.sites[0].localeCompare(b.sites[0]));
     let lines = 1;
     if (here.length && here[0].head !== null) {
       for (const free of here) free.x = toColumn(free.x) * PITCH;
@@ -1031,11 +1031,11 @@ function framesOf({ bundle, nodes, supers }) {
   const inOrder = nodes.filter((node) => !supers.has(node.site) && (node.kind === "head" || node.kind === "kv_group")).sort((a, b) => a.layer - b.layer || Number(a.kind === "head") - Number(b.kind === "head") || a.index - b.index);
   for (const node of inOrder) {
     const group = node.kind === "head" ? Math.floor(node.index / perGroup) : node.index;
-    const key = `${node.layer}|${group}`;
-    const frame = frames.get(key) ?? { sites: [], layer: node.layer, shared: n_group !== null, width: 0, x: 0 };
+    const key2 = `${node.layer}|${group}`;
+    const frame = frames.get(key2) ?? { sites: [], layer: node.layer, shared: n_group !== null, width: 0, x: 0 };
     const sites = [...frame.sites, node.site];
     const width = sites.length * PART.width + (sites.length - 1) * GAP + (frame.shared ? 2 * FRAME_PAD : 0);
-    frames.set(key, { ...frame, sites, width });
+    frames.set(key2, { ...frame, sites, width });
   }
   for (const one of supers.values()) {
     frames.set(one.key, { sites: [one.key], layer: one.node.layer, shared: false, width: superSpot(one).width, x: 0 });
@@ -1194,10 +1194,10 @@ function lineOfEdge(edge, from, to, spots) {
   const over = upright && spots.some((one) => one.y > from.y && one.y < to.y && Math.abs(one.x - x2) < one.width / 2 + 3);
   return lineOf(from.x, y1, x2, y2, over ? Math.min(76, 40 + 0.05 * (y2 - y1)) : 0);
 }
-function into(map, key, value) {
-  const list = map.get(key);
+function into(map, key2, value) {
+  const list = map.get(key2);
   if (list) list.push(value);
-  else map.set(key, [value]);
+  else map.set(key2, [value]);
 }
 function drawn(wire, look) {
   const { src, dst } = wire.edge;
@@ -1249,13 +1249,13 @@ function sceneOf(index, drawing) {
   const wires = drawing.edges.map((one) => {
     const { edge, bundle: sum } = one;
     const size = sum ? sum.size : sizeOf(edge);
-    const share = size / (sum ? largestSum : index.largestWeight);
+    const share2 = size / (sum ? largestSum : index.largestWeight);
     return {
       ...one,
       line: lineOfEdge(edge, plan.spots.get(edge.src), plan.spots.get(edge.dst), spots),
       tone: sum ? "sum" : toneOf(bundle, edge.weight),
-      width: sum ? 1 + 5 * Math.sqrt(share) : thickness(size, index.largestWeight),
-      fade: fades && !sum ? 0.3 + 0.7 * Math.sqrt(share) : 1
+      width: sum ? 1 + 5 * Math.sqrt(share2) : thickness(size, index.largestWeight),
+      fade: fades && !sum ? 0.3 + 0.7 * Math.sqrt(share2) : 1
     };
   });
   const wiresOf = /* @__PURE__ */ new Map();
@@ -1327,11 +1327,11 @@ function markers(prefix) {
     marker("flat", "0 0 10 10", 8.5, s("path", { d: "M1 1.5L9 5L1 8.5Z", class: "tip-flat" }))
   );
 }
-function folds(text, key) {
-  if (key === null) return text;
+function folds(text, key2) {
+  if (key2 === null) return text;
   text.classList.add("folds");
-  text.setAttribute("data-fold", key);
-  text.setAttribute("data-tip", `Collapse or expand: ${key}`);
+  text.setAttribute("data-fold", key2);
+  text.setAttribute("data-tip", `Collapse or expand: ${key2}`);
   return text;
 }
 function bands(plan) {
@@ -1446,8 +1446,8 @@ function svgFigure(index, scene) {
   }
   const paths = /* @__PURE__ */ new Map();
   const made = (wire) => {
-    const known = paths.get(wire);
-    if (known) return known;
+    const known2 = paths.get(wire);
+    if (known2) return known2;
     const path = s("path", {
       d: pathOf(wire.line),
       class: `edge ${wire.tone}`,
@@ -1583,9 +1583,9 @@ function coloursOf(host) {
   const style = getComputedStyle(host);
   return { ...out, sans: style.getPropertyValue("--sans"), serif: style.getPropertyValue("--serif"), mono: style.getPropertyValue("--mono") };
 }
-function mix(a, b, share) {
+function mix(a, b, share2) {
   const [x, y] = [a, b].map((c) => (c.match(/[\d.]+/g) ?? []).map(Number));
-  return `rgb(${[0, 1, 2].map((i) => Math.round((x[i] ?? 0) * share + (y[i] ?? 0) * (1 - share))).join(" ")})`;
+  return `rgb(${[0, 1, 2].map((i) => Math.round((x[i] ?? 0) * share2 + (y[i] ?? 0) * (1 - share2))).join(" ")})`;
 }
 function blocksOf(wires, together) {
   const sums = wires.filter((wire) => wire.bundle);
@@ -2128,9 +2128,9 @@ function plainColour(value) {
 function styleOf(element, styles) {
   const parent = element.parentElement?.getAttribute("class") ?? "";
   const lone = element.tagName === "path" && (element.getAttribute("class") ?? "").startsWith("edge ");
-  const key = lone ? `${parent}|${element.getAttribute("class")}|${element.getAttribute("style") ?? ""}` : null;
-  const known = key === null ? void 0 : styles.get(key);
-  if (known !== void 0) return known;
+  const key2 = lone ? `${parent}|${element.getAttribute("class")}|${element.getAttribute("style") ?? ""}` : null;
+  const known2 = key2 === null ? void 0 : styles.get(key2);
+  if (known2 !== void 0) return known2;
   const computed = getComputedStyle(element);
   const text = element.tagName === "text" || element.tagName === "tspan";
   const out = {};
@@ -2144,7 +2144,7 @@ function styleOf(element, styles) {
     }
   }
   const style = computed.display === "none" ? null : out;
-  if (key !== null) styles.set(key, style);
+  if (key2 !== null) styles.set(key2, style);
   return style;
 }
 function inlined(element, styles) {
@@ -2202,7 +2202,7 @@ var ZOOM_MOST = 6;
 var SETTLED = 150;
 var KEPT_AFTER = 300;
 function keptOf(text) {
-  const known = {};
+  const known2 = {};
   try {
     const value = JSON.parse(text ?? "{}");
     const texts = (list) => Array.isArray(list) ? list.filter((one) => typeof one === "string") : void 0;
@@ -2210,7 +2210,7 @@ function keptOf(text) {
     const place = Array.isArray(at) && at.length === 3 && at.every((one) => Number.isFinite(one)) ? { at } : {};
     return { ...place, open: texts(value["open"]), shut: texts(value["shut"]), alone: texts(value["alone"]), hidden: texts(value["hidden"]), pinned: texts(value["pinned"]) };
   } catch {
-    return known;
+    return known2;
   }
 }
 function toggled(set, item2) {
@@ -2339,13 +2339,13 @@ function figure(index, store) {
     }
     if (held && anchor !== null) focus(anchor);
   };
-  const toggleFold = (key2, anchor) => {
-    if (folding.shut.delete(key2)) {
-      if (opensFolded(index) && !key2.startsWith("layer ")) folding.open.add(key2);
-    } else if (spotOf2(key2)) folding.open.add(key2);
+  const toggleFold = (key3, anchor) => {
+    if (folding.shut.delete(key3)) {
+      if (opensFolded(index) && !key3.startsWith("layer ")) folding.open.add(key3);
+    } else if (spotOf2(key3)) folding.open.add(key3);
     else {
-      folding.shut.add(key2);
-      folding.open.delete(key2);
+      folding.shut.add(key3);
+      folding.open.delete(key3);
     }
     refold(anchor);
   };
@@ -2374,8 +2374,8 @@ function figure(index, store) {
     const folded = spotOf2(site)?.folded;
     const node = index.nodes.get(site) ?? folded?.members[0];
     if (!node) return;
-    const key2 = whole ? layerOfNode(node) : folded ? folded.key : partOfNode(node);
-    if (key2 !== null && !(whole && folded?.what === "layer")) toggleFold(key2, node.site);
+    const key3 = whole ? layerOfNode(node) : folded ? folded.key : partOfNode(node);
+    if (key3 !== null && !(whole && folded?.what === "layer")) toggleFold(key3, node.site);
     else if (folded) activate(site);
   };
   const local = (event) => {
@@ -2464,7 +2464,7 @@ function figure(index, store) {
     peek(null);
     if (canvas) paint();
   });
-  const memberOf = (key2) => [...index.nodes.values()].find((node) => partOfNode(node) === key2 || layerOfNode(node) === key2)?.site ?? "";
+  const memberOf = (key3) => [...index.nodes.values()].find((node) => partOfNode(node) === key3 || layerOfNode(node) === key3)?.site ?? "";
   const rove = (site) => {
     vector?.groups.get(current)?.setAttribute("tabindex", "-1");
     current = site;
@@ -2498,16 +2498,16 @@ function figure(index, store) {
       paint();
     }
   };
-  const neighbour = (site, key2) => {
+  const neighbour = (site, key3) => {
     const row = scene.plan.rows.findIndex((sites2) => sites2.includes(site));
     const open = (sites2) => (sites2 ?? []).filter((one) => one === site || !hidden.has(one));
     const sites = open(scene.plan.rows[row]);
     const at = sites.indexOf(site);
-    if (key2 === "ArrowLeft") return sites[at - 1] ?? null;
-    if (key2 === "ArrowRight") return sites[at + 1] ?? null;
-    if (key2 === "Home") return sites[0] ?? null;
-    if (key2 === "End") return sites[sites.length - 1] ?? null;
-    const step = key2 === "ArrowDown" ? 1 : -1;
+    if (key3 === "ArrowLeft") return sites[at - 1] ?? null;
+    if (key3 === "ArrowRight") return sites[at + 1] ?? null;
+    if (key3 === "Home") return sites[0] ?? null;
+    if (key3 === "End") return sites[sites.length - 1] ?? null;
+    const step = key3 === "ArrowDown" ? 1 : -1;
     let next = [];
     for (let i = row + step; i >= 0 && i < scene.plan.rows.length && !next.length; i += step) next = open(scene.plan.rows[i]);
     const x = spotOf2(site).x;
@@ -2532,9 +2532,9 @@ function figure(index, store) {
     event.preventDefault();
   });
   const tool = (text, tip, act) => {
-    const button = h("button", { type: "button", class: "tool", "aria-label": tip, "data-tip": tip }, text);
-    button.addEventListener("click", act);
-    return button;
+    const button2 = h("button", { type: "button", class: "tool", "aria-label": tip, "data-tip": tip }, text);
+    button2.addEventListener("click", act);
+    return button2;
   };
   const chosen = (act) => () => {
     const { selected } = store.get();
@@ -2607,7 +2607,7 @@ function figure(index, store) {
       tool("⤢", "Fit the whole circuit (0)", fit)
     )
   );
-  const key = foldedKey(index.bundle.grain === "head" ? "score" : "weight");
+  const key2 = foldedKey(index.bundle.grain === "head" ? "score" : "weight");
   const lookNow = () => {
     const { selected, peeked, found: found2, strongest, lit } = store.get();
     const { at } = scene.drawing;
@@ -2635,10 +2635,10 @@ function figure(index, store) {
     vector?.paint(look);
     canvas?.paint(look);
     const node = selected === null ? void 0 : index.nodes.get(selected);
-    forNode.forEach((button, i) => button.disabled = !node || i === 2 && partOfNode(node) === null || i === 3 && layerOfNode(node) === null);
+    forNode.forEach((button2, i) => button2.disabled = !node || i === 2 && partOfNode(node) === null || i === 3 && layerOfNode(node) === null);
     pinButton.setAttribute("aria-pressed", String(selected !== null && pinned.has(selected)));
     pinButton.textContent = selected !== null && pinned.has(selected) ? "Unpin" : "Pin";
-    expandAll.hidden = key.hidden = scene.drawing.supers.size === 0;
+    expandAll.hidden = key2.hidden = scene.drawing.supers.size === 0;
     restore.hidden = hidden.size === 0;
     const list = [...hidden];
     if (restore.dataset["list"] !== list.join("\n")) {
@@ -2681,7 +2681,7 @@ function figure(index, store) {
     }
     paint();
   });
-  element.append(bar, h("div", { class: "figure-place" }, stage, probe), restore, key, live);
+  element.append(bar, h("div", { class: "figure-place" }, stage, probe), restore, key2, live);
   mount();
   return {
     element,
@@ -2713,11 +2713,11 @@ function foldedKey(measure) {
   );
 }
 function legend(index) {
-  const pill = (share) => s("rect", { x: 0, y: 1, width: 20, height: 12, rx: 3, class: "pill", style: `--ink-share:${share}%` });
+  const pill = (share2) => s("rect", { x: 0, y: 1, width: 20, height: 12, rx: 3, class: "pill", style: `--ink-share:${share2}%` });
   const shape = (rx) => s("svg", { width: 22, height: 14, class: "key", "aria-hidden": "true" }, s("rect", { x: 0.5, y: 1, width: 20, height: 12, rx, class: "pill" }));
   const scale = s("svg", { width: 66, height: 14, class: "key", "aria-hidden": "true" });
-  [4, 40, 82].forEach((share, i) => {
-    const one = pill(share);
+  [4, 40, 82].forEach((share2, i) => {
+    const one = pill(share2);
     one.setAttribute("x", String(0.5 + i * 22));
     scale.append(one);
   });
@@ -2755,6 +2755,681 @@ function legend(index) {
     item(shape(6), "neuron, or q, k, v of a head"),
     index.ranked.length ? item(scale, `stronger fill: ablating it costs more (up to ${num(index.largestMatter, 3)} nats)`) : null
   );
+}
+
+// src/recipe.ts
+function fail(what) {
+  throw new Error(`This is not a recipe: ${what}. Load one that "Save as recipe" wrote.`);
+}
+var isText = (value) => typeof value === "string";
+var textOrNull = (value) => isText(value) ? value : null;
+function intervention(raw) {
+  const { kind, site, value, src, dst, matrix } = raw ?? {};
+  const sound = kind === "cut" ? isText(src) && isText(dst) && isText(matrix) : (kind === "ablate" || kind === "clamp" && typeof value === "number") && isText(site);
+  if (!sound) fail(`${JSON.stringify(raw)} is no intervention`);
+  return {
+    kind,
+    site: textOrNull(site),
+    value: typeof value === "number" ? value : null,
+    src: textOrNull(src),
+    dst: textOrNull(dst),
+    matrix: textOrNull(matrix)
+  };
+}
+function asQuestion(raw) {
+  let found2;
+  try {
+    found2 = JSON.parse(raw);
+  } catch {
+    return fail("it is no JSON");
+  }
+  if (!found2 || !isText(found2.text)) return fail("it has no prompt");
+  const [candidates, interventions] = [found2.candidates ?? [], found2.interventions ?? []];
+  if (!Array.isArray(candidates) || !candidates.every(isText)) return fail("its candidates are no texts");
+  if (!Array.isArray(interventions)) return fail("its interventions are no list");
+  return { text: found2.text, candidates, interventions: interventions.map(intervention) };
+}
+function sameQuestion(raw, question) {
+  try {
+    return JSON.stringify(asQuestion(raw)) === JSON.stringify(asQuestion(JSON.stringify(question)));
+  } catch {
+    return false;
+  }
+}
+var History = class {
+  constructor() {
+    this.past = [];
+    this.future = [];
+    this.settled = [];
+    this.shown = [];
+  }
+  get now() {
+    return this.shown;
+  }
+  get canUndo() {
+    return this.past.length > 0;
+  }
+  get canRedo() {
+    return this.future.length > 0;
+  }
+  preview(list) {
+    this.shown = list;
+  }
+  push(list) {
+    if (JSON.stringify(list) !== JSON.stringify(this.settled)) {
+      this.past.push(this.settled);
+      this.future = [];
+    }
+    this.settled = this.shown = list;
+  }
+  undo() {
+    this.move(this.past, this.future);
+  }
+  redo() {
+    this.move(this.future, this.past);
+  }
+  move(from, to) {
+    const list = from.pop();
+    if (!list) return;
+    to.push(this.settled);
+    this.settled = this.shown = list;
+  }
+};
+
+// src/probe.ts
+var MOST_NODES = 120;
+function odds(reading) {
+  const [a, b] = reading.candidates;
+  return Math.log(Math.max(a, 1e-300) / Math.max(b, 1e-300));
+}
+function peak(answer, node) {
+  const values = answer.circuit.traces.find((trace) => trace.site === node.site)?.values ?? [];
+  const mean = node.mean ?? 0;
+  const far = (t) => Math.abs((values[t] ?? mean) - mean);
+  const best = values.reduce((top, _, t) => far(t) > far(top) ? t : top, 0);
+  return { value: Number((values[best] ?? mean).toPrecision(3)), token: answer.tokens[best] ?? "" };
+}
+async function findFlip(index, engine, pairs) {
+  for (const pair of pairs) {
+    const [one, other] = await bothSides(engine, pair);
+    if (odds(one.model) > 0 && odds(other.model) < 0) return flipOf(index, engine, pair, one, other);
+  }
+  return null;
+}
+async function bothSides(engine, { clean, counterfactual, answer, wrong_answer }) {
+  const ask = (text) => engine.ask({ text, candidates: [answer, wrong_answer], interventions: [] });
+  return [await ask(clean), await ask(counterfactual)];
+}
+async function flipOf(index, engine, pair, one, other) {
+  const candidates = [pair.answer, pair.wrong_answer];
+  const rest = () => new Promise((done) => window.setTimeout(done, 0));
+  const ask = (text, site, value) => engine.ask({ text, candidates, interventions: [{ kind: "clamp", site, value, src: null, dst: null, matrix: null }] });
+  let best = null;
+  let furthest = 0;
+  for (const node of index.ranked.slice(0, MOST_NODES)) {
+    await rest();
+    const [second, first] = [peak(other, node), peak(one, node)];
+    const turned = await ask(pair.clean, node.site, second.value);
+    const far = Math.min(-odds(turned.model), -odds(turned.circuit));
+    if (far <= furthest) continue;
+    const back = await ask(pair.counterfactual, node.site, first.value);
+    const both = Math.min(far, odds(back.model), odds(back.circuit));
+    if (both <= furthest) continue;
+    furthest = both;
+    best = { site: node.site, toSecond: second.value, toFirst: first.value, token: second.token };
+  }
+  return best;
+}
+function known(node) {
+  return [...node.examples, ...node.task_examples].flatMap((one) => [...one.activations]).concat(node.mean ?? 0, ...node.mean_on_answer ?? [], 0);
+}
+function valueRange(node, answer) {
+  const values = [...known(node), ...answer?.model.traces.find((trace) => trace.site === node.site)?.values ?? []];
+  const [lo, hi] = [Math.min(...values), Math.max(...values)];
+  const room = Math.max(0.25 * (hi - lo), 0.5);
+  return [lo - room, hi + room];
+}
+function lightOf(index, reading, at) {
+  return new Map(reading.traces.map(({ site, values }) => {
+    const node = index.nodes.get(site);
+    const mean = node?.mean ?? 0;
+    const far = (v) => Math.abs(v - mean);
+    const furthest = Math.max(1e-9, ...values.map(far), ...node ? known(node).map(far) : []);
+    return [site, far(values[at] ?? mean) / furthest];
+  }));
+}
+
+// src/lab.ts
+var KEPT = "lab";
+var PAUSE = { page: 60, server: 220 };
+var NODES_AT_FIRST = 60;
+function percent(p) {
+  return `${num(100 * p, p > 0.99 ? 4 : p > 5e-3 ? 3 : 2)} %`;
+}
+function button(text, run, label, kind = "tool") {
+  const made = h("button", { type: "button", class: kind, "aria-label": label }, text);
+  made.addEventListener("click", run);
+  return made;
+}
+function code(token) {
+  return h("code", {}, visibleSpaces(token));
+}
+function sayIntervention(one, index) {
+  if (one.kind === "cut") return `cut ${one.src} → ${one.dst}`;
+  if (one.kind === "clamp") return `clamp ${one.site} to ${num(one.value ?? 0)}`;
+  const mean = index.nodes.get(one.site ?? "")?.mean;
+  return `ablate ${one.site}${mean === null || mean === void 0 ? "" : `, to its mean ${num(mean)}`}`;
+}
+var BLANK = { site: null, value: null, src: null, dst: null, matrix: null };
+function share(reading) {
+  const [a, b] = reading.candidates;
+  return a + b > 0 ? a / (a + b) : 0.5;
+}
+function shareRow(name, now, before, candidates) {
+  const own = share(now);
+  const was = before && share(before);
+  const text = (p, q) => [q === null ? null : h("span", { class: "lab-was" }, `${percent(q)} → `), percent(p)];
+  return h(
+    "div",
+    { class: "lab-share", "data-share": name, "data-value": own },
+    h("div", { class: "lab-share-name" }, `the ${name}`),
+    h(
+      "div",
+      { class: "lab-share-ends" },
+      h("span", {}, code(candidates[0]), " ", ...text(own, was)),
+      h("span", {}, ...text(1 - own, was === null ? null : 1 - was), " ", code(candidates[1]))
+    ),
+    h(
+      "div",
+      { class: "lab-track", "aria-hidden": "true" },
+      h("span", { class: "lab-part", style: `width:${(100 * own).toFixed(2)}%` }),
+      was === null ? null : h("span", { class: "lab-tick", style: `left:${(100 * was).toFixed(2)}%` })
+    )
+  );
+}
+function nextTokens(answer, before, candidates) {
+  const parts = ["model", "circuit"];
+  const cell = (part2, token, p, was) => {
+    const largest = Math.max(answer[part2].top[0]?.probability ?? 1, ...answer[part2].candidates);
+    return h(
+      "td",
+      { "data-tip": `${visibleSpaces(token)}   ${p}` },
+      code(token),
+      h("span", { class: "lab-number" }, was === void 0 ? null : h("span", { class: "lab-was" }, `${percent(was)} → `), percent(p)),
+      h("span", { class: "lab-bar", style: `width:${(100 * p / largest).toFixed(1)}%`, "aria-hidden": "true" })
+    );
+  };
+  const asked = candidates.map((token, i) => h(
+    "tr",
+    { class: "asked", "data-token": token },
+    ...parts.map((part2) => cell(part2, token, answer[part2].candidates[i] ?? 0, before?.[part2].candidates[i]))
+  ));
+  const ranked = answer.model.top.map((_, i) => h("tr", {}, ...parts.map((part2) => {
+    const one = answer[part2].top[i];
+    return one ? cell(part2, one.token, one.probability, void 0) : h("td", {});
+  })));
+  const table2 = (rows) => h(
+    "table",
+    { class: "lab-next" },
+    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "the model says"), h("th", { scope: "col" }, "the circuit says"))),
+    h("tbody", {}, ...rows)
+  );
+  return [table2(asked), table2(ranked)];
+}
+function strip(values, tokens, at) {
+  const largest = Math.max(1e-9, ...values.map(Math.abs));
+  const [step, half] = [9, 9];
+  const svg = s(
+    "svg",
+    { width: values.length * step, height: 2 * half + 1, class: "lab-strip", "aria-hidden": "true" },
+    s("rect", { x: at * step, y: 0, width: step, height: 2 * half + 1, class: "lab-at" }),
+    s("path", { d: `M0 ${half + 0.5}H${values.length * step}`, class: "rail" })
+  );
+  values.forEach((value, t) => {
+    const size = half * Math.abs(value) / largest;
+    svg.append(
+      s("rect", { x: t * step + 1, y: value > 0 ? half + 0.5 - size : half + 0.5, width: step - 2, height: size, class: value > 0 ? "lab-up" : "lab-down" }),
+      s("rect", { x: t * step, y: 0, width: step, height: 2 * half + 1, fill: "transparent", "data-tip": `${visibleSpaces(tokens[t] ?? "")}   ${num(value, 6)}` })
+    );
+  });
+  return svg;
+}
+function headView(head, rows, tokens, at) {
+  const own = rows[at] ?? [];
+  const sink = Math.max(0, 1 - own.reduce((a, b) => a + b, 0));
+  const places = own.map((p, i) => ({ p, i })).sort((a, b) => b.p - a.p).slice(0, 4).filter(({ p }) => p >= 5e-3);
+  const words2 = places.flatMap(({ p, i }, n2) => [n2 ? ", " : "", code(tokens[i] ?? ""), ` (token ${i}) ${percent(p)}`]);
+  if (sink >= 5e-3) words2.push(`${words2.length ? ", " : ""}${percent(sink)} on nothing`);
+  const n = rows.length;
+  const size = Math.min(10, 220 / n);
+  const svg = s(
+    "svg",
+    { width: n * size, height: n * size, class: "lab-pattern", "aria-hidden": "true" },
+    s("path", { d: `M0 0V${n * size}H${n * size}Z`, class: "lab-triangle" }),
+    s("rect", { x: 0, y: at * size, width: (at + 1) * size, height: size, class: "lab-at" })
+  );
+  rows.forEach((row, i) => row.forEach((p, j) => {
+    if (p > 0.02) svg.append(s("rect", { x: j * size, y: i * size, width: size, height: size, class: "lab-looks", "fill-opacity": p.toFixed(3), "data-tip": `from ${visibleSpaces(tokens[i] ?? "")} to ${visibleSpaces(tokens[j] ?? "")}: ${percent(p)}` }));
+  }));
+  return h("div", { class: "lab-head" }, h("p", { class: "prose" }, h("b", { class: "mono" }, head), " from ", code(tokens[at] ?? ""), ": ", ...words2, "."), svg);
+}
+function noLab() {
+  return h("p", { class: "prose muted" }, "This model does not travel in the page. ", h("code", {}, "gossamer show RUN --serve"), " runs it on your machine and answers prompts here.");
+}
+function lab(index, store, engine) {
+  const { bundle } = index;
+  const examples = bundle.task.examples;
+  const first = examples[0];
+  let text = first?.clean ?? "";
+  let candidates = [first?.answer ?? "", first?.wrong_answer ?? ""];
+  const history = new History();
+  let answer = null;
+  let before = null;
+  let bare = null;
+  let at = null;
+  let touched = false;
+  let lastKept;
+  let asked = 0;
+  let flip = null;
+  const prompt = h("textarea", { class: "lab-prompt", rows: 2, spellcheck: "false", autocomplete: "off", autocapitalize: "off", "aria-label": "Prompt" });
+  const error = h("p", { class: "lab-error", role: "alert", hidden: true });
+  const tokens = h("div", { class: "lab-tokens", role: "radiogroup", "aria-label": "Tokens of the prompt; choose the one that is looked at" });
+  const shares = h("div", { class: "lab-shares" });
+  const heard = h("p", { class: "sr", "aria-live": "polite" });
+  const next = h("div", {});
+  const topTen = h("div", {});
+  const suggestion = h("div", { class: "lab-suggestion" });
+  const insides = h("div", { class: "lab-insides" });
+  const done = h("ol", { class: "lab-done", "aria-label": "What is done to the model" });
+  const question = (interventions) => ({ text, candidates, interventions });
+  const untouched = JSON.stringify(question([]));
+  const keep = () => {
+    if (!touched) return;
+    const now = JSON.stringify(question(history.now));
+    const { [KEPT]: _, ...rest } = store.get().kept;
+    lastKept = now === untouched ? void 0 : now;
+    store.set({ kept: lastKept === void 0 ? rest : { ...rest, [KEPT]: lastKept } });
+  };
+  const ask = async () => {
+    const mine = ++asked;
+    const own = question(history.now);
+    const plain = question([]);
+    try {
+      const found2 = await engine.ask(own);
+      if (!own.interventions.length) bare = { to: JSON.stringify(plain), answer: found2 };
+      else if (bare?.to !== JSON.stringify(plain)) bare = { to: JSON.stringify(plain), answer: await engine.ask(plain) };
+      if (mine !== asked) return;
+      [answer, before] = [found2, own.interventions.length ? bare.answer : null];
+      error.hidden = true;
+      if (at !== null && at >= found2.tokens.length) at = null;
+      show();
+    } catch (problem) {
+      if (mine !== asked) return;
+      error.textContent = problem instanceof Error ? problem.message : String(problem);
+      error.hidden = false;
+      root.classList.add("stale");
+    }
+  };
+  let timer = 0;
+  const soon2 = () => {
+    window.clearTimeout(timer);
+    timer = window.setTimeout(() => void ask(), PAUSE[engine.where]);
+  };
+  const changed = () => {
+    touched = true;
+    drawDone();
+    keep();
+    void ask();
+  };
+  const where = () => at ?? (answer ? answer.tokens.length - 1 : 0);
+  const show = () => {
+    if (!answer) return;
+    root.classList.remove("stale");
+    const pair = candidates;
+    shares.replaceChildren(shareRow("model", answer.model, before?.model ?? null, pair), shareRow("circuit", answer.circuit, before?.circuit ?? null, pair));
+    heard.textContent = `The model gives ${visible(pair[0])} ${percent(share(answer.model))} of the two, the circuit ${percent(share(answer.circuit))}.`;
+    const [asked2, ten] = nextTokens(answer, before, pair);
+    next.replaceChildren(asked2);
+    topTen.replaceChildren(ten);
+    drawTokens();
+    drawSuggestion();
+    lightUp();
+    if (deep.open) drawInsides();
+  };
+  const lightUp = () => {
+    if (!touched || !answer || !lights.checked) return store.set({ lit: null });
+    store.set({ lit: lightOf(index, answer.circuit, where()) });
+  };
+  const look = (t, focus = false) => {
+    at = t;
+    touched = true;
+    drawTokens();
+    lightUp();
+    if (deep.open) drawInsides();
+    if (focus) tokens.children[where()]?.focus();
+  };
+  const drawTokens = () => {
+    if (!answer) return;
+    const here = where();
+    const held = tokens.matches(":focus-within");
+    tokens.replaceChildren(...answer.tokens.map((token, t) => {
+      const one = h("button", { type: "button", class: `lab-token${t === 0 && token.startsWith("<|") ? " given" : ""}`, role: "radio", "aria-checked": String(t === here), tabindex: t === here ? 0 : -1, "data-tip": `token ${t}` }, visibleSpaces(token));
+      one.addEventListener("click", () => look(t, true));
+      return one;
+    }));
+    if (held) tokens.children[here]?.focus();
+  };
+  tokens.addEventListener("keydown", (event) => {
+    const last = (answer?.tokens.length ?? 1) - 1;
+    const to = { ArrowRight: where() + 1, ArrowLeft: where() - 1, Home: 0, End: last }[event.key];
+    if (to === void 0) return;
+    event.preventDefault();
+    look(Math.min(last, Math.max(0, to)), true);
+  });
+  const which = h("select", { "aria-label": "Whose activations" }, h("option", { value: "circuit" }, "in the circuit"), h("option", { value: "model" }, "in the whole model"));
+  let everyNode = false;
+  const drawInsides = () => {
+    if (!answer) return;
+    const reading = answer[which.value];
+    const here = where();
+    const words2 = answer.tokens;
+    const traces = everyNode ? reading.traces : reading.traces.slice(0, NODES_AT_FIRST);
+    const rows = traces.map(({ site, values }) => {
+      const open = button(site, () => store.set({ selected: site }), void 0, "site");
+      const mean = index.nodes.get(site)?.mean ?? null;
+      return h(
+        "tr",
+        {},
+        h("th", { scope: "row" }, open),
+        h("td", { class: "figure-cell" }, num(values[here] ?? 0)),
+        h("td", { class: "figure-cell muted" }, mean === null ? "" : num(mean)),
+        h("td", {}, strip(values, words2, here))
+      );
+    });
+    const rest = reading.traces.length - traces.length;
+    insides.replaceChildren(
+      h(
+        "div",
+        { class: "lab-traces" },
+        h(
+          "table",
+          {},
+          h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "node"), h("th", { scope: "col", class: "figure-cell" }, "at ", code(words2[here] ?? "")), h("th", { scope: "col", class: "figure-cell" }, "mean"), h("th", { scope: "col" }, "at every token"))),
+          h("tbody", {}, ...rows)
+        ),
+        rest > 0 ? button(`${rest} more`, () => {
+          everyNode = true;
+          drawInsides();
+        }, void 0, "more") : null
+      ),
+      h(
+        "div",
+        { class: "lab-heads" },
+        ...reading.patterns.map(({ head, rows: looks }) => headView(head, looks, words2, here)),
+        reading.patterns.length ? null : h("p", { class: "prose muted" }, "The circuit has no attention channel.")
+      )
+    );
+  };
+  which.addEventListener("change", drawInsides);
+  const deep = h("details", { class: "lab-deep" }, h("summary", {}, "Activations and attention, token by token"), which, insides);
+  deep.addEventListener("toggle", () => {
+    if (deep.open) drawInsides();
+  });
+  const undo = button("Undo", () => {
+    history.undo();
+    changed();
+  });
+  const redo = button("Redo", () => {
+    history.redo();
+    changed();
+  });
+  const clear = button("Undo all", () => {
+    history.push([]);
+    changed();
+  });
+  const drawDone = () => {
+    undo.disabled = !history.canUndo;
+    redo.disabled = !history.canRedo;
+    clear.disabled = !history.now.length;
+    done.replaceChildren(...history.now.map((one, i) => {
+      const words2 = sayIntervention(one, index);
+      return h("li", {}, h("span", {}, words2), button("×", () => {
+        history.push(history.now.filter((_, n) => n !== i));
+        changed();
+      }, `Take back: ${words2}`, "close"));
+    }));
+    done.hidden = !history.now.length;
+  };
+  const nodeSelect = h("select", { class: "mono", "aria-label": "Node" });
+  const groups = /* @__PURE__ */ new Map();
+  for (const node of bundle.circuit.nodes) {
+    const group = groups.get(node.location) ?? h("optgroup", { label: node.location });
+    groups.set(node.location, group);
+    group.append(h("option", { value: node.site }, node.site));
+  }
+  nodeSelect.append(...groups.values());
+  const number = h("input", { type: "number", step: "any", class: "lab-number-in", "aria-label": "Value to clamp the node to" });
+  const slide = h("input", { type: "range", step: "any", "aria-label": "Value to clamp the node to, as a slider" });
+  const about = h("p", { class: "muted lab-about" });
+  const cutSelect = h("select", { class: "mono", "aria-label": "Edge to cut" });
+  const ablate = button("Ablate", () => {
+    history.push([...without(nodeSelect.value), { ...BLANK, kind: "ablate", site: nodeSelect.value }]);
+    changed();
+  });
+  const clampTo = button("Clamp to", () => clamp(true));
+  const cut = button("Cut", () => {
+    const edge = edgesOf(nodeSelect.value)[Number(cutSelect.value)];
+    if (!edge) return;
+    const { src, dst, matrix } = edge;
+    history.push([...history.now.filter((one) => one.src !== src || one.dst !== dst || one.matrix !== matrix), { ...BLANK, kind: "cut", src, dst, matrix }]);
+    changed();
+  });
+  const edgesOf = (site) => [...index.fedBy(site), ...index.feeds(site)].flatMap((link) => link.edge ? [link.edge] : []);
+  const without = (site) => history.now.filter((one) => one.site !== site);
+  const clamp = (settled) => {
+    const value = number.valueAsNumber;
+    if (!Number.isFinite(value)) {
+      error.textContent = "Expected a number to clamp the node to.";
+      error.hidden = false;
+      return;
+    }
+    const wanted = [...without(nodeSelect.value), { ...BLANK, kind: "clamp", site: nodeSelect.value, value }];
+    if (settled) history.push(wanted);
+    else history.preview(wanted);
+    changed();
+  };
+  slide.addEventListener("input", () => {
+    number.value = String(Number(Number(slide.value).toPrecision(4)));
+    clamp(false);
+  });
+  slide.addEventListener("change", () => clamp(true));
+  number.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") clamp(true);
+  });
+  const drawNode = () => {
+    const node = index.nodes.get(nodeSelect.value);
+    if (!node) return;
+    const [lo, hi] = valueRange(node, answer);
+    [slide.min, slide.max] = [String(lo), String(hi)];
+    const held = history.now.find((one) => one.site === node.site && one.kind === "clamp")?.value;
+    number.value = String(Number((held ?? node.mean ?? 0).toPrecision(4)));
+    slide.value = number.value;
+    about.textContent = `${describe(node)}${node.mean === null ? "" : `; its mean over text is ${num(node.mean)}`}`;
+    const edges = edgesOf(node.site);
+    cutSelect.replaceChildren(...edges.map((edge, i) => h("option", { value: i }, `${edge.src} → ${edge.dst}`)));
+    cutSelect.disabled = cut.disabled = !edges.length;
+  };
+  nodeSelect.addEventListener("change", () => {
+    drawNode();
+    store.set({ selected: nodeSelect.value });
+  });
+  const drawSuggestion = () => {
+    if (!flip || !answer) return;
+    const to = share(answer.model) >= 0.5 ? flip.toSecond : flip.toFirst;
+    const held = history.now.some((one) => one.site === flip?.site);
+    const words2 = `Clamp ${flip.site} to ${num(to, 3)}`;
+    const go = button(words2, () => {
+      history.push([...without(flip?.site ?? ""), { ...BLANK, kind: "clamp", site: flip?.site ?? null, value: to }]);
+      nodeSelect.value = flip?.site ?? "";
+      drawNode();
+      store.set({ selected: flip?.site ?? null });
+      changed();
+    }, void 0, "tool lab-flip");
+    suggestion.replaceChildren(h("span", { class: "muted" }, "Try: "), go, h(
+      "span",
+      { class: "muted" },
+      ` (what it is at ${visible(flip.token)} in a prompt of the other answer): the answer flips.`
+    ));
+    suggestion.hidden = held;
+  };
+  const save2 = button("Save as recipe", () => {
+    const link = h("a", { download: "recipe.json", href: URL.createObjectURL(new Blob([JSON.stringify(question(history.now), null, 1)], { type: "application/json" })) });
+    link.click();
+    window.setTimeout(() => URL.revokeObjectURL(link.href), 1e3);
+  });
+  const file = h("input", { type: "file", accept: "application/json,.json", class: "sr", tabindex: -1, "aria-label": "Recipe to load" });
+  const load = button("Load recipe", () => file.click());
+  const restore = (raw) => {
+    const found2 = asQuestion(raw);
+    text = found2.text;
+    candidates = [found2.candidates[0] ?? candidates[0], found2.candidates[1] ?? candidates[1]];
+    prompt.value = text;
+    drawCandidates();
+    history.push(found2.interventions);
+    drawNode();
+    changed();
+  };
+  const restoreKept = (raw) => {
+    try {
+      if (!sameQuestion(raw, question(history.now))) restore(raw);
+      return asked > 0;
+    } catch {
+      return false;
+    }
+  };
+  file.addEventListener("change", () => {
+    const chosen = file.files?.[0];
+    if (!chosen) return;
+    chosen.text().then(restore).catch((problem) => {
+      error.textContent = problem instanceof Error ? problem.message : String(problem);
+      error.hidden = false;
+    });
+    file.value = "";
+  });
+  const two = [0, 1].map((i) => {
+    const field = h("input", { type: "text", class: "lab-candidate mono", spellcheck: "false", autocomplete: "off", "aria-label": i ? "Against this next token" : "This next token" });
+    field.addEventListener("input", () => {
+      candidates = i ? [candidates[0], field.value] : [field.value, candidates[1]];
+      touched = true;
+      keep();
+      soon2();
+    });
+    return field;
+  });
+  const drawCandidates = () => two.forEach((field, i) => field.value = candidates[i] ?? "");
+  prompt.addEventListener("input", () => {
+    text = prompt.value;
+    at = null;
+    touched = true;
+    keep();
+    soon2();
+  });
+  const pick = h(
+    "select",
+    { class: "lab-pick", "aria-label": "Examples of the task" },
+    h("option", { value: "" }, "Examples of the task …"),
+    ...examples.flatMap((pair, i) => [h("option", { value: `${i} 0` }, visible(pair.clean)), h("option", { value: `${i} 1` }, visible(pair.counterfactual))])
+  );
+  pick.addEventListener("change", () => {
+    const [i, side] = pick.value.split(" ").map(Number);
+    const pair = examples[i ?? -1];
+    if (!pair) return;
+    text = side ? pair.counterfactual : pair.clean;
+    candidates = [pair.answer, pair.wrong_answer];
+    prompt.value = text;
+    at = null;
+    pick.value = "";
+    drawCandidates();
+    changed();
+  });
+  const lights = h("input", { type: "checkbox", checked: true });
+  lights.addEventListener("change", lightUp);
+  const root = h(
+    "div",
+    { class: "lab" },
+    h(
+      "div",
+      { class: "lab-grid" },
+      h(
+        "div",
+        { class: "lab-left" },
+        prompt,
+        h(
+          "div",
+          { class: "lab-row" },
+          pick,
+          h("span", { class: "muted" }, "compare"),
+          two[0],
+          h("span", { class: "muted" }, "with"),
+          two[1]
+        ),
+        error,
+        tokens,
+        suggestion,
+        h(
+          "fieldset",
+          { class: "lab-do" },
+          h("legend", {}, "Intervene, in the model and in the circuit, at every token"),
+          h("div", { class: "lab-row" }, nodeSelect, ablate, clampTo, number, slide),
+          about,
+          h("div", { class: "lab-row" }, cutSelect, cut)
+        ),
+        done,
+        h("div", { class: "lab-row" }, undo, redo, clear, save2, load, file, h("label", { class: "muted lab-lights" }, lights, " light up the figure"))
+      ),
+      h(
+        "div",
+        { class: "lab-right" },
+        h("h3", {}, "Between the two", h("span", { class: "aside" }, "a coin has 50 %")),
+        shares,
+        heard,
+        h("h3", {}, "Among all tokens", h("span", { class: "aside" }, `evenly spread, each has ${percent(1 / bundle.model.vocab_size)}`)),
+        next,
+        h("details", { class: "lab-ten" }, h("summary", { class: "muted" }, "The ten most probable next tokens of each"), topTen),
+        h(
+          "p",
+          { class: "muted lab-about" },
+          "Outside the circuit everything is at its mean: it is made to tell the two apart, and says little about other tokens.",
+          bundle.circuit.calibration ? " Its two candidates are calibrated." : ""
+        )
+      )
+    ),
+    deep
+  );
+  store.listen((now, was) => {
+    if (now.selected !== was.selected && now.selected && index.nodes.has(now.selected) && nodeSelect.value !== now.selected) {
+      nodeSelect.value = now.selected;
+      drawNode();
+    }
+    const kept = now.kept[KEPT];
+    if (kept !== was.kept[KEPT] && kept !== lastKept) restoreKept(kept ?? untouched);
+  });
+  prompt.value = text;
+  drawCandidates();
+  drawDone();
+  nodeSelect.value = index.ranked[0]?.site ?? nodeSelect.value;
+  drawNode();
+  const start = () => {
+    const kept = store.get().kept[KEPT];
+    if (kept === void 0 || !restoreKept(kept)) void ask();
+    if (engine.where !== "page") return;
+    void findFlip(index, engine, examples).then((found2) => {
+      flip = found2;
+      drawSuggestion();
+    }).catch(() => void 0);
+  };
+  window.setTimeout(start, 0);
+  return root;
 }
 
 // src/trial.ts
@@ -2845,7 +3520,7 @@ function check(evidence) {
         "details",
         { class: "method" },
         h("summary", {}, "Ablation used"),
-        h("dl", {}, ...how.flatMap(([key, value]) => [h("dt", {}, key), h("dd", {}, value)]))
+        h("dl", {}, ...how.flatMap(([key2, value]) => [h("dt", {}, key2), h("dd", {}, value)]))
       ) : null
     ),
     h("div", { class: "check-data" }, table(evidence))
@@ -2956,6 +3631,551 @@ function lead(bundle) {
   return h("div", { class: "leads" }, circuit.reached ? found(bundle) : missed(bundle), twin && twinLine(bundle, twin));
 }
 
+// src/sparse_model.ts
+var EPS = 2 ** -23;
+var KINDS = { float32: Float32Array, int32: Int32Array, uint32: Uint32Array, uint16: Uint16Array, uint8: Uint8Array, int8: Int8Array };
+function unpacked(array) {
+  const text = atob(array.base64);
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = text.charCodeAt(i);
+  return new KINDS[array.dtype](bytes.buffer);
+}
+function ofDense(full, rows, columns) {
+  const start = new Int32Array(rows + 1);
+  const column = [];
+  const value = [];
+  for (let r = 0; r < rows; r++) {
+    for (let c = 0; c < columns; c++) {
+      const entry = full[r * columns + c];
+      if (entry !== 0) {
+        column.push(c);
+        value.push(entry);
+      }
+    }
+    start[r + 1] = column.length;
+  }
+  return { rows, columns, start, column: Int32Array.from(column), value: Float32Array.from(value) };
+}
+var Arrays = class {
+  constructor(arrays) {
+    this.found = new Map(arrays.map((array) => [array.name, array]));
+  }
+  vector(name) {
+    const array = this.found.get(name);
+    return array ? unpacked(array) : null;
+  }
+  needed(name) {
+    const array = this.vector(name);
+    if (!array) throw new Error(`The model in this page lacks ${name}.`);
+    return array;
+  }
+  matrix(name, columns) {
+    const counts = this.found.get(`${name}.row_counts`);
+    if (!counts) {
+      const full = this.needed(name);
+      return ofDense(full, full.length / columns, columns);
+    }
+    const start = new Int32Array(counts.shape[0] + 1);
+    unpacked(counts).forEach((n, r) => start[r + 1] = start[r] + n);
+    const column = Int32Array.from(unpacked(this.found.get(`${name}.columns`)));
+    return { rows: start.length - 1, columns, start, column, value: this.needed(`${name}.values`) };
+  }
+  /** Rows of whole numbers times a power of two (models/quantise.py), or of plain numbers. */
+  rounded(name, columns) {
+    const codes = this.found.get(`${name}.codes`);
+    if (codes) {
+      const [whole, exponent] = [unpacked(codes), unpacked(this.found.get(`${name}.exponents`))];
+      return (row) => Float32Array.from(whole.subarray(row * columns, (row + 1) * columns), (code2) => code2 * 2 ** exponent[row]);
+    }
+    if (!this.found.has(name) && !this.found.has(`${name}.row_counts`)) return null;
+    const table2 = this.matrix(name, columns);
+    return (row) => rowOf(table2, row);
+  }
+};
+function rowOf(matrix, row) {
+  const out = new Float32Array(matrix.columns);
+  for (let e = matrix.start[row]; e < matrix.start[row + 1]; e++) out[matrix.column[e]] = matrix.value[e];
+  return out;
+}
+function linear({ weight, bias }, x, pos, from = 0, to = weight.rows) {
+  const { columns, start, column, value } = weight;
+  const width = to - from;
+  const out = new Float32Array(pos * width);
+  for (let t = 0; t < pos; t++) {
+    const base = t * columns;
+    for (let r = from; r < to; r++) {
+      let sum = 0;
+      for (let e = start[r]; e < start[r + 1]; e++) sum += value[e] * x[base + column[e]];
+      out[t * width + r - from] = sum + (bias ? bias[r] : 0);
+    }
+  }
+  return out;
+}
+function nth(list, n) {
+  let [lo, hi] = [0, list.length - 1];
+  while (lo < hi) {
+    const pivot = list[lo + hi >> 1];
+    let [i, j] = [lo, hi];
+    while (i <= j) {
+      while (list[i] < pivot) i++;
+      while (list[j] > pivot) j--;
+      if (i > j) break;
+      const held = list[i];
+      list[i++] = list[j];
+      list[j--] = held;
+    }
+    if (n <= j) hi = j;
+    else if (n >= i) lo = i;
+    else break;
+  }
+  return list[n];
+}
+function keepLargest(x, width, k) {
+  if (k >= width) return;
+  const size = new Float32Array(width);
+  for (let base = 0; base < x.length; base += width) {
+    for (let i = 0; i < width; i++) size[i] = Math.abs(x[base + i]);
+    const threshold = nth(size, width - k);
+    let ties = k;
+    for (let i = 0; i < width; i++) if (size[i] > threshold) ties--;
+    for (let i = 0; i < width; i++) {
+      const own = Math.abs(x[base + i]);
+      if (own > threshold) continue;
+      if (own === threshold && ties > 0) ties--;
+      else x[base + i] = 0;
+    }
+  }
+}
+function normed(x, width, gain) {
+  const out = new Float32Array(x.length);
+  for (let base = 0; base < x.length; base += width) {
+    let square = 0;
+    for (let i = 0; i < width; i++) square += x[base + i] ** 2;
+    const scale = 1 / Math.sqrt(square / width + EPS);
+    for (let i = 0; i < width; i++) out[base + i] = x[base + i] * scale * gain[i];
+  }
+  return out;
+}
+function erf(x) {
+  if (x > 6) return 1;
+  let term = x;
+  let sum = x;
+  for (let n = 1; term > sum * 1e-17; n++) {
+    term *= 2 * x * x / (2 * n + 1);
+    sum += term;
+  }
+  return 2 / Math.sqrt(Math.PI) * Math.exp(-x * x) * sum;
+}
+function gelu(x) {
+  const part2 = erf(Math.abs(x) / Math.SQRT2);
+  return 0.5 * x * (x < 0 ? 1 - part2 : 1 + part2);
+}
+var SparseModel = class {
+  constructor(page) {
+    /** Reference means by location, in the order of the forward pass. */
+    this.means = /* @__PURE__ */ new Map();
+    this.linears = /* @__PURE__ */ new Map();
+    this.vectors = /* @__PURE__ */ new Map();
+    const c = page.config;
+    const arrays = new Arrays(page.arrays);
+    this.config = c;
+    this.embedding = arrays.matrix("wte.weight", c.d_model);
+    this.positions = c.position === "none" ? null : arrays.matrix("wpe.weight", c.d_pos || c.d_model);
+    this.unembedding = { weight: arrays.matrix("lm_head.weight", c.d_model), bias: arrays.vector("final_logits_bias") };
+    this.bigram = arrays.rounded("bigram_table", c.vocab_size);
+    const [wide, attn] = [c.d_model + c.d_pos, c.n_head * c.d_head];
+    for (let i = 0; i < c.n_layer; i++) {
+      for (const [name, columns] of [["attn.c_attn", wide], ["attn.c_proj", attn], ["mlp.c_fc", wide], ["mlp.c_proj", c.d_mlp]]) {
+        this.linears.set(`${i}.${name}`, { weight: arrays.matrix(`h.${i}.${name}.weight`, columns), bias: arrays.vector(`h.${i}.${name}.bias`) });
+      }
+      for (const name of ["ln_1", "ln_2", ...c.d_pos ? ["ln_p1", "ln_p2"] : []]) this.vectors.set(`${i}.${name}`, arrays.needed(`h.${i}.${name}.weight`));
+      const sink = arrays.vector(`h.${i}.attn.sink_logit`);
+      if (sink) this.vectors.set(`${i}.sink`, sink);
+    }
+    this.vectors.set("ln_f", arrays.needed("ln_f.weight"));
+    for (const { name } of page.arrays) if (name.startsWith("mean.")) this.means.set(name.slice(5), arrays.needed(name));
+  }
+  /** (matrix holding it, its first row) of a matrix that counts in edges, and the location it reads. */
+  holder(matrix) {
+    const [layer, block, weight, part2] = matrix.split(".");
+    const source = weight === "c_proj" ? block === "attn" ? "attn.v" : "mlp.post_act" : `${block}.act_in`;
+    const first = part2 ? "qkv".indexOf(part2) * this.config.n_head * this.config.d_head : 0;
+    return { name: `${layer}.${block}.${weight}`, first, source: `${layer}.${source}` };
+  }
+  entry(name, row, column) {
+    const weight = this.linears.get(name)?.weight;
+    if (!weight || row < 0 || row >= weight.rows) return -1;
+    for (let e = weight.start[row]; e < weight.start[row + 1]; e++) if (weight.column[e] === column) return e;
+    return -1;
+  }
+  /** Whether a matrix has a non-zero entry there. */
+  has({ matrix, row, column }) {
+    const { name, first } = this.holder(matrix);
+    return this.entry(name, first + row, column) >= 0;
+  }
+  /** Every non-zero (row, column) of a matrix that counts in edges. */
+  *entries(matrix) {
+    const { name, first } = this.holder(matrix);
+    const weight = this.linears.get(name).weight;
+    const rows = matrix.includes("c_attn") ? this.config.n_head * this.config.d_head : weight.rows;
+    for (let r = 0; r < rows; r++) {
+      for (let e = weight.start[first + r]; e < weight.start[first + r + 1]; e++) yield [r, weight.column[e]];
+    }
+  }
+  /** The matrices with these entries moved, times the mean of their source, into the bias. */
+  without(cuts) {
+    const linears = new Map(this.linears);
+    for (const { matrix, row, column } of cuts) {
+      const { name, first, source } = this.holder(matrix);
+      const at = this.entry(name, first + row, column);
+      let own = linears.get(name);
+      if (own === this.linears.get(name)) {
+        own = { weight: { ...own.weight, value: own.weight.value.slice() }, bias: own.bias.slice() };
+        linears.set(name, own);
+      }
+      const bias = own.bias;
+      bias[first + row] = bias[first + row] + own.weight.value[at] * this.means.get(source)[column];
+      own.weight.value[at] = 0;
+    }
+    return linears;
+  }
+  /** The forward pass of one prompt's tokens. Each edge may be cut once. */
+  run(tokens, edit, cuts = []) {
+    const c = this.config;
+    const pos = tokens.length;
+    const linears = this.without(cuts);
+    const reads = /* @__PURE__ */ new Map();
+    const at = (location, x2) => {
+      edit(location, x2);
+      reads.set(location, x2);
+      return x2;
+    };
+    const weights = (name) => linears.get(name);
+    const kept = (place) => c.kept[place];
+    const write = (x2, name, place, from) => {
+      const d = linear(weights(name), from, pos);
+      keepLargest(d, c.d_model, kept(place));
+      at(name.replace("c_proj", "resid_delta"), d);
+      for (let i = 0; i < x2.length; i++) x2[i] = x2[i] + d[i];
+    };
+    const { x, where } = this.embed(tokens);
+    for (let i = 0; i < c.n_layer; i++) {
+      let a = at(`${i}.attn.act_in`, this.read(`${i}.ln_`, "1", x, where, kept("attn_in")));
+      const width = c.n_head * c.d_head;
+      const [q, k, v] = ["q", "k", "v"].map((part2, n) => {
+        const y = linear(weights(`${i}.attn.c_attn`), a, pos, n * width, (n + 1) * width);
+        keepLargest(y, width, kept(`attn_${part2}`));
+        return at(`${i}.attn.${part2}`, y);
+      });
+      write(x, `${i}.attn.c_proj`, "attn_out", this.attend(i, q, k, v, pos));
+      a = at(`${i}.mlp.act_in`, this.read(`${i}.ln_`, "2", x, where, kept("mlp_in")));
+      const hidden = linear(weights(`${i}.mlp.c_fc`), a, pos);
+      for (let n = 0; n < hidden.length; n++) hidden[n] = c.activation === "gelu" ? gelu(hidden[n]) : Math.max(0, hidden[n]);
+      keepLargest(hidden, c.d_mlp, kept("mlp_neuron"));
+      write(x, `${i}.mlp.c_proj`, "mlp_out", at(`${i}.mlp.post_act`, hidden));
+    }
+    at("final_resid", x);
+    const last = normed(x.subarray((pos - 1) * c.d_model), c.d_model, this.vectors.get("ln_f"));
+    const logits = linear(this.unembedding, last, 1);
+    const next = this.bigram?.(tokens[pos - 1]);
+    if (next) for (let n = 0; n < logits.length; n++) logits[n] = logits[n] + next[n];
+    return { logits, reads };
+  }
+  embed(tokens) {
+    const { d_model, d_pos, position } = this.config;
+    const x = new Float32Array(tokens.length * d_model);
+    tokens.forEach((token, t) => x.set(rowOf(this.embedding, token), t * d_model));
+    if (!this.positions) return { x, where: null };
+    const where = new Float32Array(tokens.length * this.positions.columns);
+    tokens.forEach((_, t) => where.set(rowOf(this.positions, t), t * (d_pos || d_model)));
+    if (position === "channels") return { x, where };
+    return { x: x.map((own, n) => own + where[n]), where: null };
+  }
+  /** What a sublayer reads: the normalised residual and, where there are any, positional channels after it; AbsTopK of all. */
+  read(norm, sub, x, where, k) {
+    const { d_model, d_pos } = this.config;
+    let a = normed(x, d_model, this.vectors.get(norm + sub));
+    if (where) {
+      const place = normed(where, d_pos, this.vectors.get(`${norm}p${sub}`));
+      const both = new Float32Array(a.length + place.length);
+      for (let t = 0; t * d_model < a.length; t++) {
+        both.set(a.subarray(t * d_model, (t + 1) * d_model), t * (d_model + d_pos));
+        both.set(place.subarray(t * d_pos, (t + 1) * d_pos), t * (d_model + d_pos) + d_model);
+      }
+      a = both;
+    }
+    keepLargest(a, d_model + d_pos, k);
+    return a;
+  }
+  /** Where a head looks from token t: weights on tokens 0 to t. What they lack of 1 is on the sink. */
+  looks(layer, head, q, k, t) {
+    const { n_head, d_head } = this.config;
+    const width = n_head * d_head;
+    const sink = this.vectors.get(`${layer}.sink`)?.[head];
+    const row = new Float64Array(t + 1);
+    let largest = sink ?? -Infinity;
+    for (let s2 = 0; s2 <= t; s2++) {
+      let score = 0;
+      for (let d = head * d_head; d < (head + 1) * d_head; d++) score += q[t * width + d] * k[s2 * width + d];
+      row[s2] = score / Math.sqrt(d_head);
+      largest = Math.max(largest, row[s2]);
+    }
+    let total = sink === void 0 ? 0 : Math.exp(sink - largest);
+    for (let s2 = 0; s2 <= t; s2++) total += row[s2] = Math.exp(row[s2] - largest);
+    for (let s2 = 0; s2 <= t; s2++) row[s2] = row[s2] / total;
+    return row;
+  }
+  attend(layer, q, k, v, pos) {
+    const { n_head, d_head } = this.config;
+    const width = n_head * d_head;
+    const out = new Float32Array(pos * width);
+    const sum = new Float64Array(d_head);
+    for (let head = 0; head < n_head; head++) {
+      for (let t = 0; t < pos; t++) {
+        const row = this.looks(layer, head, q, k, t);
+        sum.fill(0);
+        for (let s2 = 0; s2 <= t; s2++) for (let d = 0; d < d_head; d++) sum[d] = sum[d] + row[s2] * v[s2 * width + head * d_head + d];
+        out.set(sum, t * width + head * d_head);
+      }
+    }
+    return out;
+  }
+};
+
+// src/tokenizer.ts
+function alphabet() {
+  const printable = (b) => b >= 33 && b <= 126 || b >= 161 && b <= 172 || b >= 174;
+  let next = 256;
+  return Array.from({ length: 256 }, (_, b) => String.fromCodePoint(printable(b) ? b : next++));
+}
+function regexOf(pattern) {
+  return new RegExp(pattern.replaceAll("\\s", "\\p{White_Space}").replaceAll("\\S", "\\P{White_Space}"), "gu");
+}
+var Tokenizer = class {
+  constructor(page) {
+    this.page = page;
+    this.byteText = alphabet();
+    this.textByte = new Map(this.byteText.map((text, byte) => [text, byte]));
+    /** `left * vocab + right` -> [rank, merged id]. */
+    this.merges = /* @__PURE__ */ new Map();
+    this.words = /* @__PURE__ */ new Map();
+    this.ids = new Map(page.vocab.map((text, id) => [text, id]));
+    this.special = new Set(page.special);
+    this.pattern = regexOf(page.pattern);
+    page.merges.forEach(([a, b], rank) => {
+      const merged = this.ids.get(page.vocab[a] + page.vocab[b]);
+      if (merged !== void 0) this.merges.set(a * page.vocab.length + b, [rank, merged]);
+    });
+  }
+  get bos() {
+    return this.page.bos;
+  }
+  /** Token ids of a text, without what is put before every prompt. A special token's text is that token. */
+  encode(text) {
+    const specials = this.page.special.map((id) => this.page.vocab[id]);
+    const out = [];
+    let rest = text;
+    while (rest) {
+      const hits = specials.map((one) => [rest.indexOf(one), one]).filter(([at2]) => at2 >= 0);
+      const [at, found2] = hits.sort((a, b) => a[0] - b[0] || b[1].length - a[1].length)[0] ?? [rest.length, ""];
+      this.plain(rest.slice(0, at), out);
+      if (found2) out.push(this.ids.get(found2));
+      rest = rest.slice(at + found2.length);
+    }
+    return out;
+  }
+  /** One token as text; bytes that are no whole character become U+FFFD. */
+  decode(id) {
+    const text = this.page.vocab[id] ?? "";
+    if (this.special.has(id)) return text;
+    return new TextDecoder("utf-8", { ignoreBOM: true }).decode(Uint8Array.from([...text], (c) => this.textByte.get(c) ?? 0));
+  }
+  plain(text, out) {
+    let end = 0;
+    const word = (from, to) => {
+      if (to > from) for (const id of this.word(text.slice(from, to))) out.push(id);
+    };
+    for (const match of text.matchAll(this.pattern)) {
+      word(end, match.index);
+      end = match.index + match[0].length;
+      word(match.index, end);
+    }
+    word(end, text.length);
+  }
+  word(text) {
+    const known2 = this.words.get(text);
+    if (known2) return known2;
+    const parts = Array.from(new TextEncoder().encode(text), (b) => this.ids.get(this.byteText[b])).filter((id) => id !== void 0);
+    for (; ; ) {
+      let best;
+      let at = -1;
+      for (let i = 0; i + 1 < parts.length; i++) {
+        const merge = this.merges.get(parts[i] * this.page.vocab.length + parts[i + 1]);
+        if (merge && (!best || merge[0] < best[0])) [best, at] = [merge, i];
+      }
+      if (!best) break;
+      parts.splice(at, 2, best[1]);
+    }
+    if (this.words.size > 5e3) this.words.clear();
+    this.words.set(text, parts);
+    return parts;
+  }
+};
+
+// src/page_engine.ts
+var TOP2 = 10;
+function parse(site) {
+  const found2 = /^(.+):(\d+)$/.exec(site ?? "");
+  return found2 ? { location: found2[1], index: Number(found2[2]) } : null;
+}
+var key = (edge) => `${edge.matrix} ${edge.row} ${edge.column}`;
+var PageEngine = class {
+  constructor(page, circuit) {
+    this.circuit = circuit;
+    /** By location, 1 where the node is in the circuit. */
+    this.kept = /* @__PURE__ */ new Map();
+    /** Weights between two nodes of the circuit that are none of its edges. */
+    this.cutAlways = [];
+    this.model = new SparseModel(page);
+    this.tokenizer = new Tokenizer(page.tokenizer);
+    for (const [location, mean] of this.model.means) this.kept.set(location, new Uint8Array(mean.length));
+    for (const node of circuit.nodes) this.kept.get(node.location)[node.index] = 1;
+    const edges = new Set(circuit.edges.map((e) => key(this.edge(e.src, e.dst, e.matrix))));
+    const matrices = new Map(this.matrices());
+    for (const [matrix, [source, destination]] of matrices) {
+      const [from, to] = [this.kept.get(source), this.kept.get(destination)];
+      if (!from.includes(1) || !to.includes(1)) continue;
+      for (const [row, column] of this.model.entries(matrix)) {
+        const cut = { matrix, row, column };
+        if (to[row] && from[column] && !edges.has(key(cut))) this.cutAlways.push(cut);
+      }
+    }
+    const heads = circuit.nodes.flatMap((node) => node.head === null ? [] : [`${node.layer} ${node.head}`]);
+    this.heads = [...new Set(heads)].map((text) => text.split(" ").map(Number)).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+  }
+  *matrices() {
+    for (let i = 0; i < this.model.config.n_layer; i++) {
+      for (const part2 of ["q", "k", "v"]) yield [`${i}.attn.c_attn.${part2}`, [`${i}.attn.act_in`, `${i}.attn.${part2}`]];
+      yield [`${i}.attn.c_proj`, [`${i}.attn.v`, `${i}.attn.resid_delta`]];
+      yield [`${i}.mlp.c_fc`, [`${i}.mlp.act_in`, `${i}.mlp.post_act`]];
+      yield [`${i}.mlp.c_proj`, [`${i}.mlp.post_act`, `${i}.mlp.resid_delta`]];
+    }
+  }
+  async tokenize(text) {
+    return this.tokenizer.encode(text).map((id) => this.tokenizer.decode(id));
+  }
+  async ask(question) {
+    const problems = [];
+    const tokens = [...this.tokenizer.bos === null ? [] : [this.tokenizer.bos], ...this.tokenizer.encode(question.text)];
+    const most = this.model.config.n_ctx;
+    if (!tokens.length) problems.push("Expected a prompt of at least one token, got none");
+    if (tokens.length > most) problems.push(`Expected a prompt of at most ${most} tokens, got ${tokens.length}`);
+    const wanted = question.candidates.map((text) => {
+      const ids = this.tokenizer.encode(text);
+      if (ids.length !== 1) problems.push(`Expected a candidate of one token, ${JSON.stringify(text)} is ${ids.length}`);
+      return ids[0] ?? 0;
+    });
+    const values = /* @__PURE__ */ new Map();
+    const cuts = [];
+    for (const change2 of question.interventions) {
+      const problem = this.take(change2, values, cuts);
+      if (problem) problems.push(problem);
+    }
+    if (problems.length) throw new Error(`${problems.join("; ")}.`);
+    const change = (location, x) => {
+      const width = this.model.means.get(location).length;
+      for (const [channel, value] of values.get(location) ?? []) for (let i = channel; i < x.length; i += width) x[i] = value;
+    };
+    const own = this.model.run(tokens, change, distinct(cuts));
+    const alone = this.model.run(tokens, (location, x) => {
+      this.ablate(location, x);
+      change(location, x);
+    }, distinct([...this.cutAlways, ...cuts]));
+    return {
+      tokens: tokens.map((id) => this.tokenizer.decode(id)),
+      model: this.reading(own, wanted, tokens.length, false),
+      circuit: this.reading(alone, wanted, tokens.length, true)
+    };
+  }
+  /** What is outside the circuit becomes its reference mean. */
+  ablate(location, x) {
+    const [kept, mean] = [this.kept.get(location), this.model.means.get(location)];
+    for (let i = 0; i < x.length; i++) if (!kept[i % kept.length]) x[i] = mean[i % kept.length];
+  }
+  edge(src, dst, matrix) {
+    const [from, to] = [parse(src), parse(dst)];
+    const ends = [...this.matrices()].find(([name]) => name === matrix)?.[1];
+    if (!from || !to || !ends || ends[0] !== from.location || ends[1] !== to.location) return null;
+    const cut = { matrix, row: to.index, column: from.index };
+    return to.index < this.model.means.get(to.location).length && this.model.has(cut) ? cut : null;
+  }
+  /** Adds an intervention to what is changed; returns what is wrong with it. */
+  take(change, values, cuts) {
+    if (change.kind === "cut") {
+      const cut = this.edge(change.src, change.dst, change.matrix);
+      if (!cut) return `Expected an edge of this model, got ${change.src} to ${change.dst} through ${change.matrix}`;
+      if (!this.model.config.bias) return "A model without biases has no place for what a cut edge is replaced by; ablate nodes";
+      cuts.push(cut);
+      return null;
+    }
+    const site = parse(change.site);
+    const mean = site && this.model.means.get(site.location)?.[site.index];
+    if (!site || mean === void 0 || mean === null) return `Expected a node of this model, got ${change.site}`;
+    const value = change.kind === "clamp" ? change.value : mean;
+    if (value === null || !Number.isFinite(value)) return `Expected a number to clamp ${change.site} to, got ${value}`;
+    const own = values.get(site.location) ?? /* @__PURE__ */ new Map();
+    values.set(site.location, own.set(site.index, value));
+    return null;
+  }
+  reading(run, candidates, pos, ofCircuit) {
+    const { logits, reads } = run;
+    const largest = logits.reduce((a, b) => Math.max(a, b), -Infinity);
+    const p = Float64Array.from(logits, (logit) => Math.exp(logit - largest));
+    const total = p.reduce((a, b) => a + b, 0);
+    for (let i = 0; i < p.length; i++) p[i] = p[i] / total;
+    const best = largestOf(p, TOP2);
+    let chosen = candidates.map((id) => p[id]);
+    const fit = ofCircuit ? this.circuit.calibration : null;
+    if (fit && candidates.length === 2) {
+      const [a, b] = candidates;
+      const z = fit.scale * (logits[a] - logits[b]) + fit.shift;
+      const both = chosen[0] + chosen[1];
+      chosen = [both / (1 + Math.exp(-z)), both / (1 + Math.exp(z))];
+    }
+    return {
+      top: best.map((id) => ({ token: this.tokenizer.decode(id), id, probability: p[id] })),
+      candidates: chosen,
+      traces: this.circuit.nodes.map((node) => {
+        const x = reads.get(node.location);
+        return { site: node.site, values: Array.from({ length: pos }, (_, t) => x[t * x.length / pos + node.index]) };
+      }),
+      patterns: this.heads.map(([layer, head]) => {
+        const [q, k] = [reads.get(`${layer}.attn.q`), reads.get(`${layer}.attn.k`)];
+        return { head: `a${layer}.h${head}`, rows: Array.from({ length: pos }, (_, t) => Array.from(this.model.looks(layer, head, q, k, t))) };
+      })
+    };
+  }
+};
+function largestOf(list, n) {
+  const found2 = [];
+  list.forEach((value, i) => {
+    if (found2.length === n && value <= list[found2[n - 1]]) return;
+    const at = found2.findIndex((other) => list[other] < value);
+    found2.splice(at < 0 ? found2.length : at, 0, i);
+    found2.length = Math.min(found2.length, n);
+  });
+  return found2;
+}
+function distinct(cuts) {
+  return [...new Map(cuts.map((cut) => [key(cut), cut])).values()];
+}
+function pageEngine({ live, circuit }) {
+  if (!live) return null;
+  let made = null;
+  const engine = () => made ??= new PageEngine(live, circuit);
+  return { where: "page", tokenize: async (text) => engine().tokenize(text), ask: async (question) => engine().ask(question) };
+}
+
 // src/record.ts
 function isTree(value) {
   return typeof value === "object" && value !== null && !Array.isArray(value);
@@ -2963,8 +4183,8 @@ function isTree(value) {
 function record(value) {
   if (!isTree(value)) return h("span", { class: "mono" }, typeof value === "string" ? value : JSON.stringify(value));
   const list = h("dl", { class: "record" });
-  for (const [key, item2] of Object.entries(value)) {
-    list.append(h("dt", {}, key), h("dd", { class: isTree(item2) ? "tree" : null }, record(item2)));
+  for (const [key2, item2] of Object.entries(value)) {
+    list.append(h("dt", {}, key2), h("dd", { class: isTree(item2) ? "tree" : null }, record(item2)));
   }
   return list;
 }
@@ -3083,6 +4303,9 @@ var Store = class {
 // src/style.css
 var style_default = '.gossamer {\n  color-scheme: light dark;\n  --paper: light-dark(#fdfdfb, #14161a);\n  --raised: light-dark(#ffffff, #1a1d22);\n  --band: light-dark(#f5f5f1, #1a1d22);\n  --ink: light-dark(#1c1e22, #e9e7e2);\n  --muted: light-dark(#63686f, #9da2a9);\n  --faint: light-dark(#b9bcb8, #50555c);\n  --rule: light-dark(#e3e3dd, #2c3036);\n  --up: light-dark(#2a66ab, #72aef0);\n  --down: light-dark(#c24a1e, #f28b5b);\n  --pass: light-dark(#27704a, #6cc596);\n  --fail: light-dark(#b3221c, #ff7d74);\n  --warn: light-dark(#8a6100, #e0b04a);\n  --focus: light-dark(#111317, #ffffff);\n  --lit: light-dark(#e8a400, #ffc94d);\n  --serif: ui-serif, "Iowan Old Style", Charter, "Source Serif 4", Georgia, "Liberation Serif", "DejaVu Serif", serif;\n  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif;\n  --mono: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", "DejaVu Sans Mono", monospace;\n  box-sizing: border-box;\n  min-height: 100vh;\n  padding: 40px max(28px, calc((100% - 1400px) / 2)) 56px;\n  background: var(--paper);\n  color: var(--ink);\n  font: 14px/1.5 var(--sans);\n  font-variant-numeric: tabular-nums;\n  -webkit-text-size-adjust: 100%;\n}\n.gossamer[data-theme="light"] { color-scheme: light; }\n.gossamer[data-theme="dark"] { color-scheme: dark; }\n.gossamer *, .gossamer *::before { box-sizing: inherit; }\n.gossamer [hidden] { display: none !important; }\n.gossamer .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }\n.gossamer h1, .gossamer h2, .gossamer h3, .gossamer p, .gossamer figure, .gossamer dl, .gossamer dd { margin: 0; }\n.gossamer h1 { font: 400 34px/1.15 var(--serif); letter-spacing: -0.01em; margin: 10px 0 12px; text-wrap: balance; overflow-wrap: anywhere; }\n.gossamer h2 { font: 400 23px/1.25 var(--serif); }\n.gossamer h3 { font: 600 13px/1.4 var(--sans); }\n.gossamer .mono, .gossamer code { font-family: var(--mono); font-size: 0.94em; }\n.gossamer .muted { color: var(--muted); }\n.gossamer .aside { color: var(--muted); font-weight: 400; margin-left: 8px; }\n.gossamer button { font: inherit; color: inherit; }\n.gossamer :focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; border-radius: 3px; }\n\n/* Header */\n.gossamer .top { max-width: 100%; margin-bottom: 28px; }\n.gossamer .eyebrow { display: flex; gap: 14px; align-items: center; color: var(--muted); font-size: 13px; }\n.gossamer .eyebrow .theme { margin-left: auto; }\n.gossamer .lead { font: 400 18px/1.5 var(--serif); max-width: 46em; text-wrap: pretty; }\n.gossamer .lead b { font-weight: 600; white-space: nowrap; }\n.gossamer .lead + .lead { margin-top: 6px; }\n.gossamer .lead .verdict { font: 600 15px/1.5 var(--sans); align-items: baseline; }\n.gossamer .tally { display: flex; flex-wrap: wrap; gap: 6px 20px; margin-top: 14px; }\n.gossamer .tool { background: none; border: 1px solid var(--rule); border-radius: 6px; padding: 3px 9px; cursor: pointer; color: var(--muted); }\n.gossamer .tool:hover { color: var(--ink); border-color: var(--faint); }\n\n/* Verdicts */\n.gossamer .verdict { display: inline-flex; align-items: center; gap: 6px; font-weight: 600; font-size: 13px; white-space: nowrap; }\n.gossamer .verdict svg { fill: none; stroke: currentColor; stroke-width: 2.2; stroke-linecap: round; stroke-linejoin: round; }\n.gossamer .verdict.pass { color: var(--pass); }\n.gossamer .verdict.fail { color: var(--fail); }\n.gossamer .verdict.not-reached { color: var(--warn); }\n.gossamer .verdict.not-measured { color: var(--muted); }\n\n/* Stage: figure and panel */\n.gossamer .stage { display: grid; grid-template-columns: minmax(0, 1fr) 368px; gap: 36px; align-items: start; border-top: 1px solid var(--rule); padding-top: 20px; }\n.gossamer .stage.stacked { grid-template-columns: minmax(0, 1fr); gap: 24px; }\n.gossamer .toolbar { display: flex; flex-wrap: wrap; align-items: center; gap: 10px 24px; margin-bottom: 12px; min-height: 32px; }\n.gossamer .search-box { position: relative; flex: 0 1 260px; }\n.gossamer .search { width: 100%; font: inherit; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 5px 10px; }\n.gossamer .search::placeholder { color: var(--muted); }\n.gossamer .results { position: absolute; z-index: 5; top: 100%; left: 0; min-width: 100%; width: max-content; max-width: 460px; margin: 4px 0 0; padding: 4px; list-style: none; background: var(--raised); border: 1px solid var(--rule); border-radius: 8px; box-shadow: 0 8px 28px rgb(0 0 0 / 0.14); }\n.gossamer .results li { display: flex; gap: 14px; justify-content: space-between; padding: 4px 8px; border-radius: 5px; cursor: pointer; }\n.gossamer .results li[aria-selected="true"], .gossamer .results li[role="option"]:hover { background: var(--band); }\n.gossamer .results .count { color: var(--muted); cursor: default; }\n.gossamer .strength { display: inline-flex; align-items: center; gap: 10px; color: var(--muted); font-size: 13px; }\n.gossamer .strength input { width: 120px; accent-color: var(--muted); }\n\n.gossamer .figure-bar { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; margin-bottom: 10px; font-size: 13px; }\n.gossamer .figure-bar .tool { min-height: 28px; }\n.gossamer .figure-bar .tool:disabled { opacity: 0.45; cursor: default; }\n.gossamer .figure-bar .tool[aria-pressed="true"] { color: var(--ink); border-color: var(--ink); }\n.gossamer .figure-bar .zoom { display: flex; gap: 4px; margin-left: auto; }\n.gossamer .figure-place { position: relative; overflow: hidden; }\n.gossamer .figure-surface { cursor: grab; touch-action: pan-y; user-select: none; }\n.gossamer .figure-surface.over-node { cursor: pointer; }\n.gossamer .figure-surface.dragging { cursor: grabbing; }\n.gossamer .figure-svg { display: block; width: 100%; overflow: hidden; }\n.gossamer .figure-canvas { position: relative; overflow: hidden; outline-offset: -2px; }\n.gossamer .figure-canvas canvas { position: absolute; left: 0; top: 0; transform-origin: 0 0; will-change: transform; pointer-events: none; }\n.gossamer .figure-canvas.faded .raster { opacity: 0.28; }\n.gossamer .probe { position: absolute; pointer-events: none; visibility: hidden; }\n.gossamer .away { position: absolute; width: 0; height: 0; overflow: hidden; }\n.gossamer .restore { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; margin-top: 8px; font-size: 12px; }\n.gossamer .restore .tool { font-family: var(--mono); font-size: 11.5px; padding: 1px 7px; }\n\n.gossamer .band { fill: var(--band); }\n.gossamer .block-title { font: 600 12.5px var(--sans); fill: var(--ink); }\n.gossamer .block-sub { font: 12px var(--sans); fill: var(--muted); }\n.gossamer .row-label { font: 11px var(--sans); fill: var(--muted); text-anchor: end; }\n.gossamer .head-box { fill: var(--paper); stroke: var(--faint); stroke-width: 1; }\n.gossamer .head-label { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .plate rect { fill: var(--paper); stroke: var(--faint); }\n.gossamer .plate-text { font: 12px var(--mono); fill: var(--ink); text-anchor: middle; white-space: pre; }\n\n.gossamer .carry, .gossamer .root { fill: none; stroke: var(--faint); stroke-width: 1.1; }\n.gossamer .root { stroke-dasharray: 1.5 3.5; }\n.gossamer .root-dot { fill: var(--faint); }\n.gossamer .carry.meets { stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .edge { fill: none; stroke-linecap: butt; opacity: calc(0.86 * var(--fade, 1)); transition: opacity 0.12s; }\n.gossamer .edge.up { stroke: var(--up); }\n.gossamer .edge.down { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .edge.flat { stroke: var(--muted); }\n.gossamer .edge.sum { stroke: var(--faint); --fade: 0.6; }\n.gossamer .plain .edge { marker-end: none; }\n.gossamer .plain .hit { display: none; }\n.gossamer .tip-flat { fill: var(--muted); }\n.gossamer .tip-up { fill: var(--up); }\n.gossamer .tip-down { fill: none; stroke: var(--down); stroke-width: 2.4; }\n.gossamer :is(.edge, .hit, .carry, .root).hidden, .gossamer .node.gone { display: none; }\n.gossamer .hit { fill: none; stroke: transparent; stroke-width: 9; pointer-events: stroke; }\n\n.gossamer .node { cursor: pointer; outline: none; }\n.gossamer .node.super .pill { stroke: var(--muted); }\n.gossamer .node.pinned .pill { stroke-width: 2.4; }\n.gossamer .pin circle { fill: var(--ink); stroke: var(--paper); stroke-width: 1.2; }\n.gossamer .pin path { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .halo { fill: var(--lit); opacity: var(--lit-share, 0.5); }\n.gossamer .folds { cursor: pointer; }\n.gossamer .folds:hover { text-decoration: underline; fill: var(--ink); }\n.gossamer .pill { fill: color-mix(in srgb, var(--ink) var(--ink-share, 0%), var(--raised)); stroke: var(--ink); stroke-width: 1; }\n.gossamer .node.unmeasured .pill { stroke-dasharray: 2.5 2.5; }\n.gossamer .node.end .pill { stroke: var(--faint); }\n.gossamer .tab { fill: var(--raised); stroke: var(--ink); stroke-width: 0.8; }\n.gossamer .port-text { font: italic 10.5px var(--serif); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .unfed .tab { fill: none; stroke: var(--faint); }\n.gossamer .unfed .port-text { fill: var(--faint); }\n.gossamer .pill-text { font: 11px var(--sans); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .qkv { font-style: italic; font-family: var(--serif); font-size: 12px; }\n.gossamer .node.strong .pill-text { fill: var(--paper); }\n.gossamer .node.middle .pill-text { fill: light-dark(#1c1e22, #14161a); }\n.gossamer .node:hover .pill, .gossamer .node.near .pill { stroke-width: 1.8; }\n.gossamer .node.selected .pill, .gossamer .node.found .pill { stroke-width: 2.6; }\n.gossamer .node:focus-visible .pill { stroke-width: 2.6; outline: 2px solid var(--focus); outline-offset: 3px; border-radius: 4px; }\n.gossamer .back { fill: var(--band); }\n.gossamer .face { transition: opacity 0.12s; }\n.gossamer .node.dim .face { opacity: 0.22; }\n.gossamer .node.idle:not(.centre, .near) .face { opacity: 0.4; }\n.gossamer .centred .node:not(.centre, .near) .face { opacity: 0.28; }\n.gossamer .centred .edge:not(.on) { opacity: 0.07; }\n.gossamer .centred .edge.on { opacity: 1; }\n.gossamer .centred :is(.carry, .root):not(.on) { opacity: 0.35; }\n.gossamer .centred .carry.on { stroke: var(--ink); stroke-width: 1.8; }\n.gossamer .number { font: 600 10.5px var(--sans); text-anchor: middle; paint-order: stroke; stroke: var(--band); stroke-width: 4px; stroke-linejoin: round; pointer-events: none; }\n.gossamer .number.up { fill: var(--up); }\n.gossamer .number.down { fill: var(--down); }\n.gossamer .number:is(.flat, .sum) { fill: var(--muted); }\n\n.gossamer .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; margin-top: 14px; color: var(--muted); font-size: 12px; }\n.gossamer .legend-item { display: inline-flex; align-items: center; gap: 8px; }\n.gossamer .legend .edge { stroke-width: 2; }\n.gossamer .legend .edge.sum { stroke-width: 5; }\n.gossamer .legend-note { flex-basis: 100%; }\n.gossamer .legend-ports { font: italic 12.5px var(--serif); color: var(--ink); }\n.gossamer .into { color: var(--muted); font-size: 12px; margin-left: 7px; white-space: nowrap; }\n\n/* Panel */\n.gossamer .panel { position: sticky; top: 20px; max-height: calc(100vh - 40px); overflow-y: auto; outline-offset: -2px; padding: 2px 6px 2px 2px; scrollbar-width: thin; }\n.gossamer .card { display: grid; gap: 22px; }\n.gossamer .card-head { display: flex; justify-content: space-between; gap: 12px; align-items: start; }\n.gossamer .card-head h2 { font: 500 18px/1.3 var(--mono); overflow-wrap: anywhere; }\n.gossamer .close { background: none; border: 0; font-size: 22px; line-height: 1; padding: 2px 6px; cursor: pointer; color: var(--muted); }\n.gossamer .card-part h3 { padding-bottom: 5px; margin-bottom: 6px; border-bottom: 1px solid var(--rule); }\n.gossamer .facts { display: flex; gap: 32px; }\n.gossamer .fact-label, .gossamer .fact-note { color: var(--muted); font-size: 12px; }\n.gossamer .fact-value { font-size: 19px; line-height: 1.35; }\n.gossamer table { border-collapse: collapse; }\n.gossamer .links { width: 100%; table-layout: fixed; }\n.gossamer .links td { padding: 2px 0; }\n.gossamer .links { font-size: 13px; }\n.gossamer .links td:nth-child(1) { width: 58%; }\n.gossamer .links td:nth-child(2) { width: 20%; }\n.gossamer .figure-cell { text-align: right; padding-right: 10px !important; }\n.gossamer .links .muted { padding-left: 10px; font-size: 12px; }\n.gossamer .site { font-family: var(--mono); font-size: 12px; background: none; border: 0; padding: 0; cursor: pointer; text-align: left; text-decoration: underline; text-decoration-color: var(--faint); text-underline-offset: 3px; }\n.gossamer .site:hover { text-decoration-color: currentColor; }\n.gossamer .bar { display: block; height: 8px; min-width: 1px; }\n.gossamer .bar.up { background: var(--up); }\n.gossamer .bar.down { background: repeating-linear-gradient(90deg, var(--down) 0 4px, transparent 4px 6px); }\n.gossamer .bar.flat { background: var(--faint); }\n.gossamer .bar.ink { background: var(--muted); }\n.gossamer .more { background: none; border: 0; padding: 4px 0; color: var(--muted); cursor: pointer; text-decoration: underline; }\n.gossamer .two { display: grid; gap: 22px; }\n.gossamer .sides th { font-weight: 400; text-align: left; color: var(--muted); padding-right: 12px; white-space: nowrap; }\n.gossamer .sides svg { display: block; }\n.gossamer .rail { stroke: var(--rule); stroke-width: 1; }\n.gossamer .zero { stroke: var(--faint); stroke-width: 1; }\n.gossamer .dot-full { fill: var(--ink); }\n.gossamer .dot-open { fill: var(--paper); stroke: var(--ink); stroke-width: 1.5; }\n.gossamer .dot-tick { stroke: var(--muted); stroke-width: 2; }\n.gossamer .excerpt-row { display: grid; grid-template-columns: 44px minmax(0, 1fr); gap: 10px; padding: 4px 0; align-items: baseline; }\n.gossamer .peak-value { color: var(--muted); font-size: 12px; text-align: right; }\n.gossamer .excerpt { font: 12.5px/1.75 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer .tok { unicode-bidi: isolate; border-radius: 2px; padding: 1px 0; }\n.gossamer .tok.pos { background: color-mix(in srgb, var(--up) var(--share), transparent); }\n.gossamer .tok.neg { background: color-mix(in srgb, var(--down) var(--share), transparent); text-decoration: underline dashed; text-underline-offset: 3px; }\n.gossamer .tok.peak { outline: 1.5px solid var(--ink); outline-offset: 0; }\n.gossamer .chips { display: flex; flex-wrap: wrap; gap: 6px; }\n.gossamer .chip { display: inline-flex; gap: 7px; align-items: baseline; border: 1px solid var(--rule); border-radius: 5px; padding: 1px 7px; }\n.gossamer .chip-number { font-size: 12px; }\n.gossamer .chip.pos .chip-number { color: var(--up); }\n.gossamer .chip.neg .chip-number { color: var(--down); }\n.gossamer .pair { padding: 5px 0; border-bottom: 1px dotted var(--rule); }\n.gossamer .pair:last-child { border-bottom: 0; }\n.gossamer .prompt { font: 12.5px/1.6 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer mark { background: none; color: inherit; font-weight: 700; border-bottom: 2px solid var(--ink); margin-left: 1px; }\n.gossamer .prose { font-size: 13px; }\n.gossamer .prose + .prose { margin-top: 6px; }\n\n.gossamer .stacked .panel { position: static; max-height: none; }\n.gossamer .stacked .overview { grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 24px 36px; align-items: start; }\n.gossamer .stacked .panel.has-node { position: sticky; bottom: 0; z-index: 3; max-height: 46vh; background: var(--paper); border-top: 2px solid var(--ink); padding: 16px 8px 20px; box-shadow: 0 -14px 30px -12px rgb(0 0 0 / 0.16); }\n.gossamer .stacked .has-node .card { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px 36px; align-items: start; }\n.gossamer .stacked .has-node .card-head { grid-column: 1 / -1; }\n\n/* Parts */\n.gossamer .part { margin-top: 56px; border-top: 1px solid var(--rule); padding-top: 22px; }\n.gossamer .part-head { display: flex; flex-wrap: wrap; gap: 2px 16px; align-items: baseline; margin-bottom: 8px; }\n.gossamer .check { display: grid; grid-template-columns: minmax(220px, 1fr) auto; gap: 12px 48px; padding: 22px 0 22px 18px; border-left: 3px solid transparent; border-bottom: 1px solid var(--rule); }\n.gossamer .check:last-child { border-bottom: 0; }\n.gossamer .check.fail { border-left-color: var(--fail); }\n.gossamer .check.not-reached { border-left-color: var(--warn); }\n.gossamer .check-text { display: grid; gap: 4px; align-content: start; max-width: 30em; }\n.gossamer .check-text h3 { font: 400 18px/1.3 var(--serif); overflow-wrap: anywhere; }\n.gossamer .threshold { font-size: 13px; color: var(--muted); }\n.gossamer .check .note { font-size: 13px; }\n.gossamer .check.fail .note { color: var(--fail); }\n.gossamer .method summary { color: var(--muted); font-size: 13px; cursor: pointer; width: max-content; }\n.gossamer .method dl { display: grid; grid-template-columns: max-content 1fr; gap: 1px 14px; font-size: 12.5px; padding: 6px 0 0 16px; }\n.gossamer .method dt { color: var(--muted); }\n.gossamer .nulls { font-size: 13px; table-layout: fixed; width: 846px; max-width: 100%; }\n.gossamer .c-value { width: 110px; }\n.gossamer .c-interval { width: 156px; }\n.gossamer .c-n { width: 56px; }\n.gossamer .c-plot { width: 260px; }\n.gossamer .nulls th, .gossamer .nulls td { font-weight: 400; text-align: left; padding: 0 16px 0 0; height: 26px; vertical-align: middle; }\n.gossamer .nulls tbody th { color: var(--muted); line-height: 1.3; }\n.gossamer .nulls thead th { color: var(--muted); font-size: 12px; vertical-align: bottom; line-height: 1.3; }\n.gossamer .nulls thead .c-value { white-space: normal !important; }\n.gossamer .nulls thead th:not(:first-child), .gossamer .nulls .figure-cell, .gossamer .nulls .interval, .gossamer .nulls .n { text-align: right; padding-right: 16px !important; white-space: nowrap; }\n.gossamer .nulls .interval, .gossamer .nulls .n { color: var(--muted); }\n.gossamer .nulls .own th, .gossamer .nulls .own .figure-cell { color: var(--ink); font-weight: 600; }\n.gossamer .nulls .absent { text-align: right; font-style: italic; color: var(--muted); white-space: nowrap; }\n.gossamer .nulls .plot-cell { padding-right: 0; }\n.gossamer .plot { display: block; }\n.gossamer .whisker { fill: none; stroke: var(--muted); stroke-width: 1.4; }\n.gossamer .whisker.own { stroke: var(--ink); stroke-width: 2; }\n.gossamer .own-mark { fill: var(--ink); }\n.gossamer .null-mark { fill: var(--paper); stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .axis-line { fill: none; stroke: var(--faint); stroke-width: 1; }\n.gossamer .axis-text { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .axis-text.end { text-anchor: end; }\n.gossamer .axis-text.start { text-anchor: start; }\n\n.gossamer .curve { width: 100%; max-width: 760px; display: block; }\n.gossamer .curve .grid { stroke: var(--rule); stroke-width: 1; }\n.gossamer .curve .reference { stroke: var(--muted); stroke-width: 1; stroke-dasharray: 2 4; }\n.gossamer .curve .axis-title { font: 12px var(--sans); fill: var(--ink); text-anchor: middle; }\n.gossamer .curve-line { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .curve-dot { fill: var(--paper); stroke: var(--ink); stroke-width: 1.4; }\n.gossamer .twin-mark { fill: var(--paper); stroke: var(--ink); stroke-width: 2; }\n.gossamer .mark-text { font: 600 11.5px var(--sans); fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }\n.gossamer .mark-text.end { text-anchor: end; }\n.gossamer .curve-figure { display: grid; grid-template-columns: minmax(0, 760px) minmax(200px, 1fr); gap: 36px; align-items: start; }\n.gossamer figcaption { color: var(--muted); font-size: 13px; margin-top: 18px; max-width: 26em; }\n\n.gossamer .record-part summary { cursor: pointer; display: flex; gap: 14px; align-items: baseline; }\n.gossamer .record-part summary::before { content: "▸"; color: var(--muted); }\n.gossamer .record-part[open] summary::before { content: "▾"; }\n.gossamer .record { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 3px 22px; font-size: 13px; padding-top: 12px; }\n.gossamer .record dt { color: var(--muted); }\n.gossamer .record dd { overflow-wrap: anywhere; }\n.gossamer .record .record { padding-top: 0; }\n.gossamer footer { margin-top: 56px; color: var(--muted); font-size: 12px; }\n\n.gossamer .tip { position: fixed; z-index: 10; max-width: 420px; padding: 5px 9px; border-radius: 6px; background: var(--ink); color: var(--paper); font-size: 12px; line-height: 1.45; white-space: pre-wrap; pointer-events: none; overflow-wrap: anywhere; }\n\n@media (max-width: 1080px) {\n  .gossamer { padding: 28px 28px 40px; }\n  .gossamer .check { grid-template-columns: minmax(0, 1fr); gap: 14px; }\n  .gossamer .check-text { max-width: none; }\n  .gossamer .curve-figure { grid-template-columns: minmax(0, 1fr); gap: 0; }\n  .gossamer figcaption { max-width: 46em; }\n  .gossamer h1 { font-size: 29px; }\n  .gossamer .lead { font-size: 17px; }\n}\n@media (max-width: 700px) {\n  .gossamer .check-data { overflow-x: auto; }\n  .gossamer .stacked .has-node .card { grid-template-columns: minmax(0, 1fr); }\n}\n@media (prefers-reduced-motion: reduce) {\n  .gossamer * { transition: none !important; }\n}\n';
 
+// src/lab.css
+var lab_default = '.gossamer .part[data-part="ask"] { margin: 0 0 36px; }\n.gossamer .lab { display: grid; gap: 18px; }\n.gossamer .lab-grid { display: grid; grid-template-columns: minmax(0, 7fr) minmax(0, 5fr); gap: 24px 48px; align-items: start; }\n.gossamer .lab-left, .gossamer .lab-right { display: grid; gap: 12px; min-width: 0; }\n.gossamer .lab-right h3 { padding-bottom: 4px; border-bottom: 1px solid var(--rule); }\n.gossamer .lab-prompt { width: 100%; resize: vertical; font: 14px/1.55 var(--mono); color: inherit; background: var(--raised); border: 1px solid var(--faint); border-radius: 6px; padding: 8px 11px; }\n.gossamer .lab-row { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; min-width: 0; }\n.gossamer .lab :is(select, input[type="text"], input[type="number"]) { font: inherit; font-size: 13px; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 3px 7px; max-width: 100%; }\n.gossamer .lab select.mono, .gossamer .lab input.mono { font-family: var(--mono); font-size: 12px; }\n.gossamer .lab .lab-pick { flex: 1 1 150px; min-width: 0; max-width: 240px; }\n.gossamer .lab .lab-candidate { width: 84px; }\n.gossamer .lab .lab-number-in { width: 92px; }\n.gossamer .lab input[type="range"] { flex: 1 1 90px; max-width: 170px; accent-color: var(--muted); }\n.gossamer .lab .tool { color: var(--ink); }\n.gossamer .lab .tool:disabled { color: var(--faint); cursor: default; }\n.gossamer .lab-flip { border-color: var(--ink); font-weight: 600; }\n.gossamer .lab-error { color: var(--fail); font-size: 13px; overflow-wrap: anywhere; }\n.gossamer .lab-error::before { content: "⚠ "; }\n.gossamer .lab.stale .lab-right { opacity: 0.45; }\n.gossamer .lab-tokens { display: flex; flex-wrap: wrap; gap: 3px; max-height: 132px; overflow-y: auto; padding: 2px; }\n.gossamer .lab-token { font: 12px/1.5 var(--mono); border: 1px solid var(--rule); background: none; border-radius: 4px; padding: 0 4px; cursor: pointer; white-space: pre; }\n.gossamer .lab-token.given { color: var(--muted); }\n.gossamer .lab-token[aria-checked="true"] { border-color: var(--ink); box-shadow: inset 0 -2px 0 var(--ink); font-weight: 600; }\n.gossamer .lab-suggestion { font-size: 13px; }\n.gossamer .lab-do { border: 1px solid var(--rule); border-radius: 8px; padding: 8px 12px 12px; margin: 0; display: grid; gap: 8px; min-width: 0; }\n.gossamer .lab-do legend { font-size: 12px; color: var(--muted); padding: 0 4px; }\n.gossamer .lab-about { font-size: 12px; }\n.gossamer .lab-done { margin: 0; padding: 0 0 0 22px; display: grid; gap: 2px; font: 12.5px/1.5 var(--mono); }\n.gossamer .lab-done li > span { overflow-wrap: anywhere; }\n.gossamer .lab-done .close { font-size: 16px; padding: 0 8px; vertical-align: -2px; }\n.gossamer .lab-lights { font-size: 13px; margin-left: auto; }\n\n.gossamer .lab-shares { display: grid; gap: 12px; }\n.gossamer .lab-share { display: grid; gap: 3px; }\n.gossamer .lab-share-name { font-size: 12px; color: var(--muted); }\n.gossamer .lab-share-ends { display: flex; justify-content: space-between; gap: 12px; font-weight: 600; }\n.gossamer .lab-was { color: var(--muted); font-weight: 400; }\n.gossamer .lab-track { position: relative; height: 12px; border: 1px solid var(--ink); border-radius: 2px; background: repeating-linear-gradient(135deg, transparent 0 4px, var(--faint) 4px 5px); }\n.gossamer .lab-part { display: block; height: 100%; background: var(--ink); }\n.gossamer .lab-tick { position: absolute; top: -4px; bottom: -4px; width: 2px; margin-left: -1px; background: var(--down); outline: 1px solid var(--paper); }\n.gossamer .lab-next { width: 100%; table-layout: fixed; border-collapse: separate; border-spacing: 0; font-size: 12.5px; line-height: 1.4; }\n.gossamer .lab-next th { font-weight: 400; text-align: left; color: var(--muted); font-size: 12px; padding: 0 0 2px; }\n.gossamer .lab-next td { position: relative; padding: 0 0 4px; overflow: hidden; white-space: nowrap; }\n.gossamer .lab-next :is(th, td):first-child { border-right: 28px solid transparent; }\n.gossamer .lab-next .asked { font-weight: 600; }\n.gossamer .lab-bar { position: absolute; left: 0; bottom: 1px; height: 3px; background: var(--muted); }\n.gossamer .asked .lab-bar { background: var(--ink); }\n.gossamer .lab-number { float: right; }\n.gossamer .lab-ten summary { cursor: pointer; font-size: 13px; width: max-content; max-width: 100%; }\n.gossamer .lab-ten[open] summary { margin-bottom: 6px; }\n\n.gossamer .lab-deep summary { cursor: pointer; font-weight: 600; width: max-content; max-width: 100%; }\n.gossamer .lab-deep[open] summary { margin-bottom: 10px; }\n.gossamer .lab-insides { display: grid; grid-template-columns: minmax(0, 7fr) minmax(0, 5fr); gap: 24px 48px; margin-top: 12px; align-items: start; }\n.gossamer .lab-traces { overflow-x: auto; }\n.gossamer .lab-traces :is(th, td) { font-weight: 400; text-align: left; padding: 1px 14px 1px 0; white-space: nowrap; font-size: 13px; }\n.gossamer .lab-traces thead th { color: var(--muted); font-size: 12px; }\n.gossamer .lab-traces .figure-cell { text-align: right; }\n.gossamer .lab-strip { display: block; }\n.gossamer .lab-up { fill: var(--up); }\n.gossamer .lab-down { fill: var(--down); }\n.gossamer .lab-at { fill: none; stroke: var(--ink); stroke-width: 1; }\n.gossamer .lab-heads { display: grid; gap: 18px; }\n.gossamer .lab-head { display: grid; gap: 8px; }\n.gossamer .lab-triangle { fill: var(--band); }\n.gossamer .lab-looks { fill: var(--ink); }\n\n@media (max-width: 1080px) {\n  .gossamer .lab-grid, .gossamer .lab-insides { grid-template-columns: minmax(0, 1fr); }\n}\n';
+
 // src/tip.ts
 function tooltip(root) {
   const box = h("div", { class: "tip", role: "tooltip", hidden: true });
@@ -3117,18 +4340,18 @@ var MANY_EDGES = { channel: 400, head: 200 };
 var FOLDED_EDGES = 60;
 var THEMES = ["auto", "light", "dark"];
 function themeButton(root) {
-  const button = h("button", { type: "button", class: "tool theme" });
+  const button2 = h("button", { type: "button", class: "tool theme" });
   let now = "auto";
   const show = () => {
     root.dataset["theme"] = now;
-    button.textContent = `Theme: ${now}`;
+    button2.textContent = `Theme: ${now}`;
   };
-  button.addEventListener("click", () => {
+  button2.addEventListener("click", () => {
     now = THEMES[(THEMES.indexOf(now) + 1) % THEMES.length];
     show();
   });
   show();
-  return button;
+  return button2;
 }
 function strengthFilter(index, store) {
   const all = index.edges.length;
@@ -3158,7 +4381,7 @@ function render({ model, el }) {
   const many = opensFolded(index) ? FOLDED_EDGES : MANY_EDGES[bundle.grain];
   const store = new Store({ selected: null, peeked: null, found: null, strongest: index.edges.length > many * 1.5 ? many : index.edges.length, lit: null, kept: {} });
   const root = h("div", { class: "gossamer" });
-  el.replaceChildren(h("style", {}, style_default), root);
+  el.replaceChildren(h("style", {}, style_default + lab_default), root);
   const drawing = figure(index, store);
   const open = (site) => {
     store.set({ selected: site });
@@ -3171,6 +4394,9 @@ function render({ model, el }) {
     h("div", { class: "stage-figure" }, toolbar, drawing.element, legend(index)),
     panel(index, store, drawing.focus)
   );
+  const engine = pageEngine(bundle) ?? model.get("engine");
+  const note = engine ? `Type a prompt. ${engine.where === "page" ? "Computed in this page" : "Computed by the server"}, model and circuit alike.` : "";
+  const askPart = part("ask", "Ask it", note, engine ? lab(index, store, engine) : noLab());
   const recordPart = h("details", { class: "part record-part" }, h("summary", {}, h("h2", {}, "Record"), h("span", { class: "muted" }, "where every number came from")), record(bundle.record));
   root.append(
     h(
@@ -3181,6 +4407,7 @@ function render({ model, el }) {
       lead(bundle),
       tally(bundle.evidence)
     ),
+    askPart,
     stage,
     part("trial", "The trial", "each check beside its nulls: what the same number is when the circuit is not special", trial(bundle.evidence)),
     ...bundle.grain === "channel" ? [part("curve", "Size for loss", "", sizeCurve(bundle))] : [],
@@ -3212,6 +4439,8 @@ function render({ model, el }) {
 }
 var view_default = { render };
 export {
+  Tokenizer,
   view_default as default,
+  pageEngine,
   render
 };

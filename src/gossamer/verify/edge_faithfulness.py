@@ -35,6 +35,7 @@ from gossamer.verify.trial import Progress
 Aggregate = Literal["ratio-of-means", "mean-of-ratios"]
 Passes = Callable[[float, tuple[float, float], np.ndarray], bool]
 FEWEST = 2  # pairs of a bootstrap
+ROUNDING = 1e-6  # of the metric: differences that float32 does not know
 ON_PATHS = "random edges on paths, at least as many"
 
 
@@ -115,12 +116,13 @@ def why_undefined(
 ) -> str:  # fmt: skip
     """Why f cannot be computed from the metric of the empty circuit and of the model, both [pairs]; empty if it can.
 
-    The bootstrap interval of the mean difference has to lie on the side on which the model does the task.
+    The bootstrap interval of the mean difference has to lie on the side on which the model does the task, by more than
+    float32 rounds: two runs of one prompt can differ in the last bits, the same way in every pair.
     """
     require_aggregate(aggregate)
     better = SIGNS[metric] * (whole - empty)
     low, high = bootstrap_interval(better, seed)
-    if low <= 0:
+    if low <= ROUNDING * max(np.abs(whole).max(), np.abs(empty).max()):
         how = "does not differ from" if high >= 0 else "is worse than"
         return (
             f"the model's {metric} (mean {whole.mean():.4g}) {how} that of the empty circuit ({empty.mean():.4g}; 95% "

@@ -133,9 +133,15 @@ def test_what_it_does_not_do_is_refused(folder: Path) -> None:
 
 
 def test_transformers_alone_does_not_know_it_and_one_import_is_enough(folder: Path) -> None:
-    load = f"from transformers import AutoModelForCausalLM as A; A.from_pretrained({str(folder)!r})"
-    bare = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True)
-    assert bare.returncode != 0
-    assert "gossamer-sparse" in bare.stderr
-    code = f"import gossamer.models.huggingface; {load}"
+    code = f"""
+from transformers import AutoModelForCausalLM
+try:
+    AutoModelForCausalLM.from_pretrained({str(folder)!r})
+except ValueError as error:
+    assert "gossamer-sparse" in str(error), error
+else:
+    raise AssertionError("transformers knows it by itself")
+import gossamer.models.huggingface
+AutoModelForCausalLM.from_pretrained({str(folder)!r})
+"""
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
