@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from example_bundle import example_bundle
-from figure_scale import start_browser
 from head_bundle import head_bundle
+from live_bundle import live_bundle
 
 from gossamer.show import write_page
 from gossamer.show.bundle import Bundle
@@ -21,21 +21,12 @@ pytestmark = pytest.mark.browser
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    try:
-        found = start_browser()
-    except SystemExit as missing:
-        pytest.skip(str(missing))
-    yield found
-    found.quit()
-
-
 @pytest.fixture
 def page(browser: Any, tmp_path: Path) -> Iterator[Any]:
     """A function that opens a bundle's page; at the end of the test no error was logged and nothing was asked for."""
 
     def opened(bundle: Bundle) -> Any:
+        browser.set_window_size(1280, 900)
         browser.get(write_page(bundle, tmp_path / "page.html").as_uri())
         return browser
 
@@ -195,3 +186,32 @@ def test_a_picture_has_the_colours_of_the_theme(page: Any, tmp_path: Path) -> No
     light = paper("light")
     click(browser, ".theme")
     assert (light, paper("dark")) == ("rgb(253, 253, 251)", "rgb(20, 22, 26)")
+
+
+def test_nodes_that_are_active_on_the_prompt_have_a_halo_the_wider_the_denser(page: Any) -> None:
+    bundle = live_bundle()
+    browser = page(bundle)
+    assert browser.execute_script("return document.querySelectorAll('.halo').length") == 0
+    halos: list[list[float]] = []
+    browser.execute_script(
+        "const p = document.querySelector('.lab-prompt'); p.value = arguments[0];"
+        "p.dispatchEvent(new Event('input', {bubbles: true}))",
+        bundle.task.examples[1].clean,
+    )
+    for _ in range(400):
+        halos = browser.execute_script(
+            "return [...document.querySelectorAll('.halo')].map((e) => "
+            "[Number(e.getAttribute('height')), Number(getComputedStyle(e).opacity)])"
+        )
+        if halos:
+            break
+        time.sleep(0.05)
+    assert 1 < len(halos) <= bundle.circuit.n_nodes
+    heights, opacities = zip(*sorted(halos), strict=True)
+    assert list(opacities) == sorted(opacities)
+    assert heights[0] < heights[-1]
+    at = (
+        "return [...document.querySelectorAll(arguments[0])].map((e) => e.getBoundingClientRect())"
+        ".map((b) => [Math.round(b.x + b.width / 2), Math.round(b.y + b.height / 2)].join())"
+    )
+    assert set(browser.execute_script(at, ".halo")) <= set(browser.execute_script(at, "g.node .back"))
