@@ -65,7 +65,8 @@ export function figure(index: Index, store: Store): Figure {
   const takeUp = (text: string | undefined): void => {
     const kept = keptOf(text);
     Object.assign(folding, { open: new Set(kept.open), shut: new Set(kept.shut), alone: new Set(kept.alone) });
-    hidden = new Set(kept.hidden);
+    const keys = new Set([...index.nodes.values()].flatMap((node) => [node.site, partOfNode(node), layerOfNode(node), `${node.layer}.heads`]));
+    hidden = new Set((kept.hidden ?? []).filter((site) => keys.has(site)));
     pinned = new Set((kept.pinned ?? []).filter((site) => index.nodes.has(site)));
     wanted = kept.at;
   };

@@ -2226,7 +2226,8 @@ function figure(index, store) {
   const takeUp = (text) => {
     const kept = keptOf(text);
     Object.assign(folding, { open: new Set(kept.open), shut: new Set(kept.shut), alone: new Set(kept.alone) });
-    hidden = new Set(kept.hidden);
+    const keys = new Set([...index.nodes.values()].flatMap((node) => [node.site, partOfNode(node), layerOfNode(node), `${node.layer}.heads`]));
+    hidden = new Set((kept.hidden ?? []).filter((site) => keys.has(site)));
     pinned = new Set((kept.pinned ?? []).filter((site) => index.nodes.has(site)));
     wanted = kept.at;
   };
