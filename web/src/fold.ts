@@ -191,6 +191,15 @@ export function fold(index: Index, folding: Folding, strongest: number): Drawing
   };
 }
 
+/** Every node and edge of a bundle drawn alone, for a small drawing of it (compare.ts). */
+export function unfolded(bundle: Bundle): Drawing {
+  const { nodes, edges, carries } = bundle.circuit;
+  return {
+    bundle, supers: new Map(), at: (site) => site, nodes: [...nodes], carries: [...carries],
+    edges: edges.map((edge, rank) => ({ edge, rank, bundle: null, always: false })),
+  };
+}
+
 /** What is written on a super-node: `+120` beside others of its place, `all 12` alone, `layer 3: 45 nodes`. */
 export function superText({ key, what, members, partial }: Super): string {
   if (what === "layer") return `${key}: ${plural(members.length, "node")}`;

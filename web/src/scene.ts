@@ -155,9 +155,13 @@ export function labelOf({ node, place, text, folded }: Spot): { short: string; t
   return { short, text: text ?? (short ? ` ${node.index}` : String(node.index)) };
 }
 
+export function planOf(drawing: Drawing): Layout {
+  return drawing.bundle.grain === "head" ? headLayout(drawing) : layout(drawing);
+}
+
 export function sceneOf(index: Index, drawing: Drawing): Scene {
   const { bundle } = index;
-  const plan = bundle.grain === "head" ? headLayout(drawing) : layout(drawing);
+  const plan = planOf(drawing);
   const spots = [...plan.spots.values()];
   const measure = bundle.grain === "head" ? "score" : "weight";
   const fades = bundle.grain === "head" && index.edges.some((edge) => edge.weight !== null);

@@ -1239,9 +1239,12 @@ function labelOf({ node, place, text, folded }) {
   const short = folded ? "" : place.short;
   return { short, text: text ?? (short ? ` ${node.index}` : String(node.index)) };
 }
+function planOf(drawing) {
+  return drawing.bundle.grain === "head" ? headLayout(drawing) : layout(drawing);
+}
 function sceneOf(index, drawing) {
   const { bundle } = index;
-  const plan = bundle.grain === "head" ? headLayout(drawing) : layout(drawing);
+  const plan = planOf(drawing);
   const spots = [...plan.spots.values()];
   const measure = bundle.grain === "head" ? "score" : "weight";
   const fades = bundle.grain === "head" && index.edges.some((edge) => edge.weight !== null);
