@@ -1,16 +1,23 @@
-// The circuit, drawn: SVG with pan, zoom, selection by pointer and by keyboard.
+// The circuit, drawn: pan, zoom and selection by pointer and by keyboard; folding, hiding and pinning; saved as a picture.
+// Small drawings are SVG, large ones a canvas; both show the same scene.
 
-import type { Edge, NodeView } from "./bundle";
-import { h, num, plural, s, shorten, signed, uniqueId, visible } from "./dom";
-import { headLayout, PORT } from "./heads";
-import { sizeOf, toneOf, type Index, type Tone } from "./index";
-import { layout, PILL, plateWidth, type Layout, type Spot } from "./layout";
-import { describe } from "./sites";
-import type { Store } from "./state";
+import { canvasFigure, type CanvasFigure, type View } from "./canvas_figure";
+import { h, num, s } from "./dom";
+import { fold, layerOfNode, opensFolded, partOfNode, type Folding } from "./fold";
+import { toneOf, type Index } from "./index";
+import type { Spot } from "./layout";
+import { fileName, PNG_SCALE, pngOf, rasterOf, save, svgText } from "./picture";
+import { sceneOf, type Look, type Scene } from "./scene";
+import type { State, Store } from "./state";
+import { svgFigure, type SvgFigure } from "./svg_figure";
 
-const WITH_MARKERS = 700;
-const NUMBERS_UP_TO = 16;
-const TALLEST = 2000;
+const TALLEST = { svg: 3600, canvas: 1000 };
+/** Drawings larger than this are a canvas. */
+const SVG_UP_TO = { nodes: 1500, edges: 6000 };
+const ZOOM_MOST = 6;
+/** Waits, in milliseconds: after the slider moved, and after the view did before it is kept. */
+const SETTLED = 150;
+const KEPT_AFTER = 300;
 
 export interface Figure {
   readonly element: HTMLElement;
@@ -20,336 +27,351 @@ export interface Figure {
   focus(site: string): void;
 }
 
-interface Drawn {
-  readonly edge: Edge;
-  readonly rank: number;
-  readonly path: SVGPathElement;
-  readonly line: Line;
-  hit: SVGPathElement | null;
+/** What survives a reload, under `kept.figure`: JSON of what differs from the start. */
+interface Kept {
+  /** The middle of the frame in the drawing's units, and the zoom over that of the fitted drawing. */
+  readonly at?: [x: number, y: number, zoom: number];
+  readonly open?: string[];
+  readonly shut?: string[];
+  readonly alone?: string[];
+  readonly hidden?: string[];
+  readonly pinned?: string[];
 }
 
-/** A cubic curve that leaves and arrives upright; `bow` sideways, for one that would run over what lies between. */
-interface Line {
-  readonly x1: number;
-  readonly y1: number;
-  readonly x2: number;
-  readonly y2: number;
-  readonly bend: number;
-  readonly bow: number;
-}
-
-function lineOf(x1: number, y1: number, x2: number, y2: number, bow = 0): Line {
-  return { x1, y1, x2, y2, bend: Math.max(14, Math.abs(y2 - y1) * 0.46), bow };
-}
-
-function pathOf({ x1, y1, x2, y2, bend, bow }: Line): string {
-  return `M${x1} ${y1}C${x1 + bow} ${y1 + bend} ${x2 + bow} ${y2 - bend} ${x2} ${y2}`;
-}
-
-function curve(x1: number, y1: number, x2: number, y2: number): string {
-  return pathOf(lineOf(x1, y1, x2, y2));
-}
-
-function thickness(weight: number | null, largest: number): number {
-  return 0.7 + 3.6 * Math.sqrt(Math.abs(weight ?? 0) / largest);
-}
-
-/** The curve of an edge, between the outlines of its ends and into the port of what it is read for. */
-function lineOfEdge(edge: Edge, from: Spot, to: Spot, plan: Layout): Line {
-  const port = to.ports.find((one) => one.matrix === edge.matrix);
-  const [x2, y1] = [to.x + (port?.dx ?? 0), from.y + from.height / 2];
-  const y2 = to.y - to.height / 2 - (port ? PORT.height : 0) - 1.5;
-  const upright = from.shape === "part" && Math.abs(x2 - from.x) < 24;
-  const over = upright && [...plan.spots.values()].some((one) => one.y > from.y && one.y < to.y && Math.abs(one.x - x2) < one.width / 2 + 3);
-  return lineOf(from.x, y1, x2, y2, over ? Math.min(76, 40 + 0.05 * (y2 - y1)) : 0);
-}
-
-/** An arrow for a positive weight, a bar for a negative one: the sign can be read without colour. */
-function markers(prefix: string): SVGDefsElement {
-  const marker = (name: string, box: string, refX: number, shape: SVGElement): SVGMarkerElement =>
-    s("marker", {
-      id: `${prefix}-${name}`, viewBox: box, refX, refY: 5, markerWidth: 9, markerHeight: 9, orient: "auto",
-      markerUnits: "userSpaceOnUse",
-    }, shape);
-  return s("defs", {},
-    marker("up", "0 0 10 10", 8.5, s("path", { d: "M1 1.5L9 5L1 8.5Z", class: "tip-up" })),
-    marker("down", "0 0 10 10", 6.5, s("path", { d: "M6.5 .4V9.6", class: "tip-down" })),
-    marker("flat", "0 0 10 10", 8.5, s("path", { d: "M1 1.5L9 5L1 8.5Z", class: "tip-flat" })),
-  );
-}
-
-function bands(plan: Layout): SVGGElement {
-  const g = s("g", { "aria-hidden": "true" });
-  for (const block of plan.blocks) {
-    const right = plan.width - plan.left - 14;
-    g.append(
-      s("rect", { x: plan.left, y: block.y, width: right, height: block.height, rx: 8, class: "band" }),
-      s("text", { x: 4, y: block.y + block.height / 2 - 3, class: "block-title" }, block.title),
-      s("text", { x: 4, y: block.y + block.height / 2 + 12, class: "block-sub" }, block.subtitle),
-    );
+function keptOf(text: string | undefined): Kept {
+  const known: Kept = {};
+  try {
+    const value = JSON.parse(text ?? "{}") as Record<string, unknown>;
+    const texts = (list: unknown): string[] | undefined => (Array.isArray(list) ? list.filter((one) => typeof one === "string") : undefined);
+    const { at } = value;
+    const place = Array.isArray(at) && at.length === 3 && at.every((one) => Number.isFinite(one)) ? { at: at as [number, number, number] } : {};
+    return { ...place, open: texts(value["open"]), shut: texts(value["shut"]), alone: texts(value["alone"]), hidden: texts(value["hidden"]), pinned: texts(value["pinned"]) };
+  } catch {
+    return known; // a link that was cut off shows the figure as it starts
   }
-  for (const row of plan.bands) {
-    if (row.label !== "final") g.append(s("text", { x: plan.left - 10, y: row.y + 3.5, class: "row-label" }, row.label));
-  }
-  return g;
 }
 
-function headBoxes(plan: Layout): SVGGElement {
-  const g = s("g", { "aria-hidden": "true" });
-  for (const box of plan.heads) {
-    g.append(
-      s("rect", { x: box.x, y: box.y, width: box.width, height: box.height, rx: 7, class: "head-box" }),
-    );
-    if (box.label) g.append(s("text", { x: box.x + 27, y: box.y + box.height / 2 + 3.5, class: "head-label" }, box.label));
-  }
-  return g;
-}
-
-function endTitle(y: number, label: string): SVGTextElement {
-  return s("text", { x: 4, y: y + 4.5, class: "block-title" }, label);
-}
-
-function endPlate(x: number, y: number, text: string): SVGGElement {
-  const width = plateWidth(text);
-  return s("g", { class: "plate" },
-    s("rect", { x: x - width / 2, y: y - 15, width, height: 30, rx: 15 }),
-    s("text", { x, y: y + 4.5, class: "plate-text" }, text),
-  );
-}
-
-/** What a node looks like. The back stays opaque when the face is dimmed, so that no line shows through. */
-function face({ node, place, width, height, shape, text, ports }: Spot, ink: number, fed: (matrix: string) => boolean): SVGElement[] {
-  const rx = { channel: 3, unit: 10, part: 5, end: 15 }[shape];
-  const box = { x: -width / 2, y: -height / 2, width, height, rx };
-  const tabs = ports.map(({ matrix, dx }) =>
-    s("g", { class: fed(matrix) ? "port" : "port unfed", transform: `translate(${dx} ${-height / 2 - PORT.height})` },
-      s("path", { d: `M${1 - PORT.width / 2} ${PORT.height}V4Q${1 - PORT.width / 2} 1 ${4 - PORT.width / 2} 1H${PORT.width / 2 - 4}Q${PORT.width / 2 - 1} 1 ${PORT.width / 2 - 1} 4V${PORT.height}`, class: "tab" }),
-      s("text", { y: PORT.height - 2.5, class: "port-text" }, matrix)));
-  const words = text ?? (place.short ? ` ${node.index}` : String(node.index));
-  return [
-    s("rect", { ...box, class: "back" }),
-    s("g", { class: "face" }, ...tabs,
-      s("rect", { ...box, class: "pill", style: `--ink-share:${(ink * 82).toFixed(1)}%` }),
-      s("text", { y: 4, class: shape === "end" ? "plate-text" : "pill-text" }, place.short ? s("tspan", { class: "qkv" }, place.short) : null, words)),
-  ];
+function toggled<T>(set: ReadonlySet<T>, item: T): Set<T> {
+  const out = new Set(set);
+  if (!out.delete(item)) out.add(item);
+  return out;
 }
 
 export function figure(index: Index, store: Store): Figure {
-  const { bundle } = index;
-  const plan = bundle.grain === "head" ? headLayout(bundle) : layout(bundle);
-  const prefix = uniqueId("mark");
-  const spotOf = (site: string): Spot => plan.spots.get(site) as Spot;
+  const folding: Folding = { open: new Set(), shut: new Set(), alone: new Set() };
+  let hidden: ReadonlySet<string> = new Set();
+  let pinned: ReadonlySet<string> = new Set();
+  let wanted: Kept["at"]; // a place to go to when the frame has a size
+  const takeUp = (text: string | undefined): void => {
+    const kept = keptOf(text);
+    Object.assign(folding, { open: new Set(kept.open), shut: new Set(kept.shut), alone: new Set(kept.alone) });
+    const keys = new Set([...index.nodes.values()].flatMap((node) => [node.site, partOfNode(node), layerOfNode(node), `${node.layer}.heads`]));
+    hidden = new Set((kept.hidden ?? []).filter((site) => keys.has(site)));
+    pinned = new Set((kept.pinned ?? []).filter((site) => index.nodes.has(site)));
+    wanted = kept.at;
+  };
+  takeUp(store.get().kept["figure"]);
 
-  const carryLayer = s("g", { class: "carries" });
-  const edgeLayer = s("g", { class: "edges", "aria-hidden": "true" });
-  const hitLayer = s("g", { class: "hits", "aria-hidden": "true" });
-  const nodeLayer = s("g", { class: "nodes" });
-  const numberLayer = s("g", { class: "numbers", "aria-hidden": "true" });
-  const ends = s("g", { class: "ends" });
-  const scene = s("g", {}, bands(plan), ends, carryLayer, headBoxes(plan), edgeLayer, hitLayer, nodeLayer, numberLayer);
+  let scene: Scene = build();
+  let vector: SvgFigure | null = null;
+  let canvas: CanvasFigure | null = null;
+  let current = "";
 
-  // The tokens above, the answer below.
-  const example = bundle.task.examples[0];
-  for (const root of plan.roots) {
-    const { x, y } = spotOf(root.site);
-    const top = root.full ? plan.tokens.y + 30 : y - PILL.height / 2 - 13;
-    if (root.full) ends.append(s("path", { d: `M${x} ${top}V${y}`, class: "root", "data-dst": root.site }));
-    else ends.append(s("path", { d: `M${x} ${top}V${y}`, class: "root" }), s("circle", { cx: x, cy: top, r: 2, class: "root-dot" }));
+  const stage = h("div", { class: "figure-surface" });
+  const live = h("div", { class: "sr", "aria-live": "polite" });
+  const probe = h("div", { class: "probe" }); // where the tooltip of a node on the canvas stands
+  const restore = h("div", { class: "restore", hidden: true });
+  const element = h("div", { class: "figure-frame" });
+  const spotOf = (site: string): Spot | undefined => scene.plan.spots.get(site);
+
+  function build(): Scene {
+    return sceneOf(index, fold(index, { ...folding, alone: new Set([...folding.alone, ...pinned]) }, store.get().strongest));
   }
-  const full = plan.roots.filter((r) => r.full).map((r) => spotOf(r.site).x);
-  if (full.length) {
-    const [a, b] = [Math.min(...full, plan.tokens.x), Math.max(...full, plan.tokens.x)];
-    ends.append(s("path", { d: `M${a} ${plan.tokens.y + 30}H${b}M${plan.tokens.x} ${plan.tokens.y + 15}v15`, class: "root" }));
-  }
-  ends.append(endTitle(plan.tokens.y, "Tokens in"), endTitle(plan.answer.y, "Answer out"));
-  if (!plan.spots.has("input")) ends.append(endPlate(plan.tokens.x, plan.tokens.y, example ? shorten(visible(example.clean), 44) : "prompt"));
-  const answerText = example ? `${visible(example.answer)}   rather than   ${visible(example.wrong_answer)}` : "answer";
-  if (!plan.spots.has("logits")) ends.append(endPlate(plan.answer.x, plan.answer.y, answerText));
-
-  for (const carry of index.carries) {
-    const [a, b] = [spotOf(carry.src), spotOf(carry.dst)];
-    const level = Math.abs(a.y - b.y) < 1;
-    const d = level ? `M${a.x} ${a.y}H${b.x}` : a.x === b.x ? `M${a.x} ${a.y}V${b.y}` : curve(a.x, a.y, b.x, b.y);
-    carryLayer.append(s("path", { d, class: level ? "carry meets" : "carry", "data-src": carry.src, "data-dst": carry.dst }));
-  }
-
-  const fades = bundle.grain === "head" && index.edges.some((edge) => edge.weight !== null); // weak ones recede
-  const drawn: Drawn[] = index.edges.map((edge, rank) => {
-    const tone = toneOf(bundle, edge.weight);
-    const line = lineOfEdge(edge, spotOf(edge.src), spotOf(edge.dst), plan);
-    const path = s("path", {
-      d: pathOf(line),
-      class: `edge ${tone}`,
-      "stroke-width": thickness(edge.weight, index.largestWeight).toFixed(2),
-      "marker-end": `url(#${prefix}-${tone})`,
-      style: fades ? `--fade:${(0.3 + 0.7 * Math.sqrt(sizeOf(edge) / index.largestWeight)).toFixed(2)}` : null,
-    });
-    return { edge, rank, path, line, hit: null };
-  });
-  // The strongest are drawn last, so they lie on top.
-  for (let i = drawn.length - 1; i >= 0; i--) edgeLayer.append((drawn[i] as Drawn).path);
-  const measure = bundle.grain === "head" ? "score" : "weight";
-  for (const one of drawn.slice(0, WITH_MARKERS)) {
-    const value = one.edge.weight === null ? `no ${measure}` : `${measure} ${signed(one.edge.weight, 6)}`;
-    one.hit = s("path", { d: pathOf(one.line), class: "hit", "data-tip": `${one.edge.src} → ${one.edge.dst}\n${one.edge.matrix}  ${value}` });
-    hitLayer.append(one.hit);
-  }
-  // The final channels' direct effect on the answer.
-  const direct = [...plan.spots.values()].filter((p) => p.node.direct_logit !== null);
-  const largestDirect = Math.max(1e-9, ...direct.map((p) => Math.abs(p.node.direct_logit as number)));
-  const plate = plateWidth(answerText) / 2 - 16;
-  for (const { node, x, y } of direct) {
-    const weight = node.direct_logit as number;
-    edgeLayer.append(
-      s("path", {
-        d: curve(x, y + PILL.height / 2, plan.answer.x + Math.max(-plate, Math.min(plate, (x - plan.answer.x) * 0.3)), plan.answer.y - 17),
-        class: weight >= 0 ? "edge up" : "edge down",
-        "data-site": node.site,
-        "stroke-width": thickness(weight, largestDirect).toFixed(2),
-        "marker-end": `url(#${prefix}-${weight >= 0 ? "up" : "down"})`,
-      }),
-    );
-  }
-
-  const groups = new Map<string, SVGGElement>();
-  for (const site of plan.rows.flat()) {
-    const spot = spotOf(site);
-    const { node, x, y } = spot;
-    const matter = index.matter(node);
-    const ink = matter === null ? 0 : Math.sqrt(Math.max(0, matter) / index.largestMatter);
-    const words = [describe(node), ...aboutMatter(index, node)].join("\n");
-    const unmeasured = matter === null && node.kind === "channel";
-    const g = s("g", {
-      class: `node ${spot.shape}${ink > 0.69 ? " strong" : ink > 0.55 ? " middle" : ""}${unmeasured ? " unmeasured" : ""}`,
-      transform: `translate(${x} ${y})`,
-      tabindex: -1,
-      role: "button",
-      "aria-pressed": "false",
-      "aria-label": `${site}: ${words.replace("\n", "; ")}; fed by ${index.fedBy(site).length}, feeds ${index.feeds(site).length}`,
-      "data-site": site,
-      "data-tip": words,
-    });
-    g.append(...face(spot, ink, (matrix) => index.fedBy(site).some((link) => link.edge?.matrix === matrix)));
-    groups.set(site, g);
-    nodeLayer.append(g);
-  }
-
-  // Links inside a head lie above its box.
-  for (const link of [...carryLayer.querySelectorAll(".meets")]) edgeLayer.append(link);
-
-  const svg = s("svg", { class: "figure-svg", role: "group", "aria-label":
-    `The circuit: ${plural(bundle.circuit.n_nodes, "node")} and ${plural(bundle.circuit.n_edges, "edge")}. ` +
-    "Arrow keys move between nodes, Enter selects, Escape clears." }, markers(prefix), scene);
 
   // Pan and zoom.
-  const view = { x: 0, y: 0, k: 1 };
+  const view: View = { x: 0, y: 0, k: 1 };
   const size = { width: 0, height: 0 };
-  const apply = (): void => scene.setAttribute("transform", `translate(${view.x} ${view.y}) scale(${view.k})`);
-  const fit = (): void => {
-    const width = svg.parentElement?.clientWidth || plan.width;
-    const k = Math.min(1.25, width / plan.width);
-    const height = Math.min(plan.height * k, TALLEST);
+  let fitted = true;
+  const fitScale = (): number => Math.min(1.25, size.width / scene.plan.width, size.height / scene.plan.height);
+  const move = (): void => {
+    if (vector) vector.move(view.x, view.y, view.k);
+    canvas?.move(view);
+    keep();
+  };
+  const resize = (): void => {
+    const { plan } = scene;
+    const width = stage.clientWidth || plan.width;
+    const height = Math.min(plan.height * Math.min(1.25, width / plan.width), canvas ? TALLEST.canvas : TALLEST.svg);
     Object.assign(size, { width, height });
-    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    svg.setAttribute("height", height.toFixed(1));
-    view.k = Math.min(k, height / plan.height);
-    view.x = (width - plan.width * view.k) / 2;
+    vector?.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    vector?.svg.setAttribute("height", height.toFixed(1));
+    canvas?.resize(width, height);
+  };
+  const fit = (): void => {
+    resize();
+    fitted = true;
+    view.k = fitScale();
+    view.x = (size.width - scene.plan.width * view.k) / 2;
     view.y = 0;
-    apply();
+    move();
   };
   const zoom = (factor: number, x = size.width / 2, y = size.height / 2): void => {
-    const k = Math.min(6, Math.max(0.15, view.k * factor));
-    view.x = x - ((x - view.x) * k) / view.k;
-    view.y = y - ((y - view.y) * k) / view.k;
-    view.k = k;
-    apply();
+    const k = Math.min(ZOOM_MOST, Math.max(Math.min(0.15, fitScale()), view.k * factor));
+    Object.assign(view, { x: x - ((x - view.x) * k) / view.k, y: y - ((y - view.y) * k) / view.k, k });
+    fitted = false;
+    move();
   };
-  svg.addEventListener("wheel", (event) => {
+
+  // What is kept for a reload.
+  let keeping = 0;
+  let own = store.get().kept["figure"];
+  const keep = (): void => {
+    clearTimeout(keeping);
+    keeping = window.setTimeout(() => {
+      const round = (value: number): number => Number(value.toPrecision(6));
+      const list = (set: ReadonlySet<string>): string[] | undefined => (set.size ? [...set] : undefined);
+      const now: Kept = {
+        at: fitted ? undefined : [round((size.width / 2 - view.x) / view.k), round((size.height / 2 - view.y) / view.k), round(view.k / fitScale())],
+        open: list(folding.open), shut: list(folding.shut), alone: list(folding.alone), hidden: list(hidden), pinned: list(pinned),
+      };
+      const text = JSON.stringify(now);
+      const { figure: before, ...others } = store.get().kept;
+      if (text === (before ?? "{}")) return;
+      own = text === "{}" ? undefined : text;
+      store.set({ kept: own === undefined ? others : { ...others, figure: own } });
+    }, KEPT_AFTER);
+  };
+
+  // The surface: SVG or canvas, as large as what is drawn asks for.
+  const mount = (): void => {
+    const { strongest } = store.get();
+    const lines = scene.wires.reduce((t, wire) => t + Number(wire.rank === null ? wire.always : wire.rank < strongest), 0);
+    canvas?.destroy();
+    [vector, canvas] = [null, null];
+    if (scene.plan.spots.size > SVG_UP_TO.nodes || lines > SVG_UP_TO.edges) {
+      canvas = canvasFigure(scene, () => (document.activeElement === canvas?.element ? current : null));
+      const c = canvas.element;
+      for (const [name, value] of Object.entries({
+        tabindex: "0", role: "application", "aria-roledescription": "circuit", "aria-label":
+        "The circuit. Arrow keys move between nodes and each is read out, Enter selects, Escape clears, h hides, p pins, c collapses.",
+      })) c.setAttribute(name, value);
+      stage.replaceChildren(c);
+    } else {
+      vector = svgFigure(index, scene);
+      stage.replaceChildren(vector.svg);
+    }
+    rove(spotOf(current) ? current : start());
+    paint();
+  };
+  const start = (): string => {
+    const best = index.ranked[0]?.site;
+    return best === undefined ? (scene.plan.rows[0]?.[0] ?? "") : scene.drawing.at(best);
+  };
+  /** Draw again after a change of what is folded; `anchor` keeps its place on the screen, without one all is fitted. */
+  const refold = (anchor: string | null): void => {
+    const place = anchor === null ? undefined : spotOf(scene.drawing.at(anchor));
+    const held = element.contains(document.activeElement) && stage.contains(document.activeElement);
+    scene = build();
+    const now = anchor === null ? undefined : spotOf(scene.drawing.at(anchor));
+    mount();
+    if (fitted || !place || !now) fit();
+    else {
+      resize();
+      view.x += (place.x - now.x) * view.k;
+      view.y += (place.y - now.y) * view.k;
+      move();
+    }
+    if (held && anchor !== null) focus(anchor);
+  };
+
+  /** Close or open what folds: a head, a row of a layer, or a layer. */
+  const toggleFold = (key: string, anchor: string): void => {
+    if (folding.shut.delete(key)) {
+      if (opensFolded(index) && !key.startsWith("layer ")) folding.open.add(key);
+    } else if (spotOf(key)) folding.open.add(key); // the rest of a place, in a circuit that opened folded
+    else {
+      folding.shut.add(key);
+      folding.open.delete(key);
+    }
+    refold(anchor);
+  };
+  const activate = (site: string): void => {
+    const folded = spotOf(site)?.folded;
+    if (folded) toggleFold(folded.key, (folded.members[0] as { site: string }).site);
+    else store.set({ selected: site === store.get().selected ? null : site });
+  };
+  const hide = (site: string): void => {
+    hidden = toggled(hidden, site);
+    const next = hidden.has(site) ? (neighbour(site, "ArrowRight") ?? neighbour(site, "ArrowLeft") ?? neighbour(site, "ArrowDown") ?? neighbour(site, "ArrowUp")) : site;
+    const held = stage.contains(document.activeElement);
+    if (hidden.has(site) && store.get().selected === site) store.set({ selected: null });
+    if (store.get().peeked === site) store.set({ peeked: null });
+    paint();
+    keep();
+    if (next && held) focus(next);
+  };
+  const pin = (site: string): void => {
+    if (!index.nodes.has(site)) return;
+    pinned = toggled(pinned, site);
+    paint();
+    keep();
+  };
+  const collapse = (site: string, whole: boolean): void => {
+    const folded = spotOf(site)?.folded;
+    const node = index.nodes.get(site) ?? folded?.members[0];
+    if (!node) return;
+    const key = whole ? layerOfNode(node) : folded ? folded.key : partOfNode(node);
+    if (key !== null && !(whole && folded?.what === "layer")) toggleFold(key, node.site);
+    else if (folded) activate(site);
+  };
+
+  // The pointer.
+  const local = (event: MouseEvent): [number, number] => {
+    const box = stage.getBoundingClientRect();
+    return [event.clientX - box.left, event.clientY - box.top];
+  };
+  const siteAt = (event: Event): string | null => {
+    if (canvas) return event instanceof MouseEvent ? canvas.hit(...local(event)) : event.type.startsWith("focus") ? current : null;
+    return event.target instanceof Element ? (event.target.closest("g.node")?.getAttribute("data-site") ?? null) : null;
+  };
+  const peek = (peeked: string | null): void => {
+    if (peeked !== store.get().peeked) store.set({ peeked });
+  };
+  const tipAt = (site: string | null): void => {
+    const spot = site === null ? undefined : spotOf(site);
+    if (spot) {
+      probe.setAttribute("data-tip", `${spot.folded ? "" : `${spot.node.site}\n`}${scene.words(spot.node.site)}`);
+      Object.assign(probe.style, {
+        left: `${view.x + (spot.x - spot.width / 2) * view.k}px`, top: `${view.y + (spot.y - spot.height / 2) * view.k}px`,
+        width: `${spot.width * view.k}px`, height: `${spot.height * view.k}px`,
+      });
+    }
+    (spot ? probe : stage).dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
+  };
+  stage.addEventListener("wheel", (event) => {
     if (!event.ctrlKey && !event.metaKey) return;
     event.preventDefault();
-    const box = svg.getBoundingClientRect();
-    zoom(Math.exp(-event.deltaY * 0.004), event.clientX - box.left, event.clientY - box.top);
+    zoom(Math.exp(-event.deltaY * 0.004), ...local(event));
   }, { passive: false });
   let grip: { x: number; y: number; moved: boolean } | null = null;
-  svg.addEventListener("pointerdown", (event) => {
+  stage.addEventListener("pointerdown", (event) => {
     if (event.button === 0) grip = { x: event.clientX, y: event.clientY, moved: false };
   });
-  svg.addEventListener("pointermove", (event) => {
-    if (!grip) return;
+  stage.addEventListener("pointermove", (event) => {
+    if (!grip) {
+      if (!canvas) return;
+      const site = siteAt(event);
+      stage.classList.toggle("over-node", site !== null);
+      if (site !== store.get().peeked) {
+        peek(site);
+        tipAt(site);
+      }
+      return;
+    }
     const [dx, dy] = [event.clientX - grip.x, event.clientY - grip.y];
     if (!grip.moved && Math.hypot(dx, dy) < 4) return;
-    if (!grip.moved) svg.setPointerCapture(event.pointerId);
+    if (!grip.moved) stage.setPointerCapture(event.pointerId);
     grip = { x: event.clientX, y: event.clientY, moved: true };
-    svg.classList.add("dragging");
+    stage.classList.add("dragging");
     view.x += dx;
     view.y += dy;
-    apply();
+    fitted = false;
+    move();
   });
   let dragged = false;
   const letGo = (): void => {
     dragged = grip?.moved ?? false;
     grip = null;
-    svg.classList.remove("dragging");
+    stage.classList.remove("dragging");
   };
-  svg.addEventListener("pointerup", letGo);
-  svg.addEventListener("pointercancel", letGo);
-
-  const siteAt = (target: EventTarget | null): string | null =>
-    target instanceof Element ? (target.closest("g.node")?.getAttribute("data-site") ?? null) : null;
-  svg.addEventListener("click", (event) => {
-    if (dragged) return;
-    const site = siteAt(event.target);
-    store.set({ selected: site === store.get().selected ? null : site });
+  stage.addEventListener("pointerup", letGo);
+  stage.addEventListener("pointercancel", letGo);
+  stage.addEventListener("click", (event) => {
+    if (dragged) return void (dragged = false);
+    const label = event.target instanceof Element ? event.target.closest("[data-fold]")?.getAttribute("data-fold") : null;
+    if (label) return void toggleFold(label, memberOf(label));
+    const site = siteAt(event);
+    if (site === null) return store.set({ selected: null });
+    if (canvas) rove(site);
+    activate(site);
   });
-  const peek = (peeked: string | null): void => {
-    if (peeked !== store.get().peeked) store.set({ peeked });
-  };
-  svg.addEventListener("pointerover", (event) => peek(siteAt(event.target)));
-  svg.addEventListener("pointerleave", () => peek(null));
-  svg.addEventListener("focusin", (event) => peek(siteAt(event.target)));
-  svg.addEventListener("focusout", () => peek(null));
+  stage.addEventListener("pointerover", (event) => {
+    if (!canvas) peek(siteAt(event));
+  });
+  stage.addEventListener("pointerleave", (event) => {
+    if (event.target === stage || event.target === vector?.svg) peek(null);
+  }, true);
+  stage.addEventListener("focusin", (event) => {
+    peek(siteAt(event));
+    if (canvas) paint();
+  });
+  stage.addEventListener("focusout", () => {
+    peek(null);
+    if (canvas) paint();
+  });
+  const memberOf = (key: string): string => [...index.nodes.values()].find((node) => partOfNode(node) === key || layerOfNode(node) === key)?.site ?? "";
 
-  // Keyboard: one stop for Tab, arrows inside.
-  let current = index.ranked[0]?.site ?? plan.rows[0]?.[0] ?? "";
+  // The keyboard: one stop for Tab, arrows inside.
   const rove = (site: string): void => {
-    groups.get(current)?.setAttribute("tabindex", "-1");
+    vector?.groups.get(current)?.setAttribute("tabindex", "-1");
     current = site;
-    groups.get(site)?.setAttribute("tabindex", "0");
+    vector?.groups.get(site)?.setAttribute("tabindex", "0");
   };
   const reveal = (site: string): void => {
-    const { x, y } = spotOf(site);
+    const { x, y } = spotOf(site) as Spot;
     const [px, py] = [view.x + x * view.k, view.y + y * view.k];
+    const [before, after] = [view.x, view.y];
     if (px < 30 || px > size.width - 30) view.x += size.width / 2 - px;
     if (py < 20 || py > size.height - 20) view.y += size.height / 2 - py;
-    apply();
+    if (before === view.x && after === view.y) return;
+    fitted = false;
+    move();
   };
-  const focus = (site: string): void => {
-    const g = groups.get(site);
-    if (!g) return;
+  const focus = (asked: string): void => {
+    if (hidden.has(asked)) hide(asked);
+    if (index.nodes.has(asked) && !spotOf(asked) && store.get().selected === asked) {
+      folding.alone.add(asked); // found by search or by a link: brought out of its super-node
+      refold(null);
+    }
+    const site = scene.drawing.at(asked);
+    if (!spotOf(site) || hidden.has(site)) return;
     rove(site);
     reveal(site);
-    g.focus({ preventScroll: false });
+    if (vector) vector.groups.get(site)?.focus({ preventScroll: false });
+    else if (canvas) {
+      canvas.element.focus({ preventScroll: false });
+      live.textContent = `${site}: ${scene.words(site).replaceAll("\n", "; ")}`;
+      peek(site);
+      paint();
+    }
   };
-  if (current) rove(current);
   const neighbour = (site: string, key: string): string | null => {
-    const row = plan.rows.findIndex((sites) => sites.includes(site));
-    const sites = plan.rows[row] ?? [];
+    const row = scene.plan.rows.findIndex((sites) => sites.includes(site));
+    const open = (sites: string[] | undefined): string[] => (sites ?? []).filter((one) => one === site || !hidden.has(one));
+    const sites = open(scene.plan.rows[row]);
     const at = sites.indexOf(site);
     if (key === "ArrowLeft") return sites[at - 1] ?? null;
     if (key === "ArrowRight") return sites[at + 1] ?? null;
     if (key === "Home") return sites[0] ?? null;
     if (key === "End") return sites[sites.length - 1] ?? null;
-    const next = plan.rows[row + (key === "ArrowDown" ? 1 : -1)];
-    const x = spotOf(site).x;
-    return next?.reduce((a, b) => (Math.abs(spotOf(b).x - x) < Math.abs(spotOf(a).x - x) ? b : a)) ?? null;
+    const step = key === "ArrowDown" ? 1 : -1;
+    let next: string[] = [];
+    for (let i = row + step; i >= 0 && i < scene.plan.rows.length && !next.length; i += step) next = open(scene.plan.rows[i]);
+    const x = (spotOf(site) as Spot).x;
+    const away = (one: string): number => Math.abs((spotOf(one) as Spot).x - x);
+    return next.length ? next.reduce((a, b) => (away(b) < away(a) ? b : a)) : null;
   };
-  svg.addEventListener("keydown", (event) => {
-    const site = siteAt(event.target);
+  stage.addEventListener("keydown", (event) => {
+    const site = canvas ? current : siteAt(event);
     if (!site || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "Enter" || event.key === " ") store.set({ selected: site === store.get().selected ? null : site });
+    if (event.key === "Enter" || event.key === " ") activate(site);
     else if (event.key === "+" || event.key === "=") zoom(1.25);
     else if (event.key === "-") zoom(0.8);
     else if (event.key === "0") fit();
+    else if (event.key === "h") hide(site);
+    else if (event.key === "p") pin(site);
+    else if (event.key === "c") collapse(site, false);
+    else if (event.key === "C") collapse(site, true);
     else if (/^(Arrow(Left|Right|Up|Down)|Home|End)$/.test(event.key)) {
       const next = neighbour(site, event.key);
       if (next) focus(next);
@@ -357,93 +379,177 @@ export function figure(index: Index, store: Store): Figure {
     event.preventDefault();
   });
 
-  // The edges of each node, strongest first; nodes that only carry have none.
-  const edgesOf = new Map<string, Drawn[]>();
-  for (const one of drawn) {
-    for (const site of [one.edge.src, one.edge.dst]) {
-      const list = edgesOf.get(site);
-      if (list) list.push(one);
-      else edgesOf.set(site, [one]);
-    }
-  }
-  // Only what changes is touched: with thousands of edges the rest costs more than a frame.
-  let painted: { centre: string | null; strongest: number } = { centre: null, strongest: -1 };
+  // Buttons.
+  const tool = (text: string, tip: string, act: () => void): HTMLButtonElement => {
+    const button = h("button", { type: "button", class: "tool", "aria-label": tip, "data-tip": tip }, text);
+    button.addEventListener("click", act);
+    return button;
+  };
+  const chosen = (act: (site: string) => void) => (): void => {
+    const { selected } = store.get();
+    if (selected) act(selected);
+  };
+  const pinButton = tool("Pin", "Pin the selected node: drawn and marked whatever the filter (p)", chosen(pin));
+  const forNode = [
+    pinButton,
+    tool("Hide", "Hide the selected node (h)", chosen(hide)),
+    tool("Collapse", "Collapse the head or row of the selected node (c)", chosen((site) => collapse(site, false))),
+    tool("Collapse layer", "Collapse the layer of the selected node (Shift+C)", chosen((site) => collapse(site, true))),
+  ];
+  const expandAll = tool("Expand all", "Expand everything that is collapsed", () => {
+    folding.shut.clear();
+    if (opensFolded(index)) folding.open.add("*");
+    refold(null);
+  });
+  const picture = (ending: "svg" | "png") => async (): Promise<void> => {
+    const name = fileName(`${index.bundle.task.name}-circuit`, ending);
+    if (ending === "png" && canvas) return save(name, await pngOf(canvas.picture(PNG_SCALE)));
+    const text = asSvg();
+    if (ending === "svg") save(name, new Blob([text], { type: "image/svg+xml" }));
+    else save(name, await pngOf(await rasterOf(text, size.width, size.height)));
+  };
+  /** The figure as seen, as SVG; from a canvas only what is in sight is made. */
+  const asSvg = (): string => {
+    if (vector) return svgText(vector.svg, size.width, size.height, index.bundle.title);
+    const [left, top, right, bottom] = [-view.x / view.k, -view.y / view.k, (size.width - view.x) / view.k, (size.height - view.y) / view.k];
+    const within = (x1: number, y1: number, x2: number, y2: number): boolean =>
+      Math.min(x1, x2) <= right + 40 && Math.max(x1, x2) >= left - 40 && Math.min(y1, y2) <= bottom + 40 && Math.max(y1, y2) >= top - 40;
+    const one = svgFigure(index, {
+      ...scene,
+      wires: scene.wires.filter(({ line }) => within(line.x1, line.y1, line.x2, line.y2)),
+      drawing: { ...scene.drawing, carries: scene.drawing.carries.filter(({ src, dst }) => {
+        const [a, b] = [spotOf(src) as Spot, spotOf(dst) as Spot];
+        return within(a.x, a.y, b.x, b.y);
+      }) },
+      plan: { ...scene.plan, rows: scene.plan.rows.map((row) => row.filter((site) => {
+        const { x, y } = spotOf(site) as Spot;
+        return within(x, y, x, y);
+      })) },
+    });
+    const away = h("div", { class: "away", "aria-hidden": "true" }, one.svg as unknown as Node);
+    stage.append(away);
+    one.paint(lookNow());
+    one.move(view.x, view.y, view.k);
+    const text = svgText(one.svg, size.width, size.height, index.bundle.title);
+    away.remove();
+    return text;
+  };
+  const note = h("span", { class: "muted figure-note", role: "status" });
+  const saved = (ending: "svg" | "png"): HTMLButtonElement => {
+    const act = picture(ending);
+    return tool(ending.toUpperCase(), `Save the figure as seen as ${ending.toUpperCase()}`, () => {
+      note.textContent = "";
+      act().catch((error: unknown) => (note.textContent = `Not saved: ${error instanceof Error ? error.message : String(error)}`));
+    });
+  };
+  const bar = h("div", { class: "figure-bar", role: "group", "aria-label": "The figure" },
+    ...forNode, expandAll, note,
+    h("span", { class: "zoom" }, saved("svg"), saved("png"),
+      tool("+", "Zoom in (+)", () => zoom(1.25)), tool("−", "Zoom out (-)", () => zoom(0.8)), tool("⤢", "Fit the whole circuit (0)", fit)));
 
+  const key = foldedKey(index.bundle.grain === "head" ? "score" : "weight");
+
+  // What changes is drawn.
+  const lookNow = (): Look => {
+    const { selected, peeked, found, strongest, lit } = store.get();
+    const { at } = scene.drawing;
+    const place = (site: string | null): string | null => (site === null || !spotOf(at(site)) || hidden.has(at(site)) ? null : at(site));
+    const centre = place(peeked) ?? place(selected);
+    let shown: Map<string, number> | null = null;
+    if (lit) {
+      shown = new Map();
+      for (const [site, strength] of lit) shown.set(at(site), Math.max(strength, shown.get(at(site)) ?? 0));
+    }
+    return {
+      selected: place(selected), centre, near: centre === null ? new Set() : scene.near(centre), strongest, hidden, pinned, lit: shown,
+      found: found && new Set([...found].map(at)),
+    };
+  };
   const paint = (): void => {
-    const { selected, peeked, found, strongest } = store.get();
-    svg.classList.toggle("plain", Math.min(strongest, drawn.length) > WITH_MARKERS);
-    const centre = peeked ?? selected;
-    svg.classList.toggle("centred", centre !== null);
-    const near = new Set<string>();
-    if (centre) for (const link of [...index.feeds(centre), ...index.fedBy(centre)]) near.add(link.other.site);
-    for (const [site, g] of groups) {
-      g.classList.toggle("selected", site === selected);
-      g.classList.toggle("centre", site === centre);
-      g.classList.toggle("near", near.has(site));
-      g.classList.toggle("dim", centre === null && found !== null && !found.has(site));
-      g.classList.toggle("idle", (edgesOf.get(site)?.[0]?.rank ?? -1) >= strongest);
-      g.classList.toggle("found", found !== null && found.has(site));
-      g.setAttribute("aria-pressed", String(site === selected));
+    const { selected } = store.get();
+    const look = lookNow();
+    vector?.paint(look);
+    canvas?.paint(look);
+    const node = selected === null ? undefined : index.nodes.get(selected);
+    forNode.forEach((button, i) => (button.disabled = !node || (i === 2 && partOfNode(node) === null) || (i === 3 && layerOfNode(node) === null)));
+    pinButton.setAttribute("aria-pressed", String(selected !== null && pinned.has(selected)));
+    pinButton.textContent = selected !== null && pinned.has(selected) ? "Unpin" : "Pin";
+    expandAll.hidden = key.hidden = scene.drawing.supers.size === 0;
+    restore.hidden = hidden.size === 0;
+    const list = [...hidden];
+    if (restore.dataset["list"] !== list.join("\n")) {
+      restore.dataset["list"] = list.join("\n");
+      restore.replaceChildren(h("span", { class: "muted" }, "Hidden:"),
+        ...list.map((site) => tool(`${site} ↺`, `Show ${site} again`, () => hide(site))),
+        ...(list.length > 1 ? [tool("Show all", "Show all hidden nodes again", () => {
+          hidden = new Set();
+          paint();
+          keep();
+        })] : []));
     }
-    numberLayer.replaceChildren();
-    const own = (site: string | null): Drawn[] => (site === null ? [] : (edgesOf.get(site) ?? []));
-    const on = own(centre);
-    const changed = strongest === painted.strongest ? [...own(painted.centre), ...on] : drawn;
-    for (const { edge, rank, path, hit } of changed) {
-      const touches = edge.src === centre || edge.dst === centre;
-      path.classList.toggle("on", touches);
-      path.classList.toggle("hidden", !touches && rank >= strongest);
-      hit?.classList.toggle("hidden", !touches && rank >= strongest);
-    }
-    painted = { centre, strongest };
-    for (const path of svg.querySelectorAll<SVGPathElement>(".carry, .root, .edges [data-site]")) {
-      const ends = [path.getAttribute("data-src"), path.getAttribute("data-dst"), path.getAttribute("data-site")];
-      path.classList.toggle("on", centre !== null && ends.includes(centre));
-    }
-    if (on.length <= NUMBERS_UP_TO) for (const one of on) numberLayer.append(numberOn(one, centre as string, toneOf(bundle, one.edge.weight)));
   };
-  store.listen(paint);
-  paint();
-
-  const element = h("div", { class: "figure-frame" });
-  element.append(svg as unknown as Node, controls(zoom, fit));
-  return { element, naturalWidth: plan.width, fit, focus };
-}
-
-/** Lines about how much a node matters; none where nothing is to be said. */
-function aboutMatter(index: Index, node: NodeView): string[] {
-  const matter = index.matter(node);
-  if (index.bundle.grain === "head") return matter === null ? [] : [`|score| of its edges: ${num(matter)}`];
-  return [matter === null ? "ablation not measured" : `ablating it: ${signed(matter)} nats`];
-}
-
-/** The weight, near the far end of its edge. */
-function numberOn({ edge, line }: Drawn, centre: string, tone: Tone): SVGTextElement {
-  const t = edge.src === centre ? 0.74 : 0.26;
-  const { x1, y1, x2, y2, bend, bow } = line;
-  const mix = (a: number, b: number, c: number, d: number): number =>
-    (1 - t) ** 3 * a + 3 * (1 - t) ** 2 * t * b + 3 * (1 - t) * t * t * c + t ** 3 * d;
-  const [x, y] = [mix(x1, x1 + bow, x2 + bow, x2), mix(y1, y1 + bend, y2 - bend, y2)];
-  return s("text", { x, y: y + 3.5, class: `number ${tone}` }, edge.weight === null ? "" : signed(edge.weight, 2));
-}
-
-function controls(zoom: (factor: number) => void, fit: () => void): HTMLElement {
-  const button = (label: string, text: string, act: () => void): HTMLButtonElement => {
-    const b = h("button", { type: "button", "aria-label": label, "data-tip": label, class: "tool" }, text);
-    b.addEventListener("click", act);
-    return b;
+  const matters: (keyof State)[] = ["selected", "peeked", "found", "strongest", "lit"];
+  let settling = 0;
+  const goTo = (): void => {
+    if (!wanted) return;
+    const [x, y, times] = wanted;
+    wanted = undefined;
+    fitted = false;
+    view.k = fitScale() * times;
+    Object.assign(view, { x: size.width / 2 - x * view.k, y: size.height / 2 - y * view.k });
+    move();
   };
-  return h("div", { class: "zoom", role: "group", "aria-label": "Zoom" },
-    button("Zoom in", "+", () => zoom(1.25)),
-    button("Zoom out", "−", () => zoom(0.8)),
-    button("Fit the whole circuit", "⤢", fit),
-  );
+  store.listen((now, before) => {
+    if (now.kept !== before.kept && now.kept["figure"] !== own) { // another address
+      own = now.kept["figure"];
+      takeUp(own);
+      refold(null);
+      goTo();
+      return;
+    }
+    if (matters.every((name) => now[name] === before[name])) return;
+    if (now.strongest !== before.strongest && opensFolded(index)) {
+      clearTimeout(settling);
+      settling = window.setTimeout(() => refold(null), SETTLED);
+      return;
+    }
+    paint();
+  });
+
+  element.append(bar, h("div", { class: "figure-place" }, stage, probe), restore, key, live);
+  mount();
+  return {
+    element,
+    get naturalWidth() {
+      return scene.plan.width;
+    },
+    fit() {
+      if (!fitted) return resize();
+      fit();
+      goTo();
+    },
+    focus,
+  };
+}
+
+function line(className: string, mark: SVGElement | null): SVGSVGElement {
+  return s("svg", { width: 34, height: 12, "aria-hidden": "true", class: "key" }, s("path", { d: "M2 6H28", class: className }), mark);
+}
+
+function item(picture: Element, text: string): HTMLElement {
+  return h("span", { class: "legend-item" }, picture as unknown as Node, text);
+}
+
+/** What super-nodes and bundles are; shown while something is collapsed. */
+function foldedKey(measure: string): HTMLElement {
+  const box = { width: 20, height: 11, rx: 3, class: "pill" };
+  const pair = s("svg", { width: 28, height: 16, class: "key node super", "aria-hidden": "true" }, s("rect", { ...box, x: 4, y: 1 }), s("rect", { ...box, x: 1, y: 4 }));
+  return h("div", { class: "legend" },
+    item(pair, "collapsed nodes: click or Enter expands"),
+    item(line("edge sum", null), `their edges together: the wider, the larger the sum of |${measure}|`));
 }
 
 export function legend(index: Index): HTMLElement {
-  const line = (className: string, mark: SVGElement | null): SVGSVGElement =>
-    s("svg", { width: 34, height: 12, "aria-hidden": "true", class: "key" }, s("path", { d: "M2 6H28", class: className }), mark);
-  const item = (picture: Element, text: string): HTMLElement => h("span", { class: "legend-item" }, picture as unknown as Node, text);
   const pill = (share: number): SVGElement =>
     s("rect", { x: 0, y: 1, width: 20, height: 12, rx: 3, class: "pill", style: `--ink-share:${share}%` });
   const shape = (rx: number): SVGSVGElement =>

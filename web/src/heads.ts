@@ -3,8 +3,9 @@
 
 import type { Bundle, NodeView } from "./bundle";
 import { shorten, visible } from "./dom";
+import type { Drawing } from "./fold";
 import { sizeOf } from "./index";
-import { chunk, LABELS, plateWidth, sideBySide, type BlockBand, type Box, type HeadBox, type Layout, type RowBand, type Spot } from "./layout";
+import { chunk, LABELS, plateWidth, sideBySide, superSpot, type BlockBand, type Box, type HeadBox, type Layout, type RowBand, type Spot } from "./layout";
 import { placeOf } from "./sites";
 
 const PART = { width: 44, height: 24 };
@@ -42,16 +43,16 @@ function spotOf(node: NodeView, bundle: Bundle): Spot {
   const width = end ? plateWidth(text) : node.kind === "mlp" ? MLP_WIDTH : PART.width;
   const reads = node.kind === "head" && bundle.model.n_group !== null ? ["q"] : READS[node.kind];
   const ports = reads.map((matrix, i) => ({ matrix, dx: (i - (reads.length - 1) / 2) * PORT.width }));
-  return { node, place: placeOf(node), x: 0, y: 0, width, height: end ? 30 : PART.height, shape: end ? "end" : "part", text, ports };
+  return { node, place: placeOf(node), x: 0, y: 0, width, height: end ? 30 : PART.height, shape: end ? "end" : "part", text, ports, folded: null };
 }
 
 /** Heads of one group stand together: the group first, then its heads. */
-function framesOf(bundle: Bundle): Frame[] {
+function framesOf({ bundle, nodes, supers }: Drawing): Frame[] {
   const { n_group, n_head } = bundle.model;
   const perGroup = n_group === null ? 1 : n_head / n_group;
   const frames = new Map<string, Frame>();
-  const inOrder = bundle.circuit.nodes
-    .filter((node) => node.kind === "head" || node.kind === "kv_group")
+  const inOrder = nodes
+    .filter((node) => !supers.has(node.site) && (node.kind === "head" || node.kind === "kv_group"))
     .sort((a, b) => (a.layer as number) - (b.layer as number) || Number(a.kind === "head") - Number(b.kind === "head") || a.index - b.index);
   for (const node of inOrder) {
     const group = node.kind === "head" ? Math.floor(node.index / perGroup) : node.index;
@@ -61,17 +62,20 @@ function framesOf(bundle: Bundle): Frame[] {
     const width = sites.length * PART.width + (sites.length - 1) * GAP + (frame.shared ? 2 * FRAME_PAD : 0);
     frames.set(key, { ...frame, sites, width });
   }
+  for (const one of supers.values()) {
+    frames.set(one.key, { sites: [one.key], layer: one.node.layer as number, shared: false, width: superSpot(one).width, x: 0 });
+  }
   return [...frames.values()];
 }
 
 /** Frames of a layer beside each other, each near those of other layers that it is joined to; ties stay by number. */
-function arrange(bundle: Bundle, frames: Frame[]): void {
+function arrange(edges: Drawing["edges"], frames: Frame[]): void {
   const owner = new Map(frames.flatMap((frame) => frame.sites.map((site) => [site, frame] as const)));
   const ties = new Map<Frame, [Frame, number][]>(frames.map((frame) => [frame, []]));
-  for (const edge of bundle.circuit.edges) {
+  for (const { edge, bundle } of edges) {
     const [a, b] = [owner.get(edge.src), owner.get(edge.dst)];
     if (!a || !b) continue;
-    const weight = Math.sqrt(sizeOf(edge)) + 1e-6;
+    const weight = Math.sqrt(bundle ? bundle.size : sizeOf(edge)) + 1e-6;
     (ties.get(a) as [Frame, number][]).push([b, weight]);
     (ties.get(b) as [Frame, number][]).push([a, weight]);
   }
@@ -96,14 +100,17 @@ function arrange(bundle: Bundle, frames: Frame[]): void {
   }
 }
 
-export function headLayout(bundle: Bundle): Layout {
-  const { nodes, edges } = bundle.circuit;
-  const spots = new Map<string, Spot>(nodes.map((node) => [node.site, spotOf(node, bundle)]));
-  const frames = framesOf(bundle);
-  arrange(bundle, frames);
+export function headLayout(drawing: Drawing): Layout {
+  const { bundle, nodes, supers, edges } = drawing;
+  const spots = new Map<string, Spot>(nodes.map((node) => {
+    const folded = supers.get(node.site);
+    return [node.site, folded ? superSpot(folded) : spotOf(node, bundle)];
+  }));
+  const frames = framesOf(drawing);
+  arrange(edges, frames);
 
   const into = new Map<number, number>();
-  for (const edge of edges) {
+  for (const { edge } of edges) {
     const layer = spots.get(edge.dst)?.node.layer ?? -1;
     into.set(layer, (into.get(layer) ?? 0) + 1);
   }
@@ -131,18 +138,19 @@ export function headLayout(bundle: Bundle): Layout {
         for (const frame of line) placeFrame(frame, y + k * LINE, spots, heads);
         rows.push(line.flatMap((frame) => frame.sites));
       });
-      bands.push({ label: "heads", y: y + ((lines - 1) * LINE) / 2 });
+      const whole = here.every((frame) => supers.get(frame.sites[0] as string)?.what === "layer");
+      bands.push({ label: whole ? "" : "heads", part: whole ? null : `${layer}.heads`, y: y + ((lines - 1) * LINE) / 2 });
       y += (lines - 1) * LINE;
     }
     if (mlp) {
       if (here.length) y += 54;
       mlp.y = y;
-      bands.push({ label: "MLP", y });
+      bands.push({ label: "MLP", part: null, y });
       rows.push([mlp.node.site]);
     }
-    const kept = here.flatMap((frame) => frame.sites).filter((site) => spots.get(site)?.node.kind === "head").length;
+    const kept = bundle.circuit.nodes.filter((node) => node.kind === "head" && node.layer === layer).length;
     const subtitle = here.length ? `${kept} of ${bundle.model.n_head}` : "";
-    blocks.push({ title: `Layer ${layer}`, subtitle, y: start, height: y + PART.height / 2 + 14 - start });
+    blocks.push({ layer: `layer ${layer}`, title: `Layer ${layer}`, subtitle, y: start, height: y + PART.height / 2 + 14 - start });
   }
   const logits = spots.get("logits");
   y += 96;
@@ -151,10 +159,10 @@ export function headLayout(bundle: Bundle): Layout {
     rows.push(["logits"]);
   }
 
-  const placed = [...spots.values()].filter((spot) => spot.shape === "part" && spot.node.kind !== "mlp");
+  const placed = [...spots.values()].filter((spot) => spot.shape === "super" || (spot.shape === "part" && spot.node.kind !== "mlp"));
   let lo = Math.min(0, ...placed.map((spot) => spot.x - spot.width / 2 - FRAME_PAD));
   let hi = Math.max(0, ...placed.map((spot) => spot.x + spot.width / 2 + FRAME_PAD));
-  const mlps = [...spots.values()].filter((spot) => spot.node.kind === "mlp");
+  const mlps = [...spots.values()].filter((spot) => spot.node.kind === "mlp" && !spot.folded);
   const column = hi + 56 + MLP_WIDTH / 2;
   for (const spot of mlps) spot.x = column;
   if (mlps.length) hi = column + MLP_WIDTH / 2 + 62; // edges along the column bow out to its right
@@ -182,8 +190,9 @@ function placeFrame(frame: Frame, y: number, spots: Map<string, Spot>, heads: He
   const left = frame.x - frame.width / 2;
   if (frame.shared) {
     const up = PART.height / 2 + PORT.height + 4;
-    heads.push({ label: "", x: left, y: y - up, width: frame.width, height: up + PART.height / 2 + 7 });
+    heads.push({ label: "", part: null, x: left, y: y - up, width: frame.width, height: up + PART.height / 2 + 7 });
   }
+  if (!frame.shared && frame.sites.length === 1) return void Object.assign(spots.get(frame.sites[0] as string) as Spot, { x: frame.x, y });
   const first = left + (frame.shared ? FRAME_PAD : 0) + PART.width / 2;
   frame.sites.forEach((site, i) => Object.assign(spots.get(site) as Spot, { x: first + i * (PART.width + GAP), y }));
 }

@@ -30,9 +30,9 @@ export function given(value: number | null): number {
   return value;
 }
 
-export type Tone = "up" | "down" | "flat";
+export type Tone = "up" | "down" | "flat" | "sum";
 
-/** How an edge is drawn: `up` solid with an arrow, `down` dashed with a bar, `flat` where it has no weight. Between heads
+/** How an edge is drawn: `sum` a bundle of edges; `up` solid with an arrow, `down` dashed with a bar, `flat` where it has no weight. Between heads
  * and MLPs an edge that the answer needs is solid, whichever sign that is. */
 export function toneOf(bundle: Bundle, weight: number | null): Tone {
   if (weight === null) return "flat";

@@ -1,7 +1,8 @@
 // Where everything goes. Pure geometry: no DOM. Layers run from top to bottom; a channel of the residual stream keeps
 // one column through all layers, so a carry is a straight vertical line; neurons and heads sit between the columns.
 
-import type { Bundle, NodeView } from "./bundle";
+import type { NodeView } from "./bundle";
+import { inHead, partOfNode, superText, type Drawing, type Super } from "./fold";
 import { sizeOf } from "./index";
 import { placeOf, type Place } from "./sites";
 
@@ -20,15 +21,29 @@ export interface Spot {
   y: number;
   readonly width: number;
   readonly height: number;
-  readonly shape: "channel" | "unit" | "part" | "end";
+  readonly shape: "channel" | "unit" | "part" | "end" | "super";
   /** What is written on it; null for a channel, whose index is. */
   readonly text: string | null;
   /** Where edges of a matrix enter, from the middle of the top; those of others enter there. */
   readonly ports: ReadonlyArray<{ readonly matrix: string; readonly dx: number }>;
+  readonly folded: Super | null;
+}
+
+/** A super-node, to be placed. */
+export function superSpot(one: Super): Spot {
+  const text = superText(one);
+  const place = inHead(one) ? placeOf(one.node) : { ...placeOf(one.node), short: "" };
+  return {
+    node: one.node, folded: one, x: 0, y: 0, width: Math.max(PILL.width, 16 + 6.6 * text.length), height: one.what === "layer" ? 30 : PILL.height + 2,
+    place: one.what === "layer" ? { ...place, row: 10 * (place.layer ?? 0), rowName: "", block: "layer", short: "", residual: false } : { ...place, residual: false },
+    shape: "super", text, ports: [],
+  };
 }
 
 export interface HeadBox {
   readonly label: string;
+  /** What a click on its label folds. */
+  readonly part: string | null;
   readonly x: number;
   readonly y: number;
   readonly width: number;
@@ -37,10 +52,12 @@ export interface HeadBox {
 
 export interface RowBand {
   readonly label: string;
+  readonly part: string | null;
   readonly y: number;
 }
 
 export interface BlockBand {
+  readonly layer: string | null;
   readonly title: string;
   readonly subtitle: string;
   readonly y: number;
@@ -90,10 +107,12 @@ interface Order {
 
 function freesOf(spots: Map<string, Spot>): { frees: Free[]; owner: Map<string, Free> } {
   const groups = new Map<string, string[]>();
-  for (const [site, { node, place }] of spots) {
-    if (place.residual) continue;
+  for (const [site, { node, place, folded }] of spots) {
+    if (place.residual || (folded && !place.short)) continue;
     const key = place.short ? `${place.row}|${node.head ?? -1}` : `${place.row}|${site}`;
-    groups.set(key, [...(groups.get(key) ?? []), site]);
+    const group = groups.get(key);
+    if (group) group.push(site);
+    else groups.set(key, [site]);
   }
   const frees: Free[] = [];
   const owner = new Map<string, Free>();
@@ -101,7 +120,7 @@ function freesOf(spots: Map<string, Spot>): { frees: Free[]; owner: Map<string, 
     const spot = spots.get(sites[0] as string) as Spot;
     const inHead = spot.place.short !== "";
     if (inHead) sites.sort((a, b) => headOrder(spots, sites, a) - headOrder(spots, sites, b));
-    const pills = sites.length * PILL.width + (sites.length - 1) * PILL_GAP;
+    const pills = sites.reduce((t, one) => t + (spots.get(one) as Spot).width + PILL_GAP, -PILL_GAP);
     const free: Free = {
       sites,
       row: spot.place.row,
@@ -117,7 +136,8 @@ function freesOf(spots: Map<string, Spot>): { frees: Free[]; owner: Map<string, 
 
 /** In a head: each query beside the key of its channel, then lone queries and keys, then values. */
 function headOrder(spots: Map<string, Spot>, sites: string[], site: string): number {
-  const { node, place } = spots.get(site) as Spot;
+  const { node, place, folded } = spots.get(site) as Spot;
+  if (folded) return 1e8;
   if (place.short === "v") return 1e7 + node.index;
   const other = place.short === "q" ? "k" : "q";
   const paired = sites.some((s) => spots.get(s)?.place.short === other && spots.get(s)?.node.index === node.index);
@@ -128,28 +148,34 @@ function pullTogether(order: Order): void {
   // Barycentre sweeps, then exchanges: both shorten the weighted length of the edges; ties end in input order.
   const { channels, ties, frees } = order;
   const at = new Map(channels.map((c, i) => [c, i] as const));
+  const indexOf = <T>(items: T[]): Map<T, number> => new Map(items.map((item, i) => [item, i] as const));
+  const [frontOf, freeOf] = [indexOf([...channels]), indexOf(frees)]; // ties as numbers: these sums are most of the work
+  const ends = ties.map((tie) => [frontOf.get(tie.channel) as number, freeOf.get(tie.free) as number, tie.weight] as const);
+  const place = new Float64Array(channels.length);
+  const [sums, weights] = [new Float64Array(frees.length), new Float64Array(frees.length)];
   const settleFrees = (): void => {
-    const sum = new Map<Free, [number, number]>();
-    for (const tie of ties) {
-      const entry = sum.get(tie.free) ?? [0, 0];
-      entry[0] += tie.weight * (at.get(tie.channel) as number);
-      entry[1] += tie.weight;
-      sum.set(tie.free, entry);
+    for (const [channel, i] of frontOf) place[i] = at.get(channel) as number;
+    sums.fill(0);
+    weights.fill(0);
+    for (const [channel, free, weight] of ends) {
+      sums[free] = (sums[free] as number) + weight * (place[channel] as number);
+      weights[free] = (weights[free] as number) + weight;
     }
-    for (const free of frees) {
-      const entry = sum.get(free);
-      free.x = entry && entry[1] > 0 ? entry[0] / entry[1] : (channels.length - 1) / 2;
-    }
+    frees.forEach((free, i) => {
+      const weight = weights[i] as number;
+      free.x = weight > 0 ? (sums[i] as number) / weight : (channels.length - 1) / 2;
+    });
   };
   const cost = (): number => {
     settleFrees();
     let total = 0;
-    for (const tie of ties) total += tie.weight * Math.abs((at.get(tie.channel) as number) - tie.free.x);
+    for (const [channel, free, weight] of ends) total += weight * Math.abs((place[channel] as number) - (frees[free] as Free).x);
     return total;
   };
   let best = cost();
   let bestOrder = [...channels];
-  for (let sweep = 0; sweep < 24; sweep++) {
+  const sweeps = ties.length > 20_000 ? 8 : 24; // a large figure is opened, not printed
+  for (let sweep = 0; sweep < sweeps; sweep++) {
     const sum = new Map<number, [number, number]>();
     for (const tie of ties) {
       const entry = sum.get(tie.channel) ?? [0, 0];
@@ -279,11 +305,13 @@ export function plateWidth(text: string): number {
 
 const BLOCKS: Record<string, string> = { attn: "attention", mlp: "MLP", final: "residual stream", other: "" };
 
-export function layout(bundle: Bundle): Layout {
-  const { nodes, edges, carries } = bundle.circuit;
+export function layout({ nodes, supers, edges: drawn, carries }: Drawing): Layout {
+  const edges = drawn.map(({ edge, bundle }) => ({ src: edge.src, dst: edge.dst, size: bundle ? bundle.size : sizeOf(edge) }));
   const spots = new Map<string, Spot>(nodes.map((node) => {
+    const folded = supers.get(node.site);
+    if (folded) return [node.site, superSpot(folded)];
     const place = placeOf(node);
-    return [node.site, { node, place, x: 0, y: 0, ...PILL, shape: place.residual ? "channel" : "unit", text: null, ports: [] }];
+    return [node.site, { node, place, x: 0, y: 0, ...PILL, shape: place.residual ? "channel" : "unit", text: null, ports: [], folded: null }];
   }));
   const { frees, owner } = freesOf(spots);
 
@@ -292,9 +320,9 @@ export function layout(bundle: Bundle): Layout {
   const ties: Tie[] = [];
   for (const edge of edges) {
     const [a, b] = [spots.get(edge.src), spots.get(edge.dst)];
-    if (!a || !b || a.place.residual === b.place.residual) continue;
+    if (!a || !b || a.place.residual === b.place.residual) continue; // super-nodes of rows keep to their own column
     const [channel, free] = a.place.residual ? [a, owner.get(edge.dst)] : [b, owner.get(edge.src)];
-    if (free) ties.push({ channel: channel.node.index, free, weight: Math.sqrt(sizeOf(edge)) + 0.05 });
+    if (free) ties.push({ channel: channel.node.index, free, weight: Math.sqrt(edge.size) + 0.05 });
   }
   pullTogether({ channels, ties, frees });
 
@@ -324,18 +352,23 @@ export function layout(bundle: Bundle): Layout {
   }
   const heads: HeadBox[] = [];
   const bands: RowBand[] = [];
-  const blocks: { title: string; subtitle: string; y: number; height: number }[] = [];
+  const blocks: { layer: string | null; title: string; subtitle: string; y: number; height: number }[] = [];
   const rows: string[][] = [];
   let y = TOP;
   let lastBlock = "";
+  const beside: Spot[] = []; // super-nodes, in one column to the right of the others
+  const apart: Spot[] = []; // those with a row of their own, in the middle
+  const rests = [...supers.values()].some((one) => one.partial);
   for (const key of rowKeys) {
     const inRow = [...spots.values()].filter((p) => p.place.row === key);
-    const first = (inRow[0] as Spot).place;
+    const first = (inRow[0] as Spot).place; // super-nodes come last
     const block = `${first.layer}|${first.block}`;
-    y += block === lastBlock ? 40 + Math.min(64, 0.35 * (crossing.get(key) ?? 0)) + PILL.height : 34 + PILL.height;
+    const room = Math.max(64, 0.012 * nColumns * PITCH); // a wide figure gets high as well
+    y += block === lastBlock ? 40 + Math.min(room, 0.35 * (crossing.get(key) ?? 0)) + PILL.height : 34 + PILL.height;
     if (block !== lastBlock) {
       y += 22;
       blocks.push({
+        layer: first.layer === null ? null : `layer ${first.layer}`,
         title: first.layer === null ? "Final" : `Layer ${first.layer}`,
         subtitle: BLOCKS[first.block] ?? "",
         y: y - PILL.height / 2 - 16,
@@ -367,8 +400,14 @@ export function layout(bundle: Bundle): Layout {
       y += (lines - 1) * 34;
     }
     for (const spot of inRow) if (spot.place.residual) spot.y = y;
-    const middle = inRow.reduce((t, p) => t + p.y, 0) / inRow.length;
-    bands.push({ label: first.rowName, y: middle });
+    const single = inRow.filter((p) => !p.folded || p.place.short);
+    const middle = single.length ? single.reduce((t, p) => t + p.y, 0) / single.length : y;
+    for (const spot of inRow) {
+      if (!spot.folded || spot.place.short) continue;
+      spot.y = middle;
+      (single.length || (rests && spot.folded.what === "part") ? beside : apart).push(spot);
+    }
+    bands.push({ label: first.rowName, part: first.short || (inRow[0] as Spot).folded?.what === "layer" ? null : (inRow[0] as Spot).node.location, y: middle });
     rows.push(inRow.sort((a, b) => a.x - b.x || a.y - b.y).map((p) => p.node.site));
     const now = blocks[blocks.length - 1]!;
     now.height = y + PILL.height / 2 + 16 - now.y;
@@ -378,9 +417,16 @@ export function layout(bundle: Bundle): Layout {
   // Shift everything to the right of the labels.
   let lo = Infinity;
   let hi = -Infinity;
-  for (const { x } of spots.values()) [lo, hi] = [Math.min(lo, x - PILL.width / 2), Math.max(hi, x + PILL.width / 2)];
+  for (const spot of spots.values()) {
+    if (spot.folded && !spot.place.short) continue;
+    [lo, hi] = [Math.min(lo, spot.x - spot.width / 2), Math.max(hi, spot.x + spot.width / 2)];
+  }
   for (const box of heads) [lo, hi] = [Math.min(lo, box.x), Math.max(hi, box.x + box.width)];
   if (!Number.isFinite(lo)) [lo, hi] = [0, 320];
+  for (const spot of apart) spot.x = (lo + hi) / 2;
+  const widest = Math.max(0, ...beside.map((spot) => spot.width));
+  for (const spot of beside) spot.x = hi + 34 + widest / 2;
+  if (beside.length) hi += 34 + widest;
   const pad = Math.max(14, (360 - (hi - lo)) / 2);
   const shift = LABELS + pad - lo;
   for (const spot of spots.values()) spot.x += shift;
@@ -413,14 +459,17 @@ function placeHead(free: Free, y: number, spots: Map<string, Spot>, heads: HeadB
   const x = free.x - free.width / 2;
   heads.push({
     label: free.head === -1 ? "head" : `head ${free.head}`,
+    part: partOfNode((spots.get(free.sites[0] as string) as Spot).node),
     x,
     y: y - PILL.height / 2 - HEAD_PAD,
     width: free.width,
     height: PILL.height + 2 * HEAD_PAD,
   });
-  free.sites.forEach((site, i) => {
+  let left = x + HEAD_LABEL + HEAD_PAD;
+  for (const site of free.sites) {
     const spot = spots.get(site) as Spot;
-    spot.x = x + HEAD_LABEL + HEAD_PAD + i * (PILL.width + PILL_GAP) + PILL.width / 2;
+    spot.x = left + spot.width / 2;
     spot.y = y;
-  });
+    left += spot.width + PILL_GAP;
+  }
 }

@@ -73,3 +73,11 @@ export function describe(node: NodeView): string {
   const head = node.head === null ? "" : `, head ${node.head}`;
   return `${named}${head}, layer ${node.layer ?? "?"}`;
 }
+
+/** The place of a node, for many of it: `neurons, layer 3`; `head 5, layer 1`. */
+export function partName(node: NodeView): string {
+  const { layer, rowName, short, block } = placeOf(node);
+  if (layer === null) return "channels of the final residual stream";
+  const name = short ? (node.head === null ? "head" : `head ${node.head}`) : rowName === "reads" || rowName === "writes" ? `${rowName} of ${block === "mlp" ? "the MLP" : "attention"}` : rowName;
+  return `${name}, layer ${layer}`;
+}

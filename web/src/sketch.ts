@@ -3,9 +3,10 @@
 
 import type { Bundle, Edge } from "./bundle";
 import { s } from "./dom";
-import { headLayout } from "./heads";
+import { unfolded } from "./fold";
 import { sizeOf, toneOf } from "./index";
-import { layout, type Layout, type Spot } from "./layout";
+import type { Layout, Spot } from "./layout";
+import { planOf } from "./scene";
 
 const WIDTHS = [0.8, 1.5, 2.5, 4];
 
@@ -17,9 +18,6 @@ export interface Sketched {
   draw(scale: number, label: string, looks?: { node(site: string): Look; edge(edge: Edge): Look }, texts?: boolean): SVGSVGElement;
 }
 
-export function planOf(bundle: Bundle): Layout {
-  return bundle.grain === "head" ? headLayout(bundle) : layout(bundle);
-}
 
 function lineOf(from: Spot, to: Spot): string {
   const [y1, y2] = [from.y + from.height / 2, to.y - to.height / 2];
@@ -29,7 +27,7 @@ function lineOf(from: Spot, to: Spot): string {
 }
 
 export function sketch(bundle: Bundle): Sketched {
-  const plan = planOf(bundle);
+  const plan = planOf(unfolded(bundle));
   const edges = bundle.circuit.edges;
   const largest = edges.reduce((most, edge) => Math.max(most, sizeOf(edge)), 1e-9);
   const draw: Sketched["draw"] = (scale, label, looks, texts = false) => {

@@ -8,6 +8,7 @@ import { sizeCurve } from "./curve";
 import { count, h } from "./dom";
 import type { Engine } from "./engine";
 import { figure, legend } from "./figure";
+import { opensFolded } from "./fold";
 import { hosted, whoAnswers, whoComputes, type HostModel } from "./host";
 import { indexOf, type Index } from "./index";
 import { lab, noLab } from "./lab";
@@ -31,6 +32,8 @@ export interface Host {
 
 /** More than half as many again, and the page opens with the strongest so many: those between heads run further. */
 const MANY_EDGES = { channel: 400, head: 200 };
+/** A circuit that opens folded begins with so many: about a hundred nodes drawn alone. */
+const FOLDED_EDGES = 60;
 const THEMES: Theme[] = ["auto", "light", "dark"];
 
 function themeButton(root: HTMLElement, store: Store): HTMLButtonElement {
@@ -80,7 +83,7 @@ export function render({ model: given, el }: Host): () => void {
   const [model, leave] = hosted(given);
   const bundle = model.get("bundle") as Bundle;
   const index = indexOf(bundle);
-  const many = MANY_EDGES[bundle.grain];
+  const many = opensFolded(index) ? FOLDED_EDGES : MANY_EDGES[bundle.grain];
   const first: State = { selected: null, peeked: null, found: null, strongest: index.edges.length > many * 1.5 ? many : index.edges.length, lit: null, kept: {} };
   const address = hasAddress(el);
   const store = new Store({ ...first, ...(address ? stateIn(window.location.hash, bundle) : {}) });

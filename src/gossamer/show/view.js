@@ -81,7 +81,7 @@ function indexOf(bundle) {
   const { circuit } = bundle;
   const nodes = new Map(circuit.nodes.map((node) => [node.site, node]));
   const out = /* @__PURE__ */ new Map();
-  const into = /* @__PURE__ */ new Map();
+  const into2 = /* @__PURE__ */ new Map();
   const add = (map, at, other, edge) => {
     const node = nodes.get(other);
     if (!node) return;
@@ -92,11 +92,11 @@ function indexOf(bundle) {
   const edges = [...circuit.edges].sort((a, b) => sizeOf(b) - sizeOf(a));
   for (const edge of edges) {
     add(out, edge.src, edge.dst, edge);
-    add(into, edge.dst, edge.src, edge);
+    add(into2, edge.dst, edge.src, edge);
   }
   for (const carry of circuit.carries) {
     add(out, carry.src, carry.dst, null);
-    add(into, carry.dst, carry.src, null);
+    add(into2, carry.dst, carry.src, null);
   }
   const matter = (node) => bundle.grain === "head" ? strengthOf(node) : node.ablation_effect_nats;
   const ranked = circuit.nodes.filter((node) => matter(node) !== null).sort((a, b) => matter(b) - matter(a));
@@ -110,7 +110,7 @@ function indexOf(bundle) {
     largestMatter: Math.max(1e-9, ranked[0] ? matter(ranked[0]) : 0),
     ranked,
     feeds: (site) => out.get(site) ?? [],
-    fedBy: (site) => into.get(site) ?? []
+    fedBy: (site) => into2.get(site) ?? []
   };
 }
 
@@ -265,6 +265,12 @@ function describe(node) {
   const named = words2[0] === "channel" ? `channel ${node.index} ${words2.slice(1).join(" ")}` : `${noun} ${node.index}`;
   const head = node.head === null ? "" : `, head ${node.head}`;
   return `${named}${head}, layer ${node.layer ?? "?"}`;
+}
+function partName(node) {
+  const { layer, rowName: rowName2, short, block } = placeOf(node);
+  if (layer === null) return "channels of the final residual stream";
+  const name = short ? node.head === null ? "head" : `head ${node.head}` : rowName2 === "reads" || rowName2 === "writes" ? `${rowName2} of ${block === "mlp" ? "the MLP" : "attention"}` : rowName2;
+  return `${name}, layer ${layer}`;
 }
 
 // src/card.ts
@@ -471,7 +477,7 @@ function cardHead(node, open) {
 }
 function partCard(index, node, open) {
   const edges = (list) => list.filter((link) => link.edge).length;
-  const [into, out] = [index.fedBy(node.site), index.feeds(node.site)];
+  const [into2, out] = [index.fedBy(node.site), index.feeds(node.site)];
   const sum = (label, value, n) => value === null || n === 0 ? null : fact(label, num(value), `${plural(n, "edge")}, sum of |score|`);
   const rank = index.ranked.indexOf(node) + 1;
   return h(
@@ -481,14 +487,14 @@ function partCard(index, node, open) {
     h(
       "div",
       { class: "facts" },
-      sum("In", node.score_in, edges(into)),
+      sum("In", node.score_in, edges(into2)),
       sum("Out", node.score_out, edges(out)),
       rank ? fact("Rank", `${rank}`, `of ${index.ranked.length}, by |score|`) : null
     ),
     h(
       "div",
       { class: "two" },
-      node.kind === "input" ? null : links("Fed by", into, index, open, "No kept edge."),
+      node.kind === "input" ? null : links("Fed by", into2, index, open, "No kept edge."),
       node.kind === "logits" ? null : links("Feeds", out, index, open, "No kept edge.")
     ),
     node.task_examples.length ? section("Looks at", "attention from the last token, highest", ...excerpts(node.task_examples, 0)) : null
@@ -497,7 +503,7 @@ function partCard(index, node, open) {
 function nodeCard(index, node, open) {
   if (node.kind !== "channel") return partCard(index, node, open);
   const isFinal = node.location === "final_resid";
-  const [into, out] = [index.fedBy(node.site), index.feeds(node.site)];
+  const [into2, out] = [index.fedBy(node.site), index.feeds(node.site)];
   const measured = node.mean !== null && node.mean_on_answer !== null;
   return h(
     "article",
@@ -509,7 +515,7 @@ function nodeCard(index, node, open) {
     h(
       "div",
       { class: "two" },
-      links("Fed by", into, index, open, "No kept node: it reads the embedding, or only means.", ofModel(node, 0, into)),
+      links("Fed by", into2, index, open, "No kept node: it reads the embedding, or only means.", ofModel(node, 0, into2)),
       links("Feeds", out, index, open, isFinal ? "The logits." : "No kept node.", ofModel(node, 1, out))
     ),
     firesOn(node),
@@ -623,8 +629,8 @@ function bareNode(site, dHead) {
   if (channel) {
     const [location, index2] = [channel[1], Number(channel[2])];
     const layer = /^(\d+)\./.exec(location);
-    const inHead = dHead !== null && /\.attn\.[qkv]$/.test(location);
-    return { ...BARE, site, location, layer: layer ? Number(layer[1]) : null, index: index2, head: inHead ? Math.floor(index2 / dHead) : null, kind: "channel" };
+    const inHead2 = dHead !== null && /\.attn\.[qkv]$/.test(location);
+    return { ...BARE, site, location, layer: layer ? Number(layer[1]) : null, index: index2, head: inHead2 ? Math.floor(index2 / dHead) : null, kind: "channel" };
   }
   if (site === "input" || site === "logits") return { ...BARE, site, location: site, layer: null, index: 0, head: null, kind: site };
   const part2 = /^[am](\d+)(?:\.([hg])(\d+))?$/.exec(site);
@@ -857,8 +863,163 @@ function shareBar(bundle, notes, address2) {
 function ownModel(toTrial) {
   const real = h("button", { type: "button", class: "tool real" }, "Is it real?");
   real.addEventListener("click", toTrial);
-  const line = (text) => h("span", { class: "command" }, h("code", {}, text), copyButton("Copy", () => text, `Copy: ${text}`));
-  return h("div", { class: "own-model" }, real, h("span", { class: "muted" }, "On your own model:"), line("gossamer doctor MODEL"), line("gossamer verify RUN"));
+  const line2 = (text) => h("span", { class: "command" }, h("code", {}, text), copyButton("Copy", () => text, `Copy: ${text}`));
+  return h("div", { class: "own-model" }, real, h("span", { class: "muted" }, "On your own model:"), line2("gossamer doctor MODEL"), line2("gossamer verify RUN"));
+}
+
+// src/fold.ts
+var OPENS_FOLDED = { nodes: 800, edges: 6e3 };
+function opensFolded(index) {
+  return index.nodes.size > OPENS_FOLDED.nodes || index.edges.length > OPENS_FOLDED.edges;
+}
+function partOfNode(node) {
+  if (node.kind === "head" || node.kind === "kv_group") return `${node.layer}.heads`;
+  if (node.kind !== "channel") return null;
+  return placeOf(node).short ? `${node.layer}.h${node.head ?? ""}` : node.location;
+}
+function layerOfNode(node) {
+  return node.layer === null ? null : `layer ${node.layer}`;
+}
+function bestRanks(index) {
+  const best = /* @__PURE__ */ new Map();
+  index.edges.forEach((edge, rank) => {
+    for (const site of [edge.src, edge.dst]) if (!best.has(site)) best.set(site, rank);
+  });
+  return best;
+}
+var ranksOf = /* @__PURE__ */ new WeakMap();
+function homeOf(node, folding, idle, busy) {
+  if (folding.alone.has(node.site)) return null;
+  const { shut } = folding;
+  const open = { has: (key2) => folding.open.has(key2) || folding.open.has("*") };
+  const [layer, part2, row] = [layerOfNode(node), partOfNode(node), rowOfHeads(node)];
+  if (layer && (shut.has(layer) || idle && !busy.has(layer) && !open.has(layer))) return layer;
+  if (!part2) return null;
+  if (row && !shut.has(part2) && idle && !busy.has(part2) && !open.has(row) && !open.has(part2)) return row;
+  return shut.has(part2) || idle && !open.has(part2) ? part2 : null;
+}
+function rowOfHeads(node) {
+  return node.kind === "channel" && placeOf(node).short ? `${node.layer}.heads` : null;
+}
+function superOf(key2, members, partial) {
+  const first = members[0];
+  const what = key2.startsWith("layer ") ? "layer" : "part";
+  const node = {
+    ...first,
+    site: key2,
+    index: 1e9,
+    ablation_effect_nats: null,
+    mean: null,
+    mean_on_answer: null,
+    direct_logit: null,
+    top_tokens_in: [],
+    top_tokens_out: [],
+    examples: [],
+    task_examples: [],
+    score_in: null,
+    score_out: null
+  };
+  return { key: key2, what, members, partial, node, inside: { n: 0, size: 0 }, into: { n: 0, size: 0 }, out: { n: 0, size: 0 } };
+}
+function inHead({ node, key: key2 }) {
+  return key2 === partOfNode(node) && rowOfHeads(node) !== null;
+}
+function fold(index, folding, strongest) {
+  const { bundle } = index;
+  const large = opensFolded(index);
+  let ranks = ranksOf.get(index);
+  if (!ranks) ranksOf.set(index, ranks = bestRanks(index));
+  const homes = /* @__PURE__ */ new Map();
+  const aloneIn = /* @__PURE__ */ new Set();
+  const home = /* @__PURE__ */ new Map();
+  const isIdle = (site) => large && strongest < index.edges.length && (ranks?.get(site) ?? Infinity) >= strongest;
+  const busy = /* @__PURE__ */ new Set();
+  for (const node of bundle.circuit.nodes) {
+    if (isIdle(node.site) && !folding.alone.has(node.site)) continue;
+    for (const key2 of [partOfNode(node), layerOfNode(node)]) if (key2 !== null) busy.add(key2);
+  }
+  for (const node of bundle.circuit.nodes) {
+    const key2 = homeOf(node, folding, isIdle(node.site), busy);
+    if (key2 === null || key2 === partOfNode(node)) aloneIn.add(rowOfHeads(node));
+    if (key2 === null) aloneIn.add(partOfNode(node));
+    else {
+      home.set(node.site, key2);
+      const list = homes.get(key2);
+      if (list) list.push(node);
+      else homes.set(key2, [node]);
+    }
+  }
+  const supers = /* @__PURE__ */ new Map();
+  for (const [key2, members] of homes) {
+    if (members.length > 1) supers.set(key2, superOf(key2, members, aloneIn.has(key2)));
+    else home.delete(members[0].site);
+  }
+  const at = (site) => home.get(site) ?? site;
+  const edges = [];
+  const bundles = /* @__PURE__ */ new Map();
+  index.edges.forEach((edge, rank) => {
+    const [src, dst] = [at(edge.src), at(edge.dst)];
+    const [a, b] = [supers.get(src), supers.get(dst)];
+    if (!a && !b) {
+      edges.push({ edge, rank, bundle: null, always: false });
+      return;
+    }
+    const size = sizeOf(edge);
+    const add = (sum) => {
+      sum.n += 1;
+      sum.size += size;
+    };
+    if (a && a === b) return add(a.inside);
+    if (a) add(a.out);
+    if (b) add(b.into);
+    const matrix = bundle.grain === "head" && !b ? edge.matrix : "";
+    const key2 = `${src}|${dst}|${matrix}`;
+    let one = bundles.get(key2);
+    if (!one) {
+      const quiet = (one2, other) => one2 !== void 0 && large && !folding.shut.has(one2.key) && (bundle.grain === "head" || one2.partial && (inHead(one2) || !other));
+      const always = !quiet(a, b) && !quiet(b, a);
+      bundles.set(key2, one = { edge: { src, dst, weight: null, matrix }, rank: null, bundle: { n: 0, size: 0 }, always });
+    }
+    add(one.bundle);
+  });
+  const carries = /* @__PURE__ */ new Map();
+  for (const carry of index.carries) {
+    const [src, dst] = [at(carry.src), at(carry.dst)];
+    if (src === dst || [src, dst].some((end) => supers.has(end) && large && !folding.shut.has(end))) continue;
+    carries.set(`${src}|${dst}`, src === carry.src && dst === carry.dst ? carry : { src, dst });
+  }
+  return {
+    bundle,
+    supers,
+    at,
+    nodes: [...bundle.circuit.nodes.filter((node) => !home.has(node.site)), ...[...supers.values()].map((one) => one.node)],
+    edges: [...edges, ...[...bundles.values()].sort((x, y) => y.bundle.size - x.bundle.size)],
+    carries: [...carries.values()]
+  };
+}
+function unfolded(bundle) {
+  const { nodes, edges, carries } = bundle.circuit;
+  return {
+    bundle,
+    supers: /* @__PURE__ */ new Map(),
+    at: (site) => site,
+    nodes: [...nodes],
+    carries: [...carries],
+    edges: edges.map((edge, rank) => ({ edge, rank, bundle: null, always: false }))
+  };
+}
+function superText({ key: key2, what, members, partial }) {
+  if (what === "layer") return `${key2}: ${plural(members.length, "node")}`;
+  return `${partial ? "+" : "all "}${count(members.length)}`;
+}
+function rowName({ members }) {
+  const node = members[0];
+  return rowOfHeads(node) ? `heads, layer ${node.layer}` : partName(node);
+}
+function aboutSuper(one, measure) {
+  const sum = ({ n, size }) => `${plural(n, "edge")}, sum of |${measure}| ${num(size)}`;
+  const what = one.what === "layer" ? `${plural(one.members.length, "node")} of ${one.key}` : `${one.partial ? "other " : ""}${inHead(one) ? partName(one.members[0]) : rowName(one)}: ${plural(one.members.length, "node")}`;
+  return [what, `in: ${sum(one.into)}`, `out: ${sum(one.out)}`, `inside: ${sum(one.inside)}`].join("\n");
 }
 
 // src/layout.ts
@@ -869,25 +1030,43 @@ var HEAD_PAD = 6;
 var PILL_GAP = 6;
 var LABELS = 132;
 var TOP = 50;
+function superSpot(one) {
+  const text = superText(one);
+  const place = inHead(one) ? placeOf(one.node) : { ...placeOf(one.node), short: "" };
+  return {
+    node: one.node,
+    folded: one,
+    x: 0,
+    y: 0,
+    width: Math.max(PILL.width, 16 + 6.6 * text.length),
+    height: one.what === "layer" ? 30 : PILL.height + 2,
+    place: one.what === "layer" ? { ...place, row: 10 * (place.layer ?? 0), rowName: "", block: "layer", short: "", residual: false } : { ...place, residual: false },
+    shape: "super",
+    text,
+    ports: []
+  };
+}
 function freesOf(spots) {
   const groups = /* @__PURE__ */ new Map();
-  for (const [site, { node, place }] of spots) {
-    if (place.residual) continue;
+  for (const [site, { node, place, folded }] of spots) {
+    if (place.residual || folded && !place.short) continue;
     const key2 = place.short ? `${place.row}|${node.head ?? -1}` : `${place.row}|${site}`;
-    groups.set(key2, [...groups.get(key2) ?? [], site]);
+    const group = groups.get(key2);
+    if (group) group.push(site);
+    else groups.set(key2, [site]);
   }
   const frees = [];
   const owner = /* @__PURE__ */ new Map();
   for (const sites of groups.values()) {
     const spot = spots.get(sites[0]);
-    const inHead = spot.place.short !== "";
-    if (inHead) sites.sort((a, b) => headOrder(spots, sites, a) - headOrder(spots, sites, b));
-    const pills = sites.length * PILL.width + (sites.length - 1) * PILL_GAP;
+    const inHead2 = spot.place.short !== "";
+    if (inHead2) sites.sort((a, b) => headOrder(spots, sites, a) - headOrder(spots, sites, b));
+    const pills = sites.reduce((t, one) => t + spots.get(one).width + PILL_GAP, -PILL_GAP);
     const free = {
       sites,
       row: spot.place.row,
-      head: inHead ? spot.node.head ?? -1 : null,
-      width: inHead ? pills + 2 * HEAD_PAD + HEAD_LABEL : PILL.width,
+      head: inHead2 ? spot.node.head ?? -1 : null,
+      width: inHead2 ? pills + 2 * HEAD_PAD + HEAD_LABEL : PILL.width,
       x: 0
     };
     frees.push(free);
@@ -896,7 +1075,8 @@ function freesOf(spots) {
   return { frees, owner };
 }
 function headOrder(spots, sites, site) {
-  const { node, place } = spots.get(site);
+  const { node, place, folded } = spots.get(site);
+  if (folded) return 1e8;
   if (place.short === "v") return 1e7 + node.index;
   const other = place.short === "q" ? "k" : "q";
   const paired = sites.some((s2) => spots.get(s2)?.place.short === other && spots.get(s2)?.node.index === node.index);
@@ -905,28 +1085,34 @@ function headOrder(spots, sites, site) {
 function pullTogether(order) {
   const { channels, ties, frees } = order;
   const at = new Map(channels.map((c, i) => [c, i]));
+  const indexOf2 = (items) => new Map(items.map((item2, i) => [item2, i]));
+  const [frontOf, freeOf] = [indexOf2([...channels]), indexOf2(frees)];
+  const ends = ties.map((tie) => [frontOf.get(tie.channel), freeOf.get(tie.free), tie.weight]);
+  const place = new Float64Array(channels.length);
+  const [sums, weights] = [new Float64Array(frees.length), new Float64Array(frees.length)];
   const settleFrees = () => {
-    const sum = /* @__PURE__ */ new Map();
-    for (const tie of ties) {
-      const entry = sum.get(tie.free) ?? [0, 0];
-      entry[0] += tie.weight * at.get(tie.channel);
-      entry[1] += tie.weight;
-      sum.set(tie.free, entry);
+    for (const [channel, i] of frontOf) place[i] = at.get(channel);
+    sums.fill(0);
+    weights.fill(0);
+    for (const [channel, free, weight] of ends) {
+      sums[free] = sums[free] + weight * place[channel];
+      weights[free] = weights[free] + weight;
     }
-    for (const free of frees) {
-      const entry = sum.get(free);
-      free.x = entry && entry[1] > 0 ? entry[0] / entry[1] : (channels.length - 1) / 2;
-    }
+    frees.forEach((free, i) => {
+      const weight = weights[i];
+      free.x = weight > 0 ? sums[i] / weight : (channels.length - 1) / 2;
+    });
   };
   const cost = () => {
     settleFrees();
     let total = 0;
-    for (const tie of ties) total += tie.weight * Math.abs(at.get(tie.channel) - tie.free.x);
+    for (const [channel, free, weight] of ends) total += weight * Math.abs(place[channel] - frees[free].x);
     return total;
   };
   let best = cost();
   let bestOrder = [...channels];
-  for (let sweep = 0; sweep < 24; sweep++) {
+  const sweeps = ties.length > 2e4 ? 8 : 24;
+  for (let sweep = 0; sweep < sweeps; sweep++) {
     const sum = /* @__PURE__ */ new Map();
     for (const tie of ties) {
       const entry = sum.get(tie.channel) ?? [0, 0];
@@ -1043,11 +1229,13 @@ function plateWidth(text) {
   return Math.max(120, text.length * 7.3 + 28);
 }
 var BLOCKS = { attn: "attention", mlp: "MLP", final: "residual stream", other: "" };
-function layout(bundle) {
-  const { nodes, edges, carries } = bundle.circuit;
+function layout({ nodes, supers, edges: drawn2, carries }) {
+  const edges = drawn2.map(({ edge, bundle }) => ({ src: edge.src, dst: edge.dst, size: bundle ? bundle.size : sizeOf(edge) }));
   const spots = new Map(nodes.map((node) => {
+    const folded = supers.get(node.site);
+    if (folded) return [node.site, superSpot(folded)];
     const place2 = placeOf(node);
-    return [node.site, { node, place: place2, x: 0, y: 0, ...PILL, shape: place2.residual ? "channel" : "unit", text: null, ports: [] }];
+    return [node.site, { node, place: place2, x: 0, y: 0, ...PILL, shape: place2.residual ? "channel" : "unit", text: null, ports: [], folded: null }];
   }));
   const { frees, owner } = freesOf(spots);
   const channels = [...new Set([...spots.values()].filter((p) => p.place.residual).map((p) => p.node.index))].sort((a, b) => a - b);
@@ -1056,7 +1244,7 @@ function layout(bundle) {
     const [a, b] = [spots.get(edge.src), spots.get(edge.dst)];
     if (!a || !b || a.place.residual === b.place.residual) continue;
     const [channel, free] = a.place.residual ? [a, owner.get(edge.dst)] : [b, owner.get(edge.src)];
-    if (free) ties.push({ channel: channel.node.index, free, weight: Math.sqrt(sizeOf(edge)) + 0.05 });
+    if (free) ties.push({ channel: channel.node.index, free, weight: Math.sqrt(edge.size) + 0.05 });
   }
   pullTogether({ channels, ties, frees });
   const rowKeys = [...new Set([...spots.values()].map((p) => p.place.row))].sort((a, b) => a - b);
@@ -1086,14 +1274,19 @@ function layout(bundle) {
   const rows = [];
   let y = TOP;
   let lastBlock = "";
+  const beside = [];
+  const apart3 = [];
+  const rests = [...supers.values()].some((one) => one.partial);
   for (const key2 of rowKeys) {
     const inRow = [...spots.values()].filter((p) => p.place.row === key2);
     const first = inRow[0].place;
     const block = `${first.layer}|${first.block}`;
-    y += block === lastBlock ? 40 + Math.min(64, 0.35 * (crossing.get(key2) ?? 0)) + PILL.height : 34 + PILL.height;
+    const room = Math.max(64, 0.012 * nColumns * PITCH);
+    y += block === lastBlock ? 40 + Math.min(room, 0.35 * (crossing.get(key2) ?? 0)) + PILL.height : 34 + PILL.height;
     if (block !== lastBlock) {
       y += 22;
       blocks.push({
+        layer: first.layer === null ? null : `layer ${first.layer}`,
         title: first.layer === null ? "Final" : `Layer ${first.layer}`,
         subtitle: BLOCKS[first.block] ?? "",
         y: y - PILL.height / 2 - 16,
@@ -1104,18 +1297,18 @@ function layout(bundle) {
     let lines = 1;
     if (here.length && here[0].head !== null) {
       for (const free of here) free.x = toColumn(free.x) * PITCH;
-      const room = Math.max(nColumns * PITCH, 560);
-      lines = Math.max(1, Math.round(here.reduce((t, f) => t + f.width + 12, 0) / room));
-      chunk(here, lines).forEach((line, k) => {
-        sideBySide(line, 14);
-        for (const free of line) placeHead(free, y + 6 + k * 46, spots, heads);
+      const room2 = Math.max(nColumns * PITCH, 560);
+      lines = Math.max(1, Math.round(here.reduce((t, f) => t + f.width + 12, 0) / room2));
+      chunk(here, lines).forEach((line2, k) => {
+        sideBySide(line2, 14);
+        for (const free of line2) placeHead(free, y + 6 + k * 46, spots, heads);
       });
       y += 6 + (lines - 1) * 46;
     } else if (here.length) {
       lines = Math.max(1, Math.ceil(here.length / Math.max(nColumns + 1, 11)));
-      chunk(here, lines).forEach((line, k) => {
-        const slots = intoSlots(line.map((f) => toColumn(f.x)), 0, nColumns - 1);
-        line.forEach((free, i) => {
+      chunk(here, lines).forEach((line2, k) => {
+        const slots = intoSlots(line2.map((f) => toColumn(f.x)), 0, nColumns - 1);
+        line2.forEach((free, i) => {
           free.x = slots[i] * PITCH;
           const spot = spots.get(free.sites[0]);
           spot.x = free.x;
@@ -1125,8 +1318,14 @@ function layout(bundle) {
       y += (lines - 1) * 34;
     }
     for (const spot of inRow) if (spot.place.residual) spot.y = y;
-    const middle = inRow.reduce((t, p) => t + p.y, 0) / inRow.length;
-    bands2.push({ label: first.rowName, y: middle });
+    const single = inRow.filter((p) => !p.folded || p.place.short);
+    const middle = single.length ? single.reduce((t, p) => t + p.y, 0) / single.length : y;
+    for (const spot of inRow) {
+      if (!spot.folded || spot.place.short) continue;
+      spot.y = middle;
+      (single.length || rests && spot.folded.what === "part" ? beside : apart3).push(spot);
+    }
+    bands2.push({ label: first.rowName, part: first.short || inRow[0].folded?.what === "layer" ? null : inRow[0].node.location, y: middle });
     rows.push(inRow.sort((a, b) => a.x - b.x || a.y - b.y).map((p) => p.node.site));
     const now = blocks[blocks.length - 1];
     now.height = y + PILL.height / 2 + 16 - now.y;
@@ -1134,9 +1333,16 @@ function layout(bundle) {
   }
   let lo = Infinity;
   let hi = -Infinity;
-  for (const { x } of spots.values()) [lo, hi] = [Math.min(lo, x - PILL.width / 2), Math.max(hi, x + PILL.width / 2)];
+  for (const spot of spots.values()) {
+    if (spot.folded && !spot.place.short) continue;
+    [lo, hi] = [Math.min(lo, spot.x - spot.width / 2), Math.max(hi, spot.x + spot.width / 2)];
+  }
   for (const box of heads) [lo, hi] = [Math.min(lo, box.x), Math.max(hi, box.x + box.width)];
   if (!Number.isFinite(lo)) [lo, hi] = [0, 320];
+  for (const spot of apart3) spot.x = (lo + hi) / 2;
+  const widest = Math.max(0, ...beside.map((spot) => spot.width));
+  for (const spot of beside) spot.x = hi + 34 + widest / 2;
+  if (beside.length) hi += 34 + widest;
   const pad = Math.max(14, (360 - (hi - lo)) / 2);
   const shift = LABELS + pad - lo;
   for (const spot of spots.values()) spot.x += shift;
@@ -1165,16 +1371,19 @@ function placeHead(free, y, spots, heads) {
   const x = free.x - free.width / 2;
   heads.push({
     label: free.head === -1 ? "head" : `head ${free.head}`,
+    part: partOfNode(spots.get(free.sites[0]).node),
     x,
     y: y - PILL.height / 2 - HEAD_PAD,
     width: free.width,
     height: PILL.height + 2 * HEAD_PAD
   });
-  free.sites.forEach((site, i) => {
+  let left = x + HEAD_LABEL + HEAD_PAD;
+  for (const site of free.sites) {
     const spot = spots.get(site);
-    spot.x = x + HEAD_LABEL + HEAD_PAD + i * (PILL.width + PILL_GAP) + PILL.width / 2;
+    spot.x = left + spot.width / 2;
     spot.y = y;
-  });
+    left += spot.width + PILL_GAP;
+  }
 }
 
 // src/heads.ts
@@ -1207,13 +1416,13 @@ function spotOf(node, bundle) {
   const width = end ? plateWidth(text) : node.kind === "mlp" ? MLP_WIDTH : PART.width;
   const reads = node.kind === "head" && bundle.model.n_group !== null ? ["q"] : READS[node.kind];
   const ports = reads.map((matrix, i) => ({ matrix, dx: (i - (reads.length - 1) / 2) * PORT.width }));
-  return { node, place: placeOf(node), x: 0, y: 0, width, height: end ? 30 : PART.height, shape: end ? "end" : "part", text, ports };
+  return { node, place: placeOf(node), x: 0, y: 0, width, height: end ? 30 : PART.height, shape: end ? "end" : "part", text, ports, folded: null };
 }
-function framesOf(bundle) {
+function framesOf({ bundle, nodes, supers }) {
   const { n_group, n_head } = bundle.model;
   const perGroup = n_group === null ? 1 : n_head / n_group;
   const frames = /* @__PURE__ */ new Map();
-  const inOrder = bundle.circuit.nodes.filter((node) => node.kind === "head" || node.kind === "kv_group").sort((a, b) => a.layer - b.layer || Number(a.kind === "head") - Number(b.kind === "head") || a.index - b.index);
+  const inOrder = nodes.filter((node) => !supers.has(node.site) && (node.kind === "head" || node.kind === "kv_group")).sort((a, b) => a.layer - b.layer || Number(a.kind === "head") - Number(b.kind === "head") || a.index - b.index);
   for (const node of inOrder) {
     const group = node.kind === "head" ? Math.floor(node.index / perGroup) : node.index;
     const key2 = `${node.layer}|${group}`;
@@ -1222,15 +1431,18 @@ function framesOf(bundle) {
     const width = sites.length * PART.width + (sites.length - 1) * GAP + (frame.shared ? 2 * FRAME_PAD : 0);
     frames.set(key2, { ...frame, sites, width });
   }
+  for (const one of supers.values()) {
+    frames.set(one.key, { sites: [one.key], layer: one.node.layer, shared: false, width: superSpot(one).width, x: 0 });
+  }
   return [...frames.values()];
 }
-function arrange(bundle, frames) {
+function arrange(edges, frames) {
   const owner = new Map(frames.flatMap((frame) => frame.sites.map((site) => [site, frame])));
   const ties = new Map(frames.map((frame) => [frame, []]));
-  for (const edge of bundle.circuit.edges) {
+  for (const { edge, bundle } of edges) {
     const [a, b] = [owner.get(edge.src), owner.get(edge.dst)];
     if (!a || !b) continue;
-    const weight = Math.sqrt(sizeOf(edge)) + 1e-6;
+    const weight = Math.sqrt(bundle ? bundle.size : sizeOf(edge)) + 1e-6;
     ties.get(a).push([b, weight]);
     ties.get(b).push([a, weight]);
   }
@@ -1254,15 +1466,18 @@ function arrange(bundle, frames) {
     }
   }
 }
-function headLayout(bundle) {
-  const { nodes, edges } = bundle.circuit;
-  const spots = new Map(nodes.map((node) => [node.site, spotOf(node, bundle)]));
-  const frames = framesOf(bundle);
-  arrange(bundle, frames);
-  const into = /* @__PURE__ */ new Map();
-  for (const edge of edges) {
+function headLayout(drawing) {
+  const { bundle, nodes, supers, edges } = drawing;
+  const spots = new Map(nodes.map((node) => {
+    const folded = supers.get(node.site);
+    return [node.site, folded ? superSpot(folded) : spotOf(node, bundle)];
+  }));
+  const frames = framesOf(drawing);
+  arrange(edges, frames);
+  const into2 = /* @__PURE__ */ new Map();
+  for (const { edge } of edges) {
     const layer = spots.get(edge.dst)?.node.layer ?? -1;
-    into.set(layer, (into.get(layer) ?? 0) + 1);
+    into2.set(layer, (into2.get(layer) ?? 0) + 1);
   }
   const heads = [];
   const bands2 = [];
@@ -1279,27 +1494,28 @@ function headLayout(bundle) {
   for (const layer of layers) {
     const here = frames.filter((frame) => frame.layer === layer).sort((a, b) => a.x - b.x);
     const mlp = spots.get(`m${layer}`);
-    y += 84 + Math.min(40, 5 * Math.sqrt(into.get(layer) ?? 0));
+    y += 84 + Math.min(40, 5 * Math.sqrt(into2.get(layer) ?? 0));
     const start = y - PART.height / 2 - PORT.height - 16;
     const lines = Math.max(1, Math.ceil(here.reduce((t, frame) => t + frame.width + FRAME_GAP, 0) / WIDEST));
     if (here.length) {
-      chunk(here, lines).forEach((line, k) => {
-        if (lines > 1) sideBySide(line, FRAME_GAP);
-        for (const frame of line) placeFrame(frame, y + k * LINE, spots, heads);
-        rows.push(line.flatMap((frame) => frame.sites));
+      chunk(here, lines).forEach((line2, k) => {
+        if (lines > 1) sideBySide(line2, FRAME_GAP);
+        for (const frame of line2) placeFrame(frame, y + k * LINE, spots, heads);
+        rows.push(line2.flatMap((frame) => frame.sites));
       });
-      bands2.push({ label: "heads", y: y + (lines - 1) * LINE / 2 });
+      const whole = here.every((frame) => supers.get(frame.sites[0])?.what === "layer");
+      bands2.push({ label: whole ? "" : "heads", part: whole ? null : `${layer}.heads`, y: y + (lines - 1) * LINE / 2 });
       y += (lines - 1) * LINE;
     }
     if (mlp) {
       if (here.length) y += 54;
       mlp.y = y;
-      bands2.push({ label: "MLP", y });
+      bands2.push({ label: "MLP", part: null, y });
       rows.push([mlp.node.site]);
     }
-    const kept = here.flatMap((frame) => frame.sites).filter((site) => spots.get(site)?.node.kind === "head").length;
+    const kept = bundle.circuit.nodes.filter((node) => node.kind === "head" && node.layer === layer).length;
     const subtitle = here.length ? `${kept} of ${bundle.model.n_head}` : "";
-    blocks.push({ title: `Layer ${layer}`, subtitle, y: start, height: y + PART.height / 2 + 14 - start });
+    blocks.push({ layer: `layer ${layer}`, title: `Layer ${layer}`, subtitle, y: start, height: y + PART.height / 2 + 14 - start });
   }
   const logits = spots.get("logits");
   y += 96;
@@ -1307,10 +1523,10 @@ function headLayout(bundle) {
     logits.y = y;
     rows.push(["logits"]);
   }
-  const placed = [...spots.values()].filter((spot) => spot.shape === "part" && spot.node.kind !== "mlp");
+  const placed = [...spots.values()].filter((spot) => spot.shape === "super" || spot.shape === "part" && spot.node.kind !== "mlp");
   let lo = Math.min(0, ...placed.map((spot) => spot.x - spot.width / 2 - FRAME_PAD));
   let hi = Math.max(0, ...placed.map((spot) => spot.x + spot.width / 2 + FRAME_PAD));
-  const mlps = [...spots.values()].filter((spot) => spot.node.kind === "mlp");
+  const mlps = [...spots.values()].filter((spot) => spot.node.kind === "mlp" && !spot.folded);
   const column = hi + 56 + MLP_WIDTH / 2;
   for (const spot of mlps) spot.x = column;
   if (mlps.length) hi = column + MLP_WIDTH / 2 + 62;
@@ -1341,31 +1557,168 @@ function placeFrame(frame, y, spots, heads) {
   const left = frame.x - frame.width / 2;
   if (frame.shared) {
     const up = PART.height / 2 + PORT.height + 4;
-    heads.push({ label: "", x: left, y: y - up, width: frame.width, height: up + PART.height / 2 + 7 });
+    heads.push({ label: "", part: null, x: left, y: y - up, width: frame.width, height: up + PART.height / 2 + 7 });
   }
+  if (!frame.shared && frame.sites.length === 1) return void Object.assign(spots.get(frame.sites[0]), { x: frame.x, y });
   const first = left + (frame.shared ? FRAME_PAD : 0) + PART.width / 2;
   frame.sites.forEach((site, i) => Object.assign(spots.get(site), { x: first + i * (PART.width + GAP), y }));
 }
 
+// src/scene.ts
+var WITH_MARKERS = 700;
+function lineOf(x1, y1, x2, y2, bow = 0) {
+  return { x1, y1, x2, y2, bend: Math.max(14, Math.abs(y2 - y1) * 0.46) * (y2 < y1 ? -1 : 1), bow };
+}
+function pathOf({ x1, y1, x2, y2, bend, bow }) {
+  return `M${x1} ${y1}C${x1 + bow} ${y1 + bend} ${x2 + bow} ${y2 - bend} ${x2} ${y2}`;
+}
+function pointOn({ x1, y1, x2, y2, bend, bow }, t) {
+  const mix2 = (a, b, c, d) => (1 - t) ** 3 * a + 3 * (1 - t) ** 2 * t * b + 3 * (1 - t) * t * t * c + t ** 3 * d;
+  return [mix2(x1, x1 + bow, x2 + bow, x2), mix2(y1, y1 + bend, y2 - bend, y2)];
+}
+function thickness(size, largest) {
+  return 0.7 + 3.6 * Math.sqrt(size / largest);
+}
+function lineOfEdge(edge, from, to, spots) {
+  if (to.y < from.y && (to.folded || from.folded)) return lineOf(from.x, from.y - from.height / 2, to.x, to.y + to.height / 2 + 1.5);
+  const port = to.ports.find((one) => one.matrix === edge.matrix);
+  const [x2, y1] = [to.x + (port?.dx ?? 0), from.y + from.height / 2];
+  const y2 = to.y - to.height / 2 - (port ? PORT.height : 0) - 1.5;
+  const upright = from.shape === "part" && Math.abs(x2 - from.x) < 24;
+  const over = upright && spots.some((one) => one.y > from.y && one.y < to.y && Math.abs(one.x - x2) < one.width / 2 + 3);
+  return lineOf(from.x, y1, x2, y2, over ? Math.min(76, 40 + 0.05 * (y2 - y1)) : 0);
+}
+function into(map, key2, value) {
+  const list = map.get(key2);
+  if (list) list.push(value);
+  else map.set(key2, [value]);
+}
+function drawn(wire, look) {
+  const { src, dst } = wire.edge;
+  if (look.hidden.has(src) || look.hidden.has(dst)) return false;
+  return src === look.centre || dst === look.centre || (wire.rank === null ? wire.always : wire.rank < look.strongest);
+}
+function carryPath(a, b) {
+  const level = Math.abs(a.y - b.y) < 1;
+  const d = level ? `M${a.x} ${a.y}H${b.x}` : a.x === b.x ? `M${a.x} ${a.y}V${b.y}` : pathOf(lineOf(a.x, a.y, b.x, b.y));
+  return { d, level };
+}
+function rootPaths(plan) {
+  const out = [];
+  const full = [];
+  for (const root of plan.roots) {
+    const { x, y } = plan.spots.get(root.site);
+    const top = root.full ? plan.tokens.y + 30 : y - PILL.height / 2 - 13;
+    if (root.full) full.push(x);
+    out.push({ d: `M${x} ${top}V${y}`, site: root.full ? root.site : null, dot: root.full ? null : { x, y: top } });
+  }
+  if (full.length) {
+    const [a, b] = full.reduce(([lo, hi], x) => [Math.min(lo, x), Math.max(hi, x)], [plan.tokens.x, plan.tokens.x]);
+    out.push({ d: `M${a} ${plan.tokens.y + 30}H${b}M${plan.tokens.x} ${plan.tokens.y + 15}v15`, site: null, dot: null });
+  }
+  return out;
+}
+function answerOf(index) {
+  const example = index.bundle.task.examples[0];
+  return example ? `${visible(example.answer)}   rather than   ${visible(example.wrong_answer)}` : "answer";
+}
+function plates({ index, plan }) {
+  const example = index.bundle.task.examples[0];
+  return [
+    ...plan.spots.has("input") ? [] : [{ ...plan.tokens, text: example ? shorten(visible(example.clean), 44) : "prompt" }],
+    ...plan.spots.has("logits") ? [] : [{ ...plan.answer, text: answerOf(index) }]
+  ];
+}
+function labelOf({ node, place, text, folded }) {
+  const short = folded ? "" : place.short;
+  return { short, text: text ?? (short ? ` ${node.index}` : String(node.index)) };
+}
+function planOf(drawing) {
+  return drawing.bundle.grain === "head" ? headLayout(drawing) : layout(drawing);
+}
+function sceneOf(index, drawing) {
+  const { bundle } = index;
+  const plan = planOf(drawing);
+  const spots = [...plan.spots.values()];
+  const measure = bundle.grain === "head" ? "score" : "weight";
+  const fades = bundle.grain === "head" && index.edges.some((edge) => edge.weight !== null);
+  const largestSum = drawing.edges.reduce((t, one) => Math.max(t, one.bundle?.size ?? 0), 1e-9);
+  const wires = drawing.edges.map((one) => {
+    const { edge, bundle: sum } = one;
+    const size = sum ? sum.size : sizeOf(edge);
+    const share2 = size / (sum ? largestSum : index.largestWeight);
+    return {
+      ...one,
+      line: lineOfEdge(edge, plan.spots.get(edge.src), plan.spots.get(edge.dst), spots),
+      tone: sum ? "sum" : toneOf(bundle, edge.weight),
+      width: sum ? 1 + 5 * Math.sqrt(share2) : thickness(size, index.largestWeight),
+      fade: fades && !sum ? 0.3 + 0.7 * Math.sqrt(share2) : 1
+    };
+  });
+  const wiresOf = /* @__PURE__ */ new Map();
+  for (const wire of wires) for (const site of [wire.edge.src, wire.edge.dst]) into(wiresOf, site, wire);
+  const carriesOf = /* @__PURE__ */ new Map();
+  for (const carry of drawing.carries) for (const site of [carry.src, carry.dst]) into(carriesOf, site, carry);
+  const direct = spots.filter((spot) => spot.node.direct_logit !== null);
+  const plate = plateWidth(answerOf(index)) / 2 - 16;
+  const largestDirect = direct.reduce((t, { node }) => Math.max(t, Math.abs(node.direct_logit)), 1e-9);
+  const directs = direct.map(({ node, x, y }) => {
+    const weight = node.direct_logit;
+    return {
+      site: node.site,
+      tone: weight >= 0 ? "up" : "down",
+      width: thickness(Math.abs(weight), largestDirect),
+      line: lineOf(x, y + PILL.height / 2, plan.answer.x + Math.max(-plate, Math.min(plate, (x - plan.answer.x) * 0.3)), plan.answer.y - 17)
+    };
+  });
+  const near = (site) => {
+    const out = /* @__PURE__ */ new Set();
+    for (const { src, dst } of [...(wiresOf.get(site) ?? []).map((wire) => wire.edge), ...carriesOf.get(site) ?? []]) out.add(src === site ? dst : src);
+    return out;
+  };
+  return {
+    index,
+    drawing,
+    plan,
+    wires,
+    directs,
+    wiresOf,
+    carriesOf,
+    near,
+    tip: ({ edge, bundle: sum }) => {
+      const value = edge.weight === null ? `no ${measure}` : `${measure} ${signed(edge.weight, 6)}`;
+      return `${edge.src} → ${edge.dst}
+${sum ? `${plural(sum.n, "edge")}, sum of |${measure}| ${num(sum.size)}` : `${edge.matrix}  ${value}`}`;
+    },
+    ink: (node) => Math.sqrt(Math.max(0, index.matter(node) ?? 0) / index.largestMatter),
+    words: (site) => {
+      const { node, folded } = plan.spots.get(site);
+      return folded ? aboutSuper(folded, measure) : [describe(node), ...aboutMatter(index, node)].join("\n");
+    }
+  };
+}
+function aboutMatter(index, node) {
+  const matter = index.matter(node);
+  if (index.bundle.grain === "head") return matter === null ? [] : [`|score| of its edges: ${num(matter)}`];
+  return [matter === null ? "ablation not measured" : `ablating it: ${signed(matter)} nats`];
+}
+
 // src/sketch.ts
 var WIDTHS = [0.8, 1.5, 2.5, 4];
-function planOf(bundle) {
-  return bundle.grain === "head" ? headLayout(bundle) : layout(bundle);
-}
-function lineOf(from, to) {
+function lineOf2(from, to) {
   const [y1, y2] = [from.y + from.height / 2, to.y - to.height / 2];
   const bend = Math.max(14, Math.abs(y2 - y1) * 0.46);
   const r = (v) => v.toFixed(1);
   return `M${r(from.x)} ${r(y1)}C${r(from.x)} ${r(y1 + bend)} ${r(to.x)} ${r(y2 - bend)} ${r(to.x)} ${r(y2)}`;
 }
 function sketch(bundle) {
-  const plan = planOf(bundle);
+  const plan = planOf(unfolded(bundle));
   const edges = bundle.circuit.edges;
   const largest = edges.reduce((most, edge) => Math.max(most, sizeOf(edge)), 1e-9);
   const draw = (scale, label, looks, texts = false) => {
-    const drawn = [...plan.spots].filter(([site]) => (looks?.node(site) ?? "own") !== "absent");
+    const drawn2 = [...plan.spots].filter(([site]) => (looks?.node(site) ?? "own") !== "absent");
     const left = plan.left - 84;
-    const ends = drawn.map(([, spot]) => [spot.y - spot.height / 2, spot.y + spot.height / 2]);
+    const ends = drawn2.map(([, spot]) => [spot.y - spot.height / 2, spot.y + spot.height / 2]);
     const top = Math.min(...plan.blocks.map((block) => block.y), ...ends.map(([y]) => y)) - 2;
     const foot = Math.max(...plan.blocks.map((block) => block.y + block.height), ...ends.map(([, y]) => y), top) + 2;
     const [width, height] = [plan.width - 12 - left, foot - top];
@@ -1378,7 +1731,7 @@ function sketch(bundle) {
       );
     }
     for (const box of plan.heads) {
-      if (!drawn.some(([, { x, y }]) => x > box.x && x < box.x + box.width && y > box.y && y < box.y + box.height)) continue;
+      if (!drawn2.some(([, { x, y }]) => x > box.x && x < box.x + box.width && y > box.y && y < box.y + box.height)) continue;
       svg.append(s("rect", { x: box.x, y: box.y, width: box.width, height: box.height, rx: 7, class: "head-box" }));
       if (box.label) svg.append(s("text", { x: box.x + 27, y: box.y + box.height / 2 + 3.5, class: "head-label" }, box.label));
     }
@@ -1391,7 +1744,7 @@ function sketch(bundle) {
     for (const { src, dst } of bundle.circuit.carries) {
       const [a, b] = [plan.spots.get(src), plan.spots.get(dst)];
       const faint = [src, dst].some((site) => ["gone", "absent"].includes(looks?.node(site) ?? "own"));
-      if (a && b && !faint) add("carry|1.1", Math.abs(a.y - b.y) < 1 ? `M${a.x} ${a.y}H${b.x}` : a.x === b.x ? `M${a.x} ${a.y}V${b.y}` : lineOf(a, b));
+      if (a && b && !faint) add("carry|1.1", Math.abs(a.y - b.y) < 1 ? `M${a.x} ${a.y}H${b.x}` : a.x === b.x ? `M${a.x} ${a.y}V${b.y}` : lineOf2(a, b));
     }
     for (const edge of edges) {
       const [a, b] = [plan.spots.get(edge.src), plan.spots.get(edge.dst)];
@@ -1400,14 +1753,14 @@ function sketch(bundle) {
       if (look === "absent") continue;
       const share2 = Math.sqrt(sizeOf(edge) / largest);
       const bin = Math.min(WIDTHS.length - 1, Math.floor(share2 * WIDTHS.length));
-      add(`edge ${look === "own" ? toneOf(bundle, edge.weight) : look}|${WIDTHS[bin]}`, lineOf(a, b));
+      add(`edge ${look === "own" ? toneOf(bundle, edge.weight) : look}|${WIDTHS[bin]}`, lineOf2(a, b));
     }
     const order = (key2) => Number(key2.split("|")[1]) + (key2.startsWith("carry") ? -9 : key2.includes("gone") ? -5 : 0);
     for (const key2 of [...paths.keys()].sort((a, b) => order(a) - order(b))) {
       const [name, stroke] = key2.split("|");
       svg.append(s("path", { d: paths.get(key2).join(""), class: name, "stroke-width": stroke }));
     }
-    for (const [site, spot] of drawn) {
+    for (const [site, spot] of drawn2) {
       const look = looks?.node(site) ?? "own";
       const { x, y, width: w, height: t } = spot;
       const g = s(
@@ -1481,9 +1834,9 @@ function sizes(bundle, other) {
 function apart(bundle, other) {
   const [own, its] = [sketch(bundle), sketch(bundleOfOther(bundle, other))];
   const panes = [[own, "This circuit", bundle.model.name, bundle.circuit.n_nodes, bundle.circuit.n_edges], [its, nameOf(other), other.model, other.outline.nodes.length, other.outline.edges.length]];
-  const figures = panes.map(([drawn, name, model, nodes, edges]) => {
+  const figures = panes.map(([drawn2, name, model, nodes, edges]) => {
     const label = `${plural(nodes, "node")}, ${plural(edges, "edge")}`;
-    const svg = drawn.draw(1, `${name}, ${model}: ${label}`);
+    const svg = drawn2.draw(1, `${name}, ${model}: ${label}`);
     return { svg, width: Number(svg.getAttribute("width")), element: h("figure", { class: "pane" }, svg, h("figcaption", {}, h("b", {}, name), ` in ${model}: ${label}`)) };
   });
   const total = figures.reduce((sum, one) => sum + one.width, 0);
@@ -1522,8 +1875,8 @@ function together(bundle, other, open) {
   });
   const side = (here, there) => here && there ? "both" : here ? "left" : "right";
   const looks = { node: (site) => side(ownNodes.has(site), itsNodes.has(site)), edge: (edge) => side(ownEdges.has(keyOf2(edge)), itsEdges.has(keyOf2(edge))) };
-  const drawn = sketch(union).draw(1, `Both circuits in one: ${GROUPS.map(([look, name]) => `${name.toLowerCase()}, ${plural(union.circuit.nodes.filter((n) => looks.node(n.site) === look).length, "node")}`).join("; ")}`, looks, true);
-  const item = (node) => {
+  const drawn2 = sketch(union).draw(1, `Both circuits in one: ${GROUPS.map(([look, name]) => `${name.toLowerCase()}, ${plural(union.circuit.nodes.filter((n) => looks.node(n.site) === look).length, "node")}`).join("; ")}`, looks, true);
+  const item2 = (node) => {
     if (!ownNodes.has(node.site)) return h("li", { class: "mono" }, node.site);
     const button2 = h("button", { type: "button", class: "site" }, node.site);
     button2.addEventListener("click", () => open(node.site));
@@ -1535,13 +1888,13 @@ function together(bundle, other, open) {
       "section",
       { class: `group ${look}` },
       h("h3", {}, h("span", { class: "swatch", "aria-hidden": "true" }), name, h("span", { class: "aside" }, count(nodes.length))),
-      nodes.length ? h("ul", { class: "site-list" }, ...nodes.map(item)) : h("p", { class: "muted" }, "No node.")
+      nodes.length ? h("ul", { class: "site-list" }, ...nodes.map(item2)) : h("p", { class: "muted" }, "No node.")
     );
   });
   return h(
     "div",
     { class: "both" },
-    h("div", { class: "union" }, drawn),
+    h("div", { class: "union" }, drawn2),
     h(
       "div",
       { class: "both-notes" },
@@ -1666,10 +2019,10 @@ var W = 620;
 var H = 300;
 var M = { left: 56, right: 130, top: 18, bottom: 46 };
 var CHANCE = Math.LN2;
-function stopsOf({ curve: curve2, circuit, cuts }) {
+function stopsOf({ curve, circuit, cuts }) {
   const most = cuts?.nodes.length ?? 0;
   const own = { nodes: circuit.n_nodes, edges: circuit.n_edges, loss_nats: given(circuit.loss_train_nats) };
-  const bySize = new Map([...curve2, own].filter((p) => p.nodes > 0 && p.nodes <= most).map((p) => [p.nodes, p]));
+  const bySize = new Map([...curve, own].filter((p) => p.nodes > 0 && p.nodes <= most).map((p) => [p.nodes, p]));
   return [...bySize.values()].sort((a, b) => a.nodes - b.nodes);
 }
 function cutter(bundle, store, moveMark) {
@@ -1683,7 +2036,7 @@ function cutter(bundle, store, moveMark) {
   const linked = new Set(whole.edges.flatMap((e) => [e.src, e.dst]));
   const nodes = whole.nodes.filter((n) => linked.has(n.site) || rank(n.site) < circuit.n_nodes);
   const there = new Set(nodes.map((n) => n.site));
-  const drawn = sketch(withShape(bundle, { nodes, edges: whole.edges, carries: whole.carries.filter((c) => there.has(c.src) && there.has(c.dst)) }));
+  const drawn2 = sketch(withShape(bundle, { nodes, edges: whole.edges, carries: whole.carries.filter((c) => there.has(c.src) && there.has(c.dst)) }));
   const input = h("input", { type: "range", min: 0, max: stops.length - 1, step: 1, "aria-label": "Size of the cut" });
   const out = h("output", { class: "cut-said" });
   const picture = h("div", { class: "cut-picture" });
@@ -1700,7 +2053,7 @@ function cutter(bundle, store, moveMark) {
     out.dataset["loss"] = String(point.loss_nats);
     const look = (last) => last < point.nodes ? last < circuit.n_nodes ? "both" : "right" : last < circuit.n_nodes ? "gone" : "absent";
     const looks = { node: (site) => look(rank(site)), edge: (e) => look(Math.max(rank(e.src), rank(e.dst))) };
-    picture.replaceChildren(drawn.draw(1, `The cut: ${words2}`, looks));
+    picture.replaceChildren(drawn2.draw(1, `The cut: ${words2}`, looks));
     moveMark(point);
   };
   input.addEventListener("input", () => {
@@ -1789,30 +2142,8 @@ ${num(heldout)} nats held out` }), circuit.n_edges, heldout, name);
   );
 }
 
-// src/figure.ts
-var WITH_MARKERS = 700;
+// src/svg_figure.ts
 var NUMBERS_UP_TO = 16;
-var TALLEST = 2e3;
-function lineOf2(x1, y1, x2, y2, bow = 0) {
-  return { x1, y1, x2, y2, bend: Math.max(14, Math.abs(y2 - y1) * 0.46), bow };
-}
-function pathOf({ x1, y1, x2, y2, bend, bow }) {
-  return `M${x1} ${y1}C${x1 + bow} ${y1 + bend} ${x2 + bow} ${y2 - bend} ${x2} ${y2}`;
-}
-function curve(x1, y1, x2, y2) {
-  return pathOf(lineOf2(x1, y1, x2, y2));
-}
-function thickness(weight, largest) {
-  return 0.7 + 3.6 * Math.sqrt(Math.abs(weight ?? 0) / largest);
-}
-function lineOfEdge(edge, from, to, plan) {
-  const port = to.ports.find((one) => one.matrix === edge.matrix);
-  const [x2, y1] = [to.x + (port?.dx ?? 0), from.y + from.height / 2];
-  const y2 = to.y - to.height / 2 - (port ? PORT.height : 0) - 1.5;
-  const upright = from.shape === "part" && Math.abs(x2 - from.x) < 24;
-  const over = upright && [...plan.spots.values()].some((one) => one.y > from.y && one.y < to.y && Math.abs(one.x - x2) < one.width / 2 + 3);
-  return lineOf2(from.x, y1, x2, y2, over ? Math.min(76, 40 + 0.05 * (y2 - y1)) : 0);
-}
 function markers(prefix) {
   const marker = (name, box, refX, shape) => s("marker", {
     id: `${prefix}-${name}`,
@@ -1832,33 +2163,35 @@ function markers(prefix) {
     marker("flat", "0 0 10 10", 8.5, s("path", { d: "M1 1.5L9 5L1 8.5Z", class: "tip-flat" }))
   );
 }
+function folds(text, key2) {
+  if (key2 === null) return text;
+  text.classList.add("folds");
+  text.setAttribute("data-fold", key2);
+  text.setAttribute("data-tip", `Collapse or expand: ${key2}`);
+  return text;
+}
 function bands(plan) {
   const g = s("g", { "aria-hidden": "true" });
   for (const block of plan.blocks) {
     const right = plan.width - plan.left - 14;
     g.append(
       s("rect", { x: plan.left, y: block.y, width: right, height: block.height, rx: 8, class: "band" }),
-      s("text", { x: 4, y: block.y + block.height / 2 - 3, class: "block-title" }, block.title),
+      folds(s("text", { x: 4, y: block.y + block.height / 2 - 3, class: "block-title" }, block.title), block.layer),
       s("text", { x: 4, y: block.y + block.height / 2 + 12, class: "block-sub" }, block.subtitle)
     );
   }
   for (const row of plan.bands) {
-    if (row.label !== "final") g.append(s("text", { x: plan.left - 10, y: row.y + 3.5, class: "row-label" }, row.label));
+    if (row.label !== "final") g.append(folds(s("text", { x: plan.left - 10, y: row.y + 3.5, class: "row-label" }, row.label), row.part));
   }
   return g;
 }
 function headBoxes(plan) {
   const g = s("g", { "aria-hidden": "true" });
   for (const box of plan.heads) {
-    g.append(
-      s("rect", { x: box.x, y: box.y, width: box.width, height: box.height, rx: 7, class: "head-box" })
-    );
-    if (box.label) g.append(s("text", { x: box.x + 27, y: box.y + box.height / 2 + 3.5, class: "head-label" }, box.label));
+    g.append(s("rect", { x: box.x, y: box.y, width: box.width, height: box.height, rx: 7, class: "head-box" }));
+    if (box.label) g.append(folds(s("text", { x: box.x + 27, y: box.y + box.height / 2 + 3.5, class: "head-label" }, box.label), box.part));
   }
   return g;
-}
-function endTitle(y, label) {
-  return s("text", { x: 4, y: y + 4.5, class: "block-title" }, label);
 }
 function endPlate(x, y, text) {
   const width = plateWidth(text);
@@ -1869,8 +2202,9 @@ function endPlate(x, y, text) {
     s("text", { x, y: y + 4.5, class: "plate-text" }, text)
   );
 }
-function face({ node, place, width, height, shape, text, ports }, ink, fed) {
-  const rx = { channel: 3, unit: 10, part: 5, end: 15 }[shape];
+function face(spot, ink, fed) {
+  const { width, height, shape, ports } = spot;
+  const rx = { channel: 3, unit: 10, part: 5, end: 15, super: 4 }[shape];
   const box = { x: -width / 2, y: -height / 2, width, height, rx };
   const tabs = ports.map(({ matrix, dx }) => s(
     "g",
@@ -1878,299 +2212,1344 @@ function face({ node, place, width, height, shape, text, ports }, ink, fed) {
     s("path", { d: `M${1 - PORT.width / 2} ${PORT.height}V4Q${1 - PORT.width / 2} 1 ${4 - PORT.width / 2} 1H${PORT.width / 2 - 4}Q${PORT.width / 2 - 1} 1 ${PORT.width / 2 - 1} 4V${PORT.height}`, class: "tab" }),
     s("text", { y: PORT.height - 2.5, class: "port-text" }, matrix)
   ));
-  const words2 = text ?? (place.short ? ` ${node.index}` : String(node.index));
+  const { short, text } = labelOf(spot);
   return [
-    s("rect", { ...box, class: "back" }),
+    shape === "super" ? s("rect", { ...box, x: box.x + 3, y: box.y - 3, class: "pill under" }) : s("rect", { ...box, class: "back" }),
     s(
       "g",
       { class: "face" },
       ...tabs,
       s("rect", { ...box, class: "pill", style: `--ink-share:${(ink * 82).toFixed(1)}%` }),
-      s("text", { y: 4, class: shape === "end" ? "plate-text" : "pill-text" }, place.short ? s("tspan", { class: "qkv" }, place.short) : null, words2)
+      s("text", { y: 4, class: shape === "end" ? "plate-text" : "pill-text" }, short ? s("tspan", { class: "qkv" }, short) : null, text)
     )
   ];
 }
-function figure(index, store) {
+function pinMark({ width, height }) {
+  return s(
+    "g",
+    { class: "pin", transform: `translate(${width / 2 - 2} ${-height / 2})` },
+    s("path", { d: "M0 0V7" }),
+    s("circle", { r: 3.6 })
+  );
+}
+function halo({ width, height, shape }, strength) {
+  const out = 2 + 5 * strength;
+  const rx = (shape === "channel" || shape === "super" ? 3 : height / 2) + out;
+  return s("rect", {
+    class: "halo",
+    x: -width / 2 - out,
+    y: -height / 2 - out,
+    width: width + 2 * out,
+    height: height + 2 * out,
+    rx,
+    style: `--lit-share:${(0.18 + 0.72 * strength).toFixed(3)}`
+  });
+}
+function numberOn({ edge, bundle, line: line2, tone }, centre) {
+  const [x, y] = pointOn(line2, edge.src === centre ? 0.74 : 0.26);
+  return s("text", { x, y: y + 3.5, class: `number ${tone}` }, bundle ? `${bundle.n}×` : edge.weight === null ? "" : signed(edge.weight, 2));
+}
+function numbered(scene, look) {
+  const own = look.centre === null ? [] : (scene.wiresOf.get(look.centre) ?? []).filter((wire) => drawn(wire, look));
+  return own.length <= NUMBERS_UP_TO ? own : [];
+}
+function svgFigure(index, scene) {
   const { bundle } = index;
-  const plan = bundle.grain === "head" ? headLayout(bundle) : layout(bundle);
+  const { plan, wires, wiresOf } = scene;
   const prefix = uniqueId("mark");
   const spotOf2 = (site) => plan.spots.get(site);
   const carryLayer = s("g", { class: "carries" });
   const edgeLayer = s("g", { class: "edges", "aria-hidden": "true" });
   const hitLayer = s("g", { class: "hits", "aria-hidden": "true" });
+  const haloLayer = s("g", { class: "halos", "aria-hidden": "true" });
   const nodeLayer = s("g", { class: "nodes" });
   const numberLayer = s("g", { class: "numbers", "aria-hidden": "true" });
   const ends = s("g", { class: "ends" });
-  const scene = s("g", {}, bands(plan), ends, carryLayer, headBoxes(plan), edgeLayer, hitLayer, nodeLayer, numberLayer);
-  const example = bundle.task.examples[0];
-  for (const root of plan.roots) {
-    const { x, y } = spotOf2(root.site);
-    const top = root.full ? plan.tokens.y + 30 : y - PILL.height / 2 - 13;
-    if (root.full) ends.append(s("path", { d: `M${x} ${top}V${y}`, class: "root", "data-dst": root.site }));
-    else ends.append(s("path", { d: `M${x} ${top}V${y}`, class: "root" }), s("circle", { cx: x, cy: top, r: 2, class: "root-dot" }));
+  const inner = s("g", {}, bands(plan), ends, carryLayer, headBoxes(plan), edgeLayer, hitLayer, haloLayer, nodeLayer, numberLayer);
+  for (const { d, site, dot } of rootPaths(plan)) {
+    ends.append(s("path", { d, class: "root", "data-dst": site }));
+    if (dot) ends.append(s("circle", { cx: dot.x, cy: dot.y, r: 2, class: "root-dot" }));
   }
-  const full = plan.roots.filter((r) => r.full).map((r) => spotOf2(r.site).x);
-  if (full.length) {
-    const [a, b] = [Math.min(...full, plan.tokens.x), Math.max(...full, plan.tokens.x)];
-    ends.append(s("path", { d: `M${a} ${plan.tokens.y + 30}H${b}M${plan.tokens.x} ${plan.tokens.y + 15}v15`, class: "root" }));
-  }
+  const endTitle = (y, label) => s("text", { x: 4, y: y + 4.5, class: "block-title" }, label);
   ends.append(endTitle(plan.tokens.y, "Tokens in"), endTitle(plan.answer.y, "Answer out"));
-  if (!plan.spots.has("input")) ends.append(endPlate(plan.tokens.x, plan.tokens.y, example ? shorten(visible(example.clean), 44) : "prompt"));
-  const answerText = example ? `${visible(example.answer)}   rather than   ${visible(example.wrong_answer)}` : "answer";
-  if (!plan.spots.has("logits")) ends.append(endPlate(plan.answer.x, plan.answer.y, answerText));
-  for (const carry of index.carries) {
-    const [a, b] = [spotOf2(carry.src), spotOf2(carry.dst)];
-    const level = Math.abs(a.y - b.y) < 1;
-    const d = level ? `M${a.x} ${a.y}H${b.x}` : a.x === b.x ? `M${a.x} ${a.y}V${b.y}` : curve(a.x, a.y, b.x, b.y);
-    carryLayer.append(s("path", { d, class: level ? "carry meets" : "carry", "data-src": carry.src, "data-dst": carry.dst }));
+  for (const { x, y, text } of plates(scene)) ends.append(endPlate(x, y, text));
+  const linked = [];
+  for (const { src, dst } of scene.drawing.carries) {
+    const { d, level } = carryPath(spotOf2(src), spotOf2(dst));
+    const path = s("path", { d, class: level ? "carry meets" : "carry", "data-src": src, "data-dst": dst });
+    linked.push(path);
+    carryLayer.append(path);
   }
-  const fades = bundle.grain === "head" && index.edges.some((edge) => edge.weight !== null);
-  const drawn = index.edges.map((edge, rank) => {
-    const tone = toneOf(bundle, edge.weight);
-    const line = lineOfEdge(edge, spotOf2(edge.src), spotOf2(edge.dst), plan);
+  const paths = /* @__PURE__ */ new Map();
+  const made = (wire) => {
+    const known2 = paths.get(wire);
+    if (known2) return known2;
     const path = s("path", {
-      d: pathOf(line),
-      class: `edge ${tone}`,
-      "stroke-width": thickness(edge.weight, index.largestWeight).toFixed(2),
-      "marker-end": `url(#${prefix}-${tone})`,
-      style: fades ? `--fade:${(0.3 + 0.7 * Math.sqrt(sizeOf(edge) / index.largestWeight)).toFixed(2)}` : null
+      d: pathOf(wire.line),
+      class: `edge ${wire.tone}`,
+      "stroke-width": wire.width.toFixed(2),
+      "marker-end": wire.tone === "sum" ? null : `url(#${prefix}-${wire.tone})`,
+      style: wire.fade < 1 ? `--fade:${wire.fade.toFixed(2)}` : null
     });
-    return { edge, rank, path, line, hit: null };
-  });
-  for (let i = drawn.length - 1; i >= 0; i--) edgeLayer.append(drawn[i].path);
-  const measure = bundle.grain === "head" ? "score" : "weight";
-  for (const one of drawn.slice(0, WITH_MARKERS)) {
-    const value = one.edge.weight === null ? `no ${measure}` : `${measure} ${signed(one.edge.weight, 6)}`;
-    one.hit = s("path", { d: pathOf(one.line), class: "hit", "data-tip": `${one.edge.src} → ${one.edge.dst}
-${one.edge.matrix}  ${value}` });
-    hitLayer.append(one.hit);
+    const hit = wire.rank === null || wire.rank < WITH_MARKERS ? s("path", { d: pathOf(wire.line), class: "hit", "data-tip": scene.tip(wire) }) : null;
+    paths.set(wire, { path, hit });
+    return { path, hit };
+  };
+  for (const { site, line: line2, tone, width } of scene.directs) {
+    const path = s("path", { d: pathOf(line2), class: `edge ${tone}`, "data-site": site, "stroke-width": width.toFixed(2), "marker-end": `url(#${prefix}-${tone})` });
+    linked.push(path);
+    edgeLayer.append(path);
   }
-  const direct = [...plan.spots.values()].filter((p) => p.node.direct_logit !== null);
-  const largestDirect = Math.max(1e-9, ...direct.map((p) => Math.abs(p.node.direct_logit)));
-  const plate = plateWidth(answerText) / 2 - 16;
-  for (const { node, x, y } of direct) {
-    const weight = node.direct_logit;
-    edgeLayer.append(
-      s("path", {
-        d: curve(x, y + PILL.height / 2, plan.answer.x + Math.max(-plate, Math.min(plate, (x - plan.answer.x) * 0.3)), plan.answer.y - 17),
-        class: weight >= 0 ? "edge up" : "edge down",
-        "data-site": node.site,
-        "stroke-width": thickness(weight, largestDirect).toFixed(2),
-        "marker-end": `url(#${prefix}-${weight >= 0 ? "up" : "down"})`
-      })
-    );
-  }
+  for (const link of [...carryLayer.querySelectorAll(".meets")]) edgeLayer.append(link);
   const groups = /* @__PURE__ */ new Map();
   for (const site of plan.rows.flat()) {
     const spot = spotOf2(site);
-    const { node, x, y } = spot;
-    const matter = index.matter(node);
-    const ink = matter === null ? 0 : Math.sqrt(Math.max(0, matter) / index.largestMatter);
-    const words2 = [describe(node), ...aboutMatter(index, node)].join("\n");
-    const unmeasured = matter === null && node.kind === "channel";
+    const { node, x, y, folded } = spot;
+    const ink = folded ? 0 : scene.ink(node);
+    const words2 = scene.words(site);
+    const unmeasured = !folded && node.kind === "channel" && index.matter(node) === null;
+    const links2 = folded ? "; collapsed, Enter expands it" : `; fed by ${index.fedBy(site).length}, feeds ${index.feeds(site).length}`;
     const g = s("g", {
       class: `node ${spot.shape}${ink > 0.69 ? " strong" : ink > 0.55 ? " middle" : ""}${unmeasured ? " unmeasured" : ""}`,
       transform: `translate(${x} ${y})`,
       tabindex: -1,
       role: "button",
-      "aria-pressed": "false",
-      "aria-label": `${site}: ${words2.replace("\n", "; ")}; fed by ${index.fedBy(site).length}, feeds ${index.feeds(site).length}`,
+      "aria-pressed": folded ? null : "false",
+      "aria-expanded": folded ? "false" : null,
+      "aria-label": `${site}: ${words2.replaceAll("\n", "; ")}${links2}`,
       "data-site": site,
       "data-tip": words2
     });
-    g.append(...face(spot, ink, (matrix) => index.fedBy(site).some((link) => link.edge?.matrix === matrix)));
+    g.append(...face(spot, ink, (matrix) => (wiresOf.get(site) ?? []).some(({ edge }) => edge.dst === site && edge.matrix === matrix)));
     groups.set(site, g);
     nodeLayer.append(g);
   }
-  for (const link of [...carryLayer.querySelectorAll(".meets")]) edgeLayer.append(link);
-  const svg = s("svg", { class: "figure-svg", role: "group", "aria-label": `The circuit: ${plural(bundle.circuit.n_nodes, "node")} and ${plural(bundle.circuit.n_edges, "edge")}. Arrow keys move between nodes, Enter selects, Escape clears.` }, markers(prefix), scene);
+  const svg = s("svg", { class: "figure-svg", role: "group", "aria-label": `The circuit: ${plural(bundle.circuit.n_nodes, "node")} and ${plural(bundle.circuit.n_edges, "edge")}. Arrow keys move between nodes, Enter selects, Escape clears, h hides, p pins, c collapses.` }, markers(prefix), inner);
+  let before = null;
+  const paintWires = (look) => {
+    const whole = before === null || before.strongest !== look.strongest || before.hidden !== look.hidden;
+    const own = (site) => site === null ? [] : wiresOf.get(site) ?? [];
+    const changed = whole ? wires : [...own(before?.centre ?? null), ...own(look.centre)];
+    let shown = 0;
+    const fresh = [];
+    for (const wire of changed) {
+      const touches = wire.edge.src === look.centre || wire.edge.dst === look.centre;
+      const on = drawn(wire, look);
+      if (on) shown += 1;
+      if (!on && !paths.has(wire)) continue;
+      if (!paths.has(wire)) fresh.push(wire);
+      const { path, hit } = made(wire);
+      path.classList.toggle("on", touches);
+      path.classList.toggle("hidden", !on);
+      hit?.classList.toggle("hidden", !on);
+    }
+    fresh.sort((a, b) => (a.rank ?? Infinity) - (b.rank ?? Infinity));
+    const first = edgeLayer.firstChild;
+    for (const wire of fresh.reverse()) {
+      const { path, hit } = made(wire);
+      edgeLayer.insertBefore(path, first);
+      if (hit) hitLayer.append(hit);
+    }
+    if (whole) svg.classList.toggle("plain", shown > WITH_MARKERS);
+  };
+  const paint = (look) => {
+    const { selected, centre, near, found: found2, strongest, hidden, pinned, lit } = look;
+    svg.classList.toggle("centred", centre !== null);
+    paintWires(look);
+    for (const [site, g] of groups) {
+      const folded = spotOf2(site).folded !== null;
+      const rank = wiresOf.get(site)?.[0]?.rank;
+      const pin = pinned.has(site);
+      g.classList.toggle("selected", site === selected);
+      g.classList.toggle("centre", site === centre);
+      g.classList.toggle("near", near.has(site));
+      g.classList.toggle("dim", centre === null && found2 !== null && !found2.has(site) && !pin);
+      g.classList.toggle("idle", !folded && !pin && typeof rank === "number" && rank >= strongest);
+      g.classList.toggle("found", found2 !== null && found2.has(site));
+      g.classList.toggle("gone", hidden.has(site));
+      if (!folded) g.setAttribute("aria-pressed", String(site === selected));
+      if (pin !== g.classList.contains("pinned")) {
+        g.classList.toggle("pinned", pin);
+        if (pin) g.append(pinMark(spotOf2(site)));
+        else g.querySelector(".pin")?.remove();
+      }
+    }
+    for (const path of linked) {
+      const at = [path.getAttribute("data-src"), path.getAttribute("data-dst"), path.getAttribute("data-site")];
+      path.classList.toggle("on", centre !== null && at.includes(centre));
+      path.classList.toggle("hidden", at.some((site) => site !== null && hidden.has(site)));
+    }
+    if (lit !== before?.lit) {
+      haloLayer.replaceChildren(...[...lit ?? []].flatMap(([site, strength]) => {
+        const spot = plan.spots.get(site);
+        if (!spot || !(strength > 0)) return [];
+        return [s("g", { transform: `translate(${spot.x} ${spot.y})` }, halo(spot, Math.min(1, strength)))];
+      }));
+    }
+    numberLayer.replaceChildren(...numbered(scene, look).map((wire) => numberOn(wire, centre)));
+    before = look;
+  };
+  const move = (x, y, k) => inner.setAttribute("transform", `translate(${x} ${y}) scale(${k})`);
+  return { svg, groups, move, paint };
+}
+
+// src/canvas_figure.ts
+var MARGIN = 160;
+var REST = 60;
+var SLICE = 8;
+var BATCH = 400;
+var DENSE = 2500;
+var FAINTEST = 0.12;
+var READABLE = 0.45;
+var CELL = 120;
+var SHORT = 400;
+var PAD = 12;
+var DASH = [5, 3.5];
+var FADED = 0.28;
+var COLOURS = ["paper", "raised", "band", "ink", "muted", "faint", "up", "down", "focus", "lit"];
+function coloursOf(host) {
+  const probe = h("span", { hidden: true });
+  host.append(probe);
+  const out = {};
+  for (const name of COLOURS) {
+    probe.style.color = `var(--${name})`;
+    out[name] = getComputedStyle(probe).color;
+  }
+  probe.remove();
+  const style = getComputedStyle(host);
+  return { ...out, sans: style.getPropertyValue("--sans"), serif: style.getPropertyValue("--serif"), mono: style.getPropertyValue("--mono") };
+}
+function mix(a, b, share2) {
+  const [x, y] = [a, b].map((c) => (c.match(/[\d.]+/g) ?? []).map(Number));
+  return `rgb(${[0, 1, 2].map((i) => Math.round((x[i] ?? 0) * share2 + (y[i] ?? 0) * (1 - share2))).join(" ")})`;
+}
+function blocksOf(wires, together2) {
+  const sums = wires.filter((wire) => wire.bundle);
+  const single = wires.slice(0, wires.length - sums.length);
+  const size = together2 ? BATCH : 1;
+  const out = [];
+  for (const list of [sums, single]) {
+    for (let last = list.length; last > 0; last -= size) {
+      const part2 = list.slice(Math.max(0, last - size), last);
+      for (const tone of ["sum", "flat", "down", "up"]) {
+        const own = part2.filter((wire) => wire.tone === tone);
+        if (own.length) out.push({ tone, wires: own, fade: tone === "sum" ? 0.6 : own[0].fade, width: own.reduce((t, wire) => t + wire.width, 0) / own.length });
+      }
+    }
+  }
+  return out;
+}
+var Painter = class {
+  constructor(g, scene, look, colours, view, rect, scale, margin, beside) {
+    this.g = g;
+    this.scene = scene;
+    this.look = look;
+    this.colours = colours;
+    this.view = view;
+    this.scale = scale;
+    this.margin = margin;
+    this.beside = beside;
+    const { x, y, k } = view;
+    this.box = { left: (rect.left - x) / k, top: (rect.top - y) / k, right: (rect.right - x) / k, bottom: (rect.bottom - y) / k };
+  }
+  inSight({ x1, y1, x2, y2, bow }) {
+    const { left, top, right, bottom } = this.box;
+    return Math.min(x1, x2) <= right && Math.max(x1, x2) + bow >= left && Math.min(y1, y2) - 40 <= bottom && Math.max(y1, y2) + 40 >= top;
+  }
+  seen({ x, y, width, height }, pad = 16) {
+    const { left, top, right, bottom } = this.box;
+    return x - width / 2 - pad <= right && x + width / 2 + pad >= left && y - height / 2 - pad <= bottom && y + height / 2 + pad >= top;
+  }
+  /** Lines never get thinner than can be seen. */
+  thick(width) {
+    return Math.max(width, 0.55 / this.view.k);
+  }
+  /** Adds a curve to the path; if it is dashed, strokes its parts. A long one is a chain of short lines of which those out
+   * of sight are left out: what a canvas makes of a curve depends on where it is cut off, and takes long for dashes. */
+  trace(line2, dense, dashed) {
+    const { g, box } = this;
+    const { x1, y1, x2, y2, bend, bow } = line2;
+    const span = (Math.abs(x2 - x1) + Math.abs(y2 - y1)) * this.view.k * this.scale;
+    g.moveTo(x1, y1);
+    if (dense && span < SHORT) return g.bezierCurveTo(x1 + bow, y1 + bend, x2 + bow, y2 - bend, x2, y2);
+    const steps = Math.ceil((dense ? 0.6 : 1.7) * Math.sqrt(span)) + 2;
+    let [x, y, on, length] = [x1, y1, true, 0];
+    for (let i = 1; i <= steps; i++) {
+      const [u, v] = [i / steps, 1 - i / steps];
+      const [a, b, c, d] = [v * v * v, 3 * v * v * u, 3 * v * u * u, u * u * u];
+      const nx = a * x1 + b * (x1 + bow) + c * (x2 + bow) + d * x2;
+      const ny = a * y1 + b * (y1 + bend) + c * (y2 - bend) + d * y2;
+      const seen = Math.min(x, nx) - PAD <= box.right && Math.max(x, nx) + PAD >= box.left && Math.min(y, ny) - PAD <= box.bottom && Math.max(y, ny) + PAD >= box.top;
+      if (seen && !on) {
+        if (dashed) {
+          g.stroke();
+          g.beginPath();
+          g.lineDashOffset = length % (DASH[0] + DASH[1]);
+        }
+        g.moveTo(x, y);
+      }
+      if (seen) g.lineTo(nx, ny);
+      if (dashed) length += Math.hypot(nx - x, ny - y);
+      [x, y, on] = [nx, ny, seen];
+    }
+  }
+  text(text, x, y, font, colour, align = "center") {
+    this.g.font = font;
+    this.g.fillStyle = colour;
+    this.g.textAlign = align;
+    this.g.fillText(text, x, y);
+  }
+  rounded(x, y, width, height, r, fill2, stroke, line2 = 1) {
+    const { g } = this;
+    g.beginPath();
+    g.roundRect(x, y, width, height, r);
+    if (fill2) {
+      g.fillStyle = fill2;
+      g.fill();
+    }
+    if (stroke) {
+      g.strokeStyle = stroke;
+      g.lineWidth = this.thick(line2);
+      g.stroke();
+    }
+  }
+  begin() {
+    const { scale, margin, view: { x, y, k } } = this;
+    this.g.setTransform(scale * k, 0, 0, scale * k, scale * (margin + x), scale * (margin + y));
+    this.g.globalAlpha = 1;
+    this.g.setLineDash([]);
+  }
+  /** Everything that does not change with the pointer, in steps. */
+  *base(blocks, crowd) {
+    const { g, scene, colours: c, view } = this;
+    const { plan } = scene;
+    const readable = view.k >= READABLE;
+    this.begin();
+    for (const block of plan.blocks) {
+      this.rounded(plan.left, block.y, plan.width - plan.left - 14, block.height, 8, c["band"], null);
+      if (!readable) continue;
+      this.text(block.title, 4, block.y + block.height / 2 - 3, `600 12.5px ${c.sans}`, c["ink"], "left");
+      this.text(block.subtitle, 4, block.y + block.height / 2 + 12, `12px ${c.sans}`, c["muted"], "left");
+    }
+    for (const row of plan.bands) if (readable && row.label !== "final") this.text(row.label, plan.left - 10, row.y + 3.5, `11px ${c.sans}`, c["muted"], "right");
+    const end = `600 12.5px ${c.sans}`;
+    if (readable) for (const [y, words2] of [[plan.tokens.y, "Tokens in"], [plan.answer.y, "Answer out"]]) this.text(words2, 4, y + 4.5, end, c["ink"], "left");
+    g.strokeStyle = c["faint"];
+    g.lineWidth = this.thick(1.1);
+    g.setLineDash([1.5, 3.5]);
+    g.stroke(new Path2D(rootPaths(plan).map(({ d }) => d).join("")));
+    g.setLineDash([]);
+    yield;
+    yield* this.carries();
+    for (const box of plan.heads) {
+      const { x, y, width, height } = box;
+      if (!this.seen({ x: x + width / 2, y: y + height / 2, width, height })) continue;
+      this.rounded(x, y, width, height, 7, c["paper"], c["faint"]);
+      if (box.label && readable) this.text(box.label, x + 27, y + height / 2 + 3.5, `11px ${c.sans}`, c["muted"]);
+    }
+    for (const { x, y, text } of plates(scene)) {
+      const width = plateWidth(text);
+      this.rounded(x - width / 2, y - 15, width, 30, 15, c["paper"], c["faint"]);
+      if (readable) this.text(text, x, y + 4.5, `12px ${c.mono}`, c["ink"]);
+    }
+    yield;
+    yield* this.edges(blocks, crowd);
+    yield* this.nodes([...plan.spots.values()]);
+    if (readable) return;
+    for (const block of plan.blocks) {
+      const at = this.beside ? plan.left - 6 / view.k : 4;
+      g.lineWidth = 4 / view.k;
+      g.strokeStyle = c["paper"];
+      g.font = `600 ${11 / view.k}px ${c.sans}`;
+      g.textAlign = this.beside ? "right" : "left";
+      g.lineJoin = "round";
+      const y = block.y + block.height / 2 + 4 / view.k;
+      g.strokeText(block.title, at, y);
+      g.fillStyle = c["ink"];
+      g.fillText(block.title, at, y);
+    }
+  }
+  *carries() {
+    const { g, scene, colours: c } = this;
+    const { left, top, right, bottom } = this.box;
+    let n = 0;
+    g.strokeStyle = c["faint"];
+    g.lineWidth = this.thick(1.1);
+    g.beginPath();
+    for (const { src, dst } of scene.drawing.carries) {
+      if (this.look.hidden.has(src) || this.look.hidden.has(dst)) continue;
+      const [a, b] = [scene.plan.spots.get(src), scene.plan.spots.get(dst)];
+      if (Math.max(a.x, b.x) < left || Math.min(a.x, b.x) > right || Math.max(a.y, b.y) < top || Math.min(a.y, b.y) > bottom) continue;
+      g.moveTo(a.x, a.y);
+      if (a.x === b.x || a.y === b.y) g.lineTo(b.x, b.y);
+      else g.bezierCurveTo(a.x, a.y + 0.46 * (b.y - a.y), b.x, b.y - 0.46 * (b.y - a.y), b.x, b.y);
+      if (++n % BATCH === 0) {
+        g.stroke();
+        yield;
+        g.beginPath();
+      }
+    }
+    g.stroke();
+  }
+  /** `crowd`: how many edges a frame holds, at the mean. Of a crowd each is lighter, thin and without an end. */
+  *edges(blocks, crowd) {
+    const { g, colours: c, view } = this;
+    const dense = crowd > DENSE;
+    const alpha = dense ? Math.max(FAINTEST, 0.86 * DENSE / crowd) : 0.86;
+    const tones = { up: c["up"], down: c["down"], flat: c["muted"], sum: c["faint"] };
+    const ended = [];
+    let n = 0;
+    for (const { tone, width, fade, wires } of blocks) {
+      const seen = wires.filter((wire) => this.inSight(wire.line));
+      if (!seen.length) continue;
+      g.globalAlpha = Math.max(FAINTEST, alpha * fade);
+      g.strokeStyle = tones[tone];
+      g.lineWidth = dense ? Math.min(this.thick(width), 1 / (view.k * this.scale)) : this.thick(width);
+      const dashed = tone === "down" && !dense;
+      g.setLineDash(dashed ? DASH : []);
+      g.beginPath();
+      for (const wire of seen) this.trace(wire.line, dense, dashed);
+      g.stroke();
+      g.lineDashOffset = 0;
+      n += seen.length;
+      if (!dense && view.k >= 0.3) ended.push(...seen);
+      if (n >= BATCH / (dense ? 1 : 8)) {
+        n = 0;
+        yield;
+      }
+    }
+    g.setLineDash([]);
+    g.globalAlpha = alpha;
+    for (const wire of ended) if (this.seen({ x: wire.line.x2, y: wire.line.y2, width: 0, height: 0 })) this.tip(wire, tones[wire.tone]);
+    g.globalAlpha = 1;
+    yield;
+  }
+  /** An arrow, or a bar for a negative weight; edges arrive from above. */
+  tip({ tone, line: { x2, y2 } }, colour) {
+    const { g } = this;
+    if (tone === "sum") return;
+    g.beginPath();
+    if (tone === "down") {
+      g.moveTo(x2 - 4.2, y2);
+      g.lineTo(x2 + 4.2, y2);
+      g.lineWidth = 2.2;
+      g.strokeStyle = colour;
+      g.stroke();
+    } else {
+      g.moveTo(x2 - 3.2, y2 - 6.5);
+      g.lineTo(x2 + 3.2, y2 - 6.5);
+      g.lineTo(x2, y2 + 0.7);
+      g.fillStyle = colour;
+      g.fill();
+    }
+  }
+  *nodes(spots, stroke = 1) {
+    const { g, scene, colours: c, view } = this;
+    let n = 0;
+    for (const spot of spots) {
+      const { node, x, y, width, height, shape, folded } = spot;
+      if (this.look.hidden.has(node.site) || !this.seen(spot)) continue;
+      const ink = folded ? 0 : scene.ink(node);
+      const fill2 = mix(c["ink"], c["raised"], ink * 0.82);
+      if (view.k < 0.12) {
+        const side = Math.max(width, 2 / view.k);
+        g.fillStyle = mix(c["ink"], c["raised"], 0.45 + 0.5 * ink);
+        g.fillRect(x - side / 2, y - Math.max(height, 2 / view.k) / 2, side, Math.max(height, 2 / view.k));
+      } else {
+        const rx = { channel: 3, unit: 10, part: 5, end: 15, super: 4 }[shape];
+        if (shape === "super") this.rounded(x - width / 2 + 3, y - height / 2 - 3, width, height, rx, fill2, c["muted"]);
+        for (const { dx } of spot.ports) this.rounded(x + dx - PORT.width / 2 + 1, y - height / 2 - PORT.height + 1, PORT.width - 2, PORT.height, 3, c["raised"], c["ink"], 0.8);
+        this.rounded(x - width / 2, y - height / 2, width, height, rx, fill2, c[shape === "end" ? "faint" : "ink"], this.look.pinned.has(node.site) ? 2.6 : stroke);
+        if (view.k >= READABLE) {
+          for (const { matrix, dx } of spot.ports) this.text(matrix, x + dx, y - height / 2 - 2.5, `italic 10.5px ${c.serif}`, c["ink"]);
+          const { short, text } = labelOf(spot);
+          const words2 = short + text;
+          this.text(words2, x, y + 4, `11px ${shape === "end" ? c.mono : c.sans}`, ink > 0.69 ? c["paper"] : c["ink"]);
+        }
+      }
+      if (++n % BATCH === 0) yield;
+    }
+    yield;
+  }
+  /** What lies above: the centre with its edges, what was found, pins and active nodes. */
+  above(focused) {
+    const { g, scene, look, colours: c, view } = this;
+    const at = (site) => look.hidden.has(site) ? void 0 : scene.plan.spots.get(site);
+    this.begin();
+    const lift = Math.max(1, 0.35 / view.k);
+    const ring = (spot, line2, colour, out = 2) => {
+      const o = out * lift;
+      this.rounded(spot.x - spot.width / 2 - o, spot.y - spot.height / 2 - o, spot.width + 2 * o, spot.height + 2 * o, 4 * lift, null, colour, line2 * lift);
+    };
+    for (const [site, strength] of look.lit ?? []) {
+      const spot = at(site);
+      if (!spot || !this.seen(spot)) continue;
+      g.globalAlpha = 0.2 + 0.7 * Math.min(1, strength);
+      ring(spot, 2 + 4 * strength, c["lit"], 2 + 4 * strength);
+      g.globalAlpha = 1;
+    }
+    if (look.centre !== null) {
+      const own = (scene.wiresOf.get(look.centre) ?? []).filter((wire) => drawn(wire, look) && this.inSight(wire.line));
+      for (const step of this.edges(blocksOf(own, own.length > DENSE), own.length)) void step;
+      const spots = [...look.near, look.centre].flatMap((site) => at(site) ?? []);
+      for (const step of this.nodes(spots, 1.8)) void step;
+    }
+    if (look.found) {
+      const spots = [...look.found].flatMap((site) => at(site) ?? []);
+      for (const step of this.nodes(spots, 2.2)) void step;
+      for (const spot of spots) if (this.seen(spot)) ring(spot, 2, c["ink"]);
+    }
+    for (const site of look.pinned) {
+      const spot = at(site);
+      if (!spot) continue;
+      const [px, py] = [spot.x + spot.width / 2 - 2, spot.y - spot.height / 2];
+      g.beginPath();
+      g.arc(px, py, 3.6 * lift, 0, 2 * Math.PI);
+      g.fillStyle = c["ink"];
+      g.fill();
+      g.lineWidth = this.thick(1.2);
+      g.strokeStyle = c["paper"];
+      g.stroke();
+    }
+    const chosen = look.selected === null ? void 0 : at(look.selected);
+    if (chosen) ring(chosen, 2, c["ink"], 1);
+    const held = focused === null ? void 0 : at(focused);
+    if (held) ring(held, 2, c["focus"], 4);
+    if (view.k >= READABLE) {
+      for (const { edge, bundle, line: line2, tone } of numbered(scene, look)) {
+        const [x, y] = pointOn(line2, edge.src === look.centre ? 0.74 : 0.26);
+        const words2 = bundle ? `${bundle.n}×` : edge.weight === null ? "" : `${edge.weight > 0 ? "+" : "−"}${Math.abs(edge.weight).toPrecision(2)}`;
+        g.font = `600 10.5px ${c.sans}`;
+        g.textAlign = "center";
+        g.lineWidth = 4;
+        g.strokeStyle = c["band"];
+        g.strokeText(words2, x, y + 3.5);
+        g.fillStyle = c[tone === "up" || tone === "down" ? tone : "muted"];
+        g.fillText(words2, x, y + 3.5);
+      }
+    }
+  }
+};
+function gridOf(scene) {
+  const grid = /* @__PURE__ */ new Map();
+  for (const spot of scene.plan.spots.values()) {
+    for (let i = Math.floor((spot.x - spot.width / 2) / CELL); i <= Math.floor((spot.x + spot.width / 2) / CELL); i++) {
+      for (let j = Math.floor((spot.y - spot.height / 2) / CELL); j <= Math.floor((spot.y + spot.height / 2) / CELL); j++) {
+        const list = grid.get(`${i}|${j}`);
+        if (list) list.push(spot);
+        else grid.set(`${i}|${j}`, [spot]);
+      }
+    }
+  }
+  return grid;
+}
+function soon(act) {
+  const channel = new MessageChannel();
+  channel.port1.onmessage = () => {
+    channel.port1.close();
+    act();
+  };
+  channel.port2.postMessage(null);
+}
+function canvasFigure(scene, focused) {
+  const raster = () => h("canvas", { class: "raster", hidden: true });
+  let [front, back] = [raster(), raster()];
+  const over = h("canvas", { class: "over" });
+  const element = h("div", { class: "figure-canvas" }, front, back, over);
+  const size = { width: 1, height: 1 };
+  const grid = gridOf(scene);
+  let view = { x: 0, y: 0, k: 1 };
+  let drawnAt = view;
+  let stale = true;
+  let look = null;
+  let colours = null;
+  let job = 0;
+  let timer = 0;
+  const ratio2 = () => window.devicePixelRatio || 1;
+  const prepared = (canvas, scale, margin) => {
+    const [width, height] = [Math.round((size.width + 2 * margin) * scale), Math.round((size.height + 2 * margin) * scale)];
+    [canvas.width, canvas.height] = [width, height];
+    return canvas.getContext("2d", { willReadFrequently: true });
+  };
+  const whole = () => ({ left: -MARGIN, top: -MARGIN, right: size.width + MARGIN, bottom: size.height + MARGIN });
+  const painter = (g, scale, margin, rect) => {
+    colours ??= coloursOf(element);
+    return new Painter(g, scene, look, colours, { ...view }, rect, scale, margin, size.width - scene.plan.width * view.k > 120);
+  };
+  let blocks = null;
+  const base = (one) => {
+    const now = { ...look, centre: null };
+    const same = blocks !== null && blocks.look.strongest === now.strongest && blocks.look.hidden === now.hidden;
+    if (!blocks || !same || blocks.k !== view.k) {
+      const wires = blocks && same ? blocks.wires : scene.wires.filter((wire) => drawn(wire, now));
+      const crowd = crowdOf(wires, size.width / view.k, size.height / view.k);
+      const list = blocks && same && blocks.crowd > DENSE === crowd > DENSE ? blocks.list : blocksOf(wires, crowd > DENSE);
+      blocks = { look: now, wires, k: view.k, crowd, list };
+    }
+    return one.base(blocks.list, blocks.crowd);
+  };
+  const crowdOf = (wires, width, height) => {
+    const { plan } = scene;
+    return wires.reduce((t, { line: { x1, x2, y1, y2 } }) => t + Math.min(1, (Math.abs(x2 - x1) + width) / plan.width) * Math.min(1, (Math.abs(y2 - y1) + height) / plan.height), 0);
+  };
+  const place = (canvas, margin, from) => {
+    const k = view.k / from.k;
+    canvas.style.width = `${size.width + 2 * margin}px`;
+    canvas.style.height = `${size.height + 2 * margin}px`;
+    canvas.style.transform = `translate(${view.x - from.x * k - margin * k}px, ${view.y - from.y * k - margin * k}px) scale(${k})`;
+  };
+  let overAt = view;
+  const paintOver = () => {
+    if (!look || !element.isConnected) return;
+    overAt = { ...view };
+    painter(prepared(over, ratio2(), 0), ratio2(), 0, { left: 0, top: 0, right: size.width, bottom: size.height }).above(focused());
+    place(over, 0, overAt);
+  };
+  function* redraw(g, scale) {
+    const [dx, dy] = [(view.x - drawnAt.x) * scale, (view.y - drawnAt.y) * scale];
+    const { width, height } = back;
+    const even = [dx, dy].every((d) => Math.abs(d - Math.round(d)) < 1e-6);
+    if (stale || view.k !== drawnAt.k || !even || Math.abs(dx) >= width || Math.abs(dy) >= height) {
+      yield* base(painter(g, scale, MARGIN, whole()));
+      return;
+    }
+    const [sx, sy] = [Math.round(dx), Math.round(dy)];
+    g.drawImage(front, sx, sy);
+    const [top, bottom] = [Math.max(0, sy), height + Math.min(0, sy)];
+    const bare = [
+      sy > 0 ? [0, 0, width, sy] : [0, height + sy, width, -sy],
+      sx > 0 ? [0, top, sx, bottom - top] : [width + sx, top, -sx, bottom - top]
+    ];
+    for (const [x, y, w, t] of bare) {
+      if (w <= 0 || t <= 0) continue;
+      g.save();
+      g.setTransform(1, 0, 0, 1, 0, 0);
+      g.beginPath();
+      g.rect(x, y, w, t);
+      g.clip();
+      const [left, upper] = [x / scale - MARGIN, y / scale - MARGIN];
+      yield* base(painter(g, scale, MARGIN, { left, top: upper, right: left + w / scale, bottom: upper + t / scale }));
+      g.restore();
+    }
+  }
+  const sharpen = () => {
+    const mine = ++job;
+    if (!look || !element.isConnected) return;
+    element.classList.add("blurred");
+    const at = { ...view };
+    const g = prepared(back, ratio2(), MARGIN);
+    const steps = redraw(g, ratio2());
+    const slice = () => {
+      if (mine !== job) return;
+      const until = performance.now() + SLICE;
+      do {
+        if (steps.next().done) return finish();
+        g.getImageData(0, 0, 1, 1);
+      } while (performance.now() < until);
+      soon(slice);
+    };
+    const finish = () => {
+      [front, back] = [back, front];
+      [drawnAt, stale] = [at, false];
+      place(front, MARGIN, drawnAt);
+      front.hidden = false;
+      back.hidden = true;
+      element.classList.remove("blurred");
+    };
+    slice();
+  };
+  const rest = (after) => {
+    job += 1;
+    clearTimeout(timer);
+    element.classList.add("blurred");
+    timer = window.setTimeout(() => {
+      paintOver();
+      sharpen();
+    }, after);
+  };
+  const recolour = () => {
+    colours = null;
+    stale = true;
+    rest(0);
+  };
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  dark.addEventListener("change", recolour);
+  const themes = new MutationObserver(recolour);
+  soon(() => {
+    const root = element.closest(".gossamer");
+    if (root) themes.observe(root, { attributes: true, attributeFilter: ["data-theme"] });
+  });
+  return {
+    element,
+    resize(width, height) {
+      Object.assign(size, { width: Math.round(width), height: Math.round(height) });
+      element.style.height = `${size.height}px`;
+      stale = true;
+      rest(0);
+    },
+    move(to) {
+      view = { ...to };
+      place(front, MARGIN, drawnAt);
+      place(over, 0, overAt);
+      rest(REST);
+    },
+    paint(now) {
+      const before = look;
+      look = now;
+      element.classList.toggle("faded", now.centre !== null || now.found !== null);
+      if (!before || before.strongest !== now.strongest || before.hidden !== now.hidden || before.pinned !== now.pinned) {
+        stale = true;
+        rest(before ? REST : 0);
+      } else paintOver();
+    },
+    hit(x, y) {
+      const [wx, wy] = [(x - view.x) / view.k, (y - view.y) / view.k];
+      const reach = Math.min(CELL / 2, Math.max(0, 3 / view.k));
+      const cells = [[0, 0], [-1, -1], [-1, 1], [1, -1], [1, 1]].map(([a, b]) => `${Math.floor((wx + a * reach) / CELL)}|${Math.floor((wy + b * reach) / CELL)}`);
+      let [best, nearest] = [null, reach + 1e-9];
+      for (const spot of new Set([...new Set(cells)].flatMap((cell) => grid.get(cell) ?? []))) {
+        if (look?.hidden.has(spot.node.site)) continue;
+        const away = Math.max(Math.abs(spot.x - wx) - spot.width / 2, Math.abs(spot.y - wy) - spot.height / 2, 0);
+        if (away < nearest) [best, nearest] = [spot.node.site, away];
+      }
+      return best;
+    },
+    picture(scale) {
+      const [all, under, above] = [h("canvas", {}), h("canvas", {}), h("canvas", {})];
+      for (const step of base(painter(prepared(under, scale, 0), scale, 0, whole()))) void step;
+      painter(prepared(above, scale, 0), scale, 0, whole()).above(null);
+      const g = prepared(all, scale, 0);
+      g.fillStyle = colours["paper"];
+      g.fillRect(0, 0, all.width, all.height);
+      g.globalAlpha = element.classList.contains("faded") ? FADED : 1;
+      g.drawImage(under, 0, 0);
+      g.globalAlpha = 1;
+      g.drawImage(above, 0, 0);
+      return all;
+    },
+    destroy() {
+      job += 1;
+      clearTimeout(timer);
+      themes.disconnect();
+      dark.removeEventListener("change", recolour);
+    }
+  };
+}
+
+// src/picture.ts
+var PNG_SCALE = 2;
+var SHAPE = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linecap", "stroke-linejoin", "opacity"];
+var TEXT = [...SHAPE, "font-family", "font-size", "font-style", "font-weight", "text-anchor", "paint-order", "white-space"];
+var DEFAULTS = {
+  fill: "rgb(0, 0, 0)",
+  stroke: "none",
+  "stroke-width": "1px",
+  "stroke-dasharray": "none",
+  "stroke-linecap": "butt",
+  "stroke-linejoin": "miter",
+  opacity: "1",
+  "font-style": "normal",
+  "font-weight": "400",
+  "text-anchor": "start",
+  "paint-order": "normal",
+  "white-space": "normal"
+};
+var DROPPED = ["class", "style", "tabindex", "role", "data-site", "data-src", "data-dst", "data-tip", "data-fold"];
+function plainColour(value) {
+  const parts = value.match(/^color\(srgb ([\d.e+-]+) ([\d.e+-]+) ([\d.e+-]+)(?: \/ ([\d.]+))?\)$/);
+  if (!parts) return value;
+  const [r, g, b] = parts.slice(1, 4).map((part2) => Math.round(255 * Number(part2)));
+  return parts[4] === void 0 ? `rgb(${r}, ${g}, ${b})` : `rgba(${r}, ${g}, ${b}, ${parts[4]})`;
+}
+function styleOf(element, styles) {
+  const parent = element.parentElement?.getAttribute("class") ?? "";
+  const lone = element.tagName === "path" && (element.getAttribute("class") ?? "").startsWith("edge ");
+  const key2 = lone ? `${parent}|${element.getAttribute("class")}|${element.getAttribute("style") ?? ""}` : null;
+  const known2 = key2 === null ? void 0 : styles.get(key2);
+  if (known2 !== void 0) return known2;
+  const computed = getComputedStyle(element);
+  const text = element.tagName === "text" || element.tagName === "tspan";
+  const out = {};
+  if (element.tagName !== "g" || computed.opacity !== "1") {
+    for (const name of element.tagName === "g" ? ["opacity"] : text ? TEXT : SHAPE) {
+      const value = computed.getPropertyValue(name);
+      if (value && value !== DEFAULTS[name] && !(lone && name === "stroke-width")) out[name] = plainColour(value);
+    }
+    if (out["stroke"] === void 0) {
+      for (const name of Object.keys(out)) if (name.startsWith("stroke-")) delete out[name];
+    }
+  }
+  const style = computed.display === "none" ? null : out;
+  if (key2 !== null) styles.set(key2, style);
+  return style;
+}
+function inlined(element, styles) {
+  const style = styleOf(element, styles);
+  if (style === null || element.classList.contains("hits")) return null;
+  const copy = element.cloneNode(false);
+  for (const name of DROPPED) copy.removeAttribute(name);
+  for (const name of [...copy.getAttributeNames()]) if (name.startsWith("aria-")) copy.removeAttribute(name);
+  for (const [name, value] of Object.entries(style)) copy.setAttribute(name, value);
+  const site = element.getAttribute("data-site");
+  if (site !== null && element.tagName === "g") copy.append(s("title", {}, site));
+  for (const child of element.childNodes) {
+    if (child instanceof Element) {
+      const inner = inlined(child, styles);
+      if (inner) copy.append(inner);
+    } else copy.append(child.cloneNode());
+  }
+  return copy;
+}
+function svgText(svg, width, height, title) {
+  const copy = inlined(svg, /* @__PURE__ */ new Map());
+  const [w, t] = [Math.round(width), Math.round(height)];
+  for (const [name, value] of Object.entries({ viewBox: `0 0 ${w} ${t}`, width: w, height: t })) copy.setAttribute(name, String(value));
+  const paper = getComputedStyle(svg.closest(".gossamer") ?? document.body).backgroundColor;
+  copy.prepend(s("title", {}, title), s("rect", { width: w, height: t, fill: plainColour(paper) }));
+  return `<?xml version="1.0" encoding="UTF-8"?>
+${new XMLSerializer().serializeToString(copy)}
+`;
+}
+async function rasterOf(text, width, height) {
+  const image = new Image();
+  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
+  await image.decode();
+  const canvas = h("canvas", { width: Math.round(width * PNG_SCALE), height: Math.round(height * PNG_SCALE) });
+  const g = canvas.getContext("2d");
+  g.drawImage(image, 0, 0, canvas.width, canvas.height);
+  return canvas;
+}
+function pngOf(canvas) {
+  return new Promise((done, failed) => canvas.toBlob((blob) => blob ? done(blob) : failed(new Error("the picture is too large for this browser")), "image/png"));
+}
+function save(name, file) {
+  const link = h("a", { href: URL.createObjectURL(file), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 6e4);
+}
+function fileName2(name, ending) {
+  return `${name.replace(/[^\w.-]+/g, "_").slice(0, 80) || "circuit"}.${ending}`;
+}
+
+// src/figure.ts
+var TALLEST = { svg: 3600, canvas: 1e3 };
+var SVG_UP_TO = { nodes: 1500, edges: 6e3 };
+var ZOOM_MOST = 6;
+var SETTLED = 150;
+var KEPT_AFTER = 300;
+function keptOf(text) {
+  const known2 = {};
+  try {
+    const value = JSON.parse(text ?? "{}");
+    const texts = (list) => Array.isArray(list) ? list.filter((one) => typeof one === "string") : void 0;
+    const { at } = value;
+    const place = Array.isArray(at) && at.length === 3 && at.every((one) => Number.isFinite(one)) ? { at } : {};
+    return { ...place, open: texts(value["open"]), shut: texts(value["shut"]), alone: texts(value["alone"]), hidden: texts(value["hidden"]), pinned: texts(value["pinned"]) };
+  } catch {
+    return known2;
+  }
+}
+function toggled(set, item2) {
+  const out = new Set(set);
+  if (!out.delete(item2)) out.add(item2);
+  return out;
+}
+function figure(index, store) {
+  const folding = { open: /* @__PURE__ */ new Set(), shut: /* @__PURE__ */ new Set(), alone: /* @__PURE__ */ new Set() };
+  let hidden = /* @__PURE__ */ new Set();
+  let pinned = /* @__PURE__ */ new Set();
+  let wanted;
+  const takeUp = (text) => {
+    const kept = keptOf(text);
+    Object.assign(folding, { open: new Set(kept.open), shut: new Set(kept.shut), alone: new Set(kept.alone) });
+    const keys = new Set([...index.nodes.values()].flatMap((node) => [node.site, partOfNode(node), layerOfNode(node), `${node.layer}.heads`]));
+    hidden = new Set((kept.hidden ?? []).filter((site) => keys.has(site)));
+    pinned = new Set((kept.pinned ?? []).filter((site) => index.nodes.has(site)));
+    wanted = kept.at;
+  };
+  takeUp(store.get().kept["figure"]);
+  let scene = build();
+  let vector = null;
+  let canvas = null;
+  let current = "";
+  const stage = h("div", { class: "figure-surface" });
+  const live = h("div", { class: "sr", "aria-live": "polite" });
+  const probe = h("div", { class: "probe" });
+  const restore = h("div", { class: "restore", hidden: true });
+  const element = h("div", { class: "figure-frame" });
+  const spotOf2 = (site) => scene.plan.spots.get(site);
+  function build() {
+    return sceneOf(index, fold(index, { ...folding, alone: /* @__PURE__ */ new Set([...folding.alone, ...pinned]) }, store.get().strongest));
+  }
   const view = { x: 0, y: 0, k: 1 };
   const size = { width: 0, height: 0 };
-  const apply = () => scene.setAttribute("transform", `translate(${view.x} ${view.y}) scale(${view.k})`);
-  const fit = () => {
-    const width = svg.parentElement?.clientWidth || plan.width;
-    const k = Math.min(1.25, width / plan.width);
-    const height = Math.min(plan.height * k, TALLEST);
+  let fitted = true;
+  const fitScale = () => Math.min(1.25, size.width / scene.plan.width, size.height / scene.plan.height);
+  const move = () => {
+    if (vector) vector.move(view.x, view.y, view.k);
+    canvas?.move(view);
+    keep2();
+  };
+  const resize = () => {
+    const { plan } = scene;
+    const width = stage.clientWidth || plan.width;
+    const height = Math.min(plan.height * Math.min(1.25, width / plan.width), canvas ? TALLEST.canvas : TALLEST.svg);
     Object.assign(size, { width, height });
-    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    svg.setAttribute("height", height.toFixed(1));
-    view.k = Math.min(k, height / plan.height);
-    view.x = (width - plan.width * view.k) / 2;
+    vector?.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    vector?.svg.setAttribute("height", height.toFixed(1));
+    canvas?.resize(width, height);
+  };
+  const fit = () => {
+    resize();
+    fitted = true;
+    view.k = fitScale();
+    view.x = (size.width - scene.plan.width * view.k) / 2;
     view.y = 0;
-    apply();
+    move();
   };
   const zoom = (factor, x = size.width / 2, y = size.height / 2) => {
-    const k = Math.min(6, Math.max(0.15, view.k * factor));
-    view.x = x - (x - view.x) * k / view.k;
-    view.y = y - (y - view.y) * k / view.k;
-    view.k = k;
-    apply();
+    const k = Math.min(ZOOM_MOST, Math.max(Math.min(0.15, fitScale()), view.k * factor));
+    Object.assign(view, { x: x - (x - view.x) * k / view.k, y: y - (y - view.y) * k / view.k, k });
+    fitted = false;
+    move();
   };
-  svg.addEventListener("wheel", (event) => {
+  let keeping = 0;
+  let own = store.get().kept["figure"];
+  const keep2 = () => {
+    clearTimeout(keeping);
+    keeping = window.setTimeout(() => {
+      const round = (value) => Number(value.toPrecision(6));
+      const list = (set) => set.size ? [...set] : void 0;
+      const now = {
+        at: fitted ? void 0 : [round((size.width / 2 - view.x) / view.k), round((size.height / 2 - view.y) / view.k), round(view.k / fitScale())],
+        open: list(folding.open),
+        shut: list(folding.shut),
+        alone: list(folding.alone),
+        hidden: list(hidden),
+        pinned: list(pinned)
+      };
+      const text = JSON.stringify(now);
+      const { figure: before, ...others } = store.get().kept;
+      if (text === (before ?? "{}")) return;
+      own = text === "{}" ? void 0 : text;
+      store.set({ kept: own === void 0 ? others : { ...others, figure: own } });
+    }, KEPT_AFTER);
+  };
+  const mount = () => {
+    const { strongest } = store.get();
+    const lines = scene.wires.reduce((t, wire) => t + Number(wire.rank === null ? wire.always : wire.rank < strongest), 0);
+    canvas?.destroy();
+    [vector, canvas] = [null, null];
+    if (scene.plan.spots.size > SVG_UP_TO.nodes || lines > SVG_UP_TO.edges) {
+      canvas = canvasFigure(scene, () => document.activeElement === canvas?.element ? current : null);
+      const c = canvas.element;
+      for (const [name, value] of Object.entries({
+        tabindex: "0",
+        role: "application",
+        "aria-roledescription": "circuit",
+        "aria-label": "The circuit. Arrow keys move between nodes and each is read out, Enter selects, Escape clears, h hides, p pins, c collapses."
+      })) c.setAttribute(name, value);
+      stage.replaceChildren(c);
+    } else {
+      vector = svgFigure(index, scene);
+      stage.replaceChildren(vector.svg);
+    }
+    rove(spotOf2(current) ? current : start());
+    paint();
+  };
+  const start = () => {
+    const best = index.ranked[0]?.site;
+    return best === void 0 ? scene.plan.rows[0]?.[0] ?? "" : scene.drawing.at(best);
+  };
+  const refold = (anchor) => {
+    const place = anchor === null ? void 0 : spotOf2(scene.drawing.at(anchor));
+    const held = element.contains(document.activeElement) && stage.contains(document.activeElement);
+    scene = build();
+    const now = anchor === null ? void 0 : spotOf2(scene.drawing.at(anchor));
+    mount();
+    if (fitted || !place || !now) fit();
+    else {
+      resize();
+      view.x += (place.x - now.x) * view.k;
+      view.y += (place.y - now.y) * view.k;
+      move();
+    }
+    if (held && anchor !== null) focus(anchor);
+  };
+  const toggleFold = (key3, anchor) => {
+    if (folding.shut.delete(key3)) {
+      if (opensFolded(index) && !key3.startsWith("layer ")) folding.open.add(key3);
+    } else if (spotOf2(key3)) folding.open.add(key3);
+    else {
+      folding.shut.add(key3);
+      folding.open.delete(key3);
+    }
+    refold(anchor);
+  };
+  const activate = (site) => {
+    const folded = spotOf2(site)?.folded;
+    if (folded) toggleFold(folded.key, folded.members[0].site);
+    else store.set({ selected: site === store.get().selected ? null : site });
+  };
+  const hide = (site) => {
+    hidden = toggled(hidden, site);
+    const next = hidden.has(site) ? neighbour(site, "ArrowRight") ?? neighbour(site, "ArrowLeft") ?? neighbour(site, "ArrowDown") ?? neighbour(site, "ArrowUp") : site;
+    const held = stage.contains(document.activeElement);
+    if (hidden.has(site) && store.get().selected === site) store.set({ selected: null });
+    if (store.get().peeked === site) store.set({ peeked: null });
+    paint();
+    keep2();
+    if (next && held) focus(next);
+  };
+  const pin = (site) => {
+    if (!index.nodes.has(site)) return;
+    pinned = toggled(pinned, site);
+    paint();
+    keep2();
+  };
+  const collapse = (site, whole) => {
+    const folded = spotOf2(site)?.folded;
+    const node = index.nodes.get(site) ?? folded?.members[0];
+    if (!node) return;
+    const key3 = whole ? layerOfNode(node) : folded ? folded.key : partOfNode(node);
+    if (key3 !== null && !(whole && folded?.what === "layer")) toggleFold(key3, node.site);
+    else if (folded) activate(site);
+  };
+  const local = (event) => {
+    const box = stage.getBoundingClientRect();
+    return [event.clientX - box.left, event.clientY - box.top];
+  };
+  const siteAt = (event) => {
+    if (canvas) return event instanceof MouseEvent ? canvas.hit(...local(event)) : event.type.startsWith("focus") ? current : null;
+    return event.target instanceof Element ? event.target.closest("g.node")?.getAttribute("data-site") ?? null : null;
+  };
+  const peek = (peeked) => {
+    if (peeked !== store.get().peeked) store.set({ peeked });
+  };
+  const tipAt = (site) => {
+    const spot = site === null ? void 0 : spotOf2(site);
+    if (spot) {
+      probe.setAttribute("data-tip", `${spot.folded ? "" : `${spot.node.site}
+`}${scene.words(spot.node.site)}`);
+      Object.assign(probe.style, {
+        left: `${view.x + (spot.x - spot.width / 2) * view.k}px`,
+        top: `${view.y + (spot.y - spot.height / 2) * view.k}px`,
+        width: `${spot.width * view.k}px`,
+        height: `${spot.height * view.k}px`
+      });
+    }
+    (spot ? probe : stage).dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
+  };
+  stage.addEventListener("wheel", (event) => {
     if (!event.ctrlKey && !event.metaKey) return;
     event.preventDefault();
-    const box = svg.getBoundingClientRect();
-    zoom(Math.exp(-event.deltaY * 4e-3), event.clientX - box.left, event.clientY - box.top);
+    zoom(Math.exp(-event.deltaY * 4e-3), ...local(event));
   }, { passive: false });
   let grip = null;
-  svg.addEventListener("pointerdown", (event) => {
+  stage.addEventListener("pointerdown", (event) => {
     if (event.button === 0) grip = { x: event.clientX, y: event.clientY, moved: false };
   });
-  svg.addEventListener("pointermove", (event) => {
-    if (!grip) return;
+  stage.addEventListener("pointermove", (event) => {
+    if (!grip) {
+      if (!canvas) return;
+      const site = siteAt(event);
+      stage.classList.toggle("over-node", site !== null);
+      if (site !== store.get().peeked) {
+        peek(site);
+        tipAt(site);
+      }
+      return;
+    }
     const [dx, dy] = [event.clientX - grip.x, event.clientY - grip.y];
     if (!grip.moved && Math.hypot(dx, dy) < 4) return;
-    if (!grip.moved) svg.setPointerCapture(event.pointerId);
+    if (!grip.moved) stage.setPointerCapture(event.pointerId);
     grip = { x: event.clientX, y: event.clientY, moved: true };
-    svg.classList.add("dragging");
+    stage.classList.add("dragging");
     view.x += dx;
     view.y += dy;
-    apply();
+    fitted = false;
+    move();
   });
   let dragged = false;
   const letGo = () => {
     dragged = grip?.moved ?? false;
     grip = null;
-    svg.classList.remove("dragging");
+    stage.classList.remove("dragging");
   };
-  svg.addEventListener("pointerup", letGo);
-  svg.addEventListener("pointercancel", letGo);
-  const siteAt = (target) => target instanceof Element ? target.closest("g.node")?.getAttribute("data-site") ?? null : null;
-  svg.addEventListener("click", (event) => {
-    if (dragged) return;
-    const site = siteAt(event.target);
-    store.set({ selected: site === store.get().selected ? null : site });
+  stage.addEventListener("pointerup", letGo);
+  stage.addEventListener("pointercancel", letGo);
+  stage.addEventListener("click", (event) => {
+    if (dragged) return void (dragged = false);
+    const label = event.target instanceof Element ? event.target.closest("[data-fold]")?.getAttribute("data-fold") : null;
+    if (label) return void toggleFold(label, memberOf(label));
+    const site = siteAt(event);
+    if (site === null) return store.set({ selected: null });
+    if (canvas) rove(site);
+    activate(site);
   });
-  const peek = (peeked) => {
-    if (peeked !== store.get().peeked) store.set({ peeked });
-  };
-  svg.addEventListener("pointerover", (event) => peek(siteAt(event.target)));
-  svg.addEventListener("pointerleave", () => peek(null));
-  svg.addEventListener("focusin", (event) => peek(siteAt(event.target)));
-  svg.addEventListener("focusout", () => peek(null));
-  let current = index.ranked[0]?.site ?? plan.rows[0]?.[0] ?? "";
+  stage.addEventListener("pointerover", (event) => {
+    if (!canvas) peek(siteAt(event));
+  });
+  stage.addEventListener("pointerleave", (event) => {
+    if (event.target === stage || event.target === vector?.svg) peek(null);
+  }, true);
+  stage.addEventListener("focusin", (event) => {
+    peek(siteAt(event));
+    if (canvas) paint();
+  });
+  stage.addEventListener("focusout", () => {
+    peek(null);
+    if (canvas) paint();
+  });
+  const memberOf = (key3) => [...index.nodes.values()].find((node) => partOfNode(node) === key3 || layerOfNode(node) === key3)?.site ?? "";
   const rove = (site) => {
-    groups.get(current)?.setAttribute("tabindex", "-1");
+    vector?.groups.get(current)?.setAttribute("tabindex", "-1");
     current = site;
-    groups.get(site)?.setAttribute("tabindex", "0");
+    vector?.groups.get(site)?.setAttribute("tabindex", "0");
   };
   const reveal = (site) => {
     const { x, y } = spotOf2(site);
     const [px, py] = [view.x + x * view.k, view.y + y * view.k];
+    const [before, after] = [view.x, view.y];
     if (px < 30 || px > size.width - 30) view.x += size.width / 2 - px;
     if (py < 20 || py > size.height - 20) view.y += size.height / 2 - py;
-    apply();
+    if (before === view.x && after === view.y) return;
+    fitted = false;
+    move();
   };
-  const focus = (site) => {
-    const g = groups.get(site);
-    if (!g) return;
+  const focus = (asked) => {
+    if (hidden.has(asked)) hide(asked);
+    if (index.nodes.has(asked) && !spotOf2(asked) && store.get().selected === asked) {
+      folding.alone.add(asked);
+      refold(null);
+    }
+    const site = scene.drawing.at(asked);
+    if (!spotOf2(site) || hidden.has(site)) return;
     rove(site);
     reveal(site);
-    g.focus({ preventScroll: false });
+    if (vector) vector.groups.get(site)?.focus({ preventScroll: false });
+    else if (canvas) {
+      canvas.element.focus({ preventScroll: false });
+      live.textContent = `${site}: ${scene.words(site).replaceAll("\n", "; ")}`;
+      peek(site);
+      paint();
+    }
   };
-  if (current) rove(current);
-  const neighbour = (site, key2) => {
-    const row = plan.rows.findIndex((sites2) => sites2.includes(site));
-    const sites = plan.rows[row] ?? [];
+  const neighbour = (site, key3) => {
+    const row = scene.plan.rows.findIndex((sites2) => sites2.includes(site));
+    const open = (sites2) => (sites2 ?? []).filter((one) => one === site || !hidden.has(one));
+    const sites = open(scene.plan.rows[row]);
     const at = sites.indexOf(site);
-    if (key2 === "ArrowLeft") return sites[at - 1] ?? null;
-    if (key2 === "ArrowRight") return sites[at + 1] ?? null;
-    if (key2 === "Home") return sites[0] ?? null;
-    if (key2 === "End") return sites[sites.length - 1] ?? null;
-    const next = plan.rows[row + (key2 === "ArrowDown" ? 1 : -1)];
+    if (key3 === "ArrowLeft") return sites[at - 1] ?? null;
+    if (key3 === "ArrowRight") return sites[at + 1] ?? null;
+    if (key3 === "Home") return sites[0] ?? null;
+    if (key3 === "End") return sites[sites.length - 1] ?? null;
+    const step = key3 === "ArrowDown" ? 1 : -1;
+    let next = [];
+    for (let i = row + step; i >= 0 && i < scene.plan.rows.length && !next.length; i += step) next = open(scene.plan.rows[i]);
     const x = spotOf2(site).x;
-    return next?.reduce((a, b) => Math.abs(spotOf2(b).x - x) < Math.abs(spotOf2(a).x - x) ? b : a) ?? null;
+    const away = (one) => Math.abs(spotOf2(one).x - x);
+    return next.length ? next.reduce((a, b) => away(b) < away(a) ? b : a) : null;
   };
-  svg.addEventListener("keydown", (event) => {
-    const site = siteAt(event.target);
+  stage.addEventListener("keydown", (event) => {
+    const site = canvas ? current : siteAt(event);
     if (!site || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "Enter" || event.key === " ") store.set({ selected: site === store.get().selected ? null : site });
+    if (event.key === "Enter" || event.key === " ") activate(site);
     else if (event.key === "+" || event.key === "=") zoom(1.25);
     else if (event.key === "-") zoom(0.8);
     else if (event.key === "0") fit();
+    else if (event.key === "h") hide(site);
+    else if (event.key === "p") pin(site);
+    else if (event.key === "c") collapse(site, false);
+    else if (event.key === "C") collapse(site, true);
     else if (/^(Arrow(Left|Right|Up|Down)|Home|End)$/.test(event.key)) {
       const next = neighbour(site, event.key);
       if (next) focus(next);
     } else return;
     event.preventDefault();
   });
-  const edgesOf = /* @__PURE__ */ new Map();
-  for (const one of drawn) {
-    for (const site of [one.edge.src, one.edge.dst]) {
-      const list = edgesOf.get(site);
-      if (list) list.push(one);
-      else edgesOf.set(site, [one]);
+  const tool = (text, tip, act) => {
+    const button2 = h("button", { type: "button", class: "tool", "aria-label": tip, "data-tip": tip }, text);
+    button2.addEventListener("click", act);
+    return button2;
+  };
+  const chosen = (act) => () => {
+    const { selected } = store.get();
+    if (selected) act(selected);
+  };
+  const pinButton = tool("Pin", "Pin the selected node: drawn and marked whatever the filter (p)", chosen(pin));
+  const forNode = [
+    pinButton,
+    tool("Hide", "Hide the selected node (h)", chosen(hide)),
+    tool("Collapse", "Collapse the head or row of the selected node (c)", chosen((site) => collapse(site, false))),
+    tool("Collapse layer", "Collapse the layer of the selected node (Shift+C)", chosen((site) => collapse(site, true)))
+  ];
+  const expandAll = tool("Expand all", "Expand everything that is collapsed", () => {
+    folding.shut.clear();
+    if (opensFolded(index)) folding.open.add("*");
+    refold(null);
+  });
+  const picture = (ending) => async () => {
+    const name = fileName2(`${index.bundle.task.name}-circuit`, ending);
+    if (ending === "png" && canvas) return save(name, await pngOf(canvas.picture(PNG_SCALE)));
+    const text = asSvg();
+    if (ending === "svg") save(name, new Blob([text], { type: "image/svg+xml" }));
+    else save(name, await pngOf(await rasterOf(text, size.width, size.height)));
+  };
+  const asSvg = () => {
+    if (vector) return svgText(vector.svg, size.width, size.height, index.bundle.title);
+    const [left, top, right, bottom] = [-view.x / view.k, -view.y / view.k, (size.width - view.x) / view.k, (size.height - view.y) / view.k];
+    const within = (x1, y1, x2, y2) => Math.min(x1, x2) <= right + 40 && Math.max(x1, x2) >= left - 40 && Math.min(y1, y2) <= bottom + 40 && Math.max(y1, y2) >= top - 40;
+    const one = svgFigure(index, {
+      ...scene,
+      wires: scene.wires.filter(({ line: line2 }) => within(line2.x1, line2.y1, line2.x2, line2.y2)),
+      drawing: { ...scene.drawing, carries: scene.drawing.carries.filter(({ src, dst }) => {
+        const [a, b] = [spotOf2(src), spotOf2(dst)];
+        return within(a.x, a.y, b.x, b.y);
+      }) },
+      plan: { ...scene.plan, rows: scene.plan.rows.map((row) => row.filter((site) => {
+        const { x, y } = spotOf2(site);
+        return within(x, y, x, y);
+      })) }
+    });
+    const away = h("div", { class: "away", "aria-hidden": "true" }, one.svg);
+    stage.append(away);
+    one.paint(lookNow());
+    one.move(view.x, view.y, view.k);
+    const text = svgText(one.svg, size.width, size.height, index.bundle.title);
+    away.remove();
+    return text;
+  };
+  const note = h("span", { class: "muted figure-note", role: "status" });
+  const saved = (ending) => {
+    const act = picture(ending);
+    return tool(ending.toUpperCase(), `Save the figure as seen as ${ending.toUpperCase()}`, () => {
+      note.textContent = "";
+      act().catch((error) => note.textContent = `Not saved: ${error instanceof Error ? error.message : String(error)}`);
+    });
+  };
+  const bar = h(
+    "div",
+    { class: "figure-bar", role: "group", "aria-label": "The figure" },
+    ...forNode,
+    expandAll,
+    note,
+    h(
+      "span",
+      { class: "zoom" },
+      saved("svg"),
+      saved("png"),
+      tool("+", "Zoom in (+)", () => zoom(1.25)),
+      tool("−", "Zoom out (-)", () => zoom(0.8)),
+      tool("⤢", "Fit the whole circuit (0)", fit)
+    )
+  );
+  const key2 = foldedKey(index.bundle.grain === "head" ? "score" : "weight");
+  const lookNow = () => {
+    const { selected, peeked, found: found2, strongest, lit } = store.get();
+    const { at } = scene.drawing;
+    const place = (site) => site === null || !spotOf2(at(site)) || hidden.has(at(site)) ? null : at(site);
+    const centre = place(peeked) ?? place(selected);
+    let shown = null;
+    if (lit) {
+      shown = /* @__PURE__ */ new Map();
+      for (const [site, strength] of lit) shown.set(at(site), Math.max(strength, shown.get(at(site)) ?? 0));
     }
-  }
-  let painted = { centre: null, strongest: -1 };
+    return {
+      selected: place(selected),
+      centre,
+      near: centre === null ? /* @__PURE__ */ new Set() : scene.near(centre),
+      strongest,
+      hidden,
+      pinned,
+      lit: shown,
+      found: found2 && new Set([...found2].map(at))
+    };
+  };
   const paint = () => {
-    const { selected, peeked, found: found2, strongest } = store.get();
-    svg.classList.toggle("plain", Math.min(strongest, drawn.length) > WITH_MARKERS);
-    const centre = peeked ?? selected;
-    svg.classList.toggle("centred", centre !== null);
-    const near = /* @__PURE__ */ new Set();
-    if (centre) for (const link of [...index.feeds(centre), ...index.fedBy(centre)]) near.add(link.other.site);
-    for (const [site, g] of groups) {
-      g.classList.toggle("selected", site === selected);
-      g.classList.toggle("centre", site === centre);
-      g.classList.toggle("near", near.has(site));
-      g.classList.toggle("dim", centre === null && found2 !== null && !found2.has(site));
-      g.classList.toggle("idle", (edgesOf.get(site)?.[0]?.rank ?? -1) >= strongest);
-      g.classList.toggle("found", found2 !== null && found2.has(site));
-      g.setAttribute("aria-pressed", String(site === selected));
+    const { selected } = store.get();
+    const look = lookNow();
+    vector?.paint(look);
+    canvas?.paint(look);
+    const node = selected === null ? void 0 : index.nodes.get(selected);
+    forNode.forEach((button2, i) => button2.disabled = !node || i === 2 && partOfNode(node) === null || i === 3 && layerOfNode(node) === null);
+    pinButton.setAttribute("aria-pressed", String(selected !== null && pinned.has(selected)));
+    pinButton.textContent = selected !== null && pinned.has(selected) ? "Unpin" : "Pin";
+    expandAll.hidden = key2.hidden = scene.drawing.supers.size === 0;
+    restore.hidden = hidden.size === 0;
+    const list = [...hidden];
+    if (restore.dataset["list"] !== list.join("\n")) {
+      restore.dataset["list"] = list.join("\n");
+      restore.replaceChildren(
+        h("span", { class: "muted" }, "Hidden:"),
+        ...list.map((site) => tool(`${site} ↺`, `Show ${site} again`, () => hide(site))),
+        ...list.length > 1 ? [tool("Show all", "Show all hidden nodes again", () => {
+          hidden = /* @__PURE__ */ new Set();
+          paint();
+          keep2();
+        })] : []
+      );
     }
-    numberLayer.replaceChildren();
-    const own = (site) => site === null ? [] : edgesOf.get(site) ?? [];
-    const on = own(centre);
-    const changed = strongest === painted.strongest ? [...own(painted.centre), ...on] : drawn;
-    for (const { edge, rank, path, hit } of changed) {
-      const touches = edge.src === centre || edge.dst === centre;
-      path.classList.toggle("on", touches);
-      path.classList.toggle("hidden", !touches && rank >= strongest);
-      hit?.classList.toggle("hidden", !touches && rank >= strongest);
-    }
-    painted = { centre, strongest };
-    for (const path of svg.querySelectorAll(".carry, .root, .edges [data-site]")) {
-      const ends2 = [path.getAttribute("data-src"), path.getAttribute("data-dst"), path.getAttribute("data-site")];
-      path.classList.toggle("on", centre !== null && ends2.includes(centre));
-    }
-    if (on.length <= NUMBERS_UP_TO) for (const one of on) numberLayer.append(numberOn(one, centre, toneOf(bundle, one.edge.weight)));
   };
-  store.listen(paint);
-  paint();
-  const element = h("div", { class: "figure-frame" });
-  element.append(svg, controls(zoom, fit));
-  return { element, naturalWidth: plan.width, fit, focus };
-}
-function aboutMatter(index, node) {
-  const matter = index.matter(node);
-  if (index.bundle.grain === "head") return matter === null ? [] : [`|score| of its edges: ${num(matter)}`];
-  return [matter === null ? "ablation not measured" : `ablating it: ${signed(matter)} nats`];
-}
-function numberOn({ edge, line }, centre, tone) {
-  const t = edge.src === centre ? 0.74 : 0.26;
-  const { x1, y1, x2, y2, bend, bow } = line;
-  const mix = (a, b, c, d) => (1 - t) ** 3 * a + 3 * (1 - t) ** 2 * t * b + 3 * (1 - t) * t * t * c + t ** 3 * d;
-  const [x, y] = [mix(x1, x1 + bow, x2 + bow, x2), mix(y1, y1 + bend, y2 - bend, y2)];
-  return s("text", { x, y: y + 3.5, class: `number ${tone}` }, edge.weight === null ? "" : signed(edge.weight, 2));
-}
-function controls(zoom, fit) {
-  const button2 = (label, text, act) => {
-    const b = h("button", { type: "button", "aria-label": label, "data-tip": label, class: "tool" }, text);
-    b.addEventListener("click", act);
-    return b;
+  const matters = ["selected", "peeked", "found", "strongest", "lit"];
+  let settling = 0;
+  const goTo = () => {
+    if (!wanted) return;
+    const [x, y, times] = wanted;
+    wanted = void 0;
+    fitted = false;
+    view.k = fitScale() * times;
+    Object.assign(view, { x: size.width / 2 - x * view.k, y: size.height / 2 - y * view.k });
+    move();
   };
+  store.listen((now, before) => {
+    if (now.kept !== before.kept && now.kept["figure"] !== own) {
+      own = now.kept["figure"];
+      takeUp(own);
+      refold(null);
+      goTo();
+      return;
+    }
+    if (matters.every((name) => now[name] === before[name])) return;
+    if (now.strongest !== before.strongest && opensFolded(index)) {
+      clearTimeout(settling);
+      settling = window.setTimeout(() => refold(null), SETTLED);
+      return;
+    }
+    paint();
+  });
+  element.append(bar, h("div", { class: "figure-place" }, stage, probe), restore, key2, live);
+  mount();
+  return {
+    element,
+    get naturalWidth() {
+      return scene.plan.width;
+    },
+    fit() {
+      if (!fitted) return resize();
+      fit();
+      goTo();
+    },
+    focus
+  };
+}
+function line(className, mark) {
+  return s("svg", { width: 34, height: 12, "aria-hidden": "true", class: "key" }, s("path", { d: "M2 6H28", class: className }), mark);
+}
+function item(picture, text) {
+  return h("span", { class: "legend-item" }, picture, text);
+}
+function foldedKey(measure) {
+  const box = { width: 20, height: 11, rx: 3, class: "pill" };
+  const pair = s("svg", { width: 28, height: 16, class: "key node super", "aria-hidden": "true" }, s("rect", { ...box, x: 4, y: 1 }), s("rect", { ...box, x: 1, y: 4 }));
   return h(
     "div",
-    { class: "zoom", role: "group", "aria-label": "Zoom" },
-    button2("Zoom in", "+", () => zoom(1.25)),
-    button2("Zoom out", "−", () => zoom(0.8)),
-    button2("Fit the whole circuit", "⤢", fit)
+    { class: "legend" },
+    item(pair, "collapsed nodes: click or Enter expands"),
+    item(line("edge sum", null), `their edges together: the wider, the larger the sum of |${measure}|`)
   );
 }
 function legend(index) {
-  const line = (className, mark) => s("svg", { width: 34, height: 12, "aria-hidden": "true", class: "key" }, s("path", { d: "M2 6H28", class: className }), mark);
-  const item = (picture, text) => h("span", { class: "legend-item" }, picture, text);
   const pill = (share2) => s("rect", { x: 0, y: 1, width: 20, height: 12, rx: 3, class: "pill", style: `--ink-share:${share2}%` });
   const shape = (rx) => s("svg", { width: 22, height: 14, class: "key", "aria-hidden": "true" }, s("rect", { x: 0.5, y: 1, width: 20, height: 12, rx, class: "pill" }));
   const scale = s("svg", { width: 66, height: 14, class: "key", "aria-hidden": "true" });
@@ -2596,7 +3975,7 @@ function lab(index, store, engine) {
     }
   };
   let timer = 0;
-  const soon = () => {
+  const soon2 = () => {
     window.clearTimeout(timer);
     timer = window.setTimeout(() => void ask(), PAUSE[engine.where]);
   };
@@ -2811,7 +4190,7 @@ function lab(index, store, engine) {
     ));
     suggestion.hidden = held;
   };
-  const save = button("Save as recipe", () => {
+  const save2 = button("Save as recipe", () => {
     const link = h("a", { download: "recipe.json", href: URL.createObjectURL(new Blob([JSON.stringify(question(history.now), null, 1)], { type: "application/json" })) });
     link.click();
     window.setTimeout(() => URL.revokeObjectURL(link.href), 1e3);
@@ -2851,7 +4230,7 @@ function lab(index, store, engine) {
       candidates = i ? [candidates[0], field.value] : [field.value, candidates[1]];
       touched = true;
       keep2();
-      soon();
+      soon2();
     });
     return field;
   });
@@ -2861,7 +4240,7 @@ function lab(index, store, engine) {
     at = null;
     touched = true;
     keep2();
-    soon();
+    soon2();
   });
   const pick = h(
     "select",
@@ -2914,7 +4293,7 @@ function lab(index, store, engine) {
           h("div", { class: "lab-row" }, cutSelect, cut)
         ),
         done,
-        h("div", { class: "lab-row" }, undo, redo, clear, save, load, file, bundle.grain === "channel" ? h("label", { class: "muted lab-lights" }, lights, " light up the figure") : "")
+        h("div", { class: "lab-row" }, undo, redo, clear, save2, load, file, bundle.grain === "channel" ? h("label", { class: "muted lab-lights" }, lights, " light up the figure") : "")
       ),
       h(
         "div",
@@ -3011,7 +4390,7 @@ function table(evidence) {
     { name: "this circuit", value: evidence.value, interval: evidence.interval, n: evidence.n, outcome: evidence.verdict, own: true },
     ...evidence.nulls.map((null_) => ({ ...null_, own: false }))
   ];
-  const drawn = rows.some((row) => row.value !== null);
+  const drawn2 = rows.some((row) => row.value !== null);
   const x = scaleOf(rows);
   const body = h("tbody");
   for (const row of rows) {
@@ -3023,12 +4402,12 @@ function table(evidence) {
       h("td", { class: row.value === null ? "absent" : "figure-cell", "data-tip": row.value === null ? null : String(row.value) }, words(row)),
       h("td", { class: "interval" }, interval),
       h("td", { class: "n" }, row.n === null ? "" : count(row.n)),
-      h("td", { class: "plot-cell" }, drawn ? plot(row, x) : null)
+      h("td", { class: "plot-cell" }, drawn2 ? plot(row, x) : null)
     ));
   }
   const head = h("thead", {}, h("tr", {}, h("th", { class: "c-name" }), h("th", { class: "c-value" }, evidence.unit || "value"), h("th", { class: "c-interval" }, "interval"), h("th", { class: "c-n" }, "n"), h("th", { class: "c-plot" })));
   const result = h("table", { class: "nulls" }, h("caption", { class: "sr" }, evidence.claim), head, body);
-  if (drawn) result.append(h("tfoot", {}, h("tr", {}, h("td", { colspan: 4 }), h("td", { class: "plot-cell" }, axis(x, evidence.unit)))));
+  if (drawn2) result.append(h("tfoot", {}, h("tr", {}, h("td", { colspan: 4 }), h("td", { class: "plot-cell" }, axis(x, evidence.unit)))));
   return result;
 }
 function check(evidence) {
@@ -3117,11 +4496,11 @@ function ratio(its, own) {
   return text === "1" ? "as many" : `${text} times as many`;
 }
 function twinLine({ circuit, model }, twin) {
-  const line = h("p", { class: "lead twin-line" });
+  const line2 = h("p", { class: "lead twin-line" });
   const [name, comma] = itsTwin(model.val_loss_nats, twin.val_loss_nats);
   const edges = h("b", {}, plural(twin.n_edges, "edge"));
   if (!twin.reached) {
-    line.append(
+    line2.append(
       verdictBadge("not reached", "Not reached"),
       ` in ${name}: no circuit found there gets to ${num(given(circuit.target_loss_nats), 3)} nats on the training pairs; the best, `,
       h("b", {}, plural(twin.n_nodes, "node")),
@@ -3129,31 +4508,31 @@ function twinLine({ circuit, model }, twin) {
       edges,
       `, has ${num(twin.loss_heldout_nats, 3)} held out.`
     );
-    return line;
+    return line2;
   }
-  line.append(`${sentence(name)}${comma} needs `, edges, " for the same task");
-  if (circuit.reached && circuit.n_edges > 0) line.append(": ", h("b", {}, ratio(twin.n_edges, circuit.n_edges)));
-  line.append(".");
-  return line;
+  line2.append(`${sentence(name)}${comma} needs `, edges, " for the same task");
+  if (circuit.reached && circuit.n_edges > 0) line2.append(": ", h("b", {}, ratio(twin.n_edges, circuit.n_edges)));
+  line2.append(".");
+  return line2;
 }
 function faithful({ circuit, model }) {
   const { faithfulness: f, edge_score } = circuit;
-  const line = h("p", { class: "lead" });
+  const line2 = h("p", { class: "lead" });
   const words2 = { pass: "Faithful:", fail: "Not faithful:", "not reached": "Not reached:", "not measured": "Not measured:" };
-  if (f) line.append(verdictBadge(f.verdict, words2[f.verdict]), " ");
+  if (f) line2.append(verdictBadge(f.verdict, words2[f.verdict]), " ");
   const all = edge_score?.all_edges ?? circuit.n_edges;
-  line.append(
+  line2.append(
     h("b", {}, plural(circuit.n_edges, "edge")),
     ` of the ${count(all)} in ${model.name} (${num(100 * circuit.n_edges / Math.max(1, all), 2)} %), between `,
     h("b", {}, plural(circuit.n_nodes, "node"))
   );
-  if (!f || f.value === null) line.append("; its faithfulness was not measured.");
+  if (!f || f.value === null) line2.append("; its faithfulness was not measured.");
   else {
-    line.append(", have a faithfulness of ", h("b", {}, num(f.value, 3)), f.interval ? ` (${num(f.interval[0], 3)} to ${num(f.interval[1], 3)})` : "", " on held-out pairs");
+    line2.append(", have a faithfulness of ", h("b", {}, num(f.value, 3)), f.interval ? ` (${num(f.interval[0], 3)} to ${num(f.interval[1], 3)})` : "", " on held-out pairs");
     const random = f.nulls.find((one) => one.name.startsWith("random") && one.value !== null);
-    line.append(random ? `; random circuits of as many have ${Math.abs(random.value) < 5e-4 ? "0.000" : num(random.value, 3)}.` : ".");
+    line2.append(random ? `; random circuits of as many have ${Math.abs(random.value) < 5e-4 ? "0.000" : num(random.value, 3)}.` : ".");
   }
-  return line;
+  return line2;
 }
 function lead(bundle) {
   const { circuit, twin } = bundle;
@@ -3714,8 +5093,8 @@ function isTree(value) {
 function record(value) {
   if (!isTree(value)) return h("span", { class: "mono" }, typeof value === "string" ? value : JSON.stringify(value));
   const list = h("dl", { class: "record" });
-  for (const [key2, item] of Object.entries(value)) {
-    list.append(h("dt", {}, key2), h("dd", { class: isTree(item) ? "tree" : null }, record(item)));
+  for (const [key2, item2] of Object.entries(value)) {
+    list.append(h("dt", {}, key2), h("dd", { class: isTree(item2) ? "tree" : null }, record(item2)));
   }
   return list;
 }
@@ -3746,7 +5125,7 @@ function search(index, store, open) {
   let active = 0;
   let sites = [];
   const mark = () => {
-    [...list.children].forEach((item, i) => item.setAttribute("aria-selected", String(i === active)));
+    [...list.children].forEach((item2, i) => item2.setAttribute("aria-selected", String(i === active)));
     input.setAttribute("aria-activedescendant", list.children[active]?.id ?? "");
   };
   const choose = (site) => {
@@ -3773,12 +5152,12 @@ function search(index, store, open) {
     });
     sites = hits.map((hit) => hit.node.site);
     list.replaceChildren(...hits.slice(0, AT_MOST).map(({ node, why }) => {
-      const item = h("li", { role: "option", id: uniqueId("option") }, h("span", { class: "mono" }, node.site), h("span", { class: "muted" }, why));
-      item.addEventListener("pointerdown", (event) => {
+      const item2 = h("li", { role: "option", id: uniqueId("option") }, h("span", { class: "mono" }, node.site), h("span", { class: "muted" }, why));
+      item2.addEventListener("pointerdown", (event) => {
         event.preventDefault();
         choose(node.site);
       });
-      return item;
+      return item2;
     }));
     const more = hits.length - AT_MOST;
     if (more > 0 || !hits.length) list.append(h("li", { class: "count", "aria-disabled": "true" }, hits.length ? `${more} more, marked in the figure` : "No node matches"));
@@ -3813,7 +5192,7 @@ function search(index, store, open) {
 }
 
 // src/style.css
-var style_default = '.gossamer {\n  color-scheme: light dark;\n  --paper: light-dark(#fdfdfb, #14161a);\n  --raised: light-dark(#ffffff, #1a1d22);\n  --band: light-dark(#f5f5f1, #1a1d22);\n  --ink: light-dark(#1c1e22, #e9e7e2);\n  --muted: light-dark(#63686f, #9da2a9);\n  --faint: light-dark(#b9bcb8, #50555c);\n  --rule: light-dark(#e3e3dd, #2c3036);\n  --up: light-dark(#2a66ab, #72aef0);\n  --down: light-dark(#c24a1e, #f28b5b);\n  --pass: light-dark(#27704a, #6cc596);\n  --fail: light-dark(#b3221c, #ff7d74);\n  --warn: light-dark(#8a6100, #e0b04a);\n  --focus: light-dark(#111317, #ffffff);\n  --serif: ui-serif, "Iowan Old Style", Charter, "Source Serif 4", Georgia, "Liberation Serif", "DejaVu Serif", serif;\n  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif;\n  --mono: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", "DejaVu Sans Mono", monospace;\n  box-sizing: border-box;\n  min-height: 100vh;\n  padding: 40px max(28px, calc((100% - 1400px) / 2)) 56px;\n  background: var(--paper);\n  color: var(--ink);\n  font: 14px/1.5 var(--sans);\n  font-variant-numeric: tabular-nums;\n  -webkit-text-size-adjust: 100%;\n}\n.gossamer[data-theme="light"] { color-scheme: light; }\n.gossamer[data-theme="dark"] { color-scheme: dark; }\n.gossamer *, .gossamer *::before { box-sizing: inherit; }\n.gossamer [hidden] { display: none !important; }\n.gossamer .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }\n.gossamer h1, .gossamer h2, .gossamer h3, .gossamer p, .gossamer figure, .gossamer dl, .gossamer dd { margin: 0; }\n.gossamer h1 { font: 400 34px/1.15 var(--serif); letter-spacing: -0.01em; margin: 10px 0 12px; text-wrap: balance; overflow-wrap: anywhere; }\n.gossamer h2 { font: 400 23px/1.25 var(--serif); }\n.gossamer h3 { font: 600 13px/1.4 var(--sans); }\n.gossamer .mono, .gossamer code { font-family: var(--mono); font-size: 0.94em; }\n.gossamer .muted { color: var(--muted); }\n.gossamer .aside { color: var(--muted); font-weight: 400; margin-left: 8px; }\n.gossamer button { font: inherit; color: inherit; }\n.gossamer :focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; border-radius: 3px; }\n\n/* Header */\n.gossamer .top { max-width: 100%; margin-bottom: 28px; }\n.gossamer .eyebrow { display: flex; gap: 14px; align-items: center; color: var(--muted); font-size: 13px; }\n.gossamer .eyebrow .theme { margin-left: auto; }\n.gossamer .lead { font: 400 18px/1.5 var(--serif); max-width: 46em; text-wrap: pretty; }\n.gossamer .lead b { font-weight: 600; white-space: nowrap; }\n.gossamer .lead + .lead { margin-top: 6px; }\n.gossamer .lead .verdict { font: 600 15px/1.5 var(--sans); align-items: baseline; }\n.gossamer .tally { display: flex; flex-wrap: wrap; gap: 6px 20px; margin-top: 14px; }\n.gossamer .tool { background: none; border: 1px solid var(--rule); border-radius: 6px; padding: 3px 9px; cursor: pointer; color: var(--muted); }\n.gossamer .tool:hover { color: var(--ink); border-color: var(--faint); }\n\n/* Verdicts */\n.gossamer .verdict { display: inline-flex; align-items: center; gap: 6px; font-weight: 600; font-size: 13px; white-space: nowrap; }\n.gossamer .verdict svg { fill: none; stroke: currentColor; stroke-width: 2.2; stroke-linecap: round; stroke-linejoin: round; }\n.gossamer .verdict.pass { color: var(--pass); }\n.gossamer .verdict.fail { color: var(--fail); }\n.gossamer .verdict.not-reached { color: var(--warn); }\n.gossamer .verdict.not-measured { color: var(--muted); }\n\n/* Stage: figure and panel */\n.gossamer .stage { display: grid; grid-template-columns: minmax(0, 1fr) 368px; gap: 36px; align-items: start; }\n.gossamer .stage.stacked { grid-template-columns: minmax(0, 1fr); gap: 24px; }\n.gossamer .toolbar { display: flex; flex-wrap: wrap; align-items: center; gap: 10px 24px; margin-bottom: 12px; min-height: 32px; }\n.gossamer .search-box { position: relative; flex: 0 1 260px; }\n.gossamer .search { width: 100%; font: inherit; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 5px 10px; }\n.gossamer .search::placeholder { color: var(--muted); }\n.gossamer .results { position: absolute; z-index: 5; top: 100%; left: 0; min-width: 100%; width: max-content; max-width: 460px; margin: 4px 0 0; padding: 4px; list-style: none; background: var(--raised); border: 1px solid var(--rule); border-radius: 8px; box-shadow: 0 8px 28px rgb(0 0 0 / 0.14); }\n.gossamer .results li { display: flex; gap: 14px; justify-content: space-between; padding: 4px 8px; border-radius: 5px; cursor: pointer; }\n.gossamer .results li[aria-selected="true"], .gossamer .results li[role="option"]:hover { background: var(--band); }\n.gossamer .results .count { color: var(--muted); cursor: default; }\n.gossamer .strength { display: inline-flex; align-items: center; gap: 10px; color: var(--muted); font-size: 13px; }\n.gossamer .strength input { width: 120px; accent-color: var(--muted); }\n\n.gossamer .figure-frame { position: relative; }\n.gossamer .figure-svg { display: block; width: 100%; cursor: grab; touch-action: pan-y; user-select: none; overflow: hidden; }\n.gossamer .figure-svg.dragging { cursor: grabbing; }\n.gossamer .zoom { position: absolute; right: 0; top: 0; display: flex; gap: 4px; }\n.gossamer .zoom .tool { width: 28px; height: 28px; padding: 0; background: var(--paper); line-height: 1; }\n\n.gossamer .band { fill: var(--band); }\n.gossamer .block-title { font: 600 12.5px var(--sans); fill: var(--ink); }\n.gossamer .block-sub { font: 12px var(--sans); fill: var(--muted); }\n.gossamer .row-label { font: 11px var(--sans); fill: var(--muted); text-anchor: end; }\n.gossamer .head-box { fill: var(--paper); stroke: var(--faint); stroke-width: 1; }\n.gossamer .head-label { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .plate rect { fill: var(--paper); stroke: var(--faint); }\n.gossamer .plate-text { font: 12px var(--mono); fill: var(--ink); text-anchor: middle; white-space: pre; }\n\n.gossamer .carry, .gossamer .root { fill: none; stroke: var(--faint); stroke-width: 1.1; }\n.gossamer .root { stroke-dasharray: 1.5 3.5; }\n.gossamer .root-dot { fill: var(--faint); }\n.gossamer .carry.meets { stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .edge { fill: none; stroke-linecap: butt; opacity: calc(0.86 * var(--fade, 1)); transition: opacity 0.12s; }\n.gossamer .edge.up { stroke: var(--up); }\n.gossamer .edge.down { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .edge.flat { stroke: var(--muted); }\n.gossamer .plain .edge { marker-end: none; }\n.gossamer .plain .hit { display: none; }\n.gossamer .tip-flat { fill: var(--muted); }\n.gossamer .tip-up { fill: var(--up); }\n.gossamer .tip-down { fill: none; stroke: var(--down); stroke-width: 2.4; }\n.gossamer .edge.hidden, .gossamer .hit.hidden { display: none; }\n.gossamer .hit { fill: none; stroke: transparent; stroke-width: 9; pointer-events: stroke; }\n\n.gossamer .node { cursor: pointer; outline: none; }\n.gossamer .pill { fill: color-mix(in srgb, var(--ink) var(--ink-share, 0%), var(--raised)); stroke: var(--ink); stroke-width: 1; }\n.gossamer .node.unmeasured .pill { stroke-dasharray: 2.5 2.5; }\n.gossamer .node.end .pill { stroke: var(--faint); }\n.gossamer .tab { fill: var(--raised); stroke: var(--ink); stroke-width: 0.8; }\n.gossamer .port-text { font: italic 10.5px var(--serif); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .unfed .tab { fill: none; stroke: var(--faint); }\n.gossamer .unfed .port-text { fill: var(--faint); }\n.gossamer .pill-text { font: 11px var(--sans); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .qkv { font-style: italic; font-family: var(--serif); font-size: 12px; }\n.gossamer .node.strong .pill-text { fill: var(--paper); }\n.gossamer .node.middle .pill-text { fill: light-dark(#1c1e22, #14161a); }\n.gossamer .node:hover .pill, .gossamer .node.near .pill { stroke-width: 1.8; }\n.gossamer .node.selected .pill, .gossamer .node.found .pill { stroke-width: 2.6; }\n.gossamer .node:focus-visible .pill { stroke-width: 2.6; outline: 2px solid var(--focus); outline-offset: 3px; border-radius: 4px; }\n.gossamer .back { fill: var(--band); }\n.gossamer .face { transition: opacity 0.12s; }\n.gossamer .node.dim .face { opacity: 0.22; }\n.gossamer .node.idle:not(.centre, .near) .face { opacity: 0.4; }\n.gossamer .centred .node:not(.centre, .near) .face { opacity: 0.28; }\n.gossamer .centred .edge:not(.on) { opacity: 0.07; }\n.gossamer .centred .edge.on { opacity: 1; }\n.gossamer .centred :is(.carry, .root):not(.on) { opacity: 0.35; }\n.gossamer .centred .carry.on { stroke: var(--ink); stroke-width: 1.8; }\n.gossamer .number { font: 600 10.5px var(--sans); text-anchor: middle; paint-order: stroke; stroke: var(--band); stroke-width: 4px; stroke-linejoin: round; pointer-events: none; }\n.gossamer .number.up { fill: var(--up); }\n.gossamer .number.down { fill: var(--down); }\n.gossamer .number.flat { fill: var(--muted); }\n\n.gossamer .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; margin-top: 14px; color: var(--muted); font-size: 12px; }\n.gossamer .legend-item { display: inline-flex; align-items: center; gap: 8px; }\n.gossamer .legend .edge { stroke-width: 2; }\n.gossamer .legend-note { flex-basis: 100%; }\n.gossamer .legend-ports { font: italic 12.5px var(--serif); color: var(--ink); }\n.gossamer .into { color: var(--muted); font-size: 12px; margin-left: 7px; white-space: nowrap; }\n\n/* Panel */\n.gossamer .panel { position: sticky; top: 20px; max-height: calc(100vh - 40px); overflow-y: auto; outline-offset: -2px; padding: 2px 6px 2px 2px; scrollbar-width: thin; }\n.gossamer .card { display: grid; gap: 22px; }\n.gossamer .card-head { display: flex; justify-content: space-between; gap: 12px; align-items: start; }\n.gossamer .card-head h2 { font: 500 18px/1.3 var(--mono); overflow-wrap: anywhere; }\n.gossamer .close { background: none; border: 0; font-size: 22px; line-height: 1; padding: 2px 6px; cursor: pointer; color: var(--muted); }\n.gossamer .card-part h3 { padding-bottom: 5px; margin-bottom: 6px; border-bottom: 1px solid var(--rule); }\n.gossamer .facts { display: flex; gap: 32px; }\n.gossamer .fact-label, .gossamer .fact-note { color: var(--muted); font-size: 12px; }\n.gossamer .fact-value { font-size: 19px; line-height: 1.35; }\n.gossamer table { border-collapse: collapse; }\n.gossamer .links { width: 100%; table-layout: fixed; }\n.gossamer .links td { padding: 2px 0; }\n.gossamer .links { font-size: 13px; }\n.gossamer .links td:nth-child(1) { width: 58%; }\n.gossamer .links td:nth-child(2) { width: 20%; }\n.gossamer .figure-cell { text-align: right; padding-right: 10px !important; }\n.gossamer .links .muted { padding-left: 10px; font-size: 12px; }\n.gossamer .site { font-family: var(--mono); font-size: 12px; background: none; border: 0; padding: 0; cursor: pointer; text-align: left; text-decoration: underline; text-decoration-color: var(--faint); text-underline-offset: 3px; }\n.gossamer .site:hover { text-decoration-color: currentColor; }\n.gossamer .bar { display: block; height: 8px; min-width: 1px; }\n.gossamer .bar.up { background: var(--up); }\n.gossamer .bar.down { background: repeating-linear-gradient(90deg, var(--down) 0 4px, transparent 4px 6px); }\n.gossamer .bar.flat { background: var(--faint); }\n.gossamer .bar.ink { background: var(--muted); }\n.gossamer .more { background: none; border: 0; padding: 4px 0; color: var(--muted); cursor: pointer; text-decoration: underline; }\n.gossamer .two { display: grid; gap: 22px; }\n.gossamer .sides th { font-weight: 400; text-align: left; color: var(--muted); padding-right: 12px; white-space: nowrap; }\n.gossamer .sides svg { display: block; }\n.gossamer .rail { stroke: var(--rule); stroke-width: 1; }\n.gossamer .zero { stroke: var(--faint); stroke-width: 1; }\n.gossamer .dot-full { fill: var(--ink); }\n.gossamer .dot-open { fill: var(--paper); stroke: var(--ink); stroke-width: 1.5; }\n.gossamer .dot-tick { stroke: var(--muted); stroke-width: 2; }\n.gossamer .excerpt-row { display: grid; grid-template-columns: 54px minmax(0, 1fr); gap: 10px; padding: 4px 0; align-items: baseline; }\n.gossamer .peak-value { color: var(--muted); font-size: 12px; text-align: right; }\n.gossamer .excerpt { font: 12.5px/1.75 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer .tok { unicode-bidi: isolate; border-radius: 2px; padding: 1px 0; }\n.gossamer .tok.pos { background: color-mix(in srgb, var(--up) var(--share), transparent); }\n.gossamer .tok.neg { background: color-mix(in srgb, var(--down) var(--share), transparent); text-decoration: underline dashed; text-underline-offset: 3px; }\n.gossamer .tok.peak { outline: 1.5px solid var(--ink); outline-offset: 0; }\n.gossamer .chips { display: flex; flex-wrap: wrap; gap: 6px; }\n.gossamer .chip { display: inline-flex; gap: 7px; align-items: baseline; border: 1px solid var(--rule); border-radius: 5px; padding: 1px 7px; }\n.gossamer .chip-number { font-size: 12px; }\n.gossamer .chip.pos .chip-number { color: var(--up); }\n.gossamer .chip.neg .chip-number { color: var(--down); }\n.gossamer .pair { padding: 5px 0; border-bottom: 1px dotted var(--rule); }\n.gossamer .pair:last-child { border-bottom: 0; }\n.gossamer .prompt { font: 12.5px/1.6 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer mark { background: none; color: inherit; font-weight: 700; border-bottom: 2px solid var(--ink); margin-left: 1px; }\n.gossamer .prose { font-size: 13px; }\n.gossamer .prose + .prose { margin-top: 6px; }\n\n.gossamer .stacked .panel { position: static; max-height: none; }\n.gossamer .stacked .overview { grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 24px 36px; align-items: start; }\n.gossamer .stacked .panel.has-node { position: sticky; bottom: 0; z-index: 3; max-height: 46vh; background: var(--paper); border-top: 2px solid var(--ink); padding: 16px 8px 20px; box-shadow: 0 -14px 30px -12px rgb(0 0 0 / 0.16); }\n.gossamer .stacked .has-node .card { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px 36px; align-items: start; }\n.gossamer .stacked .has-node .card-head { grid-column: 1 / -1; }\n\n/* Parts */\n.gossamer .part { margin-top: 56px; border-top: 1px solid var(--rule); padding-top: 22px; }\n.gossamer .part-head { display: flex; flex-wrap: wrap; gap: 2px 16px; align-items: baseline; margin-bottom: 8px; }\n.gossamer .check { display: grid; grid-template-columns: minmax(220px, 1fr) auto; gap: 12px 48px; padding: 22px 0 22px 18px; border-left: 3px solid transparent; border-bottom: 1px solid var(--rule); }\n.gossamer .check:last-child { border-bottom: 0; }\n.gossamer .check.fail { border-left-color: var(--fail); }\n.gossamer .check.not-reached { border-left-color: var(--warn); }\n.gossamer .check-text { display: grid; gap: 4px; align-content: start; max-width: 30em; }\n.gossamer .check-text h3 { font: 400 18px/1.3 var(--serif); overflow-wrap: anywhere; }\n.gossamer .threshold { font-size: 13px; color: var(--muted); }\n.gossamer .check .note { font-size: 13px; }\n.gossamer .check.fail .note { color: var(--fail); }\n.gossamer .method summary { color: var(--muted); font-size: 13px; cursor: pointer; width: max-content; }\n.gossamer .method dl { display: grid; grid-template-columns: max-content 1fr; gap: 1px 14px; font-size: 12.5px; padding: 6px 0 0 16px; }\n.gossamer .method dt { color: var(--muted); }\n.gossamer .nulls { font-size: 13px; table-layout: fixed; width: 846px; max-width: 100%; }\n.gossamer .c-value { width: 110px; }\n.gossamer .c-interval { width: 156px; }\n.gossamer .c-n { width: 56px; }\n.gossamer .c-plot { width: 260px; }\n.gossamer .nulls th, .gossamer .nulls td { font-weight: 400; text-align: left; padding: 0 16px 0 0; height: 26px; vertical-align: middle; }\n.gossamer .nulls tbody th { color: var(--muted); line-height: 1.3; }\n.gossamer .nulls thead th { color: var(--muted); font-size: 12px; vertical-align: bottom; line-height: 1.3; }\n.gossamer .nulls thead .c-value { white-space: normal !important; }\n.gossamer .nulls thead th:not(:first-child), .gossamer .nulls .figure-cell, .gossamer .nulls .interval, .gossamer .nulls .n { text-align: right; padding-right: 16px !important; white-space: nowrap; }\n.gossamer .nulls .interval, .gossamer .nulls .n { color: var(--muted); }\n.gossamer .nulls .own th, .gossamer .nulls .own .figure-cell { color: var(--ink); font-weight: 600; }\n.gossamer .nulls .absent { text-align: right; font-style: italic; color: var(--muted); white-space: nowrap; }\n.gossamer .nulls .plot-cell { padding-right: 0; }\n.gossamer .plot { display: block; }\n.gossamer .whisker { fill: none; stroke: var(--muted); stroke-width: 1.4; }\n.gossamer .whisker.own { stroke: var(--ink); stroke-width: 2; }\n.gossamer .own-mark { fill: var(--ink); }\n.gossamer .null-mark { fill: var(--paper); stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .axis-line { fill: none; stroke: var(--faint); stroke-width: 1; }\n.gossamer .axis-text { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .axis-text.end { text-anchor: end; }\n.gossamer .axis-text.start { text-anchor: start; }\n\n.gossamer .curve { width: 100%; max-width: 760px; display: block; }\n.gossamer .curve .grid { stroke: var(--rule); stroke-width: 1; }\n.gossamer .curve .reference { stroke: var(--muted); stroke-width: 1; stroke-dasharray: 2 4; }\n.gossamer .curve .axis-title { font: 12px var(--sans); fill: var(--ink); text-anchor: middle; }\n.gossamer .curve-line { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .curve-dot { fill: var(--paper); stroke: var(--ink); stroke-width: 1.4; }\n.gossamer .twin-mark { fill: var(--paper); stroke: var(--ink); stroke-width: 2; }\n.gossamer .mark-text { font: 600 11.5px var(--sans); fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }\n.gossamer .mark-text.end { text-anchor: end; }\n.gossamer .curve-figure { display: grid; grid-template-columns: minmax(0, 700px) minmax(260px, 1fr); gap: 36px; align-items: start; }\n.gossamer figcaption { color: var(--muted); font-size: 13px; margin-top: 18px; max-width: 26em; }\n\n.gossamer .record-part summary { cursor: pointer; display: flex; gap: 14px; align-items: baseline; }\n.gossamer .record-part summary::before { content: "▸"; color: var(--muted); }\n.gossamer .record-part[open] summary::before { content: "▾"; }\n.gossamer .record { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 3px 22px; font-size: 13px; padding-top: 12px; }\n.gossamer .record dt { color: var(--muted); }\n.gossamer .record dd { overflow-wrap: anywhere; }\n.gossamer .record .record { padding-top: 0; }\n.gossamer footer { margin-top: 56px; color: var(--muted); font-size: 12px; }\n\n.gossamer .tip { position: fixed; z-index: 10; max-width: 420px; padding: 5px 9px; border-radius: 6px; background: var(--ink); color: var(--paper); font-size: 12px; line-height: 1.45; white-space: pre-wrap; pointer-events: none; overflow-wrap: anywhere; }\n\n/* Compare, cuts */\n.gossamer .verdicts { display: flex; flex-wrap: wrap; gap: 8px 28px; align-items: center; margin-top: 14px; }\n.gossamer .verdicts .tally { margin-top: 0; }\n.gossamer .own-model { display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; font-size: 13px; }\n.gossamer .own-model .real { color: var(--ink); }\n.gossamer .command { display: inline-flex; align-items: center; gap: 6px; }\n.gossamer .command code { background: var(--band); border-radius: 5px; padding: 2px 8px; }\n.gossamer .comparison { border-top: 1px solid var(--rule); padding-top: 20px; }\n.gossamer .modes { display: inline-flex; border: 1px solid var(--rule); border-radius: 7px; overflow: hidden; margin-bottom: 16px; }\n.gossamer .mode { background: none; border: 0; border-left: 1px solid var(--rule); padding: 4px 14px; cursor: pointer; color: var(--muted); }\n.gossamer .mode:first-child { border-left: 0; }\n.gossamer .mode[aria-pressed="true"] { background: var(--ink); color: var(--paper); font-weight: 600; }\n.gossamer .mode:focus-visible { outline-offset: -3px; outline-color: currentColor; }\n.gossamer .cut-note { margin-bottom: 14px !important; padding: 6px 12px; background: var(--band); border-left: 3px solid var(--warn); width: fit-content; }\n.gossamer .panes { display: grid; gap: 40px; align-items: end; }\n.gossamer .pane svg, .gossamer .union svg, .gossamer .cut-picture svg { display: block; width: 100%; height: auto; }\n.gossamer .union svg { max-width: max-content; }\n.gossamer .pane figcaption { margin-top: 10px; max-width: none; }\n.gossamer .both-notes { display: flex; flex-wrap: wrap; gap: 16px 48px; align-items: start; margin-top: 26px; }\n.gossamer .both-notes .prose { max-width: 34em; flex: 1 1 20em; }\n.gossamer .sizes { font-size: 13px; }\n.gossamer .sizes th, .gossamer .sizes td { vertical-align: baseline; line-height: 1.5; font-weight: 400; text-align: right; padding: 2px 0 2px 26px; white-space: nowrap; }\n.gossamer .sizes th[scope="row"] { text-align: left; color: var(--muted); padding-left: 0; }\n.gossamer .sizes thead th { color: var(--muted); border-bottom: 1px solid var(--rule); }\n.gossamer .groups { display: grid; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)); gap: 24px 36px; margin-top: 26px; }\n.gossamer .site-list .mono { font-size: 12px; }\n.gossamer .site-list { list-style: none; margin: 6px 0 0; padding: 0; columns: 2; font-size: 12px; }\n.gossamer .outlined .node.unmeasured .pill { stroke-dasharray: none; }\n.gossamer .swatch { display: inline-block; width: 20px; height: 11px; margin-right: 8px; border: 1.5px solid var(--ink); border-radius: 4px; }\n.gossamer .group.both .swatch { background: var(--ink); }\n.gossamer .group.left .swatch { border-color: var(--up); }\n.gossamer .group.right .swatch { border: 1.5px dashed var(--down); }\n.gossamer .sketch-title { font: 12px var(--sans); fill: var(--muted); text-anchor: end; }\n.gossamer .sketch .edge { opacity: 0.75; }\n.gossamer .sketch .edge.both { stroke: var(--ink); }\n.gossamer .sketch .edge.left { stroke: var(--up); }\n.gossamer .sketch .edge.right { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .sketch .edge.gone { stroke: var(--faint); opacity: 0.5; }\n.gossamer .mini .pill { stroke-width: 1.2; }\n.gossamer .mini.both .pill { fill: var(--ink); }\n.gossamer .mini.both .pill-text { fill: var(--paper); }\n.gossamer .mini.left .pill { stroke: var(--up); stroke-width: 1.8; }\n.gossamer .mini.right .pill { stroke: var(--down); stroke-width: 1.8; stroke-dasharray: 4 3; }\n.gossamer .mini.gone { opacity: 0.3; }\n.gossamer .cut { display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; margin: 6px 0 0 56px; font-size: 13px; }\n.gossamer .cut input { flex: 0 1 320px; accent-color: var(--ink); }\n.gossamer .cut-said { flex-basis: 100%; }\n.gossamer .cut-ring { fill: none; stroke: var(--ink); stroke-width: 2; }\n.gossamer .share { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; margin-top: 40px; }\n.gossamer .share .tool:disabled { opacity: 0.5; cursor: default; }\n\n/* Card */\n.gossamer .effects { width: 100%; font-size: 13px; }\n.gossamer .effects th { font-weight: 400; text-align: left; padding: 2px 10px 2px 0; white-space: nowrap; vertical-align: baseline; }\n.gossamer .effects td { padding: 2px 0; vertical-align: baseline; }\n.gossamer .effects .figure-cell { font-weight: 600; }\n.gossamer .histogram { display: block; width: 100%; max-width: 360px; height: auto; }\n.gossamer .histogram-row + .histogram-row { margin-top: 8px; }\n.gossamer .bar-clean { fill: var(--ink); }\n.gossamer .bar-other { fill: none; stroke: var(--ink); stroke-width: 1; }\n.gossamer .key-clean, .gossamer .key-other { display: inline-block; width: 10px; height: 9px; margin-right: 5px; border: 1px solid var(--ink); }\n.gossamer .key-clean { background: var(--ink); }\n.gossamer .level { display: block; font-size: 11px; line-height: 1.2; }\n.gossamer .note-text { width: 100%; font: 13px/1.5 var(--sans); color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 6px 9px; resize: vertical; }\n\n@media (max-width: 1080px) {\n  .gossamer { padding: 28px 28px 40px; }\n  .gossamer .check { grid-template-columns: minmax(0, 1fr); gap: 14px; }\n  .gossamer .check-text { max-width: none; }\n  .gossamer .curve-figure { grid-template-columns: minmax(0, 1fr); gap: 0; }\n  .gossamer figcaption { max-width: 46em; }\n  .gossamer h1 { font-size: 29px; }\n  .gossamer .lead { font-size: 17px; }\n}\n@media (max-width: 700px) {\n  .gossamer .check-data { overflow-x: auto; }\n  .gossamer .stacked .has-node .card { grid-template-columns: minmax(0, 1fr); }\n}\n@media (prefers-reduced-motion: reduce) {\n  .gossamer * { transition: none !important; }\n}\n';
+var style_default = '.gossamer {\n  color-scheme: light dark;\n  --paper: light-dark(#fdfdfb, #14161a);\n  --raised: light-dark(#ffffff, #1a1d22);\n  --band: light-dark(#f5f5f1, #1a1d22);\n  --ink: light-dark(#1c1e22, #e9e7e2);\n  --muted: light-dark(#63686f, #9da2a9);\n  --faint: light-dark(#b9bcb8, #50555c);\n  --rule: light-dark(#e3e3dd, #2c3036);\n  --up: light-dark(#2a66ab, #72aef0);\n  --down: light-dark(#c24a1e, #f28b5b);\n  --pass: light-dark(#27704a, #6cc596);\n  --fail: light-dark(#b3221c, #ff7d74);\n  --warn: light-dark(#8a6100, #e0b04a);\n  --focus: light-dark(#111317, #ffffff);\n  --lit: light-dark(#e8a400, #ffc94d);\n  --serif: ui-serif, "Iowan Old Style", Charter, "Source Serif 4", Georgia, "Liberation Serif", "DejaVu Serif", serif;\n  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif;\n  --mono: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", "DejaVu Sans Mono", monospace;\n  box-sizing: border-box;\n  min-height: 100vh;\n  padding: 40px max(28px, calc((100% - 1400px) / 2)) 56px;\n  background: var(--paper);\n  color: var(--ink);\n  font: 14px/1.5 var(--sans);\n  font-variant-numeric: tabular-nums;\n  -webkit-text-size-adjust: 100%;\n}\n.gossamer[data-theme="light"] { color-scheme: light; }\n.gossamer[data-theme="dark"] { color-scheme: dark; }\n.gossamer *, .gossamer *::before { box-sizing: inherit; }\n.gossamer [hidden] { display: none !important; }\n.gossamer .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }\n.gossamer h1, .gossamer h2, .gossamer h3, .gossamer p, .gossamer figure, .gossamer dl, .gossamer dd { margin: 0; }\n.gossamer h1 { font: 400 34px/1.15 var(--serif); letter-spacing: -0.01em; margin: 10px 0 12px; text-wrap: balance; overflow-wrap: anywhere; }\n.gossamer h2 { font: 400 23px/1.25 var(--serif); }\n.gossamer h3 { font: 600 13px/1.4 var(--sans); }\n.gossamer .mono, .gossamer code { font-family: var(--mono); font-size: 0.94em; }\n.gossamer .muted { color: var(--muted); }\n.gossamer .aside { color: var(--muted); font-weight: 400; margin-left: 8px; }\n.gossamer button { font: inherit; color: inherit; }\n.gossamer :focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; border-radius: 3px; }\n\n/* Header */\n.gossamer .top { max-width: 100%; margin-bottom: 28px; }\n.gossamer .eyebrow { display: flex; gap: 14px; align-items: center; color: var(--muted); font-size: 13px; }\n.gossamer .eyebrow .theme { margin-left: auto; }\n.gossamer .lead { font: 400 18px/1.5 var(--serif); max-width: 46em; text-wrap: pretty; }\n.gossamer .lead b { font-weight: 600; white-space: nowrap; }\n.gossamer .lead + .lead { margin-top: 6px; }\n.gossamer .lead .verdict { font: 600 15px/1.5 var(--sans); align-items: baseline; }\n.gossamer .tally { display: flex; flex-wrap: wrap; gap: 6px 20px; margin-top: 14px; }\n.gossamer .tool { background: none; border: 1px solid var(--rule); border-radius: 6px; padding: 3px 9px; cursor: pointer; color: var(--muted); }\n.gossamer .tool:hover { color: var(--ink); border-color: var(--faint); }\n\n/* Verdicts */\n.gossamer .verdict { display: inline-flex; align-items: center; gap: 6px; font-weight: 600; font-size: 13px; white-space: nowrap; }\n.gossamer .verdict svg { fill: none; stroke: currentColor; stroke-width: 2.2; stroke-linecap: round; stroke-linejoin: round; }\n.gossamer .verdict.pass { color: var(--pass); }\n.gossamer .verdict.fail { color: var(--fail); }\n.gossamer .verdict.not-reached { color: var(--warn); }\n.gossamer .verdict.not-measured { color: var(--muted); }\n\n/* Stage: figure and panel */\n.gossamer .stage { display: grid; grid-template-columns: minmax(0, 1fr) 368px; gap: 36px; align-items: start; }\n.gossamer .stage.stacked { grid-template-columns: minmax(0, 1fr); gap: 24px; }\n.gossamer .toolbar { display: flex; flex-wrap: wrap; align-items: center; gap: 10px 24px; margin-bottom: 12px; min-height: 32px; }\n.gossamer .search-box { position: relative; flex: 0 1 260px; }\n.gossamer .search { width: 100%; font: inherit; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 5px 10px; }\n.gossamer .search::placeholder { color: var(--muted); }\n.gossamer .results { position: absolute; z-index: 5; top: 100%; left: 0; min-width: 100%; width: max-content; max-width: 460px; margin: 4px 0 0; padding: 4px; list-style: none; background: var(--raised); border: 1px solid var(--rule); border-radius: 8px; box-shadow: 0 8px 28px rgb(0 0 0 / 0.14); }\n.gossamer .results li { display: flex; gap: 14px; justify-content: space-between; padding: 4px 8px; border-radius: 5px; cursor: pointer; }\n.gossamer .results li[aria-selected="true"], .gossamer .results li[role="option"]:hover { background: var(--band); }\n.gossamer .results .count { color: var(--muted); cursor: default; }\n.gossamer .strength { display: inline-flex; align-items: center; gap: 10px; color: var(--muted); font-size: 13px; }\n.gossamer .strength input { width: 120px; accent-color: var(--muted); }\n\n.gossamer .figure-bar { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; margin-bottom: 10px; font-size: 13px; }\n.gossamer .figure-bar .tool { min-height: 28px; }\n.gossamer .figure-bar .tool:disabled { opacity: 0.45; cursor: default; }\n.gossamer .figure-bar .tool[aria-pressed="true"] { color: var(--ink); border-color: var(--ink); }\n.gossamer .figure-bar .zoom { display: flex; gap: 4px; margin-left: auto; }\n.gossamer .figure-place { position: relative; overflow: hidden; }\n.gossamer .figure-surface { cursor: grab; touch-action: pan-y; user-select: none; }\n.gossamer .figure-surface.over-node { cursor: pointer; }\n.gossamer .figure-surface.dragging { cursor: grabbing; }\n.gossamer .figure-svg { display: block; width: 100%; overflow: hidden; }\n.gossamer .figure-canvas { position: relative; overflow: hidden; outline-offset: -2px; }\n.gossamer .figure-canvas canvas { position: absolute; left: 0; top: 0; transform-origin: 0 0; will-change: transform; pointer-events: none; }\n.gossamer .figure-canvas.faded .raster { opacity: 0.28; }\n.gossamer .probe { position: absolute; pointer-events: none; visibility: hidden; }\n.gossamer .away { position: absolute; width: 0; height: 0; overflow: hidden; }\n.gossamer .restore { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; margin-top: 8px; font-size: 12px; }\n.gossamer .restore .tool { font-family: var(--mono); font-size: 11.5px; padding: 1px 7px; }\n\n.gossamer .band { fill: var(--band); }\n.gossamer .block-title { font: 600 12.5px var(--sans); fill: var(--ink); }\n.gossamer .block-sub { font: 12px var(--sans); fill: var(--muted); }\n.gossamer .row-label { font: 11px var(--sans); fill: var(--muted); text-anchor: end; }\n.gossamer .head-box { fill: var(--paper); stroke: var(--faint); stroke-width: 1; }\n.gossamer .head-label { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .plate rect { fill: var(--paper); stroke: var(--faint); }\n.gossamer .plate-text { font: 12px var(--mono); fill: var(--ink); text-anchor: middle; white-space: pre; }\n\n.gossamer .carry, .gossamer .root { fill: none; stroke: var(--faint); stroke-width: 1.1; }\n.gossamer .root { stroke-dasharray: 1.5 3.5; }\n.gossamer .root-dot { fill: var(--faint); }\n.gossamer .carry.meets { stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .edge { fill: none; stroke-linecap: butt; opacity: calc(0.86 * var(--fade, 1)); transition: opacity 0.12s; }\n.gossamer .edge.up { stroke: var(--up); }\n.gossamer .edge.down { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .edge.flat { stroke: var(--muted); }\n.gossamer .edge.sum { stroke: var(--faint); --fade: 0.6; }\n.gossamer .plain .edge { marker-end: none; }\n.gossamer .plain .hit { display: none; }\n.gossamer .tip-flat { fill: var(--muted); }\n.gossamer .tip-up { fill: var(--up); }\n.gossamer .tip-down { fill: none; stroke: var(--down); stroke-width: 2.4; }\n.gossamer :is(.edge, .hit, .carry, .root).hidden, .gossamer .node.gone { display: none; }\n.gossamer .hit { fill: none; stroke: transparent; stroke-width: 9; pointer-events: stroke; }\n\n.gossamer .node { cursor: pointer; outline: none; }\n.gossamer .node.super .pill { stroke: var(--muted); }\n.gossamer .node.pinned .pill { stroke-width: 2.4; }\n.gossamer .pin circle { fill: var(--ink); stroke: var(--paper); stroke-width: 1.2; }\n.gossamer .pin path { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .halo { fill: var(--lit); opacity: var(--lit-share, 0.5); }\n.gossamer .folds { cursor: pointer; }\n.gossamer .folds:hover { text-decoration: underline; fill: var(--ink); }\n.gossamer .pill { fill: color-mix(in srgb, var(--ink) var(--ink-share, 0%), var(--raised)); stroke: var(--ink); stroke-width: 1; }\n.gossamer .node.unmeasured .pill { stroke-dasharray: 2.5 2.5; }\n.gossamer .node.end .pill { stroke: var(--faint); }\n.gossamer .tab { fill: var(--raised); stroke: var(--ink); stroke-width: 0.8; }\n.gossamer .port-text { font: italic 10.5px var(--serif); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .unfed .tab { fill: none; stroke: var(--faint); }\n.gossamer .unfed .port-text { fill: var(--faint); }\n.gossamer .pill-text { font: 11px var(--sans); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .qkv { font-style: italic; font-family: var(--serif); font-size: 12px; }\n.gossamer .node.strong .pill-text { fill: var(--paper); }\n.gossamer .node.middle .pill-text { fill: light-dark(#1c1e22, #14161a); }\n.gossamer .node:hover .pill, .gossamer .node.near .pill { stroke-width: 1.8; }\n.gossamer .node.selected .pill, .gossamer .node.found .pill { stroke-width: 2.6; }\n.gossamer .node:focus-visible .pill { stroke-width: 2.6; outline: 2px solid var(--focus); outline-offset: 3px; border-radius: 4px; }\n.gossamer .back { fill: var(--band); }\n.gossamer .face { transition: opacity 0.12s; }\n.gossamer .node.dim .face { opacity: 0.22; }\n.gossamer .node.idle:not(.centre, .near) .face { opacity: 0.4; }\n.gossamer .centred .node:not(.centre, .near) .face { opacity: 0.28; }\n.gossamer .centred .edge:not(.on) { opacity: 0.07; }\n.gossamer .centred .edge.on { opacity: 1; }\n.gossamer .centred :is(.carry, .root):not(.on) { opacity: 0.35; }\n.gossamer .centred .carry.on { stroke: var(--ink); stroke-width: 1.8; }\n.gossamer .number { font: 600 10.5px var(--sans); text-anchor: middle; paint-order: stroke; stroke: var(--band); stroke-width: 4px; stroke-linejoin: round; pointer-events: none; }\n.gossamer .number.up { fill: var(--up); }\n.gossamer .number.down { fill: var(--down); }\n.gossamer .number:is(.flat, .sum) { fill: var(--muted); }\n\n.gossamer .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; margin-top: 14px; color: var(--muted); font-size: 12px; }\n.gossamer .legend-item { display: inline-flex; align-items: center; gap: 8px; }\n.gossamer .legend .edge { stroke-width: 2; }\n.gossamer .legend .edge.sum { stroke-width: 5; }\n.gossamer .legend-note { flex-basis: 100%; }\n.gossamer .legend-ports { font: italic 12.5px var(--serif); color: var(--ink); }\n.gossamer .into { color: var(--muted); font-size: 12px; margin-left: 7px; white-space: nowrap; }\n\n/* Panel */\n.gossamer .panel { position: sticky; top: 20px; max-height: calc(100vh - 40px); overflow-y: auto; outline-offset: -2px; padding: 2px 6px 2px 2px; scrollbar-width: thin; }\n.gossamer .card { display: grid; gap: 22px; }\n.gossamer .card-head { display: flex; justify-content: space-between; gap: 12px; align-items: start; }\n.gossamer .card-head h2 { font: 500 18px/1.3 var(--mono); overflow-wrap: anywhere; }\n.gossamer .close { background: none; border: 0; font-size: 22px; line-height: 1; padding: 2px 6px; cursor: pointer; color: var(--muted); }\n.gossamer .card-part h3 { padding-bottom: 5px; margin-bottom: 6px; border-bottom: 1px solid var(--rule); }\n.gossamer .facts { display: flex; gap: 32px; }\n.gossamer .fact-label, .gossamer .fact-note { color: var(--muted); font-size: 12px; }\n.gossamer .fact-value { font-size: 19px; line-height: 1.35; }\n.gossamer table { border-collapse: collapse; }\n.gossamer .links { width: 100%; table-layout: fixed; }\n.gossamer .links td { padding: 2px 0; }\n.gossamer .links { font-size: 13px; }\n.gossamer .links td:nth-child(1) { width: 58%; }\n.gossamer .links td:nth-child(2) { width: 20%; }\n.gossamer .figure-cell { text-align: right; padding-right: 10px !important; }\n.gossamer .links .muted { padding-left: 10px; font-size: 12px; }\n.gossamer .site { font-family: var(--mono); font-size: 12px; background: none; border: 0; padding: 0; cursor: pointer; text-align: left; text-decoration: underline; text-decoration-color: var(--faint); text-underline-offset: 3px; }\n.gossamer .site:hover { text-decoration-color: currentColor; }\n.gossamer .bar { display: block; height: 8px; min-width: 1px; }\n.gossamer .bar.up { background: var(--up); }\n.gossamer .bar.down { background: repeating-linear-gradient(90deg, var(--down) 0 4px, transparent 4px 6px); }\n.gossamer .bar.flat { background: var(--faint); }\n.gossamer .bar.ink { background: var(--muted); }\n.gossamer .more { background: none; border: 0; padding: 4px 0; color: var(--muted); cursor: pointer; text-decoration: underline; }\n.gossamer .two { display: grid; gap: 22px; }\n.gossamer .sides th { font-weight: 400; text-align: left; color: var(--muted); padding-right: 12px; white-space: nowrap; }\n.gossamer .sides svg { display: block; }\n.gossamer .rail { stroke: var(--rule); stroke-width: 1; }\n.gossamer .zero { stroke: var(--faint); stroke-width: 1; }\n.gossamer .dot-full { fill: var(--ink); }\n.gossamer .dot-open { fill: var(--paper); stroke: var(--ink); stroke-width: 1.5; }\n.gossamer .dot-tick { stroke: var(--muted); stroke-width: 2; }\n.gossamer .excerpt-row { display: grid; grid-template-columns: 54px minmax(0, 1fr); gap: 10px; padding: 4px 0; align-items: baseline; }\n.gossamer .peak-value { color: var(--muted); font-size: 12px; text-align: right; }\n.gossamer .excerpt { font: 12.5px/1.75 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer .tok { unicode-bidi: isolate; border-radius: 2px; padding: 1px 0; }\n.gossamer .tok.pos { background: color-mix(in srgb, var(--up) var(--share), transparent); }\n.gossamer .tok.neg { background: color-mix(in srgb, var(--down) var(--share), transparent); text-decoration: underline dashed; text-underline-offset: 3px; }\n.gossamer .tok.peak { outline: 1.5px solid var(--ink); outline-offset: 0; }\n.gossamer .chips { display: flex; flex-wrap: wrap; gap: 6px; }\n.gossamer .chip { display: inline-flex; gap: 7px; align-items: baseline; border: 1px solid var(--rule); border-radius: 5px; padding: 1px 7px; }\n.gossamer .chip-number { font-size: 12px; }\n.gossamer .chip.pos .chip-number { color: var(--up); }\n.gossamer .chip.neg .chip-number { color: var(--down); }\n.gossamer .pair { padding: 5px 0; border-bottom: 1px dotted var(--rule); }\n.gossamer .pair:last-child { border-bottom: 0; }\n.gossamer .prompt { font: 12.5px/1.6 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer mark { background: none; color: inherit; font-weight: 700; border-bottom: 2px solid var(--ink); margin-left: 1px; }\n.gossamer .prose { font-size: 13px; }\n.gossamer .prose + .prose { margin-top: 6px; }\n\n.gossamer .stacked .panel { position: static; max-height: none; }\n.gossamer .stacked .overview { grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 24px 36px; align-items: start; }\n.gossamer .stacked .panel.has-node { position: sticky; bottom: 0; z-index: 3; max-height: 46vh; background: var(--paper); border-top: 2px solid var(--ink); padding: 16px 8px 20px; box-shadow: 0 -14px 30px -12px rgb(0 0 0 / 0.16); }\n.gossamer .stacked .has-node .card { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px 36px; align-items: start; }\n.gossamer .stacked .has-node .card-head { grid-column: 1 / -1; }\n\n/* Parts */\n.gossamer .part { margin-top: 56px; border-top: 1px solid var(--rule); padding-top: 22px; }\n.gossamer .part-head { display: flex; flex-wrap: wrap; gap: 2px 16px; align-items: baseline; margin-bottom: 8px; }\n.gossamer .check { display: grid; grid-template-columns: minmax(220px, 1fr) auto; gap: 12px 48px; padding: 22px 0 22px 18px; border-left: 3px solid transparent; border-bottom: 1px solid var(--rule); }\n.gossamer .check:last-child { border-bottom: 0; }\n.gossamer .check.fail { border-left-color: var(--fail); }\n.gossamer .check.not-reached { border-left-color: var(--warn); }\n.gossamer .check-text { display: grid; gap: 4px; align-content: start; max-width: 30em; }\n.gossamer .check-text h3 { font: 400 18px/1.3 var(--serif); overflow-wrap: anywhere; }\n.gossamer .threshold { font-size: 13px; color: var(--muted); }\n.gossamer .check .note { font-size: 13px; }\n.gossamer .check.fail .note { color: var(--fail); }\n.gossamer .method summary { color: var(--muted); font-size: 13px; cursor: pointer; width: max-content; }\n.gossamer .method dl { display: grid; grid-template-columns: max-content 1fr; gap: 1px 14px; font-size: 12.5px; padding: 6px 0 0 16px; }\n.gossamer .method dt { color: var(--muted); }\n.gossamer .nulls { font-size: 13px; table-layout: fixed; width: 846px; max-width: 100%; }\n.gossamer .c-value { width: 110px; }\n.gossamer .c-interval { width: 156px; }\n.gossamer .c-n { width: 56px; }\n.gossamer .c-plot { width: 260px; }\n.gossamer .nulls th, .gossamer .nulls td { font-weight: 400; text-align: left; padding: 0 16px 0 0; height: 26px; vertical-align: middle; }\n.gossamer .nulls tbody th { color: var(--muted); line-height: 1.3; }\n.gossamer .nulls thead th { color: var(--muted); font-size: 12px; vertical-align: bottom; line-height: 1.3; }\n.gossamer .nulls thead .c-value { white-space: normal !important; }\n.gossamer .nulls thead th:not(:first-child), .gossamer .nulls .figure-cell, .gossamer .nulls .interval, .gossamer .nulls .n { text-align: right; padding-right: 16px !important; white-space: nowrap; }\n.gossamer .nulls .interval, .gossamer .nulls .n { color: var(--muted); }\n.gossamer .nulls .own th, .gossamer .nulls .own .figure-cell { color: var(--ink); font-weight: 600; }\n.gossamer .nulls .absent { text-align: right; font-style: italic; color: var(--muted); white-space: nowrap; }\n.gossamer .nulls .plot-cell { padding-right: 0; }\n.gossamer .plot { display: block; }\n.gossamer .whisker { fill: none; stroke: var(--muted); stroke-width: 1.4; }\n.gossamer .whisker.own { stroke: var(--ink); stroke-width: 2; }\n.gossamer .own-mark { fill: var(--ink); }\n.gossamer .null-mark { fill: var(--paper); stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .axis-line { fill: none; stroke: var(--faint); stroke-width: 1; }\n.gossamer .axis-text { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .axis-text.end { text-anchor: end; }\n.gossamer .axis-text.start { text-anchor: start; }\n\n.gossamer .curve { width: 100%; max-width: 760px; display: block; }\n.gossamer .curve .grid { stroke: var(--rule); stroke-width: 1; }\n.gossamer .curve .reference { stroke: var(--muted); stroke-width: 1; stroke-dasharray: 2 4; }\n.gossamer .curve .axis-title { font: 12px var(--sans); fill: var(--ink); text-anchor: middle; }\n.gossamer .curve-line { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .curve-dot { fill: var(--paper); stroke: var(--ink); stroke-width: 1.4; }\n.gossamer .twin-mark { fill: var(--paper); stroke: var(--ink); stroke-width: 2; }\n.gossamer .mark-text { font: 600 11.5px var(--sans); fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }\n.gossamer .mark-text.end { text-anchor: end; }\n.gossamer .curve-figure { display: grid; grid-template-columns: minmax(0, 700px) minmax(260px, 1fr); gap: 36px; align-items: start; }\n.gossamer figcaption { color: var(--muted); font-size: 13px; margin-top: 18px; max-width: 26em; }\n\n.gossamer .record-part summary { cursor: pointer; display: flex; gap: 14px; align-items: baseline; }\n.gossamer .record-part summary::before { content: "▸"; color: var(--muted); }\n.gossamer .record-part[open] summary::before { content: "▾"; }\n.gossamer .record { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 3px 22px; font-size: 13px; padding-top: 12px; }\n.gossamer .record dt { color: var(--muted); }\n.gossamer .record dd { overflow-wrap: anywhere; }\n.gossamer .record .record { padding-top: 0; }\n.gossamer footer { margin-top: 56px; color: var(--muted); font-size: 12px; }\n\n.gossamer .tip { position: fixed; z-index: 10; max-width: 420px; padding: 5px 9px; border-radius: 6px; background: var(--ink); color: var(--paper); font-size: 12px; line-height: 1.45; white-space: pre-wrap; pointer-events: none; overflow-wrap: anywhere; }\n\n/* Compare, cuts */\n.gossamer .verdicts { display: flex; flex-wrap: wrap; gap: 8px 28px; align-items: center; margin-top: 14px; }\n.gossamer .verdicts .tally { margin-top: 0; }\n.gossamer .own-model { display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; font-size: 13px; }\n.gossamer .own-model .real { color: var(--ink); }\n.gossamer .command { display: inline-flex; align-items: center; gap: 6px; }\n.gossamer .command code { background: var(--band); border-radius: 5px; padding: 2px 8px; }\n.gossamer .comparison { border-top: 1px solid var(--rule); padding-top: 20px; }\n.gossamer .modes { display: inline-flex; border: 1px solid var(--rule); border-radius: 7px; overflow: hidden; margin-bottom: 16px; }\n.gossamer .mode { background: none; border: 0; border-left: 1px solid var(--rule); padding: 4px 14px; cursor: pointer; color: var(--muted); }\n.gossamer .mode:first-child { border-left: 0; }\n.gossamer .mode[aria-pressed="true"] { background: var(--ink); color: var(--paper); font-weight: 600; }\n.gossamer .mode:focus-visible { outline-offset: -3px; outline-color: currentColor; }\n.gossamer .cut-note { margin-bottom: 14px !important; padding: 6px 12px; background: var(--band); border-left: 3px solid var(--warn); width: fit-content; }\n.gossamer .panes { display: grid; gap: 40px; align-items: end; }\n.gossamer .pane svg, .gossamer .union svg, .gossamer .cut-picture svg { display: block; width: 100%; height: auto; }\n.gossamer .union svg { max-width: max-content; }\n.gossamer .pane figcaption { margin-top: 10px; max-width: none; }\n.gossamer .both-notes { display: flex; flex-wrap: wrap; gap: 16px 48px; align-items: start; margin-top: 26px; }\n.gossamer .both-notes .prose { max-width: 34em; flex: 1 1 20em; }\n.gossamer .sizes { font-size: 13px; }\n.gossamer .sizes th, .gossamer .sizes td { vertical-align: baseline; line-height: 1.5; font-weight: 400; text-align: right; padding: 2px 0 2px 26px; white-space: nowrap; }\n.gossamer .sizes th[scope="row"] { text-align: left; color: var(--muted); padding-left: 0; }\n.gossamer .sizes thead th { color: var(--muted); border-bottom: 1px solid var(--rule); }\n.gossamer .groups { display: grid; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)); gap: 24px 36px; margin-top: 26px; }\n.gossamer .site-list .mono { font-size: 12px; }\n.gossamer .site-list { list-style: none; margin: 6px 0 0; padding: 0; columns: 2; font-size: 12px; }\n.gossamer .outlined .node.unmeasured .pill { stroke-dasharray: none; }\n.gossamer .swatch { display: inline-block; width: 20px; height: 11px; margin-right: 8px; border: 1.5px solid var(--ink); border-radius: 4px; }\n.gossamer .group.both .swatch { background: var(--ink); }\n.gossamer .group.left .swatch { border-color: var(--up); }\n.gossamer .group.right .swatch { border: 1.5px dashed var(--down); }\n.gossamer .sketch-title { font: 12px var(--sans); fill: var(--muted); text-anchor: end; }\n.gossamer .sketch .edge { opacity: 0.75; }\n.gossamer .sketch .edge.both { stroke: var(--ink); }\n.gossamer .sketch .edge.left { stroke: var(--up); }\n.gossamer .sketch .edge.right { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .sketch .edge.gone { stroke: var(--faint); opacity: 0.5; }\n.gossamer .mini .pill { stroke-width: 1.2; }\n.gossamer .mini.both .pill { fill: var(--ink); }\n.gossamer .mini.both .pill-text { fill: var(--paper); }\n.gossamer .mini.left .pill { stroke: var(--up); stroke-width: 1.8; }\n.gossamer .mini.right .pill { stroke: var(--down); stroke-width: 1.8; stroke-dasharray: 4 3; }\n.gossamer .mini.gone { opacity: 0.3; }\n.gossamer .cut { display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; margin: 6px 0 0 56px; font-size: 13px; }\n.gossamer .cut input { flex: 0 1 320px; accent-color: var(--ink); }\n.gossamer .cut-said { flex-basis: 100%; }\n.gossamer .cut-ring { fill: none; stroke: var(--ink); stroke-width: 2; }\n.gossamer .share { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; margin-top: 40px; }\n.gossamer .share .tool:disabled { opacity: 0.5; cursor: default; }\n\n/* Card */\n.gossamer .effects { width: 100%; font-size: 13px; }\n.gossamer .effects th { font-weight: 400; text-align: left; padding: 2px 10px 2px 0; white-space: nowrap; vertical-align: baseline; }\n.gossamer .effects td { padding: 2px 0; vertical-align: baseline; }\n.gossamer .effects .figure-cell { font-weight: 600; }\n.gossamer .histogram { display: block; width: 100%; max-width: 360px; height: auto; }\n.gossamer .histogram-row + .histogram-row { margin-top: 8px; }\n.gossamer .bar-clean { fill: var(--ink); }\n.gossamer .bar-other { fill: none; stroke: var(--ink); stroke-width: 1; }\n.gossamer .key-clean, .gossamer .key-other { display: inline-block; width: 10px; height: 9px; margin-right: 5px; border: 1px solid var(--ink); }\n.gossamer .key-clean { background: var(--ink); }\n.gossamer .level { display: block; font-size: 11px; line-height: 1.2; }\n.gossamer .note-text { width: 100%; font: 13px/1.5 var(--sans); color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 6px 9px; resize: vertical; }\n\n@media (max-width: 1080px) {\n  .gossamer { padding: 28px 28px 40px; }\n  .gossamer .check { grid-template-columns: minmax(0, 1fr); gap: 14px; }\n  .gossamer .check-text { max-width: none; }\n  .gossamer .curve-figure { grid-template-columns: minmax(0, 1fr); gap: 0; }\n  .gossamer figcaption { max-width: 46em; }\n  .gossamer h1 { font-size: 29px; }\n  .gossamer .lead { font-size: 17px; }\n}\n@media (max-width: 700px) {\n  .gossamer .check-data { overflow-x: auto; }\n  .gossamer .stacked .has-node .card { grid-template-columns: minmax(0, 1fr); }\n}\n@media (prefers-reduced-motion: reduce) {\n  .gossamer * { transition: none !important; }\n}\n';
 
 // src/lab.css
 var lab_default = '.gossamer .part[data-part="ask"] { margin: 0 0 36px; }\n.gossamer .lab { display: grid; gap: 18px; }\n.gossamer .lab-grid { display: grid; grid-template-columns: minmax(0, 7fr) minmax(0, 5fr); gap: 24px 48px; align-items: start; }\n.gossamer .lab-left, .gossamer .lab-right { display: grid; gap: 12px; min-width: 0; }\n.gossamer .lab-right h3 { padding-bottom: 4px; border-bottom: 1px solid var(--rule); }\n.gossamer .lab-prompt { width: 100%; resize: vertical; font: 14px/1.55 var(--mono); color: inherit; background: var(--raised); border: 1px solid var(--faint); border-radius: 6px; padding: 8px 11px; }\n.gossamer .lab-row { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; min-width: 0; }\n.gossamer .lab :is(select, input[type="text"], input[type="number"]) { font: inherit; font-size: 13px; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 3px 7px; max-width: 100%; }\n.gossamer .lab select.mono, .gossamer .lab input.mono { font-family: var(--mono); font-size: 12px; }\n.gossamer .lab .lab-pick { flex: 1 1 150px; min-width: 0; max-width: 240px; }\n.gossamer .lab .lab-candidate { width: 84px; }\n.gossamer .lab .lab-number-in { width: 92px; }\n.gossamer .lab input[type="range"] { flex: 1 1 90px; max-width: 170px; accent-color: var(--muted); }\n.gossamer .lab .tool { color: var(--ink); }\n.gossamer .lab .tool:disabled { color: var(--faint); cursor: default; }\n.gossamer .lab-flip { border-color: var(--ink); font-weight: 600; }\n.gossamer .lab-error { color: var(--fail); font-size: 13px; overflow-wrap: anywhere; }\n.gossamer .lab-error::before { content: "⚠ "; }\n.gossamer .lab.stale .lab-right { opacity: 0.45; }\n.gossamer .lab-tokens { display: flex; flex-wrap: wrap; gap: 3px; max-height: 132px; overflow-y: auto; padding: 2px; }\n.gossamer .lab-token { font: 12px/1.5 var(--mono); border: 1px solid var(--rule); background: none; border-radius: 4px; padding: 0 4px; cursor: pointer; white-space: pre; }\n.gossamer .lab-token.given { color: var(--muted); }\n.gossamer .lab-token[aria-checked="true"] { border-color: var(--ink); box-shadow: inset 0 -2px 0 var(--ink); font-weight: 600; }\n.gossamer .lab-suggestion { font-size: 13px; }\n.gossamer .lab-do { border: 1px solid var(--rule); border-radius: 8px; padding: 8px 12px 12px; margin: 0; display: grid; gap: 8px; min-width: 0; }\n.gossamer .lab-do legend { font-size: 12px; color: var(--muted); padding: 0 4px; }\n.gossamer .lab-about { font-size: 12px; }\n.gossamer .lab-done { margin: 0; padding: 0 0 0 22px; display: grid; gap: 2px; font: 12.5px/1.5 var(--mono); }\n.gossamer .lab-done li > span { overflow-wrap: anywhere; }\n.gossamer .lab-done .close { font-size: 16px; padding: 0 8px; vertical-align: -2px; }\n.gossamer .lab-lights { font-size: 13px; margin-left: auto; }\n\n.gossamer .lab-shares { display: grid; gap: 12px; }\n.gossamer .lab-share { display: grid; gap: 3px; }\n.gossamer .lab-share-name { font-size: 12px; color: var(--muted); }\n.gossamer .lab-share-ends { display: flex; justify-content: space-between; gap: 12px; font-weight: 600; }\n.gossamer .lab-was { color: var(--muted); font-weight: 400; }\n.gossamer .lab-track { position: relative; height: 12px; border: 1px solid var(--ink); border-radius: 2px; background: repeating-linear-gradient(135deg, transparent 0 4px, var(--faint) 4px 5px); }\n.gossamer .lab-part { display: block; height: 100%; background: var(--ink); }\n.gossamer .lab-tick { position: absolute; top: -4px; bottom: -4px; width: 2px; margin-left: -1px; background: var(--down); outline: 1px solid var(--paper); }\n.gossamer .lab-next { width: 100%; table-layout: fixed; border-collapse: separate; border-spacing: 0; font-size: 12.5px; line-height: 1.4; }\n.gossamer .lab-next th { font-weight: 400; text-align: left; color: var(--muted); font-size: 12px; padding: 0 0 2px; }\n.gossamer .lab-next td { position: relative; padding: 0 0 4px; overflow: hidden; white-space: nowrap; }\n.gossamer .lab-next :is(th, td):first-child { border-right: 28px solid transparent; }\n.gossamer .lab-next .asked { font-weight: 600; }\n.gossamer .lab-bar { position: absolute; left: 0; bottom: 1px; height: 3px; background: var(--muted); }\n.gossamer .asked .lab-bar { background: var(--ink); }\n.gossamer .lab-number { float: right; }\n.gossamer .lab-ten summary { cursor: pointer; font-size: 13px; width: max-content; max-width: 100%; }\n.gossamer .lab-ten[open] summary { margin-bottom: 6px; }\n\n.gossamer .lab-deep summary { cursor: pointer; font-weight: 600; width: max-content; max-width: 100%; }\n.gossamer .lab-deep[open] summary { margin-bottom: 10px; }\n.gossamer .lab-insides { display: grid; grid-template-columns: minmax(0, 7fr) minmax(0, 5fr); gap: 24px 48px; margin-top: 12px; align-items: start; }\n.gossamer .lab-traces { overflow-x: auto; }\n.gossamer .lab-traces :is(th, td) { font-weight: 400; text-align: left; padding: 1px 14px 1px 0; white-space: nowrap; font-size: 13px; }\n.gossamer .lab-traces thead th { color: var(--muted); font-size: 12px; }\n.gossamer .lab-traces .figure-cell { text-align: right; }\n.gossamer .lab-strip { display: block; }\n.gossamer .lab-up { fill: var(--up); }\n.gossamer .lab-down { fill: var(--down); }\n.gossamer .lab-at { fill: none; stroke: var(--ink); stroke-width: 1; }\n.gossamer .lab-heads { display: grid; gap: 18px; }\n.gossamer .lab-head { display: grid; gap: 8px; }\n.gossamer .lab-triangle { fill: var(--band); }\n.gossamer .lab-looks { fill: var(--ink); }\n\n@media (max-width: 1080px) {\n  .gossamer .lab-grid, .gossamer .lab-insides { grid-template-columns: minmax(0, 1fr); }\n}\n';
@@ -3849,6 +5228,7 @@ function tooltip(root) {
 
 // src/view.ts
 var MANY_EDGES = { channel: 400, head: 200 };
+var FOLDED_EDGES = 60;
 var THEMES = ["auto", "light", "dark"];
 function themeButton(root, store) {
   const button2 = h("button", { type: "button", class: "tool theme" });
@@ -3893,7 +5273,7 @@ function render({ model: given2, el }) {
   const [model, leave] = hosted(given2);
   const bundle = model.get("bundle");
   const index = indexOf(bundle);
-  const many = MANY_EDGES[bundle.grain];
+  const many = opensFolded(index) ? FOLDED_EDGES : MANY_EDGES[bundle.grain];
   const first = { selected: null, peeked: null, found: null, strongest: index.edges.length > many * 1.5 ? many : index.edges.length, lit: null, kept: {} };
   const address2 = hasAddress(el);
   const store = new Store({ ...first, ...address2 ? stateIn(window.location.hash, bundle) : {} });
