@@ -359,5 +359,11 @@ def test_the_served_page_asks_its_server_in_a_browser(served: Served, browser: A
         prompt.value = 'refuse';
         prompt.dispatchEvent(new Event('input', {bubbles: true}));
     """)
+    browser.execute_script("""
+        const note = document.querySelector('.note-text');
+        note.value = 'I think so';
+        for (const kind of ['input', 'change']) note.dispatchEvent(new Event(kind, {bubbles: true}));
+    """)
+    wait(lambda: "I think so" in (served.folder / "notes.json").read_text())
     wait(lambda: "has no meaning" in browser.execute_script("return document.querySelector('.lab-error').innerText"))
     assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
