@@ -220,7 +220,7 @@ def overlap_matrices(names: Sequence[str], rows: Sequence[OverlapRow]) -> list[M
     return found
 
 
-def loss_matrix(found: Specificity, title: str = "share of the effect lost") -> Matrix:
+def loss_matrix(found: Specificity, title: str = "effect lost, circuit by task") -> Matrix:
     """The cross-task matrix, the mean of random sets beneath."""
     cells = {(c.ablated, c.on): c for c in found.cells}
     values, beneath = (
@@ -228,8 +228,7 @@ def loss_matrix(found: Specificity, title: str = "share of the effect lost") -> 
         for of in (lambda c: c.own.share if c.own else None, lambda c: c.random)
     )
     return Matrix(
-        title=title, rows=found.names, columns=found.names, values=values, beneath=beneath, across="task",
-        down="circuit ablated",
+        title=title, rows=found.names, columns=found.names, values=values, beneath=beneath,
     )  # fmt: skip
 
 

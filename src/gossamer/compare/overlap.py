@@ -41,6 +41,7 @@ NODES_AT_RANDOM = "random nodes, as many of every type"
 EDGES_AT_RANDOM = "random edges, as many of every matrix"
 EDGES_OF_NODES = "edges between random nodes, as many of every type"
 LEVEL = 0.05
+_LAYER = re.compile(r"^\d+\.")
 _OF_HEADS = re.compile(r"input|logits|a\d+(\.[hg]\d+)?|m\d+")  # names of nodes at head and block grain
 
 
@@ -136,8 +137,8 @@ def require_comparable(circuits: Mapping[str, Circuit], along: bool = False) -> 
 
 
 def kind_shown(name: str) -> str:
-    """What kind of node (or matrix) this location (or matrix) is, without its layer; empty for input and logits."""
-    return WORDS.get(kind_of(name), "") if _OF_HEADS.fullmatch(name) else re.sub(r"^\d+\.", "", name)
+    """What kind of node this location is, without its layer; empty for input and logits."""
+    return WORDS.get(kind_of(name), "") if _OF_HEADS.fullmatch(name) else _LAYER.sub("", name)
 
 
 class _Sites:
@@ -158,7 +159,7 @@ class _Sites:
             self.node_kinds = tuple(known)
             self.type_of = np.array([known.index(k) if k in known else -1 for k in kinds])
             self.counts = np.bincount(self.type_of[self.type_of >= 0], minlength=len(known))
-        self.edge_kinds = tuple(kind_shown(name) for name in matrices)
+        self.edge_kinds = tuple(_LAYER.sub("", name) for name in matrices)
 
     def nodes(self, circuit: Circuit) -> _Sets:
         types = self.type_of[circuit.nodes]

@@ -96,10 +96,12 @@ class Specificity(NamedTuple):
 
 
 def specificity(
-    trials: Mapping[str, Parts], *, draws: int = DRAWS, value: str | None = None, decompose: bool = True
-) -> Specificity:
-    """trials: of circuits of two or more tasks in one model, by name. draws: random sets beside each circuit; value: of
-    the ablation, default the first trial's own.
+    trials: Mapping[str, Parts], *, sets: Mapping[str, np.ndarray] | None = None, draws: int = DRAWS,
+    value: str | None = None, decompose: bool = True,
+) -> Specificity:  # fmt: skip
+    """trials: of circuits of two or more tasks in one model, by name. sets: parts to ablate in their place, bool
+    [parts] by the same names, such as the cores of gossamer.compare.reuse. draws: random sets beside each circuit;
+    value: of the ablation, default the first trial's own; decompose: cores and residuals of every two as well.
 
     Errors: BadInput for fewer than two trials or a task that the model does not do; Unsupported for trials of different
     models.
@@ -111,7 +113,7 @@ def specificity(
     first = trials[names[0]]
     how = first.methodology(value, "circuit")
     free, seed = countable(first), first.seed
-    sets = {name: trial.inside & free for name, trial in trials.items()}
+    sets = {name: (trial.inside if sets is None else sets[name]) & free for name, trial in trials.items()}
     wanted, asked_of = dict(sets), dict.fromkeys(names, names)
     for a, b in itertools.combinations(names, 2) if decompose else ():
         more = {

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
 from gossamer.errors import BadInput, CorruptFile, one_line
 from gossamer.show.figures import save_figure
 
-CELL_INCHES, GAP_INCHES = 0.47, 0.35
+CELL_INCHES, GAP_INCHES = 0.42, 0.2
+LETTER_INCHES = 0.052  # of a label
 DARK = 0.6  # of the scale, from which numbers are white
 Number = float | None
 
@@ -21,7 +22,7 @@ class _Part(BaseModel):
 
 class Matrix(_Part):
     """Numbers for rows by columns, None where there is none; beneath: the null of each. The colours go from `low` to
-    `high`. across, down: what columns and rows are, in words."""
+    `high`."""
 
     title: str
     rows: tuple[str, ...]
@@ -30,8 +31,6 @@ class Matrix(_Part):
     beneath: tuple[tuple[Number, ...], ...]
     low: float = 0.0
     high: float = 1.0
-    across: str = ""
-    down: str = ""
 
     @model_validator(mode="after")
     def _rectangular(self) -> Matrix:
@@ -69,34 +68,30 @@ def write_matrix_figure(data: MatrixData, stem: Path) -> tuple[Path, Path]:
 
 
 def _draw(data: MatrixData, figure: Any) -> None:
-    longest = 0.062 * max(len(name) for m in data.matrices for name in (*m.rows, *m.columns)) + 0.2
-    widths = [CELL_INCHES * len(m.columns) for m in data.matrices]
-    tallest = CELL_INCHES * max(len(m.rows) for m in data.matrices)
-    width = sum(widths) + len(widths) * (longest + GAP_INCHES)
-    height = tallest + 0.8 * longest + 0.75
+    panels, labels = data.matrices, LETTER_INCHES * max(len(n) for m in data.matrices for n in (*m.rows, *m.columns))
+    named = [i == 0 or m.rows != panels[i - 1].rows for i, m in enumerate(panels)]
+    sizes = [(CELL_INCHES * len(m.columns), CELL_INCHES * len(m.rows)) for m in panels]
+    rooms = [max(wide, 1.1 * LETTER_INCHES * len(m.title)) for (wide, _), m in zip(sizes, panels, strict=True)]
+    width = sum(rooms) + GAP_INCHES * len(panels) + (labels + 0.1) * sum(named)
+    height = max(tall for _, tall in sizes) + 0.7 * labels + 0.65
     figure.set_layout_engine("none")  # its solver differs in the last digit from run to run
     figure.set_size_inches(width, height)
     left = 0.0
-    for m, own in zip(data.matrices, widths, strict=True):
-        left += longest + 0.2
-        tall = CELL_INCHES * len(m.rows)
-        box = (left / width, (height - 0.45 - tall) / height, own / width, tall / height)
-        _panel(figure.add_axes(box), m)
-        left += own + GAP_INCHES - 0.2
-    figure.text(0.01, 0.02, f"small: {data.null}", fontsize=6.5)
+    for m, (wide, tall), room, own in zip(panels, sizes, rooms, named, strict=True):
+        left += labels + 0.1 if own else 0.0
+        axes = figure.add_axes((left / width, (height - 0.25 - tall) / height, wide / width, tall / height))
+        _panel(axes, m, own)
+        left += room + GAP_INCHES
+    figure.text(0.05 / width, 0.08 / height, f"small: {data.null}", fontsize=6.5)
 
 
-def _panel(axes: Any, m: Matrix) -> None:
+def _panel(axes: Any, m: Matrix, named: bool) -> None:
     filled = [[float("nan") if v is None else v for v in row] for row in m.values]
     axes.imshow(filled, cmap="Blues", vmin=m.low, vmax=m.high, aspect="auto")
     axes.set_title(m.title, fontsize=7.5, loc="left", pad=4)
     axes.set_xticks(range(len(m.columns)), m.columns, rotation=40, ha="right", rotation_mode="anchor", fontsize=6.5)
-    axes.set_yticks(range(len(m.rows)), m.rows, fontsize=6.5)
+    axes.set_yticks(range(len(m.rows)), m.rows if named else [""] * len(m.rows), fontsize=6.5)
     axes.tick_params(length=0)
-    if m.across:
-        axes.set_xlabel(m.across, fontsize=7)
-    if m.down:
-        axes.set_ylabel(m.down, fontsize=7)
     for i, (values, beneath) in enumerate(zip(m.values, m.beneath, strict=True)):
         for j, (value, null) in enumerate(zip(values, beneath, strict=True)):
             if value is None:
