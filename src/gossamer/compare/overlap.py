@@ -23,6 +23,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -45,7 +46,8 @@ _LAYER = re.compile(r"^\d+\.")
 _OF_HEADS = re.compile(r"input|logits|a\d+(\.[hg]\d+)?|m\d+")  # names of nodes at head and block grain
 
 
-class OverlapRow(NamedTuple):
+@dataclass(frozen=True)
+class OverlapRow:
     """Two circuits, a and b by name, and what of them is compared: their nodes or edges, all or of one kind.
 
     of: how many there are in the model, None where that is not known; sizes, shared: numbers of them. The four
@@ -190,15 +192,15 @@ def _rows(
         of = None if counts is None else int(counts[chosen].sum())
         row = OverlapRow(a, b, what, kind, of, sizes, shared, "empty", null=null if of is not None else "")
         if all(sizes):
-            row = row._replace(
-                outcome="measured", iou=shared / (sum(sizes) - shared), iom=shared / min(sizes),
+            row = replace(
+                row,                 outcome="measured", iou=shared / (sum(sizes) - shared), iom=shared / min(sizes),
                 a_in_b=shared / sizes[0], b_in_a=shared / sizes[1],
             )  # fmt: skip
             if counts is not None and null != EDGES_OF_NODES:
                 found = chance(
                     counts[chosen].tolist(), n_a[chosen].tolist(), n_b[chosen].tolist(), shared
                 )  # fmt: skip
-                row = row._replace(chance=found.iou, p_value=found.p_value, smallest=found.smallest)
+                row = replace(row, chance=found.iou, p_value=found.p_value, smallest=found.smallest)
         rows.append(row)
     return rows
 
@@ -233,7 +235,7 @@ def _of_random_nodes(
             chosen = np.array([row.kind in (ALL, k) for k in sites.edge_kinds])
             size, shared = found[..., chosen].sum(-1).T
             null = shared / np.maximum(row.sizes[0] + size - shared, 1)
-            row = row._replace(chance=float(null.mean()), **null_p_value(row.iou, null)._asdict())
+            row = replace(row, chance=float(null.mean()), **null_p_value(row.iou, null)._asdict())
         filled.append(row)
     return filled
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -43,7 +44,8 @@ class Parts(Protocol):
     def on(self, examples: Sequence[Example]) -> Parts: ...
 
 
-class Lost(NamedTuple):
+@dataclass(frozen=True)
+class Lost:
     """What a set of parts is worth to a task: ablated, everything else running as it does.
 
     logits: mean effect lost; share: of what the whole model has over the empty circuit, with its bootstrap interval

@@ -23,7 +23,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
@@ -40,7 +41,8 @@ AT = (0.95, 1.0)
 PAIRS, DRAWS = 64, 20
 
 
-class Shared(NamedTuple):
+@dataclass(frozen=True)
+class Shared:
     """reuse@p of the nodes of one kind: how many are in the core, out of how many a circuit has of it (mean)."""
 
     kind: str
@@ -48,7 +50,8 @@ class Shared(NamedTuple):
     size: float
 
 
-class ReuseRow(NamedTuple):
+@dataclass(frozen=True)
+class ReuseRow:
     """One size K (a share of the nodes) and one p. size: |C|; examples: n, those left out had no attribution at all.
 
     core: names of S; reuse with its chance and the bound of its p-value; iou: mean over pairs of the examples'

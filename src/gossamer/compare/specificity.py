@@ -27,7 +27,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,8 @@ PERMUTATIONS, ALL_UP_TO = 9999, 7  # tasks of which every deal is tried
 Interval = tuple[float, float]
 
 
-class Cell(NamedTuple):
+@dataclass(frozen=True)
+class Cell:
     """A set of parts ablated on a task: own is None, as are the others, where the set is empty.
 
     random: mean share lost over random sets, with the central 95% of their means and the logits they cost.
@@ -57,7 +59,8 @@ class Cell(NamedTuple):
     random_logits: float | None
 
 
-class Selectivity(NamedTuple):
+@dataclass(frozen=True)
+class Selectivity:
     """Of a circuit: ahead, its own task's loss minus the mean of the others'; random_ahead: of random sets in its
     place; ratio: the one over the other, None where the loss of the others is not surely above 0."""
 
@@ -68,7 +71,8 @@ class Selectivity(NamedTuple):
     interval: Interval | None
 
 
-class Specificity(NamedTuple):
+@dataclass(frozen=True)
+class Specificity:
     """cells: circuits by tasks, row by row. selectivity: per circuit, None where it is empty.
     contrast, random_contrast: see the head of the file; random_interval: the central 95% over draws. parts: cells of
     cores and residuals. accuracy, effect: of the whole model per task, effect in logits."""
