@@ -1,6 +1,6 @@
 """How the circuit of a task changes along the training of a weight-sparse model.
 
-    python benchmarks/development.py [--task single_double_quote] [--out runs/development] [--checkpoints 5] [--json]
+    python benchmarks/development.py [--task else_elif] [--out runs/development] [--checkpoints 5] [--json]
 
 Trains a small sparse model (width 64, one weight in 4, 1.5 million tokens of this machine's Python source, minutes on
 an idle core), keeps its weights at so many steps of equal distance, each with reference means over the same
@@ -64,7 +64,7 @@ def checkpoints(out: Path, recipe: TrainConfig, n: int) -> list[Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--task", default="single_double_quote")
+    parser.add_argument("--task", default="else_elif")
     parser.add_argument("--out", type=Path, default=Path("runs/development"))
     parser.add_argument("--checkpoints", type=int, default=5)
     parser.add_argument("--json", action="store_true")

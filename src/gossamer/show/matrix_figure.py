@@ -82,7 +82,7 @@ def _draw(data: MatrixData, figure: Any) -> None:
         axes = figure.add_axes((left / width, (height - 0.25 - tall) / height, wide / width, tall / height))
         _panel(axes, m, own)
         left += room + GAP_INCHES
-    figure.text(0.05 / width, 0.08 / height, f"small: {data.null}", fontsize=6.5)
+    figure.text(0.05 / width, 0.08 / height, f"beneath each number: {data.null}", fontsize=6.5)
 
 
 def _panel(axes: Any, m: Matrix, named: bool) -> None:
