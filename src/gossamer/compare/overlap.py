@@ -250,7 +250,10 @@ def overlap_evidence(rows: Sequence[OverlapRow], seed: int = 0) -> tuple[Evidenc
         which = row.what if row.kind == ALL else f"{row.what}: {row.kind}"
         p = adjusted.get(i)
         verdict = "not measured" if p is None else "pass" if p <= LEVEL else "fail"
-        note = f"{row.shared} shared, of {row.sizes[0]} and {row.sizes[1]}."
+        note = f"{row.shared} shared, of {row.sizes[0]} and {row.sizes[1]}"
+        if row.a_in_b is not None and row.b_in_a is not None:
+            note += f": {row.a_in_b:.1%} of {row.a}, {row.b_in_a:.1%} of {row.b}"
+        note += "."
         if row.outcome == "empty":
             note = f"Empty: {row.sizes[0]} and {row.sizes[1]} {which}, so there is no overlap to speak of."
         elif row.of is None:

@@ -9,9 +9,12 @@ from typing import Protocol
 import numpy as np
 
 from gossamer.ablation import Direction, Methodology, Set
-from gossamer.statistics import quantile_interval, resampled_means
+from gossamer.errors import BadInput
+from gossamer.statistics import bootstrap_interval, quantile_interval, resampled_means
 from gossamer.subject import ResidualSubject, Subject
 from gossamer.task import Example, Task
+
+ROUNDING = 1e-6  # of an effect: differences that float32 does not know
 
 
 class Parts(Protocol):
@@ -75,6 +78,17 @@ def lost(ablated: np.ndarray, empty: np.ndarray, whole: np.ndarray, seed: int) -
         interval=quantile_interval(draws), accuracy=after, relative=(before - after) / before if before else 0.0,
     )  # fmt: skip
     return found, draws
+
+
+def require_effect(trial: Parts, empty: np.ndarray, whole: np.ndarray) -> None:
+    """BadInput where the whole model is not surely better than the empty circuit (effects [pairs]), by more than
+    float32 rounds: then there is nothing to lose a share of."""
+    low, high = bootstrap_interval(whole - empty, trial.seed)
+    if low <= ROUNDING * max(np.abs(whole).max(), np.abs(empty).max()):
+        raise BadInput(
+            f"Expected a model that does {trial.task.name}, its effect is {whole.mean():.3g} logits and that of the "
+            f"empty circuit {empty.mean():.3g} (95% of the difference {low:.3g} to {high:.3g}); leave the task out."
+        )
 
 
 def matched(trial: Parts, own: np.ndarray, draws: int, rng: np.random.Generator, *, outside: bool) -> np.ndarray:

@@ -29,7 +29,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gossamer.compare.overlap import LEVEL, kind_shown
-from gossamer.compare.parts import Lost, Parts, countable, lost, matched
+from gossamer.compare.parts import Lost, Parts, countable, lost, matched, require_effect
 from gossamer.errors import BadInput
 from gossamer.evidence import Evidence, Null
 from gossamer.hypotheses import sign_flip_test
@@ -179,15 +179,6 @@ def _necessity(nodes: Parts, core: np.ndarray, draws: int, value: str | None) ->
         "random_interval": quantile_interval(shares),
         "p_ablated": sign_flip_test(of_others.mean(0) - own, seed=nodes.seed).p_value,
     }  # fmt: skip
-
-
-def require_effect(trial: Parts, empty: np.ndarray, whole: np.ndarray) -> None:
-    """BadInput where the whole model is no better than nothing, so that there is nothing to lose a share of."""
-    if not (whole - empty).mean() > 0:
-        raise BadInput(
-            f"Expected a model that does {trial.task.name}, its effect is {whole.mean():.3g} logits and that of the "
-            f"empty circuit {empty.mean():.3g}; leave the task out."
-        )
 
 
 def reuse_evidence(trial: Parts, rows: Sequence[ReuseRow], value: str | None = None) -> tuple[Evidence, ...]:

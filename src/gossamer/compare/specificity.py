@@ -32,8 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from gossamer.compare.parts import Lost, Parts, countable, lost, matched
-from gossamer.compare.reuse import require_effect
+from gossamer.compare.parts import Lost, Parts, countable, lost, matched, require_effect
 from gossamer.errors import BadInput, Unsupported
 from gossamer.evidence import Evidence, Null
 from gossamer.statistics import quantile_interval
