@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gossamer.errors import BadInput
 from gossamer.set_overlap import (
+    chance,
     containment,
     expected_iou,
     expected_iou_by_type,
@@ -112,3 +113,29 @@ def test_sets_alike_in_type_alone_are_told_from_sets_that_share_parts() -> None:
     matched = overlap_test(alike, types, draws=199)
     assert matched.p_value > 0.02
     assert matched.null == pytest.approx(expected_iou_by_type([1000, 30], [0, 15], [0, 15]), abs=0.01)
+
+
+@pytest.mark.parametrize("n, a, b", [((6,), (3,), (2,)), ((4, 3), (2, 1), (3, 2)), ((5, 1, 2), (2, 1, 0), (4, 1, 1))])
+def test_chance_is_a_count_over_all_permutations_within_types(
+    n: tuple[int, ...], a: tuple[int, ...], b: tuple[int, ...]
+) -> None:
+    starts = np.cumsum((0, *n))
+    fixed = {s + i for s, k in zip(starts[:-1].tolist(), a, strict=True) for i in range(k)}
+    draws = [
+        len(fixed & set(sum(parts, ())))
+        for parts in product(*(
+            list(combinations(range(s, s + items), k)) for s, items, k in zip(starts[:-1].tolist(), n, b, strict=True)
+        ))
+    ]  # fmt: skip
+    for shared in set(draws):
+        found = chance(n, a, b, shared)
+        assert found.p_value == pytest.approx(np.mean([d >= shared for d in draws]))
+        assert found.iou == pytest.approx(expected_iou_by_type(n, a, b))
+    assert chance(n, a, b, max(draws)).p_value == chance(n, a, b, max(draws)).smallest
+    with pytest.raises(BadInput, match="share"):
+        chance(n, a, b, max(draws) + 1)
+
+
+def test_a_p_value_is_never_zero() -> None:
+    assert chance([10**6], [10**5], [10**5], 10**5).p_value == 1e-20
+    assert chance([10**6], [10**5], [10**5], 9_900).p_value > 0.5

@@ -108,6 +108,10 @@ class Graph:
         """How many edges have both ends in `nodes` (node numbers)."""
         return len(self.between(nodes))
 
+    def counts(self) -> np.ndarray:
+        """How many edges there are of each matrix, [matrices]."""
+        return np.bincount(self.matrix, minlength=len(self.matrices))
+
     def within(self, nodes: np.ndarray) -> Graph:
         """The graph with only the edges between `nodes` (node numbers)."""
         return self._part(self.between(nodes))
@@ -230,6 +234,11 @@ def block_graph(shape: HeadShape) -> Graph:
         layout=Layout(grain="block", locations=tuple((n, 1) for n in names)), matrices=BLOCK_READS,
         src=np.concatenate([np.arange(n) for n in counts]), dst=np.repeat(to, counts), matrix=np.repeat(what, counts),
     )  # fmt: skip
+
+
+def kind_of(name: str) -> str:
+    """Of a node of a residual graph: input, logits, a head, a key-value group, an attention or an MLP."""
+    return name if name in ("input", "logits") else name[0] + name.partition(".")[2][:1]
 
 
 def group_links(layout: Layout) -> np.ndarray:

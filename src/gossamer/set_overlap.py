@@ -59,6 +59,44 @@ def expected_iou_by_type(n: Sequence[int], a: Sequence[int], b: Sequence[int]) -
 
     What types share is independent, so the number shared is the sum of hypergeometric ones.
     """
+    start, weight, total = _shared_by_type(n, a, b)
+    both = start + np.arange(len(weight))
+    return float((weight * both / (total - both)).sum())
+
+
+class Chance(NamedTuple):
+    """iou: of two random sets, its mean; p_value: probability that they share as many items or more; smallest: that
+    they share as many as such sets can. None of them is below 1e-20, where the arithmetic ends."""
+
+    iou: float
+    p_value: float
+    smallest: float
+
+
+def chance(n: Sequence[int], a: Sequence[int], b: Sequence[int], shared: int) -> Chance:
+    """Sets with a[t] and b[t] of the n[t] items of type t that share so many in all, against random ones: exact.
+
+    The p-value is that of a permutation test with all permutations of the items within their types (Fisher's exact
+    test; with one type the tail of the hypergeometric distribution). IoU and IoM of sets of these sizes rise with the
+    number shared, so it is the p-value of each.
+    """
+    most = sum(min(own, other) for own, other in zip(a, b, strict=True))
+    least = sum(max(0, own + other - items) for items, own, other in zip(n, a, b, strict=True))
+    if not least <= shared <= most:
+        raise BadInput(f"Expected sets that share {least} to {most} items, got {shared}.")
+    start, weight, total = _shared_by_type(n, a, b)
+    both = start + np.arange(len(weight))
+    tail = np.minimum(np.cumsum(weight[::-1])[::-1], 1.0)
+
+    def at_least(k: int) -> float:
+        return float(tail[max(0, k - start)]) if k - start < len(tail) else _NEGLIGIBLE
+
+    mean = float((weight * both / (total - both)).sum())
+    return Chance(mean, max(at_least(shared), _NEGLIGIBLE), max(at_least(most), _NEGLIGIBLE))
+
+
+def _shared_by_type(n: Sequence[int], a: Sequence[int], b: Sequence[int]) -> tuple[int, np.ndarray, int]:
+    """(smallest number shared that is likely at all, probabilities from there on, sum of the sizes of both sets)."""
     sizes = np.array([n, a, b], dtype=np.int64)
     if not ((sizes[1:] >= 0) & (sizes[1:] <= sizes[0])).all() or not sizes[1:].sum(1).all():
         raise BadInput(f"Expected two sets that are not empty, of each type at most all, got {list(n)}, {list(a)}, "
@@ -69,8 +107,7 @@ def expected_iou_by_type(n: Sequence[int], a: Sequence[int], b: Sequence[int]) -
         start, weight = start + first, np.convolve(weight, here)
         first, weight = _trimmed(weight)
         start += first
-    both = start + np.arange(len(weight))
-    return float((weight * both / (sizes[1:].sum() - both)).sum() / weight.sum())
+    return start, weight / weight.sum(), int(sizes[1:].sum())
 
 
 def _hypergeometric(n: int, a: int, b: int) -> tuple[int, np.ndarray]:

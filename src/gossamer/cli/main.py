@@ -12,6 +12,7 @@ import typer
 from gossamer import __version__
 from gossamer.cli import (
     bridge,
+    compare,
     demo,
     discover,
     doctor,
@@ -65,6 +66,7 @@ app.command("verify")(verify.verify)
 app.command("verdict")(verify.verdict)
 app.add_typer(prove.app, name="prove")
 app.command("grid")(grid.grid)
+app.command("compare")(compare.compare)
 app.command("doctor")(doctor.doctor)
 app.add_typer(explain.app, name="explain")
 app.command("show")(show.show)

@@ -43,6 +43,7 @@ from gossamer.commands.reports import (
 from gossamer.errors import BadInput, Unsupported, require_new
 
 if TYPE_CHECKING:
+    from gossamer.commands.comparisons import CompareReport
     from gossamer.discover import PruneConfig
     from gossamer.show.bundle import Bundle
     from gossamer.show.figures import Kind
@@ -56,7 +57,7 @@ Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
 
 __all__ = [
-    "binarise", "bridge_perturb", "bridge_report", "bridge_train", "claim", "demo", "discover_edges",
+    "binarise", "bridge_perturb", "bridge_report", "bridge_train", "claim", "compare", "demo", "discover_edges",
     "discover_nodes", "doctor", "export", "figure_draw", "figure_frontier", "figure_size_for_loss", "grid",
     "import_openai_viz", "means", "prove_bound", "prove_check", "prove_train", "prune", "prune_edges", "replay",
     "serve", "show", "sweep_prune", "tasks", "tasks_check", "train", "verdict", "verify", "widget",
@@ -433,6 +434,28 @@ def grid(
     return grids.grid(
         run, model=model, out=out, values=values, pairs=pairs, draws=draws, device=device, seed=seed,
         progress=progress, say=say,
+    )  # fmt: skip
+
+
+def compare(
+    runs: Sequence[str | Path], *, along: bool = False, reuse: bool = False, model: str | None = None,
+    out: str | Path | None = None, value: str | None = None, granularity: str = "edge", pairs: int = 128,
+    draws: int = 20, seed: int = 0, device: str = "cpu", progress: Steps | None = None, say: Say = _silent,
+) -> CompareReport:  # fmt: skip
+    """Circuits of two or more runs on one model: the overlap of every two, and, where their tasks differ, the matrix of
+    every circuit ablated on every task. Writes compare.json, .png, .svg and evidence.json to `out` (default:
+    runs/compare-MODEL), where a comparison that was stopped goes on.
+
+    along: the runs are of checkpoints of one training, in order, and only overlaps are made. reuse: the circuits of
+    single examples as well; then one run will do. value: of the ablation, default the one the circuits were found by;
+    granularity: of a decoder's parts; pairs: held-out ones of each task; draws: random sets beside each number. See
+    gossamer.compare.overlap, .specificity, .reuse. Unsupported for circuits of different models.
+    """
+    from gossamer.commands import comparisons
+
+    return comparisons.compare(
+        runs, along=along, with_reuse=reuse, model=model, out=out, value=value, granularity=granularity, pairs=pairs,
+        draws=draws, seed=seed, device=device, progress=progress, say=say,
     )  # fmt: skip
 
 

@@ -15,13 +15,13 @@ from torch import Tensor
 from gossamer.ablation import Direction, Methodology, Set, Value, of_edges
 from gossamer.circuit import Circuit
 from gossamer.errors import BadInput, Unsupported
-from gossamer.graph import Graph
+from gossamer.graph import Graph, kind_of
 from gossamer.metric import Metric, row_metric
 from gossamer.record import Record
 from gossamer.replacement import Replacement, replacement
 from gossamer.subject import Objective, ResidualSubject, Subject, Watched
 from gossamer.task import Encoded, Example, Task, sides
-from gossamer.verify.nulls import DRAWS, SAME_EDGES, SAME_HEADS, kind_of, random_edge_circuits
+from gossamer.verify.nulls import DRAWS, SAME_EDGES, SAME_HEADS, random_edge_circuits
 from gossamer.verify.trial import Progress, Watch, mirrored_pairs, rows_of
 
 

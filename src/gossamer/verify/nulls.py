@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gossamer.ablation import methodology
 from gossamer.circuit import Circuit
-from gossamer.graph import Graph
+from gossamer.graph import Graph, kind_of
 from gossamer.metric import calibrate
 from gossamer.subject import Subject
 from gossamer.task import Encoded
@@ -74,11 +74,6 @@ def random_edge_circuits(circuit: Circuit, graph: Graph, draws: int, seed: int, 
         drawn = Circuit.from_edges(graph, edges, np.zeros(len(np.unique(edges))), record=circuit.record)
         found.append(replace(drawn, nodes=np.unique(nodes)) if granularity == "node" else drawn)
     return found
-
-
-def kind_of(name: str) -> str:
-    """Of a node of a residual graph: input, logits, a head, a key-value group, an attention or an MLP."""
-    return name if name in ("input", "logits") else name[0] + name.partition(".")[2][:1]
 
 
 def whole_or_nothing(circuit: Circuit, every: bool) -> Circuit:

@@ -187,6 +187,7 @@ def test_edges_are_the_weights_between_channels_listed_or_counted(made: Channels
     entries = sum(r.rows.numel() * parts.d_model for layer in parts.layers for r in (layer.q, layer.k, layer.v))
     entries += sum(p.weight.numel() for layer in parts.layers for p in (layer.out, layer.down, *layer.up))  # type: ignore[misc]
     assert graph.n_edges == entries == len(graph.src) == len(made.edge_weights(graph))
+    assert graph.counts().tolist() == np.bincount(graph.matrix, minlength=len(graph.matrices)).tolist()
     assert made.edge_weights(graph).std() > 0
     nodes = np.random.default_rng(0).permutation(graph.layout.n_nodes)[:150]
     inside, between = graph.within(nodes), graph.between(nodes)

@@ -54,6 +54,10 @@ class WeightGraph(Graph):
         """Non-zero weights of all matrices."""
         return self.count(np.arange(self.layout.n_nodes))
 
+    def counts(self) -> np.ndarray:
+        """See Graph: non-zero weights per matrix."""
+        return np.array([int(m.weight().count_nonzero()) for m in self.weights])
+
     @cached_property
     def src(self) -> np.ndarray:
         return self._every.src

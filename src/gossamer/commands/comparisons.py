@@ -1,0 +1,275 @@
+"""`gossamer compare`: circuits of several runs beside each other, as data, evidence, PNG and SVG.
+
+The folder: compare.json (what is drawn), evidence.json, made.json (all numbers; a comparison that was stopped goes on
+from it), compare.png, compare.svg, start.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from gossamer.circuit import Circuit
+from gossamer.commands.edge_runs import EdgeRun
+from gossamer.commands.reports import Report
+from gossamer.commands.run_folder import CIRCUIT, EVIDENCE, Run, next_free, write_json
+from gossamer.commands.sweeps import open_folder
+from gossamer.commands.trials import default_claim, read_any, trial_of
+from gossamer.compare import (
+    OverlapRow,
+    ReuseRow,
+    Specificity,
+    overlap_evidence,
+    overlaps,
+    reuse,
+    reuse_evidence,
+    specificity,
+    specificity_evidence,
+)
+from gossamer.compare.overlap import ALL, require_comparable
+from gossamer.errors import BadInput, CorruptFile, one_line
+from gossamer.evidence import Evidence, save_evidence
+from gossamer.record import Record
+from gossamer.show.figures import require_matplotlib
+from gossamer.show.matrix_figure import Matrix, MatrixData, write_matrix_figure
+from gossamer.verify import Trial
+
+DATA, MADE, STEM = "compare.json", "made.json", "compare"
+Say = Callable[[str], None]
+Steps = Callable[[int, int, float], None]
+_OVERLAP, _SPECIFICITY = TypeAdapter(tuple[OverlapRow, ...]), TypeAdapter(Specificity)
+_REUSE = TypeAdapter(tuple[ReuseRow, ...])
+
+
+class CompareReport(Report):
+    """Circuits compared: every pair's overlap, the cross-task matrix and the reuse of every task where they were made
+    (`notes` says why not), as data, evidence and pictures, and a one-line finding."""
+
+    runs: tuple[str, ...]
+    names: tuple[str, ...]
+    models: tuple[str, ...]
+    overlap: tuple[OverlapRow, ...]
+    specificity: Specificity | None
+    reuse: dict[str, tuple[ReuseRow, ...]]
+    notes: tuple[str, ...]
+    finding: str
+    data: str
+    evidence: str
+    png: str
+    svg: str
+    seconds: float
+
+
+def compare(
+    runs: Sequence[str | Path], *, along: bool = False, with_reuse: bool = False, model: str | None = None,
+    out: str | Path | None = None, value: str | None = None, granularity: str = "edge", pairs: int = 128,
+    draws: int = 20, seed: int = 0, device: str = "cpu", progress: Steps | None = None, say: Say = lambda line: None,
+) -> CompareReport:  # fmt: skip
+    """See gossamer.commands.compare."""
+    started = time.perf_counter()
+    if min(pairs, draws) < 1 or seed < 0:
+        raise BadInput(
+            f"Expected at least 1 pair, 1 random set and a seed of at least 0, got {pairs}, {draws} and {seed}."
+        )
+    if along and with_reuse:
+        raise BadInput("Expected --along or --reuse: along a training only circuits are compared, no model is run.")
+    require_matplotlib()
+    folders = [Path(run) for run in runs]
+    if len(set(folders)) < len(folders):
+        raise BadInput("Expected different runs to compare, got one of them twice.")
+    found = [Circuit.load(f / CIRCUIT) for f in folders]
+    circuits = dict(zip(_names(folders, found, along), found, strict=True))
+    if not (with_reuse and len(circuits) == 1):
+        require_comparable(circuits, along)
+    first = next(iter(circuits.values()))
+    start: dict[str, Any] = {
+        "circuits": {n: hashlib.sha256((f / CIRCUIT).read_bytes()).hexdigest()
+                     for n, f in zip(circuits, folders, strict=True)},
+        "along": along, "reuse": with_reuse, "value": value, "granularity": granularity, "pairs": pairs,
+        "draws": draws, "seed": seed,
+    }  # fmt: skip
+    read = {} if along else {n: read_any(f, model, device) for n, f in zip(circuits, folders, strict=True)}
+    trials = {} if along else _trials(read, value, granularity, pairs, seed, progress)
+    target = Path(out) if out else next_free(Path("runs") / f"compare-{first.record.model or 'runs'}")
+    open_folder(target, start, "comparison")
+    made, notes = _known(target / MADE), list[str]()
+
+    def keep(name: str, found: Any) -> None:
+        made[name] = found
+        write_json(made, target / MADE)
+
+    if "overlap" not in made and len(circuits) > 1:
+        say(f"overlap of {len(circuits)} circuits")
+        graph = None if along else next(iter(read.values())).model.graph(first.layout.grain)
+        keep("overlap", _OVERLAP.dump_python(overlaps(circuits, graph, along=along, seed=seed), mode="json"))
+    rows = _OVERLAP.validate_python(made.get("overlap", ()))
+    cross = None
+    if why := _no_matrix(read, along):
+        notes.append(why)
+    else:
+        if "specificity" not in made:
+            say(f"ablating {len(trials)} circuits, and {draws} random sets beside each, on {len(trials)} tasks")
+            keep("specificity", _SPECIFICITY.dump_python(specificity(trials, draws=draws, value=value), mode="json"))
+        cross = _SPECIFICITY.validate_python(made["specificity"])
+    reused: dict[str, tuple[ReuseRow, ...]] = {}
+    for name, trial in trials.items() if with_reuse else ():
+        if f"reuse {name}" not in made:
+            say(f"{name}: circuits of single examples")
+            keep(f"reuse {name}", _REUSE.dump_python(reuse(trial, draws=draws, value=value), mode="json"))
+        reused[name] = _REUSE.validate_python(made[f"reuse {name}"])
+    evidence = list[Evidence](overlap_evidence(rows, seed))
+    evidence += specificity_evidence(cross) if cross else ()
+    for name, of_task in reused.items():
+        evidence += reuse_evidence(trials[name], of_task, value)
+    models = tuple(c.record.model for c in circuits.values())
+    record = Record.now(
+        method="compare", config={k: v for k, v in start.items() if k != "circuits"}, seed=seed, model=models[0],
+        model_sha256=first.record.model_sha256, means_sha256=first.record.means_sha256,
+        task=", ".join(dict.fromkeys(c.record.task for c in circuits.values())),
+        details={"circuits": start["circuits"]},
+    )  # fmt: skip
+    save_evidence(evidence, target / EVIDENCE, record)
+    finding = " ".join(x for x in (_of_overlap(rows, along), _of_matrix(cross), _of_reuse(reused)) if x)
+    data = MatrixData(
+        finding=finding, null="chance, or random sets in the circuit's place", record=record.model_dump(mode="json"),
+        matrices=(*overlap_matrices(tuple(circuits), rows), *((loss_matrix(cross),) if cross else ())),
+    )  # fmt: skip
+    write_json(data, target / DATA)
+    png, svg = write_matrix_figure(data, target / STEM) if data.matrices else (None, None)
+    return CompareReport(
+        runs=tuple(map(str, runs)), names=tuple(circuits), models=models, overlap=rows, specificity=cross,
+        reuse=reused, notes=tuple(notes), finding=finding, data=str(target / DATA), evidence=str(target / EVIDENCE),
+        png=str(png or ""), svg=str(svg or ""), seconds=time.perf_counter() - started,
+    )  # fmt: skip
+
+
+def _names(folders: Sequence[Path], circuits: Sequence[Circuit], along: bool) -> tuple[str, ...]:
+    """The runs by their tasks; where those are alike, by the names of their folders, or else by their paths."""
+    choices = [[c.record.task for c in circuits], [f.resolve().name for f in folders], [str(f) for f in folders]]
+    return next(tuple(names) for names in choices[along:] if all(names) and len(set(names)) == len(names))
+
+
+def _trials(
+    read: Mapping[str, Run | EdgeRun], value: str | None, granularity: str, pairs: int, seed: int,
+    progress: Steps | None,
+) -> dict[str, Trial]:  # fmt: skip
+    found = {}
+    for name, run in read.items():
+        own: dict[str, Any] = {"seed": seed, "granularity": granularity}
+        if isinstance(run, EdgeRun):
+            own["ablation"] = value
+        claim = default_claim(run, quick=True, **{k: v for k, v in own.items() if v is not None})
+        pairs_here = max(2, min(pairs, len(run.task.heldout)))
+        trial = trial_of(run, claim.model_copy(update={"pairs": pairs_here}), progress)
+        trial.methodology(value, "circuit")  # a wrong value is told before anything is run
+        found[name] = trial
+    return found
+
+
+def _no_matrix(read: Mapping[str, Run | EdgeRun], along: bool) -> str:
+    """Why there is no cross-task matrix, in words; empty if there is one."""
+    if along:
+        return "No cross-task matrix along a training."
+    if len(read) < 2:
+        return "No cross-task matrix of one run."
+    tasks = [run.task.name for run in read.values()]
+    if len(set(tasks)) < len(tasks):
+        twice = next(t for t in tasks if tasks.count(t) > 1)
+        return f"No cross-task matrix: several runs are of {twice}."
+    return ""
+
+
+def _known(path: Path) -> dict[str, Any]:
+    """What an earlier start has made; a damaged file is CorruptFile."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for name, content in found.items():
+            kinds: dict[str, TypeAdapter[Any]] = {"overlap": _OVERLAP, "specificity": _SPECIFICITY}
+            kinds.get(name, _REUSE).validate_python(content)
+    except (ValueError, AttributeError) as error:
+        raise CorruptFile(f"{path} is not whole ({one_line(error)}); remove it and compare again.") from error
+    return dict(found)
+
+
+def overlap_matrices(names: Sequence[str], rows: Sequence[OverlapRow]) -> list[Matrix]:
+    """IoU of all nodes, and of all edges, every circuit with every other, chance beneath."""
+    found = []
+    for what in ("nodes", "edges"):
+        n = len(names)
+        values: list[list[float | None]] = [[1.0 if i == j else None for j in range(n)] for i in range(n)]
+        beneath: list[list[float | None]] = [[None] * n for _ in range(n)]
+        chosen = [r for r in rows if r.what == what and r.kind == ALL]
+        for row in chosen:
+            i, j = names.index(row.a), names.index(row.b)
+            values[i][j] = values[j][i] = row.iou
+            beneath[i][j] = beneath[j][i] = row.chance
+        if chosen:
+            found.append(Matrix(
+                title=f"IoU of {what}", rows=tuple(names), columns=tuple(names),
+                values=tuple(map(tuple, values)), beneath=tuple(map(tuple, beneath)),
+            ))  # fmt: skip
+    return found
+
+
+def loss_matrix(found: Specificity, title: str = "effect lost, circuit by task") -> Matrix:
+    """The cross-task matrix, the mean of random sets beneath."""
+    cells = {(c.ablated, c.on): c for c in found.cells}
+    values, beneath = (
+        tuple(tuple(of(cells[a, b]) for b in found.names) for a in found.names)
+        for of in (lambda c: c.own.share if c.own else None, lambda c: c.random)
+    )
+    return Matrix(
+        title=title, rows=found.names, columns=found.names, values=values, beneath=beneath,
+    )  # fmt: skip
+
+
+def _of_overlap(rows: Sequence[OverlapRow], along: bool) -> str:
+    chosen = [r for r in rows if r.what == "nodes" and r.kind == ALL]
+    measured = [r for r in chosen if r.iou is not None]
+    if not chosen:
+        return ""
+    if not measured:
+        return "No two of the circuits have a node, so there is no overlap."
+    iou, chance = np.mean([r.iou for r in measured]), np.mean([r.chance for r in measured])
+    told = f"nodes of {len(measured)} pairs of circuits overlap by {iou:.3f} (IoU, mean), chance {chance:.3f}."
+    if not along:
+        return f"The {told}"
+    order = list(dict.fromkeys(n for r in chosen for n in (r.a, r.b)))
+    steps = [float(r.iou or 0) for r in measured if order.index(r.b) - order.index(r.a) == 1]
+    if not steps:
+        return f"The {told}"
+    ends = next((r.iou for r in measured if (r.a, r.b) == (order[0], order[-1])), None)
+    whole = "no number" if ends is None else f"{ends:.3f}"
+    return (
+        f"Along {len(order)} checkpoints the circuits of neighbours overlap by {min(steps):.3f} to {max(steps):.3f} "
+        f"(IoU of nodes), first and last by {whole}, chance {chance:.3f}."
+    )
+
+
+def _of_matrix(found: Specificity | None) -> str:
+    if found is None or found.contrast is None or found.interval is None or found.random_interval is None:
+        return ""
+    return (
+        f"Ablating a circuit costs its own task {found.diagonal:.3f} of the effect and others {found.rest:.3f}: "
+        f"contrast {found.contrast:.3f} [{found.interval[0]:.3f}, {found.interval[1]:.3f}], random sets "
+        f"{found.random_contrast:.3f} [{found.random_interval[0]:.3f}, {found.random_interval[1]:.3f}]."
+    )
+
+
+def _of_reuse(found: Mapping[str, Sequence[ReuseRow]]) -> str:
+    chosen = [row for rows in found.values() for row in rows if (row.share, row.at) == (0.1, 0.95)]
+    if not chosen:
+        return ""
+    return (
+        f"The circuits of single examples (10% of the nodes) share {np.mean([r.reuse for r in chosen]):.3f} of their "
+        f"nodes in 95% of examples, chance {np.mean([r.chance for r in chosen]):.1g}."
+    )
