@@ -2,5 +2,9 @@
 
 from gossamer.compare.bridge_error import SwitchKL, residual_errors, switch_kl
 from gossamer.compare.perturbation import Perturbation, perturbation, strongest_nodes
+from gossamer.compare.shared_circuits import OrderStability, SharedCircuits, order_stability, shared_circuits
 
-__all__ = ["Perturbation", "SwitchKL", "perturbation", "residual_errors", "strongest_nodes", "switch_kl"]
+__all__ = [
+    "OrderStability", "Perturbation", "SharedCircuits", "SwitchKL", "order_stability", "perturbation",
+    "residual_errors", "shared_circuits", "strongest_nodes", "switch_kl",
+]  # fmt: skip
