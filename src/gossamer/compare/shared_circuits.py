@@ -271,7 +271,7 @@ def _cross(
     seed: int,
 ) -> Evidence:  # fmt: skip
     """rows [1 + draws, pairs]: the circuit, random ones."""
-    shares = rows.mean(1) / whole.mean()
+    shares = np.round(rows.mean(1) / whole.mean(), 9)  # ties of random sets are ties
     interval = quantile_interval(resampled_means(rows[0], seed) / resampled_means(whole, seed))
     p, smallest = null_p_value(float(shares[0]), shares[1:])
     good = shares[0] >= floor and p <= LEVEL
@@ -294,7 +294,7 @@ def _joint(
 ) -> Evidence:  # fmt: skip
     """falls: of every task [1 + draws of every null, pairs], by how much ablating the set and random sets lowers it."""
     means = np.stack([f.mean(1) for f in falls.values()])  # [tasks, sets]
-    least = means.min(0)
+    least = np.round(means.min(0), 9)  # ties of random sets are ties
     draws = np.split(least[1:], len(nulls))
     p, smallest = null_p_value(float(least[0]), draws[0])
     own = np.stack([resampled_means(f[0], seed + i) for i, f in enumerate(falls.values())]).min(0)

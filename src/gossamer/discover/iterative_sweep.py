@@ -31,7 +31,7 @@ from gossamer.ablation import of_edges
 from gossamer.circuit import Circuit
 from gossamer.discover.eap import Ablated, Progress, training_pairs
 from gossamer.errors import BadInput, options
-from gossamer.graph import Graph, group_links
+from gossamer.graph import nodes_around
 from gossamer.metric import row_metric
 from gossamer.record import Record
 from gossamer.registry import method
@@ -102,15 +102,13 @@ def iterative_sweep(
     parts = {n: np.flatnonzero(graph.src == n) for n in np.unique(graph.src).tolist() if names[n] != "input"}
     (empty,) = search.values([np.concatenate(list(parts.values()))])
     falls = search.until_fixed(parts)
-    kept = _kept(graph, falls)
-    edges = graph.between(kept)
+    kept = nodes_around(graph.layout, falls)
     source = graph.layout.starts["input"]
     (without,) = search.values([np.concatenate([search.gone, np.flatnonzero(graph.src == source)])])
     falls[source] = search.now - without
-    weights = np.array([falls[n] for n in graph.src[edges].tolist()])
+    of_edge: dict[int, float] = {}
     if config.then_edges:
-        of_edge = search.until_fixed({e: np.array([e]) for e in edges.tolist()})
-        edges, weights = np.array(list(of_edge), dtype=np.int64), np.array(list(of_edge.values()))
+        of_edge = search.until_fixed({e: np.array([e]) for e in graph.between(kept).tolist()})
     model_hash, means_hash = model.hashes()
     record = Record.now(
         method="iterative-sweep", config=config.model_dump(mode="json"), seed=config.seed, model=model.name,
@@ -121,15 +119,12 @@ def iterative_sweep(
             "runs": search.runs_made, "passes": search.passes,
         },
     )  # fmt: skip
-    return Circuit.from_edges(graph, edges, weights, record=record)
-
-
-def _kept(graph: Graph, falls: dict[int, float]) -> np.ndarray:
-    """Node numbers of the input, the logits, the parts left, and the key-value groups of heads that are left."""
-    starts = graph.layout.starts
-    links = group_links(graph.layout)
-    groups = links[np.isin(links[:, 1], list(falls)), 0]
-    return np.unique(np.array([starts["input"], starts["logits"], *falls, *groups.tolist()], dtype=np.int64))
+    if config.then_edges:
+        return Circuit.from_edges(
+            graph, np.array(list(of_edge), dtype=np.int64), np.array(list(of_edge.values())), record=record
+        )
+    weights = np.array([falls.get(n, 0.0) for n in graph.src.tolist()])
+    return Circuit.from_nodes(graph, weights, kept.tolist(), record=record)
 
 
 class _Search:
