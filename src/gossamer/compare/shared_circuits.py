@@ -88,9 +88,9 @@ def shared_circuits(
     reached`: there is nothing to ablate. Errors: BadInput for fewer than two tasks, a circuit of another model or
     without parts, or a model whose metric on a task is not above 0.
     """
-    if len(tasks) < 2 or draws < 1 or pairs < 2 or not 0 < floor <= 1:
+    if len(tasks) < 2 or draws < 1 or pairs < 1 or not 0 < floor <= 1:
         raise BadInput(
-            f"Expected two or more tasks, at least 1 draw and 2 pairs and a floor of above 0 to 1, got {len(tasks)}, "
+            f"Expected two or more tasks, at least 1 draw and 1 pair and a floor of above 0 to 1, got {len(tasks)}, "
             f"{draws}, {pairs} and {floor:g}."
         )
     layout = model.graph().layout
