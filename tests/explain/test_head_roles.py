@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from number_words import Numbers
+from taught import pairs, saved
 from transformers import LlamaConfig, LlamaForCausalLM
+from typer.testing import CliRunner
 from zoo import DECODERS, decoder
 
+from gossamer import commands
+from gossamer.cli.main import app
 from gossamer.errors import BadInput, Unsupported
 from gossamer.explain import HeadRoles, HeadRolesConfig, head_roles, head_roles_config
 from gossamer.explain.head_roles import labels_of, says
@@ -23,10 +30,10 @@ FIRST, LAST = 10, 60  # members of the sequence are the numbers from here to the
 TEMPLATE = "{n0} {m0} {n1} {m1} {n2}"
 
 
-def sequence(pairs: int = 24) -> Task:
+def sequence(n: int = 24) -> Task:
     rng = np.random.default_rng(0)
     examples = []
-    for _ in range(pairs):
+    for _ in range(n):
         nouns = dict(zip(("n0", "n1", "n2"), rng.integers(2, FIRST, 3), strict=True))
         starts = rng.choice(np.arange(FIRST, LAST - 2), 2, replace=False).tolist()
         clean, other = (TEMPLATE.format(**nouns, m0=s, m1=s + 1) for s in starts)
@@ -150,6 +157,15 @@ def test_labels_are_blanks_of_the_template_or_spans() -> None:
     assert labels_of(Example(clean="x", counterfactual="y", answer="", wrong_answer="", template="{a} {b}")) == {}
 
 
+def test_without_members_every_label_counts_and_nothing_goes_on() -> None:
+    task = sequence(6)
+    other = tuple(replace(e, template="{a} {b} {c} {d} {e}") for e in task.train)
+    found = head_roles(by_hand(), replace(task, train=other), HeadRolesConfig(top=1, draws=9))
+    assert found.record.details["samples"] == 30
+    assert all(role.next_score is None for role in found.heads)
+    assert {role.head: role.copy_score.value for role in found.heads}["a1.h0"] == 1
+
+
 def test_bad_input_is_named() -> None:
     d, task = by_hand(), sequence()
     with pytest.raises(BadInput, match="Unknown label 'm9'"):
@@ -179,3 +195,24 @@ def test_every_family_has_scores_between_0_and_1(name: str) -> None:
         assert role.next_score is not None
         assert all(0 <= s.value <= 1 for s in (role.copy_score, role.next_score, *role.attention.values()))
         assert sum(s.value for s in role.attention.values()) <= 1 + 1e-5
+
+
+def test_the_command_and_its_python_twin_agree(tmp_path: Path) -> None:
+    file, folder = tmp_path / "she-he.jsonl", saved(tmp_path / "taught")
+    rows = [
+        {"clean": e.clean, "counterfactual": e.counterfactual, "answer": e.answer, "wrong_answer": e.wrong_answer,
+         "template": "the {who} {verb} {place} that"}
+        for e in pairs()[::4]
+    ]  # fmt: skip
+    file.write_text("\n".join(json.dumps({**row, "split": "train" if i else "heldout"}) for i, row in enumerate(rows)))
+    report = commands.roles(folder, file, draws=19, top=1, members=["who", "place"])
+    assert len(report.heads) == 8
+    assert report.lens[-1].right > 0.9  # it was taught the task
+    assert set(report.heads[0].attention) == {"who", "verb", "place"}
+    asked = ["explain", "roles", str(folder), str(file), "--top", "1", "--set", "draws=19", "--members", "who,place"]
+    shown = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
+    assert shown["record"]["details"]["members"] == ["who", "place"]
+    assert shown["heads"] == report.model_dump(mode="json")["heads"]
+    text = CliRunner().invoke(app, asked).stdout
+    assert "samples of one token" in text
+    assert "Logit lens" in text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -104,6 +104,11 @@ def roles(
             f"{len(rows)} of {len(r.heads)} heads, largest score first; in brackets the null and the adjusted p-value",
             ["head", "next score", "copy score", "looks most at"], rows,
         )  # fmt: skip
+        about: Any = r.record["details"]
+        typer.echo(
+            f"members: {', '.join(about['members']) or 'none, all labels'}; {about['samples']} samples of one token in "
+            f"{about['pairs']} prompts, {about['left_out']} pairs left out"
+        )
         rows = [
             [point.after, f"{point.gap:+.3f}", f"{point.null:+.3f}", f"{point.right:.1%}"] for point in r.lens
         ]  # fmt: skip
