@@ -40,7 +40,7 @@ def jaccard(a: frozenset[str], b: frozenset[str]) -> float | None:
 
 def sweeps(planted: Succession, orders: int, pairs: int) -> dict[str, list[Circuit]]:
     configs: list[IterativeSweepConfig] = [
-        iterative_sweep_config(pairs=pairs, order=order, seed=seed)
+        iterative_sweep_config(pairs=pairs, order=order, seed=seed, ablation="position-mean")
         for order, seed in [("last-to-first", 0), ("first-to-last", 0), *(("random", i) for i in range(orders - 2))]
     ]
     return {name: [iterative_sweep(planted.model, task, c) for c in configs] for name, task in planted.tasks.items()}
@@ -53,8 +53,9 @@ def of_planted(shared: bool, orders: int, pairs: int, draws: int, seed: int) -> 
     per_order = [frozenset.intersection(*map(parts, circuits)) for circuits in zip(*found.values(), strict=True)]
     seconds = time.process_time() - started
     compared = shared_circuits(
-        planted.model, {n: (planted.tasks[n], found[n][0]) for n in found}, draws=draws, pairs=pairs, seed=seed
-    )
+        planted.model, {n: (planted.tasks[n], found[n][0]) for n in found}, value="position-mean", draws=draws,
+        pairs=pairs, seed=seed,
+    )  # fmt: skip
     stable = {n: order_stability(circuits, seed=seed) for n, circuits in found.items()}
     return {
         "model": planted.model.name, "parts": len(parts_of(planted.model.graph().layout)[0]),

@@ -76,7 +76,7 @@ class OrderStability(NamedTuple):
 
 
 def shared_circuits(
-    model: ResidualSubject, tasks: Mapping[str, tuple[Task, Circuit]], *, value: str = "position-mean",
+    model: ResidualSubject, tasks: Mapping[str, tuple[Task, Circuit]], *, value: str = "resample",
     floor: float = 0.8, draws: int = 99, pairs: int = 64, pairs_at_once: int = 16, seed: int = 0,
     progress: Progress | None = None,
 ) -> SharedCircuits:  # fmt: skip

@@ -6,16 +6,17 @@ over pairs, stays at `floor` of the whole model's, it stays ablated. A backward 
 forward one take turns until one of them removes nothing, so that in the end no part can go alone. The input stays. With
 `then_edges` the edges between the parts that are left are swept likewise, at the same floor.
 
-A sweep of n parts asks for n runs, at most n + 1 sweeps are made, three or four are usual. Several runs go in a pass:
-in a first sweep removals in a row, of which the longest prefix that the sequential rule accepts is kept; in later ones,
-where most stay, each part alone. A pass starts at the first layer in which a removed write is read.
+A sweep of n parts asks for n runs, at most n + 1 sweeps are made. Several runs go in a pass: in a first sweep
+removals in a row, of which the longest prefix that the sequential rule accepts is kept; in later ones, where most stay,
+each part alone. A pass starts at the first layer in which a removed write is read.
 
 When it lies: greedy, so the circuit depends on the order; of two parts of which either is enough one stays (several
 orders, and what they share, are in compare/shared_circuits.py). The floor has one side: a part that holds the metric
 down goes, and what is left may be above the whole model. The floor is of the metric itself, not of its way from the
-empty circuit: where the empty circuit has a metric of its own, less is asked (`share_of_empty` in the record). Means by
-position mix the templates of a task unless its prompts have one. Unlike the authors' code, which compares scores that
-are not always of the latest circuit and stops when two lists are equal, every trial is against the parts left then.
+empty circuit: where that has a metric of its own, less is asked, and more under resampling, where it is below 0
+(`share_of_empty` in the record). Means by position mix the templates of a task unless its prompts have one. Unlike the
+authors' code, which compares scores that are not always of the latest circuit and stops when two lists are equal, every
+trial is against the parts left then.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class IterativeSweepConfig(BaseModel):
     """floor: share of the whole model's metric that must be left, above 0 to 1; order: of the first sweep, which then
     alternates with its reverse, or a new random order in every sweep, drawn by the seed.
 
-    pairs: of the training split, all in memory together; ablation, positions, metric: as for EAP.
+    pairs: of the training split, all in memory together; ablation, positions, metric: as for EAP. The paper's ablation
+    is position-mean, of a task of one template.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -59,7 +61,7 @@ class IterativeSweepConfig(BaseModel):
     then_edges: bool = False
     pairs: int = Field(default=32, gt=0)
     metric: Literal["logit-difference", "probability-difference", "sequence-log-probability"] = "logit-difference"
-    ablation: Ablated = "position-mean"
+    ablation: Ablated = "resample"
     positions: str = "all"
 
 
