@@ -1,11 +1,13 @@
 """What three tasks share, where it is known: the planted model, its control, and the published circuits of GPT-2.
 
     python benchmarks/shared_circuits.py [--orders 10] [--pairs 16] [--draws 99] [--seed 0] [--data DIR] [--json]
+    python benchmarks/shared_circuits.py --decoder DIR --task NAME [--orders 10] [--pairs 32]
 
 Sweeps at a floor of 80% under ablation by means of positions, in `--orders` orders: last to first, first to last, then
 random ones. Per order the Jaccard overlap of what the three circuits share with the planted shared part; per task the
 mean overlap among orders. Then cross-evaluation and joint ablation of the shared part found, and the same for the model
-without a shared part. --data: shared/data/circuit-tasks/sequence-continuation, for the published circuits.
+without a shared part. --data: shared/data/circuit-tasks/sequence-continuation, for the published circuits. --decoder:
+instead, how alike the circuits of one task are that sweeps of a Hugging Face decoder find in other orders (resampling).
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ from gossamer.compare.shared_circuits import parts_of
 from gossamer.discover import IterativeSweepConfig, iterative_sweep, iterative_sweep_config
 from gossamer.formats import read_circuit
 from gossamer.graph import HeadShape, head_graph
+from gossamer.models.huggingface import load_decoder
 from gossamer.models.succession import Succession, succession
 from gossamer.set_overlap import overlap_test
+from gossamer.tasks import load_task
 
 
 def parts(circuit: Circuit) -> frozenset[str]:
@@ -38,12 +42,29 @@ def jaccard(a: frozenset[str], b: frozenset[str]) -> float | None:
     return len(a & b) / len(a | b) if a | b else None
 
 
+def configs(orders: int, pairs: int, ablation: str) -> list[IterativeSweepConfig]:
+    every = [("last-to-first", 0), ("first-to-last", 0), *(("random", i) for i in range(orders - 2))]
+    return [iterative_sweep_config(pairs=pairs, order=o, seed=seed, ablation=ablation) for o, seed in every]
+
+
+def of_decoder(folder: str, name: str, orders: int, pairs: int) -> dict[str, Any]:
+    model, started = load_decoder(folder), time.process_time()
+    task = load_task(name)
+    circuits = [iterative_sweep(model, task, c) for c in configs(orders, pairs, "resample")]
+    details = [c.record.details for c in circuits]
+    stable = order_stability(circuits)
+    return {
+        "model": model.name, "task": name, "parts": len(parts_of(model.graph().layout)[0]),
+        "sizes": [len(parts(c)) for c in circuits], "shares": [round(d["share"], 3) for d in details],
+        "share_of_empty": details[0]["share_of_empty"], "overlap": stable.overlap._asdict(), "core": stable.core,
+        **{k: [d[k] for d in details] for k in ("sweeps", "runs", "passes")},
+        "seconds": (time.process_time() - started) / orders,
+    }  # fmt: skip
+
+
 def sweeps(planted: Succession, orders: int, pairs: int) -> dict[str, list[Circuit]]:
-    configs: list[IterativeSweepConfig] = [
-        iterative_sweep_config(pairs=pairs, order=order, seed=seed, ablation="position-mean")
-        for order, seed in [("last-to-first", 0), ("first-to-last", 0), *(("random", i) for i in range(orders - 2))]
-    ]
-    return {name: [iterative_sweep(planted.model, task, c) for c in configs] for name, task in planted.tasks.items()}
+    asked = configs(orders, pairs, "position-mean")
+    return {name: [iterative_sweep(planted.model, task, c) for c in asked] for name, task in planted.tasks.items()}
 
 
 def of_planted(shared: bool, orders: int, pairs: int, draws: int, seed: int) -> dict[str, Any]:
@@ -107,8 +128,13 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=99)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--decoder")
+    parser.add_argument("--task", default="gendered_pronoun")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    if args.decoder:
+        print(json.dumps(of_decoder(args.decoder, args.task, args.orders, args.pairs)))
+        return
     found: dict[str, Any] = {
         name: of_planted(shared, args.orders, args.pairs, args.draws, args.seed)
         for name, shared in (("planted", True), ("control", False))

@@ -6,7 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from taught import she_he, taught
 
+from gossamer.ablation import of_edges
 from gossamer.circuit import Circuit
 from gossamer.compare import SharedCircuits, order_stability, shared_circuits
 from gossamer.errors import BadInput, Unsupported
@@ -14,7 +17,7 @@ from gossamer.evidence import Evidence
 from gossamer.graph import Layout, nodes_around
 from gossamer.models.succession import Succession, succession
 from gossamer.record import Record
-from gossamer.task import Task
+from gossamer.task import Task, sides
 
 PAIRS, DRAWS = 1, 9
 TASKS = ("numerals", "number-words", "months")
@@ -100,6 +103,35 @@ def test_nothing_shared_is_said_and_not_measured_as_zero() -> None:
     assert (row.verdict, row.value) == ("not reached", None)
     assert not [e for e in found.cross if "intersection" in e.claim]
     assert found.cross[0].verdict == "fail"  # three draws cannot have a p-value of 0.05
+
+
+def test_numbers_of_a_decoder_are_those_of_whole_runs() -> None:
+    """Grouped queries; a circuit's share, and what is lost without the shared head, by one run each."""
+    model, task = taught(), she_he()
+    graph, starts = model.graph(), model.graph().layout.starts
+    record = Record(method="planted", config={}, seed=0, model_sha256=model.hashes()[0])
+
+    def of(*parts: str) -> Circuit:
+        nodes = nodes_around(graph.layout, [starts[p] for p in parts])
+        return Circuit.from_nodes(graph, np.zeros(graph.n_edges), nodes.tolist(), record=record)
+
+    circuits = {"one": of("a0.h1", "m0", "a1.h2"), "two": of("a0.h1", "m1")}
+    found = shared_circuits(model, {n: (task, c) for n, c in circuits.items()}, draws=1, pairs=5, pairs_at_once=2)
+    assert found.shared == ("a0.h1",)
+    clean, other = sides(model.encode(task.heldout[:5]))
+    reference, logits = model.writes(other)[0], model.writes(clean)[1]
+    rows = torch.arange(5)
+
+    def gap(shares: np.ndarray) -> float:
+        logits = model.patched(clean, torch.from_numpy(shares).float(), reference)
+        return float((logits[rows, clean.answer] - logits[rows, clean.wrong]).mean())
+
+    whole = float((logits[rows, clean.answer] - logits[rows, clean.wrong]).mean())
+    for name, c in circuits.items():
+        share = gap(c.shares(graph, of_edges(granularity="node"))) / whole
+        assert named(found.cross, f"({name} on one)").value == pytest.approx(share, abs=1e-5)
+    lost = 1 - gap((graph.src == starts["a0.h1"]).astype(np.float64)) / whole
+    assert named(found.joint, "(the shared part, logit difference)").value == pytest.approx(lost, abs=1e-5)
 
 
 def test_order_stability_is_the_mean_jaccard_with_its_core(planted: Succession) -> None:

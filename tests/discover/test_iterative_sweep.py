@@ -125,7 +125,12 @@ def test_edges_are_swept_within_the_parts(decoder: Decoder) -> None:
 
 
 def test_blocks_are_parts_too(decoder: Decoder) -> None:
-    circuit = iterative_sweep(Blocks(decoder), she_he(), IterativeSweepConfig(pairs=8, ablation="resample"))
+    told: list[tuple[int, int, float]] = []
+    circuit = iterative_sweep(
+        Blocks(decoder), she_he(), IterativeSweepConfig(pairs=8), progress=lambda *now: told.append(now)
+    )
+    assert [done for done, _, _ in told] == sorted({done for done, _, _ in told})
+    assert told[-1][0] == told[-1][1]
     assert circuit.layout.grain == "block"
     assert 0 < len(parts(circuit)) <= 4
 
