@@ -43,8 +43,8 @@ def jaccard(a: frozenset[str], b: frozenset[str]) -> float | None:
 
 
 def configs(orders: int, pairs: int, ablation: str) -> list[IterativeSweepConfig]:
-    every = [("last-to-first", 0), ("first-to-last", 0), *(("random", i) for i in range(orders - 2))]
-    return [iterative_sweep_config(pairs=pairs, order=o, seed=seed, ablation=ablation) for o, seed in every]
+    every = ["last-to-first", "first-to-last", *range(orders - 2)]
+    return [iterative_sweep_config(pairs=pairs, order=order, ablation=ablation) for order in every]
 
 
 def of_decoder(folder: str, name: str, orders: int, pairs: int) -> dict[str, Any]:

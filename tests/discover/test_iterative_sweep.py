@@ -35,7 +35,7 @@ def parts(circuit: Circuit) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "order"), [("numerals", "last-to-first"), ("number-words", "first-to-last"), ("months", "random")]
+    ("name", "order"), [("numerals", "last-to-first"), ("number-words", "first-to-last"), ("months", 1)]
 )
 def test_planted_parts_are_found_in_any_order(planted: Succession, name: str, order: Order) -> None:
     config = IterativeSweepConfig(pairs=PAIRS, order=order, ablation="zero")
@@ -65,7 +65,7 @@ def decoder() -> Decoder:
     return taught()
 
 
-@pytest.fixture(scope="module", params=["last-to-first", "random"])
+@pytest.fixture(scope="module", params=["last-to-first", 0])
 def swept(request: pytest.FixtureRequest, decoder: Decoder) -> Circuit:
     return iterative_sweep(decoder, she_he(), IterativeSweepConfig(pairs=8, order=request.param, ablation="resample"))
 
@@ -138,6 +138,9 @@ def test_blocks_are_parts_too(decoder: Decoder) -> None:
 def test_bad_input_is_named() -> None:
     with pytest.raises(BadInput, match="floor"):
         iterative_sweep_config(floor=1.5)
+    with pytest.raises(BadInput, match="order"):
+        iterative_sweep_config(order="sideways")
+    assert iterative_sweep_config(order="3").order == 3  # as the command line gives it
     model, task = made("gpt2"), number_pairs()
     batch = model.encode(task.train)
     if float(gap_of(batch, model.writes(batch)[1])[::2].mean()) > 0:  # ask for the answer that it does not give

@@ -94,8 +94,8 @@ DecoderName = Annotated[str, typer.Argument(help="A folder of a Hugging Face dec
 
 
 _OPTIONS = {
-    "edges", "faithfulness", "pairs", "steps", "threshold", "floor", "order", "then_edges", "seed", "of", "ablation",
-    "metric", "positions", "memory",
+    "edges", "faithfulness", "pairs", "steps", "threshold", "floor", "order", "then_edges", "of", "ablation", "metric",
+    "positions", "memory",
 }  # fmt: skip
 
 
@@ -109,10 +109,9 @@ def _of_edges(name: str, options: str, about: str, *own: str) -> None:
         threshold: Annotated[float | None, typer.Option(help="What an edge must be worth to stay (0.01).")] = None,
         floor: Annotated[float | None, typer.Option(help="Share of the metric that must be left (0.8).")] = None,
         order: Annotated[
-            str | None, typer.Option(help="Of the first sweep: last-to-first (default), first-to-last or random.")
+            str | None, typer.Option(help="last-to-first (default), first-to-last, or the seed of random orders.")
         ] = None,
         then_edges: Annotated[bool, typer.Option("--then-edges", help="Sweep the edges between them too.")] = False,
-        seed: Annotated[int | None, typer.Option(help="Of a random order.")] = None,
         of: Annotated[str | None, typer.Option("--method", help="Whose circuits are compared (eap-ig).")] = None,
         ablation: Annotated[
             str | None, typer.Option(help="resample, zero, mean, position-mean or noise (the method's own).")
@@ -131,8 +130,7 @@ def _of_edges(name: str, options: str, about: str, *own: str) -> None:
 
         asked: dict[str, object] = {
             "steps": steps, "threshold": threshold, "floor": floor, "order": order, "then_edges": then_edges,
-            "seed": seed, "method": of, "ablation": ablation, "metric": metric, "positions": positions,
-            "memory": memory,
+            "method": of, "ablation": ablation, "metric": metric, "positions": positions, "memory": memory,
         }  # fmt: skip
         asked |= {} if name == "consensus" else {"pairs": pairs}
         given = fields(getattr(discover, options), set_, **asked)
@@ -206,7 +204,7 @@ _of_edges(
 )  # fmt: skip
 _of_edges(
     "iterative-sweep", "IterativeSweepConfig", "Try every head and MLP, backward and forward (Lan et al. 2024).",
-    "floor", "order", "then_edges", "seed", "pairs", "ablation", "metric", "positions",
+    "floor", "order", "then_edges", "pairs", "ablation", "metric", "positions",
 )  # fmt: skip
 _of_edges(
     "edge-patching",

@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from gossamer.ablation import of_edges
 from gossamer.circuit import Circuit
@@ -41,13 +41,13 @@ from gossamer.subject import Ablations, ResidualSubject
 from gossamer.task import Encoded, Task, sides
 
 SIGN = "fall of the metric when its writer alone (or, after `then_edges`, the edge alone) is also removed"
-Order = Literal["last-to-first", "first-to-last", "random"]
+Order = Literal["last-to-first", "first-to-last"] | NonNegativeInt
 Measure = Callable[[Sequence[np.ndarray]], list[float]]
 
 
 class IterativeSweepConfig(BaseModel):
     """floor: share of the whole model's metric that must be left, above 0 to 1; order: of the first sweep, which then
-    alternates with its reverse, or a new random order in every sweep, drawn by the seed.
+    alternates with its reverse; a number is the seed of random orders, a new one in every sweep.
 
     pairs: of the training split, all in memory together; ablation, positions, metric: as for EAP. The paper's ablation
     is position-mean, of a task of one template.
@@ -57,7 +57,6 @@ class IterativeSweepConfig(BaseModel):
 
     floor: float = Field(default=0.8, gt=0, le=1)
     order: Order = "last-to-first"
-    seed: int = Field(default=0, ge=0)
     then_edges: bool = False
     pairs: int = Field(default=32, gt=0)
     metric: Literal["logit-difference", "probability-difference", "sequence-log-probability"] = "logit-difference"
@@ -113,7 +112,7 @@ def iterative_sweep(
         of_edge = search.until_fixed({e: np.array([e]) for e in graph.between(kept).tolist()})
     model_hash, means_hash = model.hashes()
     record = Record.now(
-        method="iterative-sweep", config=config.model_dump(mode="json"), seed=config.seed, model=model.name,
+        method="iterative-sweep", config=config.model_dump(mode="json"), seed=_seed(config.order), model=model.name,
         model_sha256=model_hash, means_sha256=means_hash, task=task.name, task_version=task.version,
         details={
             "pairs": batch.n_pairs, "left_out": dict(task.left_out), "methodology": how.as_dict(), "sign": SIGN,
@@ -129,6 +128,10 @@ def iterative_sweep(
     return Circuit.from_nodes(graph, weights, kept.tolist(), record=record)
 
 
+def _seed(order: Order) -> int:
+    return order if isinstance(order, int) else 0
+
+
 class _Search:
     """now: the metric with the edges `gone` ablated; least: what it must not fall below."""
 
@@ -137,7 +140,7 @@ class _Search:
     ) -> None:  # fmt: skip
         self.runs, self.progress, self.order = runs, progress, config.order
         self.score = row_metric(config.metric, clean)
-        self.rng = np.random.default_rng(config.seed)
+        self.rng = np.random.default_rng(_seed(config.order))
         self.now = float(self.score(runs.clean).double().mean())
         self.least = 0.0
         self.gone = np.zeros(0, dtype=np.int64)
@@ -171,7 +174,7 @@ class _Search:
 
     def _ordered(self, left: list[int], first: bool) -> list[int]:
         self.sweeps = 1 if first else self.sweeps + 1
-        if self.order == "random":
+        if isinstance(self.order, int):
             return [left[i] for i in self.rng.permutation(len(left))]
         backward = (self.order == "last-to-first") == (self.sweeps % 2 == 1)
         return left[::-1] if backward else left
