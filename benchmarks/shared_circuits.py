@@ -56,7 +56,8 @@ def of_decoder(folder: str, name: str, orders: int, pairs: int) -> dict[str, Any
     return {
         "model": model.name, "task": name, "parts": len(parts_of(model.graph().layout)[0]),
         "sizes": [len(parts(c)) for c in circuits], "shares": [round(d["share"], 3) for d in details],
-        "share_of_empty": details[0]["share_of_empty"], "overlap": stable.overlap._asdict(), "core": stable.core,
+        "share_of_empty": details[0]["share_of_empty"], "overlap": stable.overlap._asdict(),
+        "heads": stable.heads and stable.heads._asdict(), "core": stable.core,
         **{k: [d[k] for d in details] for k in ("sweeps", "runs", "passes")},
         "seconds": (time.process_time() - started) / orders,
     }  # fmt: skip

@@ -144,6 +144,10 @@ def test_order_stability_is_the_mean_jaccard_with_its_core(planted: Succession) 
     assert varied.overlap.value == pytest.approx((len(whole) - 2) / len(whole))
     assert set(varied.core) == whole - {f"a1.h{i}" for i in range(4)}
     assert varied.inclusion["a1.h0"] == 0.75
+    heads = len(whole) - 3  # the MLPs are the same in all
+    assert varied.heads is not None
+    assert varied.heads.value == pytest.approx((heads - 2) / heads)
+    assert order_stability([circuit(planted, {"m0", "m1"})] * 2, draws=9).heads is None
 
 
 def test_bad_input_is_named(planted: Succession) -> None:

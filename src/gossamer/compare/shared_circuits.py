@@ -66,10 +66,12 @@ class SharedCircuits:
 
 
 class OrderStability(NamedTuple):
-    """overlap: mean Jaccard over all pairs of circuits, beside random ones of their sizes by type; inclusion: share of
-    the circuits that each part is in, of parts that are in any; core: those in at least `least` of them."""
+    """overlap: mean Jaccard over all pairs of circuits, beside random ones of their sizes by type; heads: of their heads
+    alone, None where one has none; inclusion: share of the circuits that each part is in, of parts that are in any;
+    core: those in at least `least` of them."""
 
     overlap: Overlap
+    heads: Overlap | None
     inclusion: dict[str, float]
     core: tuple[str, ...]
     least: float
@@ -155,9 +157,14 @@ def order_stability(
     sets = np.stack([_kept(c, circuits[0].layout, names) for c in circuits])
     if not sets.any(1).all():
         raise BadInput("Expected circuits with heads or MLPs, one has none.")
-    share = sets.mean(0)
+    share, heads = sets.mean(0), sets & (kinds == 0)
+    overlap, of_heads = (
+        overlap_test([np.flatnonzero(s) for s in some], kinds, draws=draws, seed=seed) if some.any(1).all() else None
+        for some in (sets, heads)
+    )
+    assert overlap is not None, "every circuit has parts"
     return OrderStability(
-        overlap=overlap_test([np.flatnonzero(s) for s in sets], kinds, draws=draws, seed=seed),
+        overlap=overlap, heads=of_heads,
         inclusion={n: float(p) for n, p in zip(names, share, strict=True) if p},
         core=_named(names, share >= least), least=least,
     )  # fmt: skip
