@@ -66,9 +66,9 @@ class SharedCircuits:
 
 
 class OrderStability(NamedTuple):
-    """overlap: mean Jaccard over all pairs of circuits, beside random ones of their sizes by type; heads: of heads alone,
-    None where one has none; inclusion: share of the circuits that each part is in, of parts that are in any; core:
-    those in at least `least` of them."""
+    """overlap: mean Jaccard over all pairs of circuits, beside random ones of their sizes by type; heads: of heads
+    alone, None where one has none; inclusion: share of the circuits that each part is in, of parts that are in any;
+    core: those in at least `least` of them."""
 
     overlap: Overlap
     heads: Overlap | None
