@@ -11,6 +11,7 @@ Which kinds count in "edges" (and so in every reported size):
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -248,6 +249,15 @@ def group_links(layout: Layout) -> np.ndarray:
     per_group = len(heads) // len(groups) if groups else 1
     links = [(starts[f"{n.split('.')[0]}.g{int(n.split('.h')[1]) // per_group}"], starts[n]) for n in heads if groups]
     return np.array(links, dtype=np.int64).reshape(-1, 2)
+
+
+def nodes_around(layout: Layout, parts: Iterable[int]) -> np.ndarray:
+    """Sorted node numbers of a circuit that is heads and MLPs, or blocks (`parts`): those, `input` and `logits`, and
+    the key-value groups of its heads. Head and block grain."""
+    kept = list(parts)
+    links = group_links(layout)
+    groups = links[np.isin(links[:, 1], kept), 0].tolist()
+    return np.unique(np.array([layout.starts["input"], layout.starts["logits"], *kept, *groups], dtype=np.int64))
 
 
 def on_paths(graph: Graph, edges: np.ndarray) -> np.ndarray:

@@ -211,7 +211,8 @@ def test_every_method_makes_a_run_that_replays(name: str, folder: Path, own: Pat
     options: dict[str, dict[str, object]] = {
         "edge-mask": {"steps": 60}, "consensus": {"resamples": 4, "method": "eap"},
     }  # fmt: skip
-    report = commands.discover_edges(name, folder, own, out=tmp_path / "run", edges=40, **options.get(name, {}))
+    edges = None if name == "iterative-sweep" else 40  # its floor decides it
+    report = commands.discover_edges(name, folder, own, out=tmp_path / "run", edges=edges, **options.get(name, {}))
     assert 0 < report.edges <= 82
     again = commands.replay(tmp_path / "run", search=True)
     assert again.agrees, again.differences

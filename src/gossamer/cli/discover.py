@@ -93,17 +93,28 @@ EdgeOut = Annotated[Path | None, typer.Option(help="Run folder to write; default
 DecoderName = Annotated[str, typer.Argument(help="A folder of a Hugging Face decoder, or a Hub name.")]
 
 
+_OPTIONS = {
+    "edges", "faithfulness", "pairs", "steps", "threshold", "floor", "order", "then_edges", "of", "ablation", "metric",
+    "positions", "memory",
+}  # fmt: skip
+
+
 def _of_edges(name: str, options: str, about: str, *own: str) -> None:
     """The command of a method over the edges of a decoder. options: its configuration in gossamer.discover; own: those
-    of those from `edges` to `memory` that it has."""
+    of _OPTIONS it has."""
 
     def command(
         model: DecoderName, task: TaskName, edges: Edges = None, faithfulness: Faithful = 0.9,
         steps: Annotated[int | None, typer.Option(help="Places between the two prompts (5).")] = None,
         threshold: Annotated[float | None, typer.Option(help="What an edge must be worth to stay (0.01).")] = None,
+        floor: Annotated[float | None, typer.Option(help="Share of the metric that must be left (0.8).")] = None,
+        order: Annotated[
+            str | None, typer.Option(help="last-to-first (default), first-to-last, or the seed of random orders.")
+        ] = None,
+        then_edges: Annotated[bool, typer.Option("--then-edges", help="Sweep the edges between them too.")] = False,
         of: Annotated[str | None, typer.Option("--method", help="Whose circuits are compared (eap-ig).")] = None,
         ablation: Annotated[
-            str | None, typer.Option(help="resample (default), zero, mean, position-mean or noise.")
+            str | None, typer.Option(help="resample, zero, mean, position-mean or noise (the method's own).")
         ] = None,
         metric: Annotated[
             str | None, typer.Option(help="What is scored; of whole answers: sequence-log-probability.")
@@ -118,8 +129,8 @@ def _of_edges(name: str, options: str, about: str, *own: str) -> None:
         from gossamer import discover
 
         asked: dict[str, object] = {
-            "steps": steps, "threshold": threshold, "method": of, "ablation": ablation,
-            "metric": metric, "positions": positions, "memory": memory,
+            "steps": steps, "threshold": threshold, "floor": floor, "order": order, "then_edges": then_edges,
+            "method": of, "ablation": ablation, "metric": metric, "positions": positions, "memory": memory,
         }  # fmt: skip
         asked |= {} if name == "consensus" else {"pairs": pairs}
         given = fields(getattr(discover, options), set_, **asked)
@@ -127,13 +138,7 @@ def _of_edges(name: str, options: str, about: str, *own: str) -> None:
             given["options"] = {**fields(getattr(discover, options), set_).get("options", {}), "pairs": pairs}
         _edges(name, model, task, json, given, edges, faithfulness, out, task_seed, force, dtype, device)
 
-    _add(
-        command,
-        name,
-        about,
-        {"edges", "faithfulness", "pairs", "steps", "threshold", "of", "ablation", "metric", "positions", "memory"}
-        - set(own),
-    )
+    _add(command, name, about, _OPTIONS - set(own))
 
 
 def _of_nodes(name: str, options: str, about: str, *own: str) -> None:
@@ -196,6 +201,10 @@ _of_edges("ceap", "EAPIGConfig", "Score by conductance (arXiv 2606.16920) and cu
 _of_edges(
     "acdc", "ACDCConfig", "Try every edge from the logits back (Conmy et al. 2023).", "threshold", "pairs", "ablation",
     "metric", "positions",
+)  # fmt: skip
+_of_edges(
+    "iterative-sweep", "IterativeSweepConfig", "Try every head and MLP, backward and forward (Lan et al. 2024).",
+    "floor", "order", "then_edges", "pairs", "ablation", "metric", "positions",
 )  # fmt: skip
 _of_edges(
     "edge-patching",

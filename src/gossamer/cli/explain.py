@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gossamer.cli.console import Device, Json, emit, number, say, steps, table
+from gossamer.cli.console import Device, Json, Set, emit, fields, number, say, steps, table
 
 if TYPE_CHECKING:
+    from gossamer.commands.reports import RoleScoreReport
     from gossamer.evidence import Evidence, Null
 
-app = typer.Typer(no_args_is_help=True, help="Describe the parts of a circuit.")
+app = typer.Typer(no_args_is_help=True, help="Describe the parts of a circuit or of a model.")
 
 
 @app.callback()
@@ -60,5 +61,57 @@ def binarise(
             f"loss {r.loss_before:.3f} -> {r.loss_after:.3f} nats, pairs right {r.accuracy_before:.1%} -> "
             f"{r.accuracy_after:.1%}\nwritten: {Path(r.run) / 'binarised.json'}"
         )
+
+    emit(r, json, text)
+
+
+@app.command("roles")
+def roles(
+    model: Annotated[str, typer.Argument(help="A folder of a Hugging Face decoder, or a Hub name.")],
+    task: Annotated[str, typer.Argument(help="A task (see gossamer tasks), or a .jsonl or .csv file of pairs.")],
+    members: Annotated[
+        str | None, typer.Option(help="Labels of the sequence in order, such as m0,m1,m2 (every m0, m1, ...).")
+    ] = None,
+    top: Annotated[int | None, typer.Option(help="How many of the largest logits count (5).")] = None,
+    pairs: Annotated[int | None, typer.Option(help="Training pairs to use (64).")] = None,
+    show: Annotated[int, typer.Option(help="How many heads to print.")] = 12,
+    task_seed: Annotated[int, typer.Option(help="Seed of the task's pairs.")] = 0,
+    set_: Set = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float64.")] = "float32",
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Copy and next scores, attention and logit lens of every head of a decoder (Lan et al. 2024), with nulls."""
+    from gossamer import commands
+    from gossamer.explain import HeadRolesConfig
+
+    given = fields(HeadRolesConfig, set_, members=members.split(",") if members else None, top=top, pairs=pairs)
+    with steps("heads", "copy score") as progress:
+        r = commands.roles(
+            model, task, task_seed=task_seed, dtype=dtype, device=device, progress=progress, say=say, **given
+        )
+
+    def cell(score: RoleScoreReport | None) -> str:
+        return "-" if score is None else f"{score.value:.2f} ({score.null:.2f}, p {score.p_adjusted:.3f})"
+
+    def text() -> None:
+        strongest = sorted(r.heads, key=lambda h: -max(h.copy_score.value, h.next_score.value if h.next_score else 0.0))
+        rows = []
+        for head in strongest[:show]:
+            label, looks = max(head.attention.items(), key=lambda item: item[1].value)
+            rows.append([head.head, cell(head.next_score), cell(head.copy_score), f"{label} {cell(looks)}"])
+        table(
+            f"{len(rows)} of {len(r.heads)} heads, largest score first; in brackets the null and the adjusted p-value",
+            ["head", "next score", "copy score", "looks most at"], rows,
+        )  # fmt: skip
+        about: Any = r.record["details"]
+        typer.echo(
+            f"members: {', '.join(about['members']) or 'none, all labels'}; {about['samples']} samples of one token in "
+            f"{about['pairs']} prompts, {about['left_out']} pairs left out"
+        )
+        rows = [
+            [point.after, f"{point.gap:+.3f}", f"{point.null:+.3f}", f"{point.right:.1%}"] for point in r.lens
+        ]  # fmt: skip
+        table("Logit lens at the last token", ["after", "right minus wrong", "answers of other prompts", "right"], rows)
 
     emit(r, json, text)

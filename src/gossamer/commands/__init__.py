@@ -32,6 +32,7 @@ from gossamer.commands.reports import (
     ProveTrainReport,
     PruneReport,
     ReplayReport,
+    RolesReport,
     ServeReport,
     ShowReport,
     SweepReport,
@@ -60,7 +61,7 @@ __all__ = [
     "binarise", "bridge_perturb", "bridge_report", "bridge_train", "claim", "compare", "demo", "discover_edges",
     "discover_nodes", "doctor", "export", "figure_draw", "figure_frontier", "figure_size_for_loss", "grid",
     "import_openai_viz", "means", "prove_bound", "prove_check", "prove_train", "prune", "prune_edges", "replay",
-    "serve", "show", "sweep_prune", "tasks", "tasks_check", "train", "verdict", "verify", "widget",
+    "roles", "serve", "show", "sweep_prune", "tasks", "tasks_check", "train", "verdict", "verify", "widget",
 ]  # fmt: skip
 
 
@@ -149,10 +150,11 @@ def discover_edges(
 ) -> EdgeReport:  # fmt: skip
     """Find the circuit of a task among the edges between the heads and MLPs of a Hugging Face decoder.
 
-    method: eap, eap-ig, eap-ig-activations, ceap, acdc, edge-mask, edge-patching, consensus, random, weight-magnitude.
-    The run folder `out` (default: runs/TASK-MODEL-METHOD, numbered if taken). Methods that score edges are cut at
-    `edges` of them or, without that, at the fewest that reach `faithfulness` on training pairs. A model that orders the
-    task's pairs no better than a coin is BadInput unless `force`. `options` are fields of the method's configuration.
+    method: eap, eap-ig, eap-ig-activations, ceap, acdc, iterative-sweep, edge-mask, edge-patching, consensus, random,
+    weight-magnitude. The run folder `out` (default: runs/TASK-MODEL-METHOD, numbered if taken). Methods that score
+    edges are cut at `edges` of them or, without that, at the fewest that reach `faithfulness` on training pairs. A
+    model that orders the task's pairs no better than a coin is BadInput unless `force`. `options` are fields of the
+    method's configuration.
     """
     from gossamer.commands.edge_runs import discover
 
@@ -576,6 +578,38 @@ def binarise(
     )  # fmt: skip
     write_json(report, r.folder / BINARISED)
     return report
+
+
+def roles(
+    model: str | Path, task: str | Path, *, device: str = "cpu", dtype: str = "float32", task_seed: int = 0,
+    progress: Steps | None = None, say: Say = _silent, **options: Any,
+) -> RolesReport:  # fmt: skip
+    """What every attention head of a Hugging Face decoder does on a task, with nulls, and the logit lens.
+
+    `options` changes fields of gossamer.explain.HeadRolesConfig (top, members, pairs, samples, draws, seed, ...).
+    """
+    from gossamer.explain import head_roles, head_roles_config
+    from gossamer.models.huggingface import load_decoder
+    from gossamer.tasks import load_task
+
+    started = time.perf_counter()
+    config = head_roles_config(**options)
+    asked = load_task(str(task), task_seed)
+    loaded = load_decoder(model, device, dtype)
+    asked = loaded.fitting(asked, positions="last")
+    say(f"{len(loaded.parts.layers) * loaded.parts.n_heads} heads of {loaded.name} on {asked.name}")
+    found = head_roles(loaded, asked, config, progress=progress)
+    heads = [
+        {
+            "head": role.head, "copy_score": role.copy_score._asdict(),
+            "next_score": role.next_score and role.next_score._asdict(),
+            "attention": {label: score._asdict() for label, score in role.attention.items()},
+        } for role in found.heads
+    ]  # fmt: skip
+    return RolesReport.model_validate({
+        "model": loaded.name, "task": asked.name, "heads": heads, "lens": [point._asdict() for point in found.lens],
+        "record": found.record.model_dump(mode="json"), "seconds": time.perf_counter() - started,
+    })  # fmt: skip
 
 
 def import_openai_viz(

@@ -95,6 +95,8 @@ def _score_view(record: Record, all_edges: int) -> view.EdgeScoreView:
         means = "as its file has it"
     elif means.startswith("change of the metric when the edge is ablated"):
         needed = -1
+    elif record.method == "iterative-sweep":
+        needed = 1
     which: dict[int, Literal[-1, 0, 1]] = {-1: -1, 0: 0, 1: 1}
     return view.EdgeScoreView(means=means, needed=which[needed], all_edges=all_edges)
 

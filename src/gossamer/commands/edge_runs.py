@@ -39,6 +39,7 @@ from gossamer.discover import (
     eap_ig_config,
     edge_mask_config,
     edge_patching_config,
+    iterative_sweep_config,
     random_config,
     weight_magnitude_config,
 )
@@ -65,7 +66,8 @@ if TYPE_CHECKING:
 CONFIGS: dict[str, Callable[..., Any]] = {
     "eap": eap_config, "eap-ig": eap_ig_config, "eap-ig-activations": eap_ig_config, "ceap": eap_ig_config,
     "acdc": acdc_config, "edge-patching": edge_patching_config, "edge-mask": edge_mask_config,
-    "consensus": consensus_config, "random": random_config, "weight-magnitude": weight_magnitude_config,
+    "iterative-sweep": iterative_sweep_config, "consensus": consensus_config, "random": random_config,
+    "weight-magnitude": weight_magnitude_config,
 }  # fmt: skip
 WHOLE_ANSWERS = "sequence-log-probability"
 TRIAL_PAIRS = 128  # held-out pairs of a trial; training pairs that a cut is made on
@@ -241,8 +243,9 @@ def discover(
     started = time.perf_counter()
     if name == "consensus" and edges is not None:  # of every circuit it compares, not of what it returns
         options = {**options, "edges": edges}
-    if name == "acdc" and edges is not None:
-        raise Unsupported("a number of edges of acdc", "its threshold decides it", "another threshold")
+    if name in ("acdc", "iterative-sweep") and edges is not None:
+        what = "threshold" if name == "acdc" else "floor"
+        raise Unsupported(f"a number of edges of {name}", f"its {what} decides it", f"another {what}")
     config = CONFIGS[name](**options)
     if not 0 < f <= 1:
         raise BadInput(f"Expected a faithfulness of more than 0 to 1 to cut at, got {f:g}.")

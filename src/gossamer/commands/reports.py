@@ -290,6 +290,49 @@ class BinariseReport(Report):
     seconds: float
 
 
+class RoleScoreReport(Report):
+    """See gossamer.explain.head_roles.RoleScore."""
+
+    value: float
+    null: float
+    null_interval: tuple[float, float]
+    p_value: float
+    p_adjusted: float
+    others: float
+    others_interval: tuple[float, float]
+
+
+class HeadRoleReport(Report):
+    """See gossamer.explain.HeadRole."""
+
+    head: str
+    next_score: RoleScoreReport | None
+    copy_score: RoleScoreReport
+    attention: dict[str, RoleScoreReport]
+
+
+class LensReport(Report):
+    """See gossamer.explain.head_roles.LensPoint."""
+
+    after: str
+    gap: float
+    interval: tuple[float, float]
+    null: float
+    null_interval: tuple[float, float]
+    right: float
+
+
+class RolesReport(Report):
+    """Roles of every head on a task, each score with its null, and the logit lens after every sublayer."""
+
+    model: str
+    task: str
+    heads: tuple[HeadRoleReport, ...]
+    lens: tuple[LensReport, ...]
+    record: dict[str, JsonValue]
+    seconds: float
+
+
 class BridgeTrainReport(Report):
     """A trained bridge. sparse_model: the folder of the sparse model trained with it; *_loss: validation loss in nats
     of the sparse model before and after, and of the dense one; bytes: of the bridge's weights."""

@@ -10,7 +10,16 @@ import numpy as np
 
 from gossamer.circuit import Circuit
 from gossamer.errors import BadInput, CorruptFile
-from gossamer.formats import autocircuit, eap_csv, eap_ig, edge_pruning, feature_circuits, mib, neuronpedia
+from gossamer.formats import (
+    autocircuit,
+    eap_csv,
+    eap_ig,
+    edge_pruning,
+    feature_circuits,
+    head_lists,
+    mib,
+    neuronpedia,
+)
 from gossamer.formats.files import parse_json, read_bytes, read_text
 from gossamer.formats.heads import PerQueryHead, edges_of
 from gossamer.formats.tables import Content, Metric, circuit_of, largest, scores_of
@@ -20,8 +29,8 @@ from gossamer.scores import EdgeScores
 from gossamer.task import Task
 
 Kind = Literal[
-    "gossamer", "eap-ig", "eap-ig-pt", "eap-csv", "autocircuit-scores", "edge-pruning", "neuronpedia",
-    "autocircuit-prompts", "eap-csv-prompts", "edge-pruning-prompts", "feature-circuits-prompts",
+    "gossamer", "eap-ig", "eap-ig-pt", "eap-csv", "autocircuit-scores", "edge-pruning", "head-lists",
+    "neuronpedia", "autocircuit-prompts", "eap-csv-prompts", "edge-pruning-prompts", "feature-circuits-prompts",
 ]  # fmt: skip
 PROMPTS = ("autocircuit-prompts", "eap-csv-prompts", "edge-pruning-prompts", "feature-circuits-prompts")
 METHODS = {
@@ -29,8 +38,8 @@ METHODS = {
     "autocircuit-scores": autocircuit.METHOD,
 }  # fmt: skip
 KNOWN = (
-    "circuits and scores of gossamer, EAP-IG (.json, .pt), EAP (.csv), AutoCircuit, Edge Pruning and Neuronpedia; "
-    "prompts of EAP-IG (.csv), AutoCircuit, Edge Pruning and feature-circuits"
+    "circuits and scores of gossamer, EAP-IG (.json, .pt), EAP (.csv), AutoCircuit, Edge Pruning and Neuronpedia, "
+    "lists of heads and MLPs; prompts of EAP-IG (.csv), AutoCircuit, Edge Pruning and feature-circuits"
 )
 
 
@@ -73,6 +82,8 @@ def recognise(path: Path) -> tuple[Kind, Any]:
         raise unsound
     if "prompts" in keys:
         return "autocircuit-prompts", None
+    if keys == head_lists.KEYS:
+        return "head-lists", found
     if keys >= {"nodes", "links"}:
         return "neuronpedia", found
     if keys >= {"nodes", "edges"} or "cfg" in keys:
@@ -127,6 +138,8 @@ def read_circuit(path: Path, graph: Graph, *, size: int | None = None, metric: M
         raise BadInput(f"{path} is a circuit without scores of the other edges; it has its own size.")
     if kind == "edge-pruning":
         return edge_pruning.from_list(data, path, graph)
+    if kind == "head-lists":
+        return head_lists.from_lists(data, path, graph)
     if kind == "neuronpedia":
         return neuronpedia.circuit_of(neuronpedia.from_json(data, path), path, graph)
     circuit = Circuit.load(path)

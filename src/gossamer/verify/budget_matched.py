@@ -8,6 +8,7 @@ tried on training pairs; the one that does best there is compared with the circu
 | prune, prune-edges, edge-mask              | steps times masks (prune-edges: of both searches)                |
 | acdc                                       | edges that were removed in a run                                 |
 | edge-patching                              | one per edge                                                     |
+| iterative-sweep                            | its runs                                                         |
 | eap-ig, eap-ig-activations, ceap           | two, and one forward and backward pass for each step             |
 | all others (eap, random, from files)       | two: the two ends                                                |
 
@@ -48,6 +49,8 @@ def evaluated(record: Record, parts: int) -> tuple[int, str]:
         return tried, f"{tried} edges tried"
     if record.method == "edge-mask":
         return c["steps"], f"{c['steps']} steps"
+    if record.method == "iterative-sweep":
+        return details["runs"], f"{details['runs']} runs of its sweeps"
     if record.method == "edge-patching":
         return parts, f"{parts} edges tried"
     if "steps" in c:

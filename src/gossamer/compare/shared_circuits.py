@@ -1,0 +1,329 @@
+"""What several tasks share in one model: Lan, Torr and Barez 2024 (arXiv 2311.04131), sections 4 and 5.
+
+A circuit counts here as its heads and MLPs (or, at block grain, attentions and MLPs); `input` is in every one and is
+not a part. The shared part of some tasks is the intersection of their circuits. Three questions, each with its null:
+
+- Cross-evaluation: with all other parts ablated, what share of the whole model's metric does each task's circuit, the
+  intersection and the union leave on each task? Beside it: random circuits with as many heads and MLPs, none, all.
+- Joint ablation: with only the shared part ablated, what share of the whole model's metric is lost, and what share of
+  prompts no longer have the right answer as the highest of all logits, on the task that loses least? Beside it: random
+  sets with as many heads and MLPs (they may hit parts of one task, seldom of every one); and of the shared heads alone
+  also random heads of the same layers.
+- Stability: how alike are circuits of one task that were found in other orders, and which parts are in most of them?
+
+The metric is the logit difference, of held-out pairs, in the clean direction. A share is a ratio of means over pairs
+and is not clipped; its interval is a bootstrap over pairs. How much circuits overlap, and by chance, is in overlap.
+
+When it lies: an early head that everything reads is shared by every task and says nothing of these. A random set of
+MLPs hits a needed one more often than a random set of heads, as there are fewer; so the heads are also asked alone. To
+fall, a metric needs only one needed part in the set: that the shared part as a whole is needed is not that each is. An
+ablation by means of one task's prompts keeps what all of those have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from gossamer.ablation import Methodology, of_edges
+from gossamer.circuit import Circuit
+from gossamer.errors import BadInput, Unsupported
+from gossamer.evidence import Evidence, Null
+from gossamer.graph import Layout
+from gossamer.hypotheses import null_p_value
+from gossamer.metric import answer_rank, logit_difference
+from gossamer.replacement import replacement
+from gossamer.set_overlap import Overlap, overlap_test
+from gossamer.statistics import quantile_interval, resampled_means
+from gossamer.subject import ResidualSubject, require_model_of
+from gossamer.task import Task, sides
+
+Progress = Callable[[int, int, float], None]
+LEVEL = 0.05
+SHARED, UNION = "the intersection", "the union"
+GAP, RIGHT = "logit difference", "right answers"
+OWN = "itself"
+RANDOM, SAME_LAYERS = "random parts, as many heads and MLPs", "random heads of the same layers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedCircuits:
+    """shared, union: names of parts, in the order of the forward pass; own: per task those of its circuit alone.
+
+    cross: circuits of tasks, then intersection and union, each on every task. joint: per task what ablating the shared
+    part does to the metric, then to the answers; heads: the same of the shared heads alone, where they are not all.
+    """
+
+    shared: tuple[str, ...]
+    union: tuple[str, ...]
+    own: Mapping[str, tuple[str, ...]]
+    cross: tuple[Evidence, ...]
+    joint: tuple[Evidence, ...]
+
+
+class OrderStability(NamedTuple):
+    """overlap: mean Jaccard over all pairs of circuits, beside random ones of their sizes by type; heads: of heads
+    alone, None where one has none; inclusion: share of the circuits that each part is in, of parts that are in any;
+    core: those in at least `least` of them."""
+
+    overlap: Overlap
+    heads: Overlap | None
+    inclusion: dict[str, float]
+    core: tuple[str, ...]
+    least: float
+
+
+def shared_circuits(
+    model: ResidualSubject, tasks: Mapping[str, tuple[Task, Circuit]], *, value: str = "resample",
+    floor: float = 0.8, draws: int = 99, pairs: int = 64, pairs_at_once: int = 16, seed: int = 0,
+    progress: Progress | None = None,
+) -> SharedCircuits:  # fmt: skip
+    """The shared part of two or more tasks, each with its circuit of this model, and what it does: see the module.
+
+    value: of an ablation, see gossamer.replacement; means are over the task's first training pairs, as many as held-out
+    ones. floor: share of the metric that cross-evaluation asks for. draws: random sets per number; pairs_at_once:
+    memory alone. progress(runs done, all runs, mean metric of the last). With nothing shared, joint ablation is `not
+    reached`: there is nothing to ablate. Errors: BadInput for fewer than two tasks, a circuit of another model or
+    without parts, or a model whose metric on a task is not above 0.
+    """
+    if len(tasks) < 2 or draws < 1 or pairs < 1 or not 0 < floor <= 1:
+        raise BadInput(
+            f"Expected two or more tasks, at least 1 draw and 1 pair and a floor of above 0 to 1, got {len(tasks)}, "
+            f"{draws}, {pairs} and {floor:g}."
+        )
+    layout = model.graph().layout
+    names, kinds = parts_of(layout)
+    sets = {}
+    for task, (_, circuit) in tasks.items():
+        require_model_of(circuit.record, model)
+        sets[task] = _kept(circuit, layout, names)
+        if not sets[task].any():
+            raise BadInput(f"Expected circuits with heads or MLPs, that of {task} has none.")
+    every = np.stack(list(sets.values()))
+    shared, union, alone = (np.asarray(x) for x in (every.all(0), every.any(0), every.sum(0) == 1))
+    rng = np.random.default_rng(seed)
+    kept = {name: s for name, s in {**sets, SHARED: shared, UNION: union}.items() if s.any()}
+    rows = [np.zeros_like(shared), np.ones_like(shared)]  # what is ablated: nothing, everything
+    for own in kept.values():
+        rows += [~own, *~_random(own, kinds, draws, rng)]
+    ablated = _ablated(shared, names, kinds, draws, rng)
+    for random in ablated.values():
+        rows += [row for some in random.values() for row in some]
+    how = of_edges(value, granularity="node", component="block" if layout.grain == "block" else "head")
+    cross: list[Evidence] = []
+    falls: dict[tuple[str, str], list[np.ndarray]] = {}
+    for i, (task, (asked, _)) in enumerate(tasks.items()):
+        runs = _Runs(model, asked, how, pairs, pairs_at_once, seed)
+        gap, right = runs.outcomes(np.stack(rows), names, _of_several(progress, i, len(tasks)))
+        if not gap[0].mean() > 0:
+            raise BadInput(
+                f"Expected a model whose logit difference on {task} is above 0, {model.name} has {gap[0].mean():.3g}."
+            )
+        at = 2
+        for name in kept:
+            cross.append(_cross(name, task, gap[at : at + 1 + draws], gap[1], gap[0], how, floor, seed))
+            at += 1 + draws
+        for name, random in ablated.items():
+            stop = at + sum(map(len, random.values()))
+            falls.setdefault((name, GAP), []).append((gap[0] - gap[at:stop]) / gap[0].mean())
+            falls.setdefault((name, RIGHT), []).append(right[0] - right[at:stop])
+            at = stop
+    joint = [
+        _joint(name, unit, dict(zip(tasks, found, strict=True)), list(ablated[name])[1:], how, seed)
+        for (name, unit), found in falls.items()
+    ]  # fmt: skip
+    return SharedCircuits(
+        shared=_named(names, shared), union=_named(names, union),
+        own={task: _named(names, s & alone) for task, s in sets.items()}, cross=tuple(cross),
+        joint=tuple(joint or [_nothing_shared(how, seed)]),
+    )  # fmt: skip
+
+
+def order_stability(
+    circuits: Sequence[Circuit], *, least: float = 0.8, draws: int = 999, seed: int = 0
+) -> OrderStability:  # fmt: skip
+    """How alike two or more circuits of one task and model are that were found in other orders, by their parts.
+
+    The null draws, for every circuit, a random set with as many heads and MLPs. BadInput for circuits of several
+    models' layouts, for fewer than two, or for one without parts.
+    """
+    if len(circuits) < 2 or any(c.layout != circuits[0].layout for c in circuits):
+        raise BadInput(f"Expected two or more circuits of one model's graph, got {len(circuits)} of one or several.")
+    names, kinds = parts_of(circuits[0].layout)
+    sets = np.stack([_kept(c, circuits[0].layout, names) for c in circuits])
+    if not sets.any(1).all():
+        raise BadInput("Expected circuits with heads or MLPs, one has none.")
+    share, heads = sets.mean(0), sets & (kinds == 0)
+    overlap, of_heads = (
+        overlap_test([np.flatnonzero(s) for s in some], kinds, draws=draws, seed=seed) if some.any(1).all() else None
+        for some in (sets, heads)
+    )
+    assert overlap is not None, "every circuit has parts"
+    return OrderStability(
+        overlap=overlap, heads=of_heads,
+        inclusion={n: float(p) for n, p in zip(names, share, strict=True) if p},
+        core=_named(names, share >= least), least=least,
+    )  # fmt: skip
+
+
+def parts_of(layout: Layout) -> tuple[tuple[str, ...], np.ndarray]:
+    """(names of what writes besides the input, in the order of the forward pass; 1 where it is an MLP, else 0).
+
+    Unsupported for a grain without heads or blocks.
+    """
+    if layout.grain not in ("head", "block"):
+        raise Unsupported(
+            f"the shared part of circuits at grain {layout.grain}", "its parts are heads and MLPs", "head or block"
+        )
+    names = tuple(n for n, _ in layout.locations if n[0] in "am" and ".g" not in n)
+    return names, np.array([n[0] == "m" for n in names], dtype=np.int64)
+
+
+def _kept(circuit: Circuit, layout: Layout, names: Sequence[str]) -> np.ndarray:
+    """bool [parts]"""
+    if circuit.layout != layout:
+        raise BadInput(
+            f"Expected circuits of this model's graph at grain {layout.grain} ({layout.n_nodes} nodes), got one at "
+            f"grain {circuit.layout.grain} of {circuit.layout.n_nodes} nodes."
+        )
+    return np.isin([layout.starts[n] for n in names], circuit.nodes)
+
+
+def _named(names: Sequence[str], kept: np.ndarray) -> tuple[str, ...]:
+    return tuple(names[i] for i in np.flatnonzero(kept).tolist())
+
+
+def _random(own: np.ndarray, types: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Random sets with as many parts of every type, bool [draws, parts]; a draw may hit parts of its own."""
+    found = np.zeros((draws, len(own)), dtype=bool)
+    for kind in np.unique(types):
+        members = np.flatnonzero(types == kind)
+        for row in found:
+            row[rng.choice(members, int(own[members].sum()), replace=False)] = True
+    return found
+
+
+def _of_several(progress: Progress | None, done: int, all_: int) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda step, total, number: progress(done * total + step, all_ * total, number)
+
+
+def _ablated(
+    shared: np.ndarray, names: Sequence[str], kinds: np.ndarray, draws: int, rng: np.random.Generator
+) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
+    """What is ablated jointly, and random sets in its place, each bool [sets, parts]; empty where nothing is shared."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    heads = shared & (kinds == 0)
+    if shared.any():
+        found["the shared part"] = {OWN: shared[None], RANDOM: _random(shared, kinds, draws, rng)}
+    if heads.any() and (heads != shared).any():
+        found["the shared heads"] = {OWN: heads[None], RANDOM: _random(heads, kinds, draws, rng)}
+    if heads.any():
+        layers = np.array([-1 if k else int(n[1:].partition(".")[0]) for n, k in zip(names, kinds, strict=True)])
+        next(reversed(found.values()))[SAME_LAYERS] = _random(heads, layers, draws, rng)
+    return found
+
+
+class _Runs:
+    """Held-out pairs' clean prompts of a task under ablations of parts."""
+
+    @torch.no_grad()
+    def __init__(
+        self, model: ResidualSubject, task: Task, how: Methodology, pairs: int, pairs_at_once: int, seed: int
+    ) -> None:
+        self.model, self.pairs_at_once = model, pairs_at_once
+        task = model.fitting(task)
+        self.heldout, training = (model.encode(split[:pairs]) for split in (task.heldout, task.train))
+        self.replaced = replacement(model, training, how, seed=seed, pairs_at_once=pairs_at_once)
+
+    @torch.no_grad()
+    def outcomes(
+        self, ablations: np.ndarray, names: Sequence[str], progress: Progress | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(logit difference, 1 where the right answer has the highest logit), [sets, pairs] each, of sets of parts
+        that are ablated (bool [sets, parts]); equal ones are run once."""
+        graph = self.model.graph()
+        numbers = np.array([graph.layout.starts[n] for n in names])
+        edges = np.flatnonzero(np.isin(graph.src, numbers))
+        part = np.searchsorted(numbers, graph.src[edges])
+        different, which = np.unique(ablations, axis=0, return_inverse=True)
+        found = np.zeros((2, len(different), self.heldout.n_pairs))
+        done, all_ = 0, len(different) * -(-self.heldout.n_pairs // self.pairs_at_once)
+        for start in range(0, self.heldout.n_pairs, self.pairs_at_once):
+            stop = min(start + self.pairs_at_once, self.heldout.n_pairs)
+            clean, other = sides(self.heldout.pairs(start, stop))
+            runs = self.model.ablations(clean, self.replaced(clean, other))
+            writer, reader, _ = runs.places(edges)
+            for first in range(0, len(different), runs.at_once):
+                sets = torch.from_numpy(different[first : first + runs.at_once][:, part]).to(runs.clean)
+                alpha = runs.clean.new_zeros(len(sets), *runs.table_shape)
+                alpha[:, writer, reader] = sets
+                logits = runs.logits(alpha, 0)
+                for place, measured in enumerate((logit_difference(logits, clean), answer_rank(logits, clean) == 1)):
+                    found[place, first : first + len(sets), start:stop] = measured.cpu().double().numpy()
+                done += len(sets)
+                if progress:
+                    progress(done, all_, float(found[0, : first + len(sets), start:stop].mean()))
+        gap, right = found[:, which.reshape(-1)]
+        return gap, right
+
+
+def _cross(
+    name: str, task: str, rows: np.ndarray, empty: np.ndarray, whole: np.ndarray, how: Methodology, floor: float,
+    seed: int,
+) -> Evidence:  # fmt: skip
+    """rows [1 + draws, pairs]: the circuit, random ones."""
+    shares = np.round(rows.mean(1) / whole.mean(), 9)  # ties of random sets are ties
+    interval = quantile_interval(resampled_means(rows[0], seed) / resampled_means(whole, seed))
+    p, smallest = null_p_value(float(shares[0]), shares[1:])
+    good = shares[0] >= floor and p <= LEVEL
+    return Evidence(
+        claim=f"cross-evaluation ({name} on {task}): it leaves enough of the logit difference",
+        value=float(shares[0]), unit=f"share of the whole model's {GAP}", interval=interval,
+        n=len(whole), nulls=(
+            Null(name=RANDOM, value=float(shares[1:].mean()), interval=quantile_interval(shares[1:]), n=len(rows) - 1),
+            Null(name="empty circuit", value=float(empty.mean() / whole.mean()), n=len(whole)),
+            Null(name="full circuit", value=1.0, n=len(whole)),
+        ),
+        verdict="pass" if good else "fail", methodology=how.as_dict(), seed=seed, limits={"floor": floor},
+        threshold=f"fails below {floor:g}, or if {RANDOM}, do as well with a probability above {LEVEL:g}",
+        p_value=p, p_smallest=smallest,
+    )  # fmt: skip
+
+
+def _joint(
+    name: str, unit: str, falls: Mapping[str, np.ndarray], nulls: Sequence[str], how: Methodology, seed: int
+) -> Evidence:  # fmt: skip
+    """falls: of every task [1 + draws of every null, pairs], by how much ablating the set and random sets lowers it."""
+    means = np.stack([f.mean(1) for f in falls.values()])  # [tasks, sets]
+    least = np.round(means.min(0), 9)  # ties of random sets are ties
+    draws = np.split(least[1:], len(nulls))
+    p, smallest = null_p_value(float(least[0]), draws[0])
+    own = np.stack([resampled_means(f[0], seed + i) for i, f in enumerate(falls.values())]).min(0)
+    each = ", ".join(f"{task} {fall:.3g}" for task, fall in zip(falls, means[:, 0], strict=True))
+    return Evidence(
+        claim=f"joint ablation ({name}, {unit}): every task needs it", value=float(least[0]),
+        unit=f"share of the {unit} lost, least of all tasks", interval=quantile_interval(own),
+        n=sum(f.shape[1] for f in falls.values()),
+        nulls=tuple(
+            Null(name=f"{null} (median)", value=float(np.median(d)), interval=quantile_interval(d), n=len(d))
+            for null, d in zip(nulls, draws, strict=True)
+        ),
+        verdict="pass" if p <= LEVEL and least[0] > 0 else "fail", methodology={**how.as_dict(), "set": "circuit"},
+        seed=seed, threshold=f"fails if {RANDOM}, lose as much on every task with a probability above {LEVEL:g}",
+        note=f"By task: {each}.", p_value=p, p_smallest=smallest,
+    )  # fmt: skip
+
+
+def _nothing_shared(how: Methodology, seed: int) -> Evidence:
+    return Evidence(
+        claim=f"joint ablation (the shared part, {GAP}): every task needs it", value=None,
+        unit=f"share of the {GAP} lost, least of all tasks", n=0, verdict="not reached",
+        methodology={**how.as_dict(), "set": "circuit"}, threshold="fails if nothing is shared", seed=seed,
+        note="The circuits have no head and no MLP in common: there is nothing to ablate.",
+    )  # fmt: skip

@@ -1,0 +1,168 @@
+"""The shared part of planted tasks, what it does, and the control in which nothing is shared."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from taught import she_he, taught
+
+from gossamer.ablation import of_edges
+from gossamer.circuit import Circuit
+from gossamer.compare import SharedCircuits, order_stability, shared_circuits
+from gossamer.errors import BadInput, Unsupported
+from gossamer.evidence import Evidence
+from gossamer.graph import Layout, nodes_around
+from gossamer.models.succession import Succession, succession
+from gossamer.record import Record
+from gossamer.task import Task, sides
+
+PAIRS, DRAWS = 1, 9
+TASKS = ("numerals", "number-words", "months")
+
+
+def circuit(planted: Succession, parts: frozenset[str] | set[str]) -> Circuit:
+    graph = planted.model.graph()
+    nodes = nodes_around(graph.layout, [graph.layout.starts[p] for p in parts])
+    record = Record(method="planted", config={}, seed=0, model_sha256=planted.model.hashes()[0])
+    return Circuit.from_nodes(graph, np.zeros(graph.n_edges), nodes.tolist(), record=record)
+
+
+def asked(planted: Succession) -> dict[str, tuple[Task, Circuit]]:
+    return {n: (planted.tasks[n], circuit(planted, planted.shared | planted.private[n])) for n in TASKS}
+
+
+@pytest.fixture(scope="module")
+def planted() -> Succession:
+    return succession(n=PAIRS)
+
+
+@pytest.fixture(scope="module")
+def found(planted: Succession) -> SharedCircuits:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[SharedCircuits.__module__], "LEVEL", 1 / (1 + DRAWS))
+        return shared_circuits(planted.model, asked(planted), value="zero", draws=DRAWS, pairs=PAIRS)
+
+
+def named(rows: tuple[Evidence, ...], name: str) -> Evidence:
+    (row,) = [e for e in rows if name in e.claim]
+    return row
+
+
+def test_the_parts_are_told_apart(planted: Succession, found: SharedCircuits) -> None:
+    assert set(found.shared) == planted.shared
+    assert {n: set(parts) for n, parts in found.own.items()} == {n: planted.private[n] for n in TASKS}
+    assert set(found.union) == planted.shared.union(*planted.private.values())
+
+
+def test_cross_evaluation_is_diagonal_where_private_parts_are_needed(found: SharedCircuits) -> None:
+    for own in TASKS:
+        for task in TASKS:
+            row = named(found.cross, f"({own} on {task})")
+            assert row.verdict == ("pass" if own == task else "fail")
+            assert row.value == pytest.approx(1.0 if own == task else named_null(row, "empty"), abs=1e-6)
+        assert named(found.cross, f"(the union on {own})").value == pytest.approx(1, abs=1e-6)
+        assert named(found.cross, f"(the intersection on {own})").verdict == "fail"
+    row = found.cross[0]
+    assert row.methodology is not None
+    assert (row.methodology["granularity"], row.methodology["set"]) == ("node", "complement")
+    assert [n.name.split()[0] for n in row.nulls] == ["random", "empty", "full"]
+    assert row.nulls[0].n == DRAWS
+
+
+def named_null(row: Evidence, name: str) -> float:
+    (value,) = [n.value for n in row.nulls if n.name.startswith(name)]
+    assert value is not None
+    return value
+
+
+def test_the_shared_part_takes_every_task_with_it_and_random_sets_do_not(found: SharedCircuits) -> None:
+    heads = named(found.joint, "(the shared heads, logit difference)")
+    whole = named(found.joint, "(the shared part, logit difference)")
+    for row in (heads, whole):
+        assert row.value == pytest.approx(1, abs=1e-6)
+        assert named_null(row, "random parts") < 0.8
+        assert row.methodology is not None
+        assert row.methodology["set"] == "circuit"
+    assert heads.p_value == heads.p_smallest == 0.1
+    assert heads.verdict == "pass"
+    assert named_null(heads, "random parts") < 0.15
+    # all four heads of their layer are shared, so that heads of the same layers are the same heads
+    assert named_null(heads, "random heads") == pytest.approx(heads.value)
+    answers = named(found.joint, "(the shared part, right answers)")
+    assert named_null(answers, "random parts") == 0
+
+
+def test_nothing_shared_is_said_and_not_measured_as_zero() -> None:
+    control = succession(shared=False, n=PAIRS)
+    found = shared_circuits(control.model, asked(control), value="zero", draws=3, pairs=PAIRS)
+    assert found.shared == ()
+    (row,) = found.joint
+    assert (row.verdict, row.value) == ("not reached", None)
+    assert not [e for e in found.cross if "intersection" in e.claim]
+    assert found.cross[0].verdict == "fail"  # three draws cannot have a p-value of 0.05
+
+
+def test_numbers_of_a_decoder_are_those_of_whole_runs() -> None:
+    """Grouped queries; a circuit's share, and what is lost without the shared head, by one run each."""
+    model, task = taught(), she_he()
+    graph, starts = model.graph(), model.graph().layout.starts
+    record = Record(method="planted", config={}, seed=0, model_sha256=model.hashes()[0])
+
+    def of(*parts: str) -> Circuit:
+        nodes = nodes_around(graph.layout, [starts[p] for p in parts])
+        return Circuit.from_nodes(graph, np.zeros(graph.n_edges), nodes.tolist(), record=record)
+
+    circuits = {"one": of("a0.h1", "m0", "a1.h2"), "two": of("a0.h1", "m1")}
+    found = shared_circuits(model, {n: (task, c) for n, c in circuits.items()}, draws=1, pairs=5, pairs_at_once=2)
+    assert found.shared == ("a0.h1",)
+    clean, other = sides(model.encode(task.heldout[:5]))
+    reference, logits = model.writes(other)[0], model.writes(clean)[1]
+    rows = torch.arange(5)
+
+    def gap(shares: np.ndarray) -> float:
+        logits = model.patched(clean, torch.from_numpy(shares).float(), reference)
+        return float((logits[rows, clean.answer] - logits[rows, clean.wrong]).mean())
+
+    whole = float((logits[rows, clean.answer] - logits[rows, clean.wrong]).mean())
+    for name, c in circuits.items():
+        share = gap(c.shares(graph, of_edges(granularity="node"))) / whole
+        assert named(found.cross, f"({name} on one)").value == pytest.approx(share, abs=1e-5)
+    lost = 1 - gap((graph.src == starts["a0.h1"]).astype(np.float64)) / whole
+    assert named(found.joint, "(the shared part, logit difference)").value == pytest.approx(lost, abs=1e-5)
+
+
+def test_order_stability_is_the_mean_jaccard_with_its_core(planted: Succession) -> None:
+    whole = planted.shared | planted.private["months"]
+    same = order_stability([circuit(planted, whole)] * 5, draws=99)
+    assert (same.overlap.value, set(same.core)) == (1, whole)
+    assert same.overlap.p_value == 0.01
+    less = [circuit(planted, whole - {f"a1.h{i % 4}"}) for i in range(4)]
+    varied = order_stability(less, draws=99)
+    assert varied.overlap.value == pytest.approx((len(whole) - 2) / len(whole))
+    assert set(varied.core) == whole - {f"a1.h{i}" for i in range(4)}
+    assert varied.inclusion["a1.h0"] == 0.75
+    heads = len(whole) - 3  # the MLPs are the same in all
+    assert varied.heads is not None
+    assert varied.heads.value == pytest.approx((heads - 2) / heads)
+    assert order_stability([circuit(planted, {"m0", "m1"})] * 2, draws=9).heads is None
+
+
+def test_bad_input_is_named(planted: Succession) -> None:
+    tasks = asked(planted)
+    with pytest.raises(BadInput, match="two or more tasks"):
+        shared_circuits(planted.model, {"months": tasks["months"]})
+    other = succession(shared=False, n=PAIRS)
+    with pytest.raises(BadInput, match="Expected the model the circuit was found in"):
+        shared_circuits(other.model, tasks)
+    empty = {**tasks, "months": (planted.tasks["months"], circuit(planted, set()))}
+    with pytest.raises(BadInput, match="that of months has none"):
+        shared_circuits(planted.model, empty)
+    with pytest.raises(BadInput, match="two or more circuits"):
+        order_stability([tasks["months"][1]])
+    from gossamer.compare.shared_circuits import parts_of
+
+    with pytest.raises(Unsupported, match="grain channel"):
+        parts_of(Layout(grain="channel", locations=(("0.attn.q", 4),)))
