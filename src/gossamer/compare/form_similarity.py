@@ -1,0 +1,228 @@
+"""Are the attention heads of two weight-sparse transformers, or of circuits in them, the same maps? From weights alone.
+
+A transformer with softmax, GELU and AbsTopK is no polynomial, so gossamer.compare.tensor_similarity does not apply to the
+whole of it. Parts of it are matrices, where the tensor cosine is exact: of every head the QK form Q^T K (which channel
+looks for which) and the OV form O V (which channel is copied to which), with the gain of the norm before them in the
+columns. The similarity of two models is the mean of two cosines, of all their QK forms and of all their OV forms.
+
+Residual channels of different trainings have no common order, and each can be turned around (RMSNorm, AbsTopK and every
+form take x to -x channel by channel with the weights); heads have no order either. `form_similarity` looks for the best
+order, by linear assignment on the gradient of the similarity until it rises no more, from the channels' own order and
+from the order in which embedding and unembedding agree best. As a best one is chosen, chance is far from 0: beside it
+stands the same search on weights in a random order.
+
+When it lies: the search finds a local best, so a low value is no proof of difference (a permuted copy is found, see the
+tests). Forms say nothing of MLPs, biases, AbsTopK, sinks and softmax's scale: equal forms are not equal models. A
+circuit's forms hold only its edges; which channels its nodes happen to pass on matters too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from gossamer.circuit import Circuit
+from gossamer.errors import BadInput
+from gossamer.hypotheses import null_p_value
+from gossamer.models.loaded import LoadedModel
+from gossamer.models.shuffled import permute
+from gossamer.models.sparse import SparseTransformer
+from gossamer.statistics import quantile_interval
+
+ROUNDS = 50  # of the search, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forms:
+    """Of every layer and head the maps [layers, heads, d_head, d] and, of `output`, [layers, heads, d, d_head]; tokens
+    [d, 2 vocabulary]: what each residual channel gets from every token and gives to it."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    output: Tensor
+    tokens: Tensor
+
+    def qk(self) -> Tensor:
+        """[layers, heads, d of the query, d of the key], all together of norm 1 (or 0)."""
+        return _unit(self.query.mT @ self.key)
+
+    def ov(self) -> Tensor:
+        """[layers, heads, d written, d read], all together of norm 1 (or 0)."""
+        return _unit(self.output @ self.value)
+
+    def shuffled(self, seed: int) -> Forms:
+        """Every layer's matrices with their entries in a random order."""
+        own = {name: getattr(self, name).clone() for name in ("query", "key", "value", "output", "tokens")}
+        permute([t for name, w in own.items() for t in (w if name != "tokens" else [w])], seed)
+        return Forms(**own)
+
+
+def _unit(forms: Tensor) -> Tensor:
+    return forms / forms.norm().clamp_min(torch.finfo(forms.dtype).tiny)
+
+
+class FormSimilarity(NamedTuple):
+    """value: mean of qk and ov, cosines of -1 to 1 after the best order found; as_is: the same without one (nan for
+    models of other widths). channels [d of a]: which channel of b (-1: none) stands for each of a; signs: 1 or -1, up to one common
+    sign; heads: per layer which head of b. null: the same search on weights in a random order, its mean and central 95%."""
+
+    value: float
+    qk: float
+    ov: float
+    as_is: float
+    channels: np.ndarray
+    signs: np.ndarray
+    heads: tuple[tuple[int, ...], ...]
+    null: float
+    null_interval: tuple[float, float]
+    p_value: float
+    smallest: float
+    draws: int
+
+
+@torch.no_grad()
+def forms_of(model: LoadedModel | SparseTransformer, circuit: Circuit | None = None) -> Forms:
+    """The forms of a weight-sparse transformer, or only of a circuit's edges in it; positional channels are left out.
+
+    Errors: BadInput for a circuit of another model's matrices.
+    """
+    own = model.model if isinstance(model, LoadedModel) else model
+    c = own.config
+    found: dict[str, list[Tensor]] = {"query": [], "key": [], "value": [], "output": []}
+    for i, block in enumerate(own.blocks):
+        w = dict(zip("qkv", block.attn.c_attn.weight.double().chunk(3), strict=True))
+        out = block.attn.c_proj.weight.double()
+        if circuit is not None:
+            w = {part: own_w * _kept(circuit, f"{i}.attn.c_attn.{part}", own_w) for part, own_w in w.items()}
+            out = out * _kept(circuit, f"{i}.attn.c_proj", out)
+        gain = block.ln_1.weight.double()
+        for name, part in (("query", "q"), ("key", "k"), ("value", "v")):
+            found[name].append((w[part][:, : c.d_model] * gain).unflatten(0, (c.n_head, c.d_head)))
+        found["output"].append(out.unflatten(1, (c.n_head, c.d_head)).transpose(0, 1))
+    tokens = torch.cat([own.wte.weight, own.lm_head.weight]).double().T
+    return Forms(**{name: torch.stack(w) for name, w in found.items()}, tokens=tokens)
+
+
+def _kept(circuit: Circuit, matrix: str, w: Tensor) -> Tensor:
+    """1 where an entry of a matrix [out, in] is an edge of the circuit."""
+    kept = torch.zeros_like(w)
+    if matrix not in circuit.matrices:
+        raise BadInput(f"Expected a circuit of this model, it has no matrix {matrix}; take one found in it.")
+    edges = circuit.matrix == circuit.matrices.index(matrix)
+    if not edges.any():
+        return kept
+    ends = []
+    for number in (circuit.dst[edges], circuit.src[edges]):
+        location = circuit.layout.site(int(number[0])).location
+        ends.append(torch.from_numpy(number - circuit.layout.starts[location]))
+    if int(ends[0].max()) >= w.shape[0] or int(ends[1].max()) >= w.shape[1]:
+        raise BadInput(f"Expected a circuit of this model, its {matrix} is larger; take one found in it.")
+    kept[ends[0], ends[1]] = 1
+    return kept
+
+
+def form_matrix(forms: Sequence[Forms]) -> Tensor:
+    """Similarity of every pair [n, n] in the channels' own order, as along the checkpoints of one training."""
+    if not forms or any(f.query.shape != forms[0].query.shape for f in forms):
+        raise BadInput("Expected the forms of one or more models of one shape, as checkpoints are.")
+    flat = [
+        torch.stack([part.flatten() for part in parts])
+        for parts in zip(*((f.qk(), f.ov()) for f in forms), strict=True)
+    ]
+    return sum((x @ x.T for x in flat), torch.zeros(())) / 2
+
+
+def form_similarity(a: Forms, b: Forms, *, draws: int = 20, seed: int = 0) -> FormSimilarity:
+    """How alike two models' or circuits' heads are, up to the order and sign of channels and the order of heads.
+
+    A model of fewer channels or heads has some of the other's left over. draws: of the null. Errors: BadInput for
+    another number of layers or vocabulary, or forms that are 0 everywhere (a circuit without a head).
+    """
+    if len(a.query) != len(b.query) or a.tokens.shape[1] != b.tokens.shape[1]:
+        raise BadInput(
+            f"Expected models of as many layers and one vocabulary, got {len(a.query)} layers and "
+            f"{a.tokens.shape[1] // 2} tokens, {len(b.query)} and {b.tokens.shape[1] // 2}."
+        )
+    if draws < 1:
+        raise BadInput(f"Expected one or more draws, got {draws}.")
+    for name, own in (("first", a), ("second", b)):
+        if not bool(own.qk().any()) and not bool(own.ov().any()):
+            raise BadInput(f"Expected forms that are not 0 everywhere, the {name} has no query, key or value at work.")
+    as_is = float(form_matrix([a, b])[0, 1]) if a.query.shape == b.query.shape else float("nan")
+    width, heads = (max(x.query.shape[i] for x in (a, b)) for i in (3, 1))
+    one, two = _padded(a, width, heads), _padded(b, width, heads)
+    best = _search(one, two)
+    null = np.array([_search(one, two.shuffled(seed + i)).value for i in range(draws)])
+    p, smallest = null_p_value(best.value, null)
+    channels = np.where(best.order < b.query.shape[3], best.order, -1)[: a.query.shape[3]]
+    return FormSimilarity(
+        value=best.value, qk=best.qk, ov=best.ov, as_is=as_is, channels=channels, signs=best.signs[: len(channels)],
+        heads=tuple(tuple(int(h) for h in row[: a.query.shape[1]]) for row in best.heads), null=float(null.mean()),
+        null_interval=quantile_interval(null), p_value=p, smallest=smallest, draws=draws,
+    )  # fmt: skip
+
+
+def _padded(forms: Forms, width: int, heads: int) -> Forms:
+    wide, more = width - forms.query.shape[3], heads - forms.query.shape[1]
+    inputs = {name: F.pad(getattr(forms, name), (0, wide, 0, 0, 0, more)) for name in ("query", "key", "value")}
+    output = F.pad(forms.output, (0, 0, 0, wide, 0, more))
+    return replace(forms, **inputs, output=output, tokens=F.pad(forms.tokens, (0, 0, 0, wide)))
+
+
+class _Found(NamedTuple):
+    value: float
+    qk: float
+    ov: float
+    order: np.ndarray
+    signs: np.ndarray
+    heads: np.ndarray
+
+
+def _search(a: Forms, b: Forms) -> _Found:
+    """The best of two starts; see the head of the file."""
+    width = a.query.shape[3]
+    tokens = F.normalize(a.tokens, dim=1) @ F.normalize(b.tokens, dim=1).T
+    starts = [(np.arange(width), np.ones(width)), _assigned(tokens)]
+    forms = (a.qk(), a.ov()), (b.qk(), b.ov())
+    return max((_climb(*forms, order, signs) for order, signs in starts), key=lambda found: found.value)
+
+
+def _assigned(gains: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """For every row a column of its own and its sign, with the largest sum of absolute values."""
+    table = gains.numpy()
+    _, order = linear_sum_assignment(-np.abs(table))
+    signs = np.sign(table[np.arange(len(order)), order])
+    return order, np.where(signs == 0, 1.0, signs)
+
+
+def _climb(
+    a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], order: np.ndarray, signs: np.ndarray
+) -> _Found:  # fmt: skip
+    best: _Found | None = None
+    for _ in range(ROUNDS):
+        s, at = torch.from_numpy(signs), torch.from_numpy(order)
+        placed = [form[:, :, at][:, :, :, at] * s[:, None] * s for form in b]  # b's forms in a's channels
+        tables = [torch.einsum("lhij,lgij->lhg", x, y) for x, y in zip(a, placed, strict=True)]
+        heads = np.stack([linear_sum_assignment(-t.numpy())[1] for t in tables[0] + tables[1]])
+        rows = np.arange(heads.shape[1])
+        qk, ov = (float(sum(t[i, rows, h].sum() for i, h in enumerate(heads))) for t in tables)
+        if best is not None and (qk + ov) / 2 <= best.value + 1e-12:
+            break
+        best = _Found((qk + ov) / 2, qk, ov, order, signs, heads)
+        gradient = torch.zeros(len(order), len(order), dtype=torch.float64)
+        for x, y in zip(a, b, strict=True):
+            own = torch.stack([layer[torch.from_numpy(h)] for layer, h in zip(y, heads, strict=True)])
+            rows_of_b = own[:, :, :, at] * s  # columns in a's channels
+            columns_of_b = own[:, :, at] * s[:, None]  # rows in a's channels
+            gradient += torch.einsum("lhij,lhkj->ik", x, rows_of_b) + torch.einsum("lhji,lhjk->ik", x, columns_of_b)
+        order, signs = _assigned(gradient)
+    assert best is not None
+    return best
