@@ -83,10 +83,8 @@ def test_forms_are_what_heads_do(small: LoadedModel) -> None:
     model, forms = small.model, forms_of(small)
     c, block = model.config, model.blocks[1]
     x, y = torch.randn(2, c.d_model, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    w = block.attn.c_attn.weight.double().chunk(3)
-    q, k, v = (
-        ((part @ (z * block.ln_1.weight.double())).unflatten(0, (c.n_head, -1))) for part, z in zip(w, (x, y, y), strict=True)
-    )  # fmt: skip
+    w, gain = block.attn.c_attn.weight.double().chunk(3), block.ln_1.weight.double()
+    q, k, v = ((part @ (z * gain)).unflatten(0, (c.n_head, -1)) for part, z in zip(w, (x, y, y), strict=True))
     qk, ov = forms.query.mT @ forms.key, forms.output @ forms.value
     torch.testing.assert_close(torch.einsum("i,hij,j->h", x, qk[1], y), (q * k).sum(1))
     torch.testing.assert_close((ov[1] @ y).sum(0), block.attn.c_proj.weight.double() @ v.flatten())

@@ -85,8 +85,9 @@ def test_one_layer_is_exact() -> None:
         assert float(value) == pytest.approx(cosine(u, v), abs=1e-12)
     # the Gaussian form: tr(M1) tr(M2) + 2 tr(M1 M2) per output, for symmetric M
     traces = [torch.einsum("oii->o", m) for m in (one, two)]
+    m = (one, two)
     inner = [
-        float((traces[i] * traces[j]).sum() + 2 * ((one, two)[i] * (one, two)[j]).sum()) for i, j in ((0, 1), (0, 0), (1, 1))
+        float((traces[i] * traces[j]).sum() + 2 * (m[i] * m[j]).sum()) for i, j in ((0, 1), (0, 0), (1, 1))
     ]  # fmt: skip
     gaussian = tensor_similarity(a, b, metric="gaussian").value
     assert gaussian == pytest.approx(inner[0] / math.sqrt(inner[1] * inner[2]), abs=1e-12)

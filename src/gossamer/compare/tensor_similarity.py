@@ -5,12 +5,13 @@ under three inner products, each summed over outputs:
 
 - `symmetric`: of the coefficient tensors, made symmetric layer by layer, by the Gram recursion
       G' = D_a [ 1/m! sum over p of (F_1 G E_p(1)^T) * .. * (F_m G E_p(m)^T) ] D_b^T,   G = I at the input,
-  for layers of m factors F (of a) and E (of b); for a bilinear layer that is 1/2 [LGL*RGR + LGR*RGL]. No tensor is built.
-- `gaussian`: E[f(x) . g(x)] over standard normal inputs, by Isserlis' theorem layer by layer, the output of a layer taken
-  for jointly normal. Exact for one layer after a linear one.
-- `sampled_similarity`: of the coefficient tensors made symmetric over all inputs of the whole network, which is equal for
-  equal functions at any depth: E[f(z) . conj g(z)] over complex normal z, up to a factor, by sampling. Or the Gaussian
-  one without taking anything for normal.
+  for layers of m factors F (of a) and E (of b); for a bilinear layer that is 1/2 [LGL*RGR + LGR*RGL]. No tensor is
+  built.
+- `gaussian`: E[f(x) . g(x)] over standard normal inputs, by Isserlis' theorem layer by layer, the output of a layer
+  taken for jointly normal. Exact where there is one layer of products.
+- `sampled_similarity`: of the coefficient tensors made symmetric over all inputs of the whole network, which is equal
+  for equal functions at any depth: E[f(z) . conj g(z)] over complex normal z, up to a factor, by sampling. Or the
+  Gaussian one without taking anything for normal.
 
 When it lies: from the second product layer on, `symmetric` and `gaussian` depend on how a function is written down:
 (x1 x2)(x3 x4) and (x1 x3)(x2 x4) are one function with similarity 0; ask sampled_similarity there. Inputs of any
@@ -48,8 +49,11 @@ class TensorSimilarity:
 
 
 def tensor_similarity(a: BilinearModel, b: BilinearModel, *, metric: Metric = "symmetric") -> TensorSimilarity:
-    """The similarity of two networks. Errors: BadInput for networks of other inputs, outputs or degrees per layer, for a
-    network that is 0 everywhere and for numbers beyond float64."""
+    """The similarity of two networks.
+
+    Errors: BadInput for networks of other inputs, outputs or layers, for a network that is 0 everywhere and for numbers
+    beyond float64.
+    """
     _check([a, b], metric)
     one, two = _stacked([a], metric), _stacked([b], metric)
     return _cosines(*(_inner(u, v, metric)[0] for u, v in ((one, two), (one, one), (two, two))))

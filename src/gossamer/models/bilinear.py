@@ -6,8 +6,8 @@ A layer f reads x, one vector of `in` numbers per position; with `constant` a 1 
     bilinear    D ((L x) * (R x))
     attention   at position t: sum over heads and over s <= t of (Q1 x_t . K1 x_s) (Q2 x_t . K2 x_s) O V x_s
 
-With residual r a layer that is not linear and as wide after as before gives r x + (1 - r) f(x). The answer is read at the
-last position. Every such network is also a chain of `Product` layers over all positions' numbers at once, see
+With residual r a layer that is not linear and as wide after as before gives r x + (1 - r) f(x). The answer is read at
+the last position. Every such network is also a chain of `Product` layers over all positions' numbers at once, see
 BilinearModel.products: what gossamer.compare.tensor_similarity works on.
 
 A run folder holds config.json, checkpoints.safetensors, record.json and what was measured at every checkpoint.

@@ -74,7 +74,8 @@ def train_bilinear(
     """The run, with train_accuracy and heldout_accuracy at every checkpoint. Deterministic given config and data.
 
     start: go on from this model's weights (with a new optimiser) instead of random ones. progress: called with (step,
-    steps, loss in nats). Errors: BadInput for inputs or a start that do not fit the model, or classes beyond its outputs.
+    steps, loss in nats). Errors: BadInput for inputs or a start that do not fit the model, or classes beyond its
+    outputs.
     """
     shape = config.model
     if start is not None and start.config != shape:
@@ -112,7 +113,7 @@ def train_bilinear(
             progress(step + 1, config.steps, float(loss.detach()))
     record = Record.now(
         method="train-bilinear", config=config.model_dump(mode="json"), seed=config.seed, model="bilinear",
-        details={"train_seconds": time.perf_counter() - started, "inputs": n, "started_from_a_model": start is not None},
+        details={"train_seconds": time.perf_counter() - started, "inputs": n, "from_a_model": start is not None},
     )  # fmt: skip
     return BilinearRun(
         config=shape, steps=config.kept_steps(), models=tuple(models), record=record,
