@@ -3,13 +3,14 @@
     python benchmarks/clock_pizza.py [--data shared/data/clock-pizza] [--draws 200]
 
 Neither model is a polynomial, so what is compared is stated: (1) the function, as the table of logits of all 59 x 59
-pairs, which is exactly a bilinear form of two one-hot inputs; (2) the best bilinear surrogate of the weights: the inputs
-of the MLP as a sum of one part per token (least squares), each ReLU as the parabola closest to it on all pairs. The models
-use different frequencies w, so each is cut into slices: the outputs along cos and sin of w c, with tokens relabelled to
-w a, so that every slice computes the same thing at frequency 1. A frequency counts that holds 1% of the logits' variance.
+pairs, which is exactly a bilinear form of two one-hot inputs; (2) the best bilinear surrogate of the weights: inputs of
+the MLP as a sum of one part per token (least squares), each ReLU as the parabola closest to it on all pairs. The
+models use different frequencies w, so each is cut into slices: the outputs along cos and sin of w c, with tokens
+relabelled to w a, so that every slice computes the same thing at frequency 1. A frequency counts that holds 1% of the
+logits' variance.
 
-Null: the tokens of one of two slices in a random order (the same for both inputs). Is a slice more like those of its own
-model than like the other's? The difference of means against every way to share the slices out to two models.
+Null: the tokens of one of two slices in a random order (the same for both inputs). Is a slice more like those of its
+own model than like the other's? The difference of means against every way to share the slices out to two models.
 """
 
 from __future__ import annotations
@@ -51,10 +52,11 @@ class Tables:
         self.qk_norm = float(torch.einsum("hde,hdf->hef", w["attn.W_Q"], w["attn.W_K"]).norm())
 
     def distance_irrelevance(self) -> float:
-        """Zhong et al. 2023: spread of the right logit at equal a - b over its spread; 1 where the distance is no matter."""
+        """Zhong et al. 2023: spread of the right logit at equal a - b over its whole spread."""
         t = torch.arange(P)
         right = self.logits.gather(2, ((t[:, None] + t) % P)[..., None])[..., 0]
-        return float(torch.stack([right[t, (t + d) % P].std(correction=0) for d in range(P)]).mean() / right.std(correction=0))
+        at_equal = torch.stack([right[t, (t + d) % P].std(correction=0) for d in range(P)])
+        return float(at_equal.mean() / right.std(correction=0))
 
     def surrogate(self) -> BilinearModel:
         """The best bilinear surrogate, of a constant and two one-hots."""
@@ -124,7 +126,8 @@ def slice_of(model: BilinearModel, w: int, order: Tensor) -> BilinearModel:
 
 def within_and_between(names: list[str], value: np.ndarray, null: np.ndarray) -> None:
     """The table and its test; value [slices, slices], null: draws."""
-    print("    " + "\n    ".join(" ".join(f"{v:6.3f}" for v in row) + f"  {name}" for name, row in zip(names, value, strict=True)))
+    for name, row in zip(names, value, strict=True):
+        print("    " + " ".join(f"{v:6.3f}" for v in row) + f"  {name}")
     pairs = list(itertools.combinations(range(len(names)), 2))
 
     def gap(owner: tuple[bool, ...]) -> float:
@@ -132,15 +135,15 @@ def within_and_between(names: list[str], value: np.ndarray, null: np.ndarray) ->
         return float(np.mean(own) - np.mean([value[i, j] for i, j in pairs if owner[i] != owner[j]]))
 
     owner = tuple(name.startswith("clock") for name in names)
-    ways = {o for o in itertools.permutations(owner)}
+    ways = set(itertools.permutations(owner))
     for kind in ("pizza", "clock"):
         own = [value[i, j] for i, j in pairs if names[i].startswith(kind) and names[j].startswith(kind)]
         print(f"    within {kind}: {np.mean(own):.4f}")
     between = np.mean([value[i, j] for i, j in pairs if owner[i] != owner[j]])
     at_least = sum(gap(o) >= gap(owner) - 1e-12 for o in ways)
     print(
-        f"    between: {between:.4f}; within - between {gap(owner):.4f}, as much in {at_least} of {len(ways)} ways to share "
-        f"the slices out; null, tokens in a random order: mean {null.mean():.4f}, highest {null.max():.4f}"
+        f"    between: {between:.4f}; within - between {gap(owner):.4f}, as much in {at_least} of {len(ways)} ways to "
+        f"share the slices out; null, tokens in a random order: mean {null.mean():.4f}, highest {null.max():.4f}"
     )
 
 
@@ -163,7 +166,7 @@ def main() -> None:
         right = (t[:, None] + t) % P
         print(
             f"{name}: accuracy {float((own.logits.argmax(-1) == right).double().mean()):.4f}, distance irrelevance "
-            f"{own.distance_irrelevance():.5f}, norm of the QK forms {own.qk_norm:.3f}; additive share of the MLP's inputs "
+            f"{own.distance_irrelevance():.5f}, norm of the QK forms {own.qk_norm:.3f}; additive share of MLP inputs "
             f"{explained(own.neurons, at_pairs(additive(own.neurons))):.4f}; the surrogate explains "
             f"{explained(centred[0], centred[1]):.4f} of the logits, its accuracy "
             f"{float((by.argmax(-1) == right).double().mean()):.4f}; frequencies {frequencies(own.logits)}"
@@ -176,7 +179,9 @@ def main() -> None:
     print(f"whole tables of logits: {cosine(*tables.values()):.4f}; whole surrogates: "
           f"{tensor_similarity(*surrogates.values()).value:.4f}")  # fmt: skip
     rng = np.random.default_rng(0)
-    draws = [(*rng.choice(len(names), 2, replace=False), torch.from_numpy(rng.permutation(P))) for _ in range(given.draws)]
+    draws = []
+    for _ in range(given.draws):
+        draws.append((*rng.choice(len(names), 2, replace=False), torch.from_numpy(rng.permutation(P))))
     print("the function, slice by slice:")
     value = np.array([[cosine(x, y) for y in functions] for x in functions])
     within_and_between(names, value, np.array([cosine(functions[i], functions[j][:, p][:, :, p]) for i, j, p in draws]))

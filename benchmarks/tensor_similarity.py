@@ -5,12 +5,13 @@
     python benchmarks/tensor_similarity.py gaps
     python benchmarks/tensor_similarity.py cost
 
-grokking: one bilinear layer on addition modulo 113 (the paper's recipe, 25,000 steps, 100 checkpoints), and as a control
-the same on the same inputs with their classes in a random order, which can only be learnt by heart; similarity of every
-checkpoint to the last, of the last to that of the next seed, and the picture. backdoor: a digits classifier goes on for
-2,000 steps with a tenth of its images given a white square and class 9, and its control without; similarity to the
-classifier before, per class. Both go on where an earlier run in FOLDER was stopped. gaps: the recursions against the
-oracle on random networks of depth 1 to 3. cost: seconds for the matrix of 100 checkpoints against one pair at a time.
+grokking: one bilinear layer on addition modulo 113 (the paper's recipe, 25,000 steps, 100 checkpoints), and as a
+control the same on the same inputs with their classes in a random order, which can only be learnt by heart; similarity
+of every checkpoint to the last, of the last to that of the next seed, and the picture. backdoor: a digits classifier
+goes on for 2,000 steps with a tenth of its images given a white square and class 9, and its control without; similarity
+to the classifier before, per class. Both go on where an earlier run in FOLDER was stopped. gaps: the recursions against
+the oracle on random networks of depth 1 to 3. cost: seconds for the matrix of 100 checkpoints against one pair at a
+time.
 """
 
 from __future__ import annotations
@@ -114,8 +115,8 @@ def backdoor(out: Path, seeds: int, folder: Path) -> None:
             ya, yb = before(clean.x_heldout), model(clean.x_heldout)
             flat = [torch.cat([p.flatten() for p in m.parameters()]) for m in (before, model)]
             print(
-                f"seed {seed}, {name}: accuracy {accuracy(model, clean.x_heldout, clean.y_heldout):.4f}, marked called 9 "
-                f"{success:.3f}; similarity {tensor_similarity(model, before).value:.4f}, output cosine "
+                f"seed {seed}, {name}: accuracy {accuracy(model, clean.x_heldout, clean.y_heldout):.4f}, marked called "
+                f"9 {success:.3f}; similarity {tensor_similarity(model, before).value:.4f}, output cosine "
                 f"{F.cosine_similarity(ya.flatten(), yb.flatten(), 0):.4f}, weight cosine "
                 f"{F.cosine_similarity(*flat, 0):.4f}, slices {' '.join(f'{v:.3f}' for v in own)}"
                 f"{' <- 9 lowest' if int(own.argmin()) == TARGET else ''}"
@@ -135,8 +136,8 @@ def gaps(pairs: int = 20) -> None:
             error, tree, spread, gaussian = np.abs(np.array(found)).mean(0)
             most = np.abs(np.array(found)).max(0)
             print(
-                f"depth {depth}, width {width}: |symmetric - oracle| mean {tree:.4f}, most {most[1]:.4f} (standard error of "
-                f"the oracle {error:.4f}); |gaussian - sampled| mean {gaussian:.4f}, most {most[3]:.4f} ({spread:.4f})"
+                f"depth {depth}, width {width}: |symmetric - oracle| mean {tree:.4f}, most {most[1]:.4f} (error "
+                f"{error:.4f}); |gaussian - sampled| mean {gaussian:.4f}, most {most[3]:.4f} ({spread:.4f})"
             )
 
 

@@ -2,8 +2,9 @@
 
 A transformer with softmax, GELU and AbsTopK is no polynomial, so gossamer.compare.tensor_similarity does not apply to
 the whole of it. Parts of it are matrices, where the tensor cosine is exact: of every head the QK form Q^T K (which
-channel looks for which) and the OV form O V (which channel is copied to which), with the gain of the norm before them in
-the columns. The similarity of two models is the mean of two cosines, of all their QK forms and of all their OV forms.
+channel looks for which) and the OV form O V (which channel is copied to which), with the gain of the norm before them
+in the columns. The similarity of two models is the mean of two cosines, of all their QK forms and of all their OV
+forms.
 
 Residual channels of different trainings have no common order, and each can be turned around (RMSNorm, AbsTopK and every
 form take x to -x channel by channel with the weights); heads have no order either. `form_similarity` looks for the best
@@ -71,9 +72,9 @@ def _unit(forms: Tensor) -> Tensor:
 
 class FormSimilarity(NamedTuple):
     """value: mean of qk and ov, cosines of -1 to 1 after the best order found; as_is: the same without one (nan for
-    models of other widths). channels [d of a]: which channel of b (-1: none) stands for each of a; signs: 1 or -1, up to
-    one common sign; heads: per layer which head of b. null: the same search on weights in a random order, its mean and
-    central 95%; p_value of the value among `draws` of them, `smallest` the least there could be."""
+    models of other widths). channels [d of a]: which channel of b (-1: none) stands for each of a; signs: 1 or -1, up
+    to one common sign; heads: per layer which head of b. null: the same search on weights in a random order, its mean
+    and central 95%; p_value of the value among `draws` of them, `smallest` the least there could be."""
 
     value: float
     qk: float

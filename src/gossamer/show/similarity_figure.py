@@ -66,15 +66,17 @@ def _draw(data: SimilarityData, figure: Any) -> None:
     left.set_title(data.measure, fontsize=7.5, loc="left")
     bar = figure.colorbar(image, cax=figure.add_axes((0.395, 0.16, 0.012, 0.76)))
     bar.outline.set_visible(False)
-    axes = figure.add_axes((0.5, 0.16, 0.34, 0.76))
+    axes = figure.add_axes((0.52, 0.16, 0.46, 0.66))
     last = [row[-1] for row in data.matrix]
-    ends = [("to the last checkpoint", last, COLOURS[0], "-")]
+    axes.plot(data.steps, last, color=COLOURS[0], linewidth=1.2, label="to the last checkpoint")
     for place, (name, values) in enumerate(data.curves.items()):
-        ends.append((name.replace("_", " "), list(values), COLOURS[(place + 1) % len(COLOURS)], "--"))
-    for name, values, colour, line in ends:
-        axes.plot(data.steps, values, line, color=colour, linewidth=1.2, label=name)
+        colour = COLOURS[(place + 1) % len(COLOURS)]
+        axes.plot(data.steps, values, "--", color=colour, linewidth=1.2, label=name.replace("_", " "))
     if data.null is not None:
         axes.axhline(data.null[1], color=GREY, linewidth=0.8, linestyle=":", label=data.null[0])
     axes.set_xlabel("step")
     axes.set_ylim(min(low, 0) - 0.02, 1.03)
-    axes.legend(frameon=False, fontsize=6.5, loc="center left", bbox_to_anchor=(1.0, 0.5), borderaxespad=0.3)
+    axes.legend(
+        frameon=False, fontsize=6.5, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2, ncols=2,
+        labelspacing=0.3,
+    )  # fmt: skip
