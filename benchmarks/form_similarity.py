@@ -1,12 +1,16 @@
 """QK and OV forms of weight-sparse models: along a training, between two trainings, sparse against dense, and circuits.
 
     python benchmarks/form_similarity.py --out FOLDER [--steps 1500] [--draws 20]
+    python benchmarks/form_similarity.py --circuits RUN RUN ...
 
 Two small weight-sparse models (width 64, 2 layers, density 1/8) are trained with seeds 0 and 1 on this machine's Python
 source, a checkpoint kept every 50 steps (the training stops and goes on, as `gossamer train --resume` does). Printed:
 the similarity of each checkpoint to the last, with the picture FOLDER/forms.png; of the two seeds' last models, and of
 a model to its own copy in another order; of the shipped sparse models to their dense twins; each beside the same search
 on shuffled weights. Run again with the same FOLDER to go on.
+
+With --circuits: runs of `gossamer discover prune` on one model; the similarity of every two circuits, of one task and
+of different ones, against the tasks shared out in 999 other ways and against shuffled weights.
 """
 
 from __future__ import annotations
@@ -14,12 +18,15 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from gossamer.commands.run_folder import write_json
+from gossamer.commands.run_folder import read_run, write_json
 from gossamer.compare import Forms, form_matrix, form_similarity, forms_of
+from gossamer.hypotheses import null_p_value
 from gossamer.models import LoadedModel, from_pretrained
 from gossamer.models.files import read_safetensors, write_safetensors
 from gossamer.models.sparse import SparseTransformer
@@ -73,13 +80,42 @@ def report(name: str, a: Forms, b: Forms, draws: int) -> None:
     )
 
 
+def circuits(runs: Sequence[Path], draws: int) -> None:
+    found = [read_run(run) for run in runs]
+    forms = [forms_of(r.model, r.circuit) for r in found]
+    tasks = np.array([r.task.name for r in found])
+    matrix = form_matrix(forms).numpy()
+    for run, row in zip(runs, matrix, strict=True):
+        print(" ".join(f"{v:5.2f}" for v in row) + f"  {run.name}")
+    above = ~np.isnan(matrix) & np.triu(np.ones_like(matrix, dtype=bool), 1)
+
+    def means(names: np.ndarray) -> tuple[float, float]:
+        same = names[:, None] == names
+        return float(matrix[above & same].mean()), float(matrix[above & ~same].mean())
+
+    within, between = means(tasks)
+    rng = np.random.default_rng(0)
+    gaps = [np.subtract(*means(rng.permutation(tasks))) for _ in range(999)]
+    p, smallest = null_p_value(within - between, gaps)
+    null = [float(form_matrix([f, f.shuffled(i)])[0, 1]) for f in forms for i in range(draws)]
+    print(
+        f"{found[0].model.name}: within a task {within:.4f}, between tasks {between:.4f}, p {p:.3f} (least {smallest:.3f}); "
+        f"shuffled weights {np.nanmean(null):.4f}, highest {np.nanmax(null):.4f}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, help="folder that keeps the models")
+    parser.add_argument("--circuits", type=Path, nargs="+", help="run folders of one model")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--draws", type=int, default=20)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if given.circuits:
+        return circuits(given.circuits, given.draws)
+    if given.out is None:
+        parser.error("expected --out FOLDER or --circuits RUN ...")
     last = []
     for seed in (0, 1):
         model, at, forms = trained(given.out, seed, given.steps)

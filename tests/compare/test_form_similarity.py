@@ -79,14 +79,17 @@ def test_other_weights_are_not_alike_and_a_best_order_flatters_them(small: Loade
 
 
 def test_forms_are_what_heads_do(small: LoadedModel) -> None:
-    """q . k of a head is x QK y, and its write O V y, for channels x and y after the norm without its gain."""
+    """q . k of a head without the key's bias is [1 x] QK y, and its write O V y, for channels x and y after the norm
+    without its gain."""
     model, forms = small.model, forms_of(small)
     c, block = model.config, model.blocks[1]
     x, y = torch.randn(2, c.d_model, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     w, gain = block.attn.c_attn.weight.double().chunk(3), block.ln_1.weight.double()
     q, k, v = ((part @ (z * gain)).unflatten(0, (c.n_head, -1)) for part, z in zip(w, (x, y, y), strict=True))
-    qk, ov = forms.query.mT @ forms.key, forms.output @ forms.value
-    torch.testing.assert_close(torch.einsum("i,hij,j->h", x, qk[1], y), (q * k).sum(1))
+    q = q + block.attn.c_attn.bias.double()[: c.d_attn].unflatten(0, (c.n_head, -1))
+    qk, ov = torch.cat([forms.bias, forms.query], 3).mT @ forms.key, forms.output @ forms.value
+    whole = torch.cat([torch.ones(1, dtype=torch.float64), x])
+    torch.testing.assert_close(torch.einsum("i,hij,j->h", whole, qk[1], y), (q * k).sum(1))
     torch.testing.assert_close((ov[1] @ y).sum(0), block.attn.c_proj.weight.double() @ v.flatten())
     assert float(forms.qk().norm()) == pytest.approx(1)
 
@@ -105,8 +108,18 @@ def test_a_circuits_forms_hold_its_edges_only(small: LoadedModel) -> None:
     torch.testing.assert_close(part.key[1], model.key[1])
     assert not part.key[0].any()
     assert not part.query.any()
-    with pytest.raises(BadInput, match="the first has no query"):
+    assert not part.bias.any()
+    with pytest.raises(BadInput, match="no head at work"):
         form_similarity(part, model)
+    both = form_matrix([part, model])
+    assert np.isnan(float(both[0, 0]))
+    assert float(both[1, 1]) == pytest.approx(1)
+    kept = [name.endswith((".c_attn.v", "attn.c_proj")) for name in graph.matrices]
+    edges = np.flatnonzero(np.array(kept)[graph.matrix])
+    copies = forms_of(small, Circuit.from_edges(graph, edges, weights[edges], record=record))
+    assert not copies.qk().any()
+    assert form_similarity(copies, copies, draws=1).value == pytest.approx(1)
+    assert float(form_matrix([copies, model])[0, 1]) == pytest.approx(0.5)
     c = small.model.config
     with pytest.raises(BadInput, match="no matrix 2"):
         forms_of(SparseTransformer(c.model_copy(update={"n_layer": 3})), whole)

@@ -1,10 +1,10 @@
 """Are the attention heads of two weight-sparse transformers, or of circuits in them, the same maps? From weights alone.
 
 A transformer with softmax, GELU and AbsTopK is no polynomial, so gossamer.compare.tensor_similarity does not apply to
-the whole of it. Parts of it are matrices, where the tensor cosine is exact: of every head the QK form Q^T K (which
-channel looks for which) and the OV form O V (which channel is copied to which), with the gain of the norm before them
-in the columns. The similarity of two models is the mean of two cosines, of all their QK forms and of all their OV
-forms.
+the whole of it. Parts of it are matrices, where the tensor cosine is exact: of every head the QK form [b Q]^T K (what
+looks for which channel: a constant, by the bias b of the queries, or a channel) and the OV form O V (which channel is
+copied to which), with the gain of the norm before them in the columns. The similarity of two models is the mean of two
+cosines, of all their QK forms and of all their OV forms; kinds of form that neither has are left out.
 
 Residual channels of different trainings have no common order, and each can be turned around (RMSNorm, AbsTopK and every
 form take x to -x channel by channel with the weights); heads have no order either. `form_similarity` looks for the best
@@ -13,8 +13,9 @@ from the order in which embedding and unembedding agree best. As a best one is c
 stands the same search on weights in a random order.
 
 When it lies: the search finds a local best, so a low value is no proof of difference (a permuted copy is found, see the
-tests). Forms say nothing of MLPs, biases, AbsTopK, sinks and softmax's scale: equal forms are not equal models. A
-circuit's forms hold only its edges; which channels its nodes happen to pass on matters too.
+tests). Forms say nothing of MLPs, other biases, AbsTopK, sinks and softmax's scale: equal forms are not equal models. A
+large head outweighs the others. A circuit's forms hold only its edges and the query biases of its nodes, so circuits of
+one head each that share it are alike whatever their MLPs do.
 """
 
 from __future__ import annotations
@@ -42,9 +43,11 @@ ROUNDS = 50  # of the search, at most
 
 @dataclass(frozen=True, kw_only=True)
 class Forms:
-    """Of every layer and head the maps [layers, heads, d_head, d] and, of `output`, [layers, heads, d, d_head]; tokens
-    [d, 2 vocabulary]: what each residual channel gets from every token and gives to it."""
+    """Of every layer and head the maps [layers, heads, d_head, d], of `output` [layers, heads, d, d_head], of `bias`,
+    the query's, [layers, heads, d_head, 1]; tokens [d, 2 vocabulary]: what each residual channel gets from every token
+    and gives to it."""
 
+    bias: Tensor
     query: Tensor
     key: Tensor
     value: Tensor
@@ -52,18 +55,18 @@ class Forms:
     tokens: Tensor
 
     def qk(self) -> Tensor:
-        """[layers, heads, d of the query, d of the key], all together of norm 1 (or 0)."""
-        return _unit(self.query.mT @ self.key)
+        """[layers, heads, 1 + d of the query, d of the key], all together of norm 1 (or 0)."""
+        return _unit(torch.cat([self.bias, self.query], 3).mT @ self.key)
 
     def ov(self) -> Tensor:
         """[layers, heads, d written, d read], all together of norm 1 (or 0)."""
         return _unit(self.output @ self.value)
 
     def shuffled(self, seed: int) -> Forms:
-        """Every layer's matrices with their entries in a random order."""
+        """Every layer's matrices with their entries in a random order, biases as they are."""
         own = {name: getattr(self, name).clone() for name in ("query", "key", "value", "output", "tokens")}
         permute([t for name, w in own.items() for t in (w if name != "tokens" else [w])], seed)
-        return Forms(**own)
+        return replace(self, **own)
 
 
 def _unit(forms: Tensor) -> Tensor:
@@ -98,16 +101,19 @@ def forms_of(model: LoadedModel | SparseTransformer, circuit: Circuit | None = N
     """
     own = model.model if isinstance(model, LoadedModel) else model
     c = own.config
-    found: dict[str, list[Tensor]] = {"query": [], "key": [], "value": [], "output": []}
+    found: dict[str, list[Tensor]] = {"bias": [], "query": [], "key": [], "value": [], "output": []}
     for i, block in enumerate(own.blocks):
         w = dict(zip("qkv", block.attn.c_attn.weight.double().chunk(3), strict=True))
         out = block.attn.c_proj.weight.double()
+        bias = block.attn.c_attn.bias.double()[: c.d_attn] if c.bias else out.new_zeros(c.d_attn)
         if circuit is not None:
             w = {part: own_w * _kept(circuit, f"{i}.attn.c_attn.{part}", own_w) for part, own_w in w.items()}
             out = out * _kept(circuit, f"{i}.attn.c_proj", out)
+            bias = bias * torch.from_numpy(circuit.kept_by_location()[f"{i}.attn.q"])
         gain = block.ln_1.weight.double()
         for name, part in (("query", "q"), ("key", "k"), ("value", "v")):
             found[name].append((w[part][:, : c.d_model] * gain).unflatten(0, (c.n_head, c.d_head)))
+        found["bias"].append(bias.view(c.n_head, c.d_head, 1))
         found["output"].append(out.unflatten(1, (c.n_head, c.d_head)).transpose(0, 1))
     tokens = torch.cat([own.wte.weight, own.lm_head.weight]).double().T
     return Forms(**{name: torch.stack(w) for name, w in found.items()}, tokens=tokens)
@@ -132,14 +138,16 @@ def _kept(circuit: Circuit, matrix: str, w: Tensor) -> Tensor:
 
 
 def form_matrix(forms: Sequence[Forms]) -> Tensor:
-    """Similarity of every pair [n, n] in the channels' own order, as along the checkpoints of one training."""
+    """Similarity of every pair [n, n] in the channels' own order, as of the checkpoints of one training or the circuits
+    of one model; nan between two circuits without a head."""
     if not forms or any(f.query.shape != forms[0].query.shape for f in forms):
         raise BadInput("Expected the forms of one or more models of one shape, as checkpoints are.")
-    flat = [
-        torch.stack([part.flatten() for part in parts])
-        for parts in zip(*((f.qk(), f.ov()) for f in forms), strict=True)
-    ]
-    return sum((x @ x.T for x in flat), torch.zeros(())) / 2
+    total, kinds = torch.zeros(len(forms), len(forms), dtype=torch.float64), torch.zeros(1)
+    for parts in ([f.qk().flatten() for f in forms], [f.ov().flatten() for f in forms]):
+        x = torch.stack(parts)
+        there = x.any(1)
+        total, kinds = total + x @ x.T, kinds + (there[:, None] | there).double()
+    return total / kinds
 
 
 def form_similarity(a: Forms, b: Forms, *, draws: int = 20, seed: int = 0) -> FormSimilarity:
@@ -155,9 +163,10 @@ def form_similarity(a: Forms, b: Forms, *, draws: int = 20, seed: int = 0) -> Fo
         )
     if draws < 1:
         raise BadInput(f"Expected one or more draws, got {draws}.")
-    for name, own in (("first", a), ("second", b)):
-        if not bool(own.qk().any()) and not bool(own.ov().any()):
-            raise BadInput(f"Expected forms that are not 0 everywhere, the {name} has no query, key or value at work.")
+    if not any(bool(own.any()) for own in (a.qk(), a.ov())) or not any(bool(own.any()) for own in (b.qk(), b.ov())):
+        raise BadInput(
+            "Expected forms that are not 0 everywhere, one has no head at work; compare its MLPs by overlap."
+        )
     as_is = float(form_matrix([a, b])[0, 1]) if a.query.shape == b.query.shape else float("nan")
     width, heads = (max(x.query.shape[i] for x in (a, b)) for i in (3, 1))
     one, two = _padded(a, width, heads), _padded(b, width, heads)
@@ -175,8 +184,10 @@ def form_similarity(a: Forms, b: Forms, *, draws: int = 20, seed: int = 0) -> Fo
 def _padded(forms: Forms, width: int, heads: int) -> Forms:
     wide, more = width - forms.query.shape[3], heads - forms.query.shape[1]
     inputs = {name: F.pad(getattr(forms, name), (0, wide, 0, 0, 0, more)) for name in ("query", "key", "value")}
-    output = F.pad(forms.output, (0, 0, 0, wide, 0, more))
-    return replace(forms, **inputs, output=output, tokens=F.pad(forms.tokens, (0, 0, 0, wide)))
+    return replace(
+        forms, **inputs, bias=F.pad(forms.bias, (0, 0, 0, 0, 0, more)),
+        output=F.pad(forms.output, (0, 0, 0, wide, 0, more)), tokens=F.pad(forms.tokens, (0, 0, 0, wide)),
+    )  # fmt: skip
 
 
 class _Found(NamedTuple):
@@ -209,22 +220,30 @@ def _climb(
     a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], order: np.ndarray, signs: np.ndarray
 ) -> _Found:  # fmt: skip
     best: _Found | None = None
+    kinds = sum(bool(x.any() or y.any()) for x, y in zip(a, b, strict=True))
     for _ in range(ROUNDS):
         s, at = torch.from_numpy(signs), torch.from_numpy(order)
-        placed = [form[:, :, at][:, :, :, at] * s[:, None] * s for form in b]  # b's forms in a's channels
+        columns = [form[..., at] * s for form in b]  # b's forms with their columns in a's channels
+        constant, rows = columns[0][:, :, :1], columns[0][:, :, 1:]
+        placed = torch.cat([constant, rows[:, :, at] * s[:, None]], 2), columns[1][:, :, at] * s[:, None]
         tables = [torch.einsum("lhij,lgij->lhg", x, y) for x, y in zip(a, placed, strict=True)]
         heads = np.stack([linear_sum_assignment(-t.numpy())[1] for t in tables[0] + tables[1]])
-        rows = np.arange(heads.shape[1])
-        qk, ov = (float(sum(t[i, rows, h].sum() for i, h in enumerate(heads))) for t in tables)
-        if best is not None and (qk + ov) / 2 <= best.value + 1e-12:
+        own = np.arange(heads.shape[1])
+        qk, ov = (float(sum(t[i, own, h].sum() for i, h in enumerate(heads))) for t in tables)
+        if best is not None and (qk + ov) / kinds <= best.value + 1e-12:
             break
-        best = _Found((qk + ov) / 2, qk, ov, order, signs, heads)
-        gradient = torch.zeros(len(order), len(order), dtype=torch.float64)
-        for x, y in zip(a, b, strict=True):
-            own = torch.stack([layer[torch.from_numpy(h)] for layer, h in zip(y, heads, strict=True)])
-            rows_of_b = own[:, :, :, at] * s  # columns in a's channels
-            columns_of_b = own[:, :, at] * s[:, None]  # rows in a's channels
-            gradient += torch.einsum("lhij,lhkj->ik", x, rows_of_b) + torch.einsum("lhji,lhjk->ik", x, columns_of_b)
-        order, signs = _assigned(gradient)
+        best = _Found((qk + ov) / kinds, qk, ov, order, signs, heads)
+        order, signs = _assigned(_gradient(a, b, at, s, torch.from_numpy(heads)))
     assert best is not None
     return best
+
+
+def _gradient(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], at: Tensor, s: Tensor, heads: Tensor) -> Tensor:
+    """How the similarity changes as channel i of a is channel k of b [i, k], heads as they are."""
+    layers = torch.arange(len(heads))[:, None]
+    found = torch.einsum("lhi,lhk->ik", a[0][:, :, 0], b[0][layers, heads][:, :, 0])
+    for x, y in zip((a[0][:, :, 1:], a[1]), (b[0][:, :, 1:], b[1]), strict=True):
+        y = y[layers, heads]
+        found = found + torch.einsum("lhij,lhkj->ik", x, y[..., at] * s)
+        found = found + torch.einsum("lhji,lhjk->ik", x, y[:, :, at] * s[:, None])
+    return found
