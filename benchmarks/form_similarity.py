@@ -99,7 +99,7 @@ def circuits(runs: Sequence[Path], draws: int) -> None:
     p, smallest = null_p_value(within - between, gaps)
     null = [float(form_matrix([f, f.shuffled(i)])[0, 1]) for f in forms for i in range(draws)]
     print(
-        f"{found[0].model.name}: within a task {within:.4f}, between tasks {between:.4f}, p {p:.3f} (least {smallest:.3f}); "
+        f"{found[0].model.name}: within a task {within:.4f}, between {between:.4f}, p {p:.3f} (least {smallest:.3f}); "
         f"shuffled weights {np.nanmean(null):.4f}, highest {np.nanmax(null):.4f}"
     )
 

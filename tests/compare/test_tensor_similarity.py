@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -167,7 +168,7 @@ def test_one_layer_of_attention_is_exact_and_the_oracle_agrees() -> None:
 
 
 @pytest.mark.parametrize("metric", ["symmetric", "gaussian"])
-def test_a_matrix_is_its_pairs(metric: str) -> None:
+def test_a_matrix_is_its_pairs(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
     models = [drawn(FULL, seed) for seed in range(3)]
     matrix = similarity_matrix(models, metric=metric)  # type: ignore[arg-type]
     slices = slice_similarities(models, models[2], metric=metric)  # type: ignore[arg-type]
@@ -176,6 +177,20 @@ def test_a_matrix_is_its_pairs(metric: str) -> None:
         assert float(matrix[i, j]) == pytest.approx(r.value, abs=1e-12)
         if j == 2:
             torch.testing.assert_close(slices[i], r.slices)
+    module = sys.modules["gossamer.compare.tensor_similarity"]  # the package has the function under that name
+    monkeypatch.setattr(module, "CHUNK", 2**13)  # several parts of a layer
+    torch.testing.assert_close(similarity_matrix(models, metric=metric), matrix)  # type: ignore[arg-type]
+
+
+def test_an_unused_constant_changes_nothing_on_normal_inputs() -> None:
+    bare = drawn(TWO, 0)
+    lifted = BilinearModel(TWO.model_copy(update={"constant": True})).double().requires_grad_(False)
+    for name, w in bare.weights.items():
+        lifted.weights[name][:, -w.shape[1] :] = w
+    assert tensor_similarity(bare, lifted, metric="gaussian").value == pytest.approx(1, abs=1e-12)
+    assert sampled_similarity(bare, lifted, inputs="normal", samples=100).value == pytest.approx(1, abs=1e-12)
+    with pytest.raises(BadInput, match="both or neither with a constant"):
+        tensor_similarity(bare, lifted)
 
 
 def test_what_cannot_be_compared_is_refused() -> None:

@@ -34,7 +34,7 @@ from gossamer.models.bilinear import BilinearModel, Product
 
 Metric = Literal["symmetric", "gaussian"]
 METRICS = ("symmetric", "gaussian")
-CHUNK = 2**22  # numbers in one block of products x products
+CHUNK = 2**24  # numbers held at once, about
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +255,8 @@ def _inner(a: Sequence[_Layer], b: Sequence[_Layer], metric: Metric) -> Tensor:
 def _step(a: _Layer, b: _Layer, gram: Tensor | None, metric: Metric, diagonal: bool = False) -> Tensor:
     """Inner products of all outputs of two layers [n, out, out] (or of each with its own [n, out]) from those of their
     inputs, None for I; under `gaussian` second moments from covariances."""
-    rows = max(1, CHUNK // (b.factors.shape[1] * b.factors.shape[2]))
+    legs = len(a.factors) if metric == "symmetric" else len(a.factors) + len(b.factors) - 1
+    rows = max(1, CHUNK // (b.factors.shape[1] * b.factors.shape[2] * 2**legs))
     found: Tensor | None = None
     for start in range(0, a.factors.shape[2], rows):
         part = slice(start, start + rows)
@@ -275,8 +276,6 @@ def _step(a: _Layer, b: _Layer, gram: Tensor | None, metric: Metric, diagonal: b
 def _permanent(table: Sequence[Sequence[Tensor]]) -> Tensor:
     """Sum over permutations p of the products of table[i][p(i)], entry by entry: row by row over sets of columns."""
     m = len(table)
-    if any(len(row) != m for row in table):
-        raise BadInput("Expected layers of one degree.")
     found: dict[int, Tensor] = {1 << j: table[0][j] for j in range(m)}
     for row in table[1:]:
         longer: dict[int, Tensor] = {}
