@@ -8,9 +8,10 @@ cosines, of all their QK forms and of all their OV forms; kinds of form that nei
 
 Residual channels of different trainings have no common order, and each can be turned around (RMSNorm, AbsTopK and every
 form take x to -x channel by channel with the weights); heads have no order either. `form_similarity` looks for the best
-order, by linear assignment on the gradient of the similarity until it rises no more, from the channels' own order and
-from the order in which embedding and unembedding agree best. As a best one is chosen, chance is far from 0: beside it
-stands the same search on weights in a random order.
+order, by linear assignment on the gradient of the similarity until it rises no more, from three starts: the channels'
+own order, the one in which embedding and unembedding agree best, and the one in which channels agree in how much every
+layer uses them. As a best one is chosen, chance is far from 0: beside it stands the same search on weights in a random
+order.
 
 When it lies: the search finds a local best, so a low value is no proof of difference (a permuted copy is found, see the
 tests). Forms say nothing of MLPs, other biases, AbsTopK, sinks and softmax's scale: equal forms are not equal models. A
@@ -200,12 +201,18 @@ class _Found(NamedTuple):
 
 
 def _search(a: Forms, b: Forms) -> _Found:
-    """The best of two starts; see the head of the file."""
+    """The best of three starts; see the head of the file."""
     width = a.query.shape[3]
     tokens = F.normalize(a.tokens, dim=1) @ F.normalize(b.tokens, dim=1).T
-    starts = [(np.arange(width), np.ones(width)), _assigned(tokens)]
     forms = (a.qk(), a.ov()), (b.qk(), b.ov())
+    starts = [(np.arange(width), np.ones(width)), _assigned(tokens), _assigned(_use(forms[0]).T @ _use(forms[1]))]
     return max((_climb(*forms, order, signs) for order, signs in starts), key=lambda found: found.value)
+
+
+def _use(forms: tuple[Tensor, Tensor]) -> Tensor:
+    """How much each layer's heads use every channel [4 layers, d]: looking, looked for, written, read."""
+    qk, ov = (form.abs().sum(1) for form in forms)
+    return torch.cat([qk[:, 1:].sum(2), qk.sum(1), ov.sum(2), ov.sum(1)])
 
 
 def _assigned(gains: Tensor) -> tuple[np.ndarray, np.ndarray]:
