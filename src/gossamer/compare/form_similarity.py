@@ -228,21 +228,40 @@ def _climb(
 ) -> _Found:  # fmt: skip
     best: _Found | None = None
     kinds = sum(bool(x.any() or y.any()) for x, y in zip(a, b, strict=True))
+    sizes = [sum(form.flatten(2).norm(dim=2) for form in forms) for forms in (a, b)]
+    ties = 1e-9 * sizes[0][:, :, None] * sizes[1][:, None]  # heads that share nothing yet are matched by size
     for _ in range(ROUNDS):
-        s, at = torch.from_numpy(signs), torch.from_numpy(order)
-        columns = [form[..., at] * s for form in b]  # b's forms with their columns in a's channels
-        constant, rows = columns[0][:, :, :1], columns[0][:, :, 1:]
-        placed = torch.cat([constant, rows[:, :, at] * s[:, None]], 2), columns[1][:, :, at] * s[:, None]
-        tables = [torch.einsum("lhij,lgij->lhg", x, y) for x, y in zip(a, placed, strict=True)]
-        heads = np.stack([linear_sum_assignment(-t.numpy())[1] for t in tables[0] + tables[1]])
-        own = np.arange(heads.shape[1])
-        qk, ov = (float(sum(t[i, own, h].sum() for i, h in enumerate(heads))) for t in tables)
-        if best is not None and (qk + ov) / kinds <= best.value + 1e-12:
+        at = torch.from_numpy(order)
+        placed = [torch.cat([b[0][:, :, :1, at], b[0][:, :, 1:][:, :, at][..., at]], 2), b[1][:, :, at][..., at]]
+        turned = np.concatenate([[1.0], signs]), signs
+        tables = [
+            torch.einsum("lhij,lgij->lhg", x, y * torch.from_numpy(rows[:, None] * signs))
+            for x, y, rows in zip(a, placed, turned, strict=True)
+        ]
+        heads = np.stack([linear_sum_assignment(-t.numpy())[1] for t in tables[0] + tables[1] + ties])
+        layers = np.arange(len(heads))[:, None]
+        qk, ov = ((x * y[layers, heads]).sum((0, 1)).numpy() for x, y in zip(a, placed, strict=True))
+        signs = _turned(qk[1:] + ov, qk[0], signs)
+        found = float(signs @ qk[1:] @ signs + qk[0] @ signs), float(signs @ ov @ signs)
+        if best is not None and sum(found) / kinds <= best.value + 1e-12:
             break
-        best = _Found((qk + ov) / kinds, qk, ov, order, signs, heads)
-        order, signs = _assigned(_gradient(a, b, at, s, torch.from_numpy(heads)))
+        best = _Found(sum(found) / kinds, *found, order, signs, heads)
+        order, signs = _assigned(_gradient(a, b, at, torch.from_numpy(signs), torch.from_numpy(heads)))
     assert best is not None
     return best
+
+
+def _turned(pairs: np.ndarray, alone: np.ndarray, signs: np.ndarray) -> np.ndarray:
+    """Signs that raise s pairs s + alone s, turned around one by one while that helps."""
+    both, found = pairs + pairs.T, signs.copy()
+    np.fill_diagonal(both, 0)
+    for _ in range(4 * len(found)):
+        gain = -2 * found * (both @ found + alone)
+        best = int(gain.argmax())
+        if gain[best] <= 1e-12:
+            break
+        found[best] *= -1
+    return found
 
 
 def _gradient(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], at: Tensor, s: Tensor, heads: Tensor) -> Tensor:
