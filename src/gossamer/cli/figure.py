@@ -94,6 +94,31 @@ def draw(
     emit(r, json, lambda: _text(r))
 
 
+@app.command("tensor-similarity")
+def tensor_similarity(
+    run: Annotated[Path, typer.Argument(help="Folder of a bilinear network's training.")],
+    metric: Annotated[str, typer.Option(help="symmetric or gaussian.")] = "symmetric",
+    out: Annotated[Path | None, typer.Option(help="Folder; default: RUN.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the null's orders of inputs.")] = 0,
+    json: Json = False,
+) -> None:
+    """How alike the checkpoints of a bilinear network's training are, as a matrix and against the last one."""
+    from gossamer import commands
+
+    r = commands.figure_tensor_similarity(run, out=out, metric=metric, seed=seed)  # type: ignore[arg-type]
+
+    def text() -> None:
+        shown = sorted({round(i * (len(r.steps) - 1) / 10) for i in range(11)})
+        names = list(r.measured)
+        rows = [[f"{r.steps[i]:,}", number(r.to_last[i]), *(number(r.measured[n][i]) for n in names)] for i in shown]
+        table(f"{r.run}: {r.metric} similarity to the last checkpoint", ["step", "similarity", *names], rows)
+        if r.null:
+            typer.echo(f"{r.null[0]}: {r.null[1]:.3f}, highest {r.null_highest:.3f}")
+        typer.echo(f"{r.finding}\nfigure: {r.png}, {r.svg}\ndata: {r.data}")
+
+    emit(r, json, text)
+
+
 def _show(
     make: Callable[..., FigureReport], json: bool, out: Path, task: list[str] | None, trials: int, batch: int,
     seeds: int, target_loss: list[float] | None, at: float, sweep: list[Path] | None, set_: list[str] | None,

@@ -35,6 +35,7 @@ from gossamer.commands.reports import (
     RolesReport,
     ServeReport,
     ShowReport,
+    SimilarityReport,
     SweepReport,
     TasksReport,
     TrainReport,
@@ -45,6 +46,7 @@ from gossamer.errors import BadInput, Unsupported, require_new
 
 if TYPE_CHECKING:
     from gossamer.commands.comparisons import CompareReport
+    from gossamer.compare.tensor_similarity import Metric
     from gossamer.discover import PruneConfig
     from gossamer.show.bundle import Bundle
     from gossamer.show.figures import Kind
@@ -59,9 +61,10 @@ Steps = Callable[[int, int, float], None]
 
 __all__ = [
     "binarise", "bridge_perturb", "bridge_report", "bridge_train", "claim", "compare", "demo", "discover_edges",
-    "discover_nodes", "doctor", "export", "figure_draw", "figure_frontier", "figure_size_for_loss", "grid",
-    "import_openai_viz", "means", "prove_bound", "prove_check", "prove_train", "prune", "prune_edges", "replay",
-    "roles", "serve", "show", "sweep_prune", "tasks", "tasks_check", "train", "verdict", "verify", "widget",
+    "discover_nodes", "doctor", "export", "figure_draw", "figure_frontier", "figure_size_for_loss",
+    "figure_tensor_similarity", "grid", "import_openai_viz", "means", "prove_bound", "prove_check", "prove_train",
+    "prune", "prune_edges", "replay", "roles", "serve", "show", "sweep_prune", "tasks", "tasks_check", "train",
+    "verdict", "verify", "widget",
 ]  # fmt: skip
 
 
@@ -333,6 +336,19 @@ def figure_draw(out: str | Path) -> FigureReport:
     from gossamer.commands.figures import draw_again
 
     return draw_again(Path(out))
+
+
+def figure_tensor_similarity(
+    run: str | Path, *, out: str | Path | None = None, metric: Metric = "symmetric", seed: int = 0
+) -> SimilarityReport:  # fmt: skip
+    """How alike the checkpoints of a bilinear network's training are; see gossamer.compare.tensor_similarity.
+
+    run: a folder that gossamer.train.bilinear.train_bilinear_into made. Writes tensor-similarity.json, .png and .svg to
+    `out` (default: the run). seed: of the null, the last checkpoint with its inputs in a random order.
+    """
+    from gossamer.commands.similarity import figure_of_run
+
+    return figure_of_run(Path(run), Path(out) if out else None, metric, seed)
 
 
 def _figure(

@@ -494,6 +494,26 @@ class GridReport(Report):
     seconds: float
 
 
+class SimilarityReport(Report):
+    """Checkpoints of a training: similarity of each to the last, what else was measured, and the picture.
+
+    null: the last checkpoint's similarity to one that it should not be like, in words and as the mean of 20 draws.
+    """
+
+    run: str
+    metric: str
+    data: str
+    png: str
+    svg: str
+    finding: str
+    steps: tuple[int, ...]
+    to_last: tuple[float, ...]
+    measured: dict[str, tuple[float, ...]]
+    null: tuple[str, float] | None
+    null_highest: float
+    seconds: float
+
+
 class TaskReport(Report):
     """A task, and how a model does on its held-out pairs (None without a model).
 
