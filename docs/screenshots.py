@@ -34,6 +34,7 @@ MARGIN = 20
 SHARPNESS = 1.5  # device pixels per pixel
 COLOURS = 96
 LARGEST = 300 * 1024
+TALLEST = 1700  # pixels of the page: a longer part is cut off
 
 
 def browser() -> Any:
@@ -54,8 +55,8 @@ def shoot(page: Path, out: Path) -> list[Path]:
     try:
         chrome.get(address)
         node, cut = chrome.execute_script(CHOICES)
-        for name, (where, what, width) in SHOTS.items():
-            chrome.set_window_size(width, 1000)
+        for name, (where, what, window) in SHOTS.items():
+            chrome.set_window_size(window, 1000)
             chrome.get("about:blank")
             chrome.get(address + where.format(node=node, cut=cut))
             box = chrome.execute_script(
@@ -68,7 +69,8 @@ def shoot(page: Path, out: Path) -> list[Path]:
                 what, ".modes, .toolbar" if name == "circuit" else ".nothing",
             )  # fmt: skip
             x, y, w, h = box
-            clip = {"x": max(0, x - MARGIN), "y": max(0, y - MARGIN), "width": w + 2 * MARGIN, "height": h + 2 * MARGIN,
+            width, height = w + 2 * MARGIN, min(h, TALLEST) + 2 * MARGIN
+            clip = {"x": max(0, x - MARGIN), "y": max(0, y - MARGIN), "width": width, "height": height,
                     "scale": SHARPNESS}  # fmt: skip
             shot = chrome.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
             image = Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
