@@ -25,9 +25,11 @@ check: .venv/ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# After a change in web/: rebuild the committed view.
-page:
+# After a change in web/ or show/: rebuild the committed view, its types, and the checked-in page from its own bundle.
+page: .venv/ready-dev
+	$(BIN)/python -c "from pathlib import Path; from gossamer.show.typescript import write_typescript as w; w(Path('web/src/bundle.d.ts'))"
 	cd web && npm ci --silent && npx tsc --noEmit && node build.mjs
+	$(BIN)/python -c "from pathlib import Path; from gossamer.show import read_bundle, write_page; p = Path('docs/demo/page.html'); write_page(read_bundle(p), p)"
 
 clean:
 	rm -rf .venv

@@ -6,6 +6,7 @@ gossamer.show.typescript, and a test fails when the two differ.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from gossamer.errors import CorruptFile
 
 FORMAT_VERSION: Literal[1] = 1
+BUNDLE_ID = "gossamer-bundle"  # of the element of a page that holds it
 
 Interval = tuple[float, float]
 Verdict = Literal["pass", "fail", "not reached", "not measured"]
@@ -410,13 +412,19 @@ class Bundle(BundleModel):
 
 
 def read_bundle(path: Path) -> Bundle:
-    """Read and check `bundle.json`; raises CorruptFile that names every wrong field."""
+    """Read and check `bundle.json`, or the bundle in a page; raises CorruptFile that names every wrong field."""
+    content = path.read_text(encoding="utf-8")
+    if path.suffix == ".html":
+        found = re.search(f'id="{BUNDLE_ID}">(.*?)</script>', content, re.DOTALL)
+        if found is None:
+            raise CorruptFile(f"{path} holds no bundle: expected a page that `gossamer show` wrote.")
+        content = found.group(1)
     try:
-        return Bundle.model_validate_json(path.read_bytes())
+        return Bundle.model_validate_json(content)
     except ValidationError as error:
-        found = [f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors()]
-        more = f" (and {len(found) - 8} more)" if len(found) > 8 else ""
+        wrong = [f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors()]
+        more = f" (and {len(wrong) - 8} more)" if len(wrong) > 8 else ""
         raise CorruptFile(
-            f"{path} is not a bundle of format version {FORMAT_VERSION}: {'; '.join(found[:8])}{more}. "
+            f"{path} is not a bundle of format version {FORMAT_VERSION}: {'; '.join(wrong[:8])}{more}. "
             "Write it again from the run with this version of Gossamer."
         ) from error

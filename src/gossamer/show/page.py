@@ -16,9 +16,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from gossamer.errors import CorruptFile
-from gossamer.show.bundle import Bundle
+from gossamer.show.bundle import BUNDLE_ID, Bundle
 
-BUNDLE_ID = "gossamer-bundle"
 ROOT_ID = "gossamer-page"
 
 # U+2028 and U+2029 end a line in older JavaScript; the other three can end or open markup.
