@@ -25,7 +25,7 @@ from gossamer.metric import LN2, calibrate, fit_calibration, ordered_accuracy, p
 from gossamer.models import LoadedModel
 from gossamer.record import Record
 from gossamer.site import CHANNEL_LOCATIONS
-from gossamer.statistics import bootstrap_interval, geometric_mean, ratio_of_geometric_means
+from gossamer.statistics import bootstrap_interval, geometric_mean, mean_interval, ratio_of_geometric_means
 
 RECORD = Record.now(method="test", config={"a": 1}, seed=3)
 
@@ -361,6 +361,8 @@ def test_statistics_by_hand() -> None:
     low, high = bootstrap_interval(np.r_[np.zeros(50), np.ones(50)], seed=1)
     assert 0.35 < low < 0.5 < high < 0.65
     assert bootstrap_interval([2.0] * 5) == (2.0, 2.0)
+    assert mean_interval(np.ones(10)) == pytest.approx((0.7225, 1.0), abs=1e-4)  # a share at its edge: Wilson's
+    assert mean_interval(np.r_[0.5, np.ones(9)]) == bootstrap_interval(np.r_[0.5, np.ones(9)])
 
 
 def test_ratio_of_geometric_means_on_known_data() -> None:

@@ -116,6 +116,18 @@ def wilson_interval(
     return np.where(share == 0, 0.0, middle - half), np.where(share == 1, 1.0, middle + half)
 
 
+def mean_interval(values: np.ndarray, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
+    """Interval of the mean of one number per prompt: Wilson's where each is 0 or 1, the bootstrap's otherwise.
+
+    Of a share at its edge, such as 128 right of 128, every bootstrap draw is the same and the interval has no width.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if np.isin(x, (0.0, 1.0)).all():
+        low, high = wilson_interval(int(x.sum()), len(x), level)
+        return float(low), float(high)
+    return bootstrap_interval(x, seed, level=level)
+
+
 def geometric_mean(values: Sequence[float] | np.ndarray) -> float:
     """Geometric mean of positive numbers of any shape."""
     return float(np.exp(np.log(np.asarray(values, dtype=np.float64)).mean()))

@@ -19,7 +19,7 @@ from gossamer.ablation import MEANS_OF, Direction, Methodology, Reference, Set, 
 from gossamer.circuit import Circuit
 from gossamer.errors import BadInput, Unsupported, nearest
 from gossamer.evidence import Null
-from gossamer.statistics import bootstrap_interval, quantile_interval
+from gossamer.statistics import mean_interval, quantile_interval
 from gossamer.subject import Attending, ResidualSubject, Subject
 from gossamer.task import Encoded, Example, Task
 from gossamer.verify.nulls import DRAWS, SAME_EDGES, SAME_NODES, gaps, random_circuits, whole_or_nothing
@@ -100,9 +100,9 @@ class ChannelTrial:
             )
         ]  # fmt: skip
         for name, (x,) in (("empty circuit", empty), ("full circuit", full)):
-            nulls.append(Null(name=name, value=float(x.mean()), interval=bootstrap_interval(x, self.seed), n=len(x)))
+            nulls.append(Null(name=name, value=float(x.mean()), interval=mean_interval(x, self.seed), n=len(x)))
         (x,) = own
-        return Measured(float(x.mean()), bootstrap_interval(x, self.seed), len(x), means, tuple(nulls))
+        return Measured(float(x.mean()), mean_interval(x, self.seed), len(x), means, tuple(nulls))
 
     @property
     def n_pairs(self) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 
 from gossamer.ablation import Methodology
 from gossamer.evidence import Evidence, Null
-from gossamer.statistics import bootstrap_interval, quantile_interval
+from gossamer.statistics import bootstrap_interval, mean_interval, quantile_interval
 from gossamer.verify.edge_faithfulness import FEWEST, evidence_of
 from gossamer.verify.edge_trial import CIRCUIT, EMPTY, FULL, RANDOM, EdgeTrial
 
@@ -76,7 +76,7 @@ def accuracy(trial: EdgeTrial) -> Evidence:
     """Share of the held-out clean prompts on which the circuit alone prefers the right answer; coin 0.5."""
     how = trial.methodology()
     right = (trial.outcome(how).gap > 0).astype(np.float64)
-    ends, random = bootstrap_interval(right[CIRCUIT], trial.seed), right[RANDOM].mean(1)
+    ends, random = mean_interval(right[CIRCUIT], trial.seed), right[RANDOM].mean(1)
     value = float(right[CIRCUIT].mean())
     return _plain(
         trial, right, ends, claim="accuracy: the circuit alone prefers the right answer", unit="share of prompts",
@@ -103,7 +103,7 @@ def _plain(trial: EdgeTrial, per_pair: np.ndarray, ends: tuple[float, float], **
         fields |= {"verdict": "not measured", "note": f"{n} pairs are too few for an interval, {FEWEST} are needed."}
     nulls = [_random(trial, per_pair[RANDOM].mean(1))]
     for name, i in ENDS:
-        interval = bootstrap_interval(per_pair[i], trial.seed)
+        interval = mean_interval(per_pair[i], trial.seed)
         nulls.append(Null(name=name, value=float(per_pair[i].mean()), interval=interval, n=per_pair.shape[1]))
     return Evidence.model_validate({
         **fields, "value": float(per_pair[CIRCUIT].mean()), "interval": ends, "n": per_pair.shape[1],
