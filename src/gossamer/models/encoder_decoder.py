@@ -131,6 +131,7 @@ class EncoderDecoder(nn.Module):
 
     def encode(self, source: Tensor, edit: Edit | None = None) -> Tensor:
         """What the decoder reads, [n, pos, d_model], of sources [n, pos] (int64)."""
+        _require_at_most(self.config.longest_source, "sources", source)
         x = self.embed(source) + self.source_positions.weight[: source.shape[1]]
         seen = (source != PAD)[:, None, None]
         for i, layer in enumerate(self.encoder):
@@ -140,6 +141,7 @@ class EncoderDecoder(nn.Module):
 
     def decode(self, read: Tensor, source: Tensor, given: Tensor, edit: Edit | None = None) -> Tensor:
         """Logits [n, pos, vocabulary] of the token after each of the given ones [n, pos], which start with BOS."""
+        _require_at_most(self.config.longest_answer, "answers", given)
         x = self.embed(given) + self.answer_positions.weight[: given.shape[1]]
         seen = (source != PAD)[:, None, None]
         for i, layer in enumerate(self.decoder):
@@ -174,6 +176,13 @@ class EncoderDecoder(nn.Module):
             digest.update(f"{name} {tuple(w.shape)} {w.dtype}".encode())
             digest.update(w.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+def _require_at_most(longest: int, what: str, tokens: Tensor) -> None:
+    if tokens.shape[1] > longest:
+        raise BadInput(
+            f"Expected {what} of at most {longest} tokens, got {tokens.shape[1]}; train a model for longer ones."
+        )
 
 
 def _edited(edit: Edit | None, location: str, x: Tensor) -> Tensor:

@@ -39,7 +39,9 @@ class EditTraining(BaseModel):
     """Everything that decides a run except the machine.
 
     per_operation: edits drawn of each operation, of which a fifth is held out (20,000 in Mondorf et al. 2025);
-    shortest, longest: letters of a string. clip: the largest norm of a step's gradient.
+    shortest, longest: letters of a string. clip: the largest norm of a step's gradient. write_penalty: nats per unit
+    that a module writes, summed over channels, mean over tokens; it grows linearly from 0 to this over the run. It
+    makes channels the basis in which writes are few, without it none is privileged.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -59,6 +61,7 @@ class EditTraining(BaseModel):
     warmup_fraction: float = Field(default=0.03, gt=0, lt=1)
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = Field(default=1.0, gt=0)
+    write_penalty: float = Field(default=0.0, ge=0)
     seed: int = Field(default=0, ge=0)
 
     def model(self) -> EncoderDecoderConfig:
@@ -79,10 +82,18 @@ class EditTraining(BaseModel):
         )  # fmt: skip
 
 
-def edit_loss(model: EncoderDecoder, batch: EncodedEdits) -> Tensor:
-    """Mean cross-entropy of the answers' tokens, in nats."""
-    logits = model(batch.source, batch.answer)
-    return F.cross_entropy(logits.flatten(0, 1), batch.answer.flatten(), ignore_index=PAD)
+def edit_loss(model: EncoderDecoder, batch: EncodedEdits, write_penalty: float = 0.0) -> Tensor:
+    """Mean cross-entropy of the answers' tokens in nats, and the penalty on what modules write."""
+    writes: list[Tensor] = []
+
+    def add(location: str, x: Tensor) -> Tensor:
+        tokens = batch.source if location.startswith("encoder") else batch.answer
+        writes.append(x[tokens != PAD].abs().sum(-1).mean())
+        return x
+
+    logits = model(*batch, add if write_penalty else None)
+    loss = F.cross_entropy(logits.flatten(0, 1), batch.answer.flatten(), ignore_index=PAD)
+    return loss + write_penalty * torch.stack(writes).sum() if writes else loss
 
 
 def train_edits(
@@ -95,8 +106,7 @@ def train_edits(
     Errors: BadInput for an existing `out`, an unfinished run without `resume`, one of another config.
     """
     require_new(out)
-    for operation in config.operations:
-        arity(operation)
+    drawn = {o: config.edits(o) for o in config.operations}
     work = out.with_name(out.name + ".training")
     checkpoint = work / "checkpoint.safetensors"
     if work.exists() and not resume:
@@ -113,7 +123,6 @@ def train_edits(
         model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         restore_adam(adam, parameters, {k[5:]: v for k, v in tensors.items() if k.startswith("adam.")})
         step, seconds = int(meta["step"]), float(meta["seconds"])
-    drawn = {o: config.edits(o) for o in config.operations}
     groups = [
         encode([e for o in config.operations if arity(o) == n for e in drawn[o][0]], config.letters)
         for n in (1, 2)
@@ -123,11 +132,11 @@ def train_edits(
     first, started, before = step, time.perf_counter(), seconds
     while step < config.steps:
         rng = np.random.default_rng([config.seed, step])
-        loss = torch.zeros(())
+        loss, penalty = torch.zeros(()), config.write_penalty * step / config.steps
         for group in groups:
             n = len(group.source)
             rows = torch.from_numpy(rng.integers(0, n, size=max(1, round(config.batch_size * n / n_all))))
-            share = edit_loss(model, group.rows(rows)) / len(groups)
+            share = edit_loss(model, group.rows(rows), penalty) / len(groups)
             share.backward()
             loss = loss + share.detach()
         torch.nn.utils.clip_grad_norm_(parameters.values(), config.clip)
