@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from planted_edits import COPIES, CROSS, LETTERS, OPERATIONS, REVERSES, planted_edits, planted_splits
 
 from gossamer.circuit import Circuit
-from gossamer.compare import cross_task, faithfulness, means_of, overlaps, unions
-from gossamer.compare.composition import Union, answered, kept, random_like, random_superset, values_by
+from gossamer.compare import Composed, cross_task, edit_faithfulness, edit_means, unions
+from gossamer.compare.composition import answered, kept, random_like, random_superset, values_by
 from gossamer.errors import BadInput
 from gossamer.mask import apply_masks
 from gossamer.models.encoder_decoder import exact_match
@@ -20,7 +20,7 @@ from gossamer.tasks.pcfg_set import encode
 
 MODEL, EDITS = planted_edits(), planted_splits()
 TRAIN, HELD = ({o: both[i] for o, both in EDITS.items()} for i in (0, 1))
-MEANS = means_of(MODEL, TRAIN, LETTERS)
+MEANS = edit_means(MODEL, TRAIN, LETTERS)
 GRAPH = MODEL.graph()
 N, START = GRAPH.layout.n_nodes, GRAPH.layout.starts[CROSS]
 
@@ -100,7 +100,7 @@ def test_faithfulness_of_everything_of_the_circuit_and_of_random_ones() -> None:
     full = circuit(list(range(N)))
     found = answered(MODEL, kept([full, CIRCUITS["copy"]]), encode(HELD["copy"], LETTERS), MEANS["copy"])
     assert found.faithful[0].min() == 1
-    row = faithfulness(MODEL, CIRCUITS["copy"], HELD["copy"], MEANS, letters=LETTERS)
+    row = edit_faithfulness(MODEL, CIRCUITS["copy"], HELD["copy"], MEANS, letters=LETTERS)
     assert row.value == pytest.approx(found.faithful[1].mean())
     assert row.value > 0.99
     assert row.verdict == "pass"
@@ -109,8 +109,10 @@ def test_faithfulness_of_everything_of_the_circuit_and_of_random_ones() -> None:
     assert row.methodology is not None
     assert (row.methodology["value"], row.methodology["replacement"]) == ("mean", "first")
     other = circuit([START + c for c in REVERSES], "copy")
-    assert faithfulness(MODEL, other, HELD["copy"], MEANS, letters=LETTERS).verdict == "fail"
-    assert faithfulness(MODEL, full, HELD["copy"], MEANS, letters=LETTERS).verdict == "fail"  # all of it is no circuit
+    assert edit_faithfulness(MODEL, other, HELD["copy"], MEANS, letters=LETTERS).verdict == "fail"
+    assert (
+        edit_faithfulness(MODEL, full, HELD["copy"], MEANS, letters=LETTERS).verdict == "fail"
+    )  # all of it is no circuit
 
 
 @pytest.mark.parametrize("rule", ["first", "evaluated", "all", "zero"])
@@ -148,7 +150,7 @@ def test_a_union_with_what_does_it_already_gains_nothing() -> None:
     (only,) = unions(MODEL, some, {"copy": HELD["copy"]}, MEANS, rule="evaluated", letters=LETTERS, tested=1)
     assert (only.gain, only.own) == (0, None)
     assert not only.beats_random  # supersets of swap's circuit copy as well
-    assert not Union("a", "b", "c", 3, 0.0, 1.0, None).beats_random
+    assert not Composed("a", "b", "c", 3, 0.0, 1.0, None).beats_random
 
 
 def test_random_sets_have_the_sizes_of_every_module() -> None:
@@ -162,14 +164,3 @@ def test_random_sets_have_the_sizes_of_every_module() -> None:
         like = GRAPH.layout.split(random_like(a, rng))
         assert {k: int(v.sum()) for k, v in like.items()} == {k: int(v.sum()) for k, v in a.kept_by_location().items()}
     assert (random_superset(a, a, rng) == kept([a])[0]).all()
-
-
-def test_overlaps_are_the_planted_ones() -> None:
-    found = overlaps(CIRCUITS)
-    assert found.shared.tolist() == [[5, 0, 5], [0, 5, 4], [5, 4, 9]]
-    assert found.iou[0, 1] == 0
-    assert found.iou[0, 2] == pytest.approx(5 / 9)
-    assert found.iom[2].tolist() == [1, 0.8, 1]
-    # 5 and 5 of 40 channels: the mean of k / (10 - k) over hypergeometric k
-    k = [len(set(range(5)) & set(np.random.default_rng(i).choice(40, 5, replace=False).tolist())) for i in range(4000)]
-    assert found.expected_iou[0, 1] == pytest.approx(np.mean([x / (10 - x) for x in k]), abs=0.006)

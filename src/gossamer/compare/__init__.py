@@ -1,19 +1,10 @@
 """What is measured of two models, or two circuits, at once."""
 
 from gossamer.compare.bridge_error import SwitchKL, residual_errors, switch_kl
-from gossamer.compare.composition import (
-    CrossTask,
-    Overlaps,
-    Union,
-    cross_task,
-    faithfulness,
-    means_of,
-    overlaps,
-    unions,
-)
+from gossamer.compare.composition import Composed, CrossTask, cross_task, edit_faithfulness, edit_means, unions
 from gossamer.compare.perturbation import Perturbation, perturbation, strongest_nodes
 
 __all__ = [
-    "CrossTask", "Overlaps", "Perturbation", "SwitchKL", "Union", "cross_task", "faithfulness", "means_of", "overlaps",
+    "Composed", "CrossTask", "Perturbation", "SwitchKL", "cross_task", "edit_faithfulness", "edit_means",
     "perturbation", "residual_errors", "strongest_nodes", "switch_kl", "unions",
 ]  # fmt: skip

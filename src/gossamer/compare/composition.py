@@ -40,7 +40,6 @@ from gossamer.hypotheses import null_p_value
 from gossamer.mask import apply_masks
 from gossamer.metric import jensen_shannon
 from gossamer.models.encoder_decoder import EncoderDecoder, module_means
-from gossamer.set_overlap import expected_iou_by_type, iom, iou
 from gossamer.statistics import bootstrap_interval, quantile_interval
 from gossamer.tasks.pcfg_set import PAD, Edit, EncodedEdits, encode, told_apart
 
@@ -58,7 +57,7 @@ class Answered(NamedTuple):
     exact: np.ndarray
 
 
-def means_of(model: EncoderDecoder, train: Mapping[str, Sequence[Edit]], letters: int = 26) -> dict[str, Means]:
+def edit_means(model: EncoderDecoder, train: Mapping[str, Sequence[Edit]], letters: int = 26) -> dict[str, Means]:
     """Every operation's mean module outputs, over its training edits."""
     return {operation: module_means(model, *encode(given, letters)) for operation, given in train.items()}
 
@@ -169,7 +168,7 @@ def _methodology(circuit: Circuit, rule: Rule) -> dict[str, str]:
     return circuit.as_ablation(name).methodology.as_dict() | {"replacement": rule}
 
 
-def faithfulness(
+def edit_faithfulness(
     model: EncoderDecoder, circuit: Circuit, heldout: Sequence[Edit], means: Mapping[str, Means], *,
     rule: Rule = "first", letters: int = 26, draws: int = 20, seed: int = 0, floor: float = 0.9, above: float = 0.2,
 ) -> Evidence:  # fmt: skip
@@ -197,7 +196,7 @@ def faithfulness(
     )  # fmt: skip
 
 
-class Union(NamedTuple):
+class Composed(NamedTuple):
     """Accuracy of `first | second` on an operation that neither is the circuit of.
 
     alone: the better of the parts, with its own values or the union's; random: of the supersets of either part, empty
@@ -227,7 +226,7 @@ def unions(
     model: EncoderDecoder, circuits: Mapping[str, Circuit], heldout: Mapping[str, Sequence[Edit]],
     means: Mapping[str, Means], *, rule: Rule = "first", letters: int = 26, draws: int = 20, seed: int = 0,
     gain: float = 0.3, tested: int = 10, progress: Callable[[int, int, float], None] | None = None,
-) -> list[Union]:  # fmt: skip
+) -> list[Composed]:  # fmt: skip
     """Every union of two circuits on every third operation, the largest gain first.
 
     Those that gain `gain` or more, and the first `tested` in any case, are put beside random supersets, `draws` of each
@@ -237,7 +236,7 @@ def unions(
     names, own_values = tuple(circuits), rule == "first"
     flags = dict(zip(names, kept(list(circuits.values())), strict=True))
     pairs = list(permutations(names, 2) if own_values else combinations(names, 2))
-    found: list[Union] = []
+    found: list[Composed] = []
     for done, (asked, given) in enumerate(heldout.items(), 1):
         batch = encode(given, letters)
         scores: dict[str, dict[tuple[str, ...], float]] = {}  # by whose values, by whose union
@@ -252,7 +251,7 @@ def unions(
             if asked not in (a, b):
                 alone = max(by[a][(a,)], by[b][(b,)], by[a][(b,)])
                 own = by[asked][(asked,)] if asked in names else None
-                found.append(Union(a, b, asked, int((flags[a] | flags[b]).sum()), alone, by[a][a, b], own))
+                found.append(Composed(a, b, asked, int((flags[a] | flags[b]).sum()), alone, by[a][a, b], own))
         if progress:
             progress(done, len(heldout), max((u.gain for u in found), default=0.0))
     found.sort(key=lambda u: -u.gain)
@@ -266,29 +265,3 @@ def unions(
         random = answered(model, keep, encode(heldout[u.evaluated], letters), values).exact.mean(1)
         found[i] = u._replace(random=tuple(random.tolist()))
     return found
-
-
-class Overlaps(NamedTuple):
-    """Of all pairs of circuits, [circuits, circuits]: shared channels, IoU, IoM, and the IoU that random circuits with
-    as many channels of every module would have."""
-
-    operations: tuple[str, ...]
-    shared: np.ndarray
-    iou: np.ndarray
-    iom: np.ndarray
-    expected_iou: np.ndarray
-
-
-def overlaps(circuits: Mapping[str, Circuit]) -> Overlaps:
-    """What circuits share; BadInput for an empty one."""
-    names, each = tuple(circuits), list(circuits.values())
-    sizes = [[int(k.sum()) for k in c.kept_by_location().values()] for c in each]
-    widths = [w for _, w in each[0].layout.locations]
-    grid = np.zeros((4, len(each), len(each)))
-    for i, a in enumerate(each):
-        for j, b in enumerate(each):
-            grid[:, i, j] = (
-                (a & b).n_nodes, iou(a.nodes, b.nodes), iom(a.nodes, b.nodes),
-                expected_iou_by_type(widths, sizes[i], sizes[j]),
-            )  # fmt: skip
-    return Overlaps(names, grid[0].astype(int), *grid[1:])
