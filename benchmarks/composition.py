@@ -5,7 +5,7 @@
 Trains the model into OUT/model (or goes on where it was stopped, or loads it), finds a circuit per operation into
 OUT/circuits (those that are there are kept), and prints: exact match and faithfulness beside random channels as many of
 every module; every circuit on every operation; overlaps beside chance; the unions with the largest gains beside random
-supersets of their size. --write-penalty 0 is an ordinary training.
+supersets of their size.
 """
 
 from __future__ import annotations
@@ -53,10 +53,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--operations", nargs="+", default=OPERATIONS, choices=OPERATIONS)
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--write-penalty", type=float, default=5e-4, help="see gossamer.train.pcfg_set.EditTraining")
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--batch-size", type=int, default=192)
+    parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0, help="of the training, the masks and the draws")
     parser.add_argument("--mask-steps", type=int, default=200)
     parser.add_argument("--mask-lr", type=float, default=0.05)
@@ -65,7 +64,7 @@ def main() -> None:
     parser.add_argument(
         "--rule", default="first", choices=("first", "evaluated", "all"), help="whose means, of a union"
     )
-    parser.add_argument("--train-edits", type=int, default=4000, help="per operation, for the means and the masks")
+    parser.add_argument("--train-edits", type=int, default=2000, help="per operation, for the means and the masks")
     parser.add_argument("--edits", type=int, default=200, help="held-out edits per operation that circuits are asked")
     parser.add_argument("--draws", type=int, default=20, help="random circuits, and supersets of either part")
     parser.add_argument("--json", action="store_true")
@@ -74,7 +73,7 @@ def main() -> None:
     started = time.perf_counter()
     recipe = EditTraining(
         steps=given.steps, batch_size=given.batch_size, d_model=given.width, d_ff=2 * given.width,
-        write_penalty=given.write_penalty, seed=given.seed,
+        seed=given.seed,
     )  # fmt: skip
     loaded = trained(given.out / "model", recipe)
     model, names = loaded.model, tuple(given.operations)

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from gossamer.circuit import Circuit
-from gossamer.errors import options
+from gossamer.errors import BadInput, options
 from gossamer.mask import annealed, apply_masks
 from gossamer.models.encoder_decoder import EncoderDecoder, replacements
 from gossamer.record import Record
@@ -59,24 +59,28 @@ def module_mask(
 ) -> Circuit:  # fmt: skip
     """The channels an operation needs, from training edits of it. The record's `task` names the operation.
 
-    progress(step, steps, loss). The same seed gives the same circuit on the same machine.
+    progress(step, steps, loss). The same seed gives the same circuit on the same machine. BadInput without edits, or
+    with one of another operation.
     """
+    if not train or any(e.operation != operation for e in train):
+        raise BadInput(f"Expected one or more edits of {operation}, got {len(train)}, not all of it.")
     config, graph = config or ModuleMaskConfig(), model.graph()
     data = encode(train, letters)
     values = replacements(model, *data, config.value)
+    with torch.no_grad():
+        whole = torch.cat([model(*data.rows(slice(i, i + 1024))) for i in range(0, len(train), 1024)]).softmax(-1)
     widths = [w for _, w in graph.layout.locations]
     s = torch.full((graph.layout.n_nodes,), config.start, requires_grad=True)
     adam = torch.optim.Adam([s], lr=config.lr)
     rng = np.random.default_rng(config.seed)
     for step in range(config.steps):
-        batch = data.rows(torch.from_numpy(rng.integers(0, len(train), size=config.batch)))
+        rows = torch.from_numpy(rng.integers(0, len(train), size=config.batch))
+        batch = data.rows(rows)
         counted = batch.answer != PAD
-        with torch.no_grad():
-            target = model(*batch)[counted].softmax(-1)
         m = annealed(s, step / max(1, config.steps - 1), config.last)
         masks = dict(zip(values, m.split(widths), strict=True))
         logits: Tensor = model(*batch, apply_masks(masks, values))[counted]
-        loss = -(target * logits.log_softmax(-1)).sum(-1).mean()
+        loss = -(whole[rows][counted] * logits.log_softmax(-1)).sum(-1).mean()
         adam.param_groups[0]["lr"] = config.lr * (1 + np.cos(np.pi * step / config.steps)) / 2
         adam.zero_grad()
         (loss + config.penalty * m.sum()).backward()

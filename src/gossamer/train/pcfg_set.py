@@ -39,9 +39,7 @@ class EditTraining(BaseModel):
     """Everything that decides a run except the machine.
 
     per_operation: edits drawn of each operation, of which a fifth is held out (20,000 in Mondorf et al. 2025);
-    shortest, longest: letters of a string. clip: the largest norm of a step's gradient. write_penalty: nats per unit
-    that a module writes, summed over channels, mean over tokens; it grows linearly from 0 to this over the run. It
-    makes channels the basis in which writes are few, without it none is privileged.
+    shortest, longest: letters of a string. clip: the largest norm of a step's gradient.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -52,16 +50,15 @@ class EditTraining(BaseModel):
     shortest: int = Field(default=2, ge=1)
     longest: int = Field(default=5, ge=1, le=64)
     n_layers: int = Field(default=2, ge=1)
-    d_model: int = Field(default=64, ge=1)
+    d_model: int = Field(default=128, ge=1)
     n_heads: int = Field(default=4, ge=1)
-    d_ff: int = Field(default=128, ge=1)
-    steps: int = Field(default=6000, ge=1)
-    batch_size: int = Field(default=512, ge=2)
-    lr: float = Field(default=2e-3, gt=0)
+    d_ff: int = Field(default=256, ge=1)
+    steps: int = Field(default=800, ge=1)
+    batch_size: int = Field(default=192, ge=2)
+    lr: float = Field(default=1.5e-3, gt=0)
     warmup_fraction: float = Field(default=0.03, gt=0, lt=1)
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = Field(default=1.0, gt=0)
-    write_penalty: float = Field(default=0.0, ge=0)
     seed: int = Field(default=0, ge=0)
 
     def model(self) -> EncoderDecoderConfig:
@@ -82,18 +79,10 @@ class EditTraining(BaseModel):
         )  # fmt: skip
 
 
-def edit_loss(model: EncoderDecoder, batch: EncodedEdits, write_penalty: float = 0.0) -> Tensor:
-    """Mean cross-entropy of the answers' tokens in nats, and the penalty on what modules write."""
-    writes: list[Tensor] = []
-
-    def add(location: str, x: Tensor) -> Tensor:
-        tokens = batch.source if location.startswith("encoder") else batch.answer
-        writes.append(x[tokens != PAD].abs().sum(-1).mean())
-        return x
-
-    logits = model(*batch, add if write_penalty else None)
-    loss = F.cross_entropy(logits.flatten(0, 1), batch.answer.flatten(), ignore_index=PAD)
-    return loss + write_penalty * torch.stack(writes).sum() if writes else loss
+def edit_loss(model: EncoderDecoder, batch: EncodedEdits) -> Tensor:
+    """Mean cross-entropy of the answers' tokens, in nats."""
+    logits = model(*batch)
+    return F.cross_entropy(logits.flatten(0, 1), batch.answer.flatten(), ignore_index=PAD)
 
 
 def train_edits(
@@ -132,11 +121,11 @@ def train_edits(
     first, started, before = step, time.perf_counter(), seconds
     while step < config.steps:
         rng = np.random.default_rng([config.seed, step])
-        loss, penalty = torch.zeros(()), config.write_penalty * step / config.steps
+        loss = torch.zeros(())
         for group in groups:
             n = len(group.source)
             rows = torch.from_numpy(rng.integers(0, n, size=max(1, round(config.batch_size * n / n_all))))
-            share = edit_loss(model, group.rows(rows), penalty) / len(groups)
+            share = edit_loss(model, group.rows(rows)) / len(groups)
             share.backward()
             loss = loss + share.detach()
         torch.nn.utils.clip_grad_norm_(parameters.values(), config.clip)
