@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from gossamer.circuit import Circuit
-from gossamer.compare import cross_task, edit_faithfulness, edit_means, unions
+from gossamer.compare import cross_task, edit_faithfulness, edit_means, union_evidence, unions
 from gossamer.discover import ModuleMaskConfig, module_mask
 from gossamer.models.encoder_decoder import LoadedEncoderDecoder, exact_match, load_encoder_decoder
 from gossamer.set_overlap import iom, iou, overlap_test
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the training, the masks and the draws")
     parser.add_argument("--mask-steps", type=int, default=200)
     parser.add_argument("--mask-lr", type=float, default=0.05)
-    parser.add_argument("--penalty", type=float, default=1e-3, help="of a mask, in nats per channel kept")
+    parser.add_argument("--penalty", type=float, default=5e-4, help="of a mask, in nats per channel kept")
     parser.add_argument("--value", default="mean", choices=("mean", "zero"), help="what a channel taken away becomes")
     parser.add_argument(
         "--rule", default="first", choices=("first", "evaluated", "all"), help="whose means, of a union"
@@ -95,7 +95,10 @@ def main() -> None:
             ) or was.model_sha256 != model.sha256():
                 sys.exit(f"{file} was found with other options or in another model; remove it or give another OUT.")
         else:
-            circuits[o] = module_mask(model, o, train[o], config, name=loaded.name)
+            circuits[o] = module_mask(
+                model, o, train[o], config, name=loaded.name,
+                progress=lambda step, n, loss, o=o: say(f"{o}: step {step} of {n}, {loss:.4f} nats"),
+            )  # fmt: skip
             circuits[o].save(file)
         row = edit_faithfulness(model, circuits[o], heldout[o], means, rule=rule, draws=given.draws, seed=given.seed)
         e = row.model_dump(mode="json")
@@ -125,7 +128,10 @@ def main() -> None:
         "masks": config.model_dump(mode="json"), "rule": rule, "circuits": rows, "operations": names,
         "faithful": crossed.faithful.tolist(), "apart": crossed.apart.tolist(), "exact": crossed.exact.tolist(),
         **dict(zip(("iou", "expected_iou", "overlap_p", "iom"), shared.tolist(), strict=True)), "unions": len(found),
-        "tested": [u._asdict() | {"gain": u.gain, "beats_random": u.beats_random} for u in tested],
+        "tested": [
+            u._asdict() | {"gain": u.gain, "beats_random": u.beats_random, "evidence": union_evidence(
+                u, circuits[u.first], given.edits, rule=rule, seed=given.seed).model_dump(mode="json")} for u in tested
+        ],
         "seconds": round(time.perf_counter() - started, 1),
     }  # fmt: skip
     if given.json:

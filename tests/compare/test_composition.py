@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted_edits import COPIES, CROSS, LETTERS, OPERATIONS, REVERSES, planted_edits, planted_splits
 
 from gossamer.circuit import Circuit
-from gossamer.compare import Composed, cross_task, edit_faithfulness, edit_means, unions
+from gossamer.compare import Composed, cross_task, edit_faithfulness, edit_means, union_evidence, unions
 from gossamer.compare.composition import answered, kept, random_like, random_superset, values_by
 from gossamer.errors import BadInput
 from gossamer.mask import apply_masks
@@ -37,6 +37,7 @@ CIRCUITS = {o: circuit([START + c for c in channels], o) for o, channels in TRUE
 sets = st.frozensets(st.integers(0, N - 1), max_size=N)
 
 
+@settings(max_examples=40, deadline=None)
 @given(sets, sets, sets)
 def test_circuits_obey_the_laws_of_sets(x: frozenset[int], y: frozenset[int], z: frozenset[int]) -> None:
     a, b, c = (circuit(sorted(s)) for s in (x, y, z))
@@ -142,6 +143,11 @@ def test_the_union_of_copy_and_reverse_swaps_and_no_random_superset_does(rule: s
         assert (u.alone, u.union, u.own, u.nodes) == (0, 1, 1, 10)
         assert len(u.random) == 40
         assert u.beats_random
+        row = union_evidence(u, CIRCUITS[u.first], len(HELD[u.evaluated]), rule=rule)  # type: ignore[arg-type]
+        assert (row.verdict, row.value, row.p_value) == ("pass", 1, 1 / 41)
+        assert [null.value for null in row.nulls] == [0, pytest.approx(np.mean(u.random))]
+        assert row.methodology is not None
+        assert row.methodology["replacement"] == rule
     assert all(u.random == () and not u.beats_random for u in found if u.gain < 0.3)
 
 
@@ -150,6 +156,9 @@ def test_a_union_with_what_does_it_already_gains_nothing() -> None:
     (only,) = unions(MODEL, some, {"copy": HELD["copy"]}, MEANS, rule="evaluated", letters=LETTERS, tested=1)
     assert (only.gain, only.own) == (0, None)
     assert not only.beats_random  # supersets of swap's circuit copy as well
+    assert union_evidence(only, CIRCUITS["reverse"], 80, rule="evaluated").verdict == "fail"
+    bare = union_evidence(only._replace(random=()), CIRCUITS["reverse"], 80, rule="evaluated")
+    assert (bare.verdict, bare.p_value, bare.nulls[1].outcome) == ("fail", None, "not measured")
     assert not Composed("a", "b", "c", 3, 0.0, 1.0, None).beats_random
 
 
@@ -164,3 +173,14 @@ def test_random_sets_have_the_sizes_of_every_module() -> None:
         like = GRAPH.layout.split(random_like(a, rng))
         assert {k: int(v.sum()) for k, v in like.items()} == {k: int(v.sum()) for k, v in a.kept_by_location().items()}
     assert (random_superset(a, a, rng) == kept([a])[0]).all()
+
+
+def test_circuits_of_another_model_and_no_edits_are_refused() -> None:
+    other = circuit([1]).record.model_copy(update={"model_sha256": "another"})
+    wrong = Circuit.from_nodes(GRAPH, np.zeros(0), [1], record=other)
+    with pytest.raises(BadInput, match="got one of another"):
+        edit_faithfulness(MODEL, wrong, HELD["copy"], MEANS, letters=LETTERS)
+    with pytest.raises(BadInput, match="edits of every operation"):
+        unions(MODEL, CIRCUITS, {"copy": []}, MEANS, letters=LETTERS)
+    with pytest.raises(BadInput, match="one or more circuits"):
+        cross_task(MODEL, {}, HELD, MEANS, letters=LETTERS)

@@ -29,6 +29,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits_and_learns(tmp_path: Pat
         train_edits(out, TINY.model_copy(update={"lr": 0.1}), resume=True)
     parts = train_edits(out, TINY, resume=True)
     assert parts is not None
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["parts", "whole"]
     assert parts.model.sha256() == whole.model.sha256() == whole.record.model_sha256
     with pytest.raises(BadInput, match="exists"):
         train_edits(out, TINY)

@@ -25,7 +25,7 @@ accuracy jumps where the margin of one token changes sign.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations, permutations
 from typing import Literal, NamedTuple, get_args
 
@@ -40,7 +40,7 @@ from gossamer.hypotheses import null_p_value
 from gossamer.mask import apply_masks
 from gossamer.metric import jensen_shannon
 from gossamer.models.encoder_decoder import EncoderDecoder, module_means
-from gossamer.statistics import bootstrap_interval, quantile_interval
+from gossamer.statistics import bootstrap_interval, quantile_interval, wilson_interval
 from gossamer.tasks.pcfg_set import PAD, Edit, EncodedEdits, encode, told_apart
 
 Rule = Literal["first", "evaluated", "all", "zero"]
@@ -105,6 +105,19 @@ def answered(
     return Answered(*(np.concatenate(x) for x in zip(*found, strict=True)))
 
 
+def _require_of(model: EncoderDecoder, circuits: Iterable[Circuit], heldout: Iterable[Sequence[Edit]]) -> None:
+    """BadInput for a circuit of another model, for none, or for an operation without edits."""
+    each, own = list(circuits), model.sha256()
+    for c in each:
+        if c.layout != model.config.layout() or c.record.model_sha256 not in ("", own):
+            raise BadInput(
+                f"Expected circuits of the model {own[:12]}, got one of {c.record.model_sha256[:12] or 'another'} with "
+                f"{c.layout.n_nodes} nodes; give the model it was found in."
+            )
+    if not each or not all(map(len, heldout)):
+        raise BadInput("Expected one or more circuits, and edits of every operation; got none of one of them.")
+
+
 def kept(circuits: Sequence[Circuit]) -> np.ndarray:
     """Bool [circuits, nodes]: what keeps its own value when everything outside the circuit is ablated."""
     each = [c.as_ablation("gao-mean").keep for c in circuits]
@@ -142,6 +155,7 @@ def cross_task(
     means: Mapping[str, Means], *, rule: Rule = "first", letters: int = 26,
 ) -> CrossTask:  # fmt: skip
     """Every circuit on every operation's held-out edits."""
+    _require_of(model, circuits.values(), heldout.values())
     tables = np.full((3, len(circuits), len(heldout)), np.nan)
     for j, (asked, given) in enumerate(heldout.items()):
         batch = encode(given, letters)
@@ -176,6 +190,7 @@ def edit_faithfulness(
 
     It passes at `floor` or more and `above` more than the mean of the random ones, with at most half of all channels.
     """
+    _require_of(model, [circuit], [heldout])
     own, rng = circuit.record.task, np.random.default_rng(seed)
     keep = np.concatenate([kept([circuit]), [random_like(circuit, rng) for _ in range(draws)]])
     found = answered(model, keep, encode(heldout, letters), values_by(rule, means, own, own))
@@ -222,6 +237,33 @@ class Composed(NamedTuple):
         return bool(self.random) and self.union > max(self.random)
 
 
+def union_evidence(
+    found: Composed, circuit: Circuit, n: int, *, rule: Rule, seed: int = 0, gain: float = 0.3
+) -> Evidence:
+    """A union as evidence: it passes with `gain` or more over the better part and above every random superset.
+
+    circuit: the first of the two; n: edits asked; seed: of the supersets.
+    """
+    tested = null_p_value(found.union, found.random) if found.random else None
+    low, high = wilson_interval(round(found.union * n), n)
+    what = f"{found.first} | {found.second} on {found.evaluated}"
+    return Evidence(
+        claim=f"union ({what}): {found.nodes} channels do what neither part does", value=found.union,
+        unit="exact match", interval=(float(low), float(high)), n=n, unit_of_n="edits",
+        methodology=_methodology(circuit, rule), seed=seed,
+        nulls=(
+            Null(name="the better part alone", value=found.alone, n=1),
+            Null(name="random supersets of a part, as many of every module",
+                 value=float(np.mean(found.random)) if found.random else None, n=len(found.random),
+                 interval=quantile_interval(found.random) if found.random else None,
+                 outcome="measured" if found.random else "not measured"),
+        ),
+        verdict="pass" if found.gain >= gain and found.beats_random else "fail",
+        threshold=f"{gain:g} above the better part, and above every random superset", limits={"gain": gain},
+        p_value=tested and tested.p_value, p_smallest=tested and tested.smallest,
+    )  # fmt: skip
+
+
 def unions(
     model: EncoderDecoder, circuits: Mapping[str, Circuit], heldout: Mapping[str, Sequence[Edit]],
     means: Mapping[str, Means], *, rule: Rule = "first", letters: int = 26, draws: int = 20, seed: int = 0,
@@ -230,9 +272,10 @@ def unions(
     """Every union of two circuits on every third operation, the largest gain first.
 
     Those that gain `gain` or more, and the first `tested` in any case, are put beside random supersets, `draws` of each
-    part. progress(unions measured, all, best gain). When it lies: the best of hundreds of unions gains something by
-    chance; the supersets are a null for one union, not for the choice of the best.
+    part; `union_evidence` makes a row of one. progress(operations measured, all, best gain). When it lies: the best of
+    hundreds of unions gains something by chance; the supersets are a null for one union, not for the choice of it.
     """
+    _require_of(model, circuits.values(), heldout.values())
     names, own_values = tuple(circuits), rule == "first"
     flags = dict(zip(names, kept(list(circuits.values())), strict=True))
     pairs = list(permutations(names, 2) if own_values else combinations(names, 2))
