@@ -65,8 +65,9 @@ def main() -> None:
         "--rule", default="first", choices=("first", "evaluated", "all"), help="whose means, of a union"
     )
     parser.add_argument("--train-edits", type=int, default=2000, help="per operation, for the means and the masks")
-    parser.add_argument("--edits", type=int, default=200, help="held-out edits per operation that circuits are asked")
+    parser.add_argument("--edits", type=int, default=100, help="held-out edits per operation that circuits are asked")
     parser.add_argument("--draws", type=int, default=20, help="random circuits, and supersets of either part")
+    parser.add_argument("--tested", type=int, default=20, help="unions put beside supersets, the largest gains first")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -118,16 +119,17 @@ def main() -> None:
             tried = overlap_test([a.nodes, b.nodes], types, seed=given.seed)
             shared[:, i, j] = iou(a.nodes, b.nodes), tried.null, tried.p_value, iom(a.nodes, b.nodes)
     found = unions(
-        model, circuits, heldout, means, rule=rule, draws=given.draws, seed=given.seed,
+        model, circuits, heldout, means, rule=rule, draws=given.draws, seed=given.seed, tested=given.tested,
         progress=lambda done, n, best: say(f"unions: {done} of {n} operations, best gain {best:.3f}"),
     )  # fmt: skip
-    tested = [u for u in found if u.random]
+    tested = found[: given.tested]
     report = {
         "model": {"parameters": loaded.record.details["parameters"], "train_seconds":
                   loaded.record.details["train_seconds"], "config": loaded.record.config},
         "masks": config.model_dump(mode="json"), "rule": rule, "circuits": rows, "operations": names,
         "faithful": crossed.faithful.tolist(), "apart": crossed.apart.tolist(), "exact": crossed.exact.tolist(),
-        **dict(zip(("iou", "expected_iou", "overlap_p", "iom"), shared.tolist(), strict=True)), "unions": len(found),
+        **dict(zip(("iou", "expected_iou", "overlap_p", "iom"), shared.tolist(), strict=True)),
+        "unions": [u[:7] for u in found],
         "tested": [
             u._asdict() | {"gain": u.gain, "beats_random": u.beats_random, "evidence": union_evidence(
                 u, circuits[u.first], given.edits, rule=rule, seed=given.seed).model_dump(mode="json")} for u in tested
@@ -150,7 +152,8 @@ def main() -> None:
     grid("IoU of random circuits with as many channels of every module, mean of 999", names, names, shared[1])
     grid("p-value of the IoU among them", names, names, shared[2])
     grid("IoM", names, names, shared[3])
-    print(f"\n{len(found)} unions; those that gain 0.3, and the first 10, beside random supersets of either part")
+    gained = sum(u.gain >= 0.3 for u in found)
+    print(f"\n{len(found)} unions, {gained} gain 0.3 or more; the first beside random supersets of either part")
     print(f"{'union':34}{'on':16}{'nodes':>6}{'alone':>7}{'union':>7}{'gain':>7}{'random':>8}{'max':>6}{'own':>6}")
     for u in tested:
         line = f"{u.first + ' | ' + u.second:34}{u.evaluated:16}{u.nodes:6}{u.alone:7.2f}{u.union:7.2f}{u.gain:7.2f}"

@@ -267,12 +267,12 @@ def union_evidence(
 def unions(
     model: EncoderDecoder, circuits: Mapping[str, Circuit], heldout: Mapping[str, Sequence[Edit]],
     means: Mapping[str, Means], *, rule: Rule = "first", letters: int = 26, draws: int = 20, seed: int = 0,
-    gain: float = 0.3, tested: int = 10, progress: Callable[[int, int, float], None] | None = None,
+    tested: int = 20, progress: Callable[[int, int, float], None] | None = None,
 ) -> list[Composed]:  # fmt: skip
     """Every union of two circuits on every third operation, the largest gain first.
 
-    Those that gain `gain` or more, and the first `tested` in any case, are put beside random supersets, `draws` of each
-    part; `union_evidence` makes a row of one. progress(operations measured, all, best gain). When it lies: the best of
+    The first `tested` are put beside random supersets, `draws` of each part; `union_evidence` makes a row of one.
+    progress(operations measured, all, best gain). When it lies: the best of
     hundreds of unions gains something by chance; the supersets are a null for one union, not for the choice of it.
     """
     _require_of(model, circuits.values(), heldout.values())
@@ -299,9 +299,7 @@ def unions(
             progress(done, len(heldout), max((u.gain for u in found), default=0.0))
     found.sort(key=lambda u: -u.gain)
     rng = np.random.default_rng(seed)
-    for i, u in enumerate(found):
-        if i >= tested and u.gain < gain:
-            break
+    for i, u in enumerate(found[:tested]):
         parts, union = (circuits[u.first], circuits[u.second]), circuits[u.first] | circuits[u.second]
         keep = np.array([random_superset(part, union, rng) for part in parts for _ in range(draws)])
         values = values_by(rule, means, u.first, u.evaluated)
