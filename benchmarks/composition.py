@@ -43,6 +43,11 @@ def trained(folder: Path, recipe: EditTraining) -> LoadedEncoderDecoder:
     return found
 
 
+def listed(values: np.ndarray) -> list[object]:
+    """For JSON, which has no nan."""
+    return np.where(np.isnan(values), None, values.astype(object)).tolist()
+
+
 def grid(title: str, names: tuple[str, ...], columns: tuple[str, ...], values: np.ndarray) -> None:
     print(f"\n{title}\n{'':16}" + "".join(f"{c[:8]:>9}" for c in columns))
     for name, row in zip(names, values, strict=True):
@@ -127,8 +132,8 @@ def main() -> None:
         "model": {"parameters": loaded.record.details["parameters"], "train_seconds":
                   loaded.record.details["train_seconds"], "config": loaded.record.config},
         "masks": config.model_dump(mode="json"), "rule": rule, "circuits": rows, "operations": names,
-        "faithful": crossed.faithful.tolist(), "apart": crossed.apart.tolist(), "exact": crossed.exact.tolist(),
-        **dict(zip(("iou", "expected_iou", "overlap_p", "iom"), shared.tolist(), strict=True)),
+        "faithful": listed(crossed.faithful), "apart": listed(crossed.apart), "exact": listed(crossed.exact),
+        **dict(zip(("iou", "expected_iou", "overlap_p", "iom"), listed(shared), strict=True)),
         "unions": [u[:7] for u in found],
         "tested": [
             u._asdict() | {"gain": u.gain, "beats_random": u.beats_random, "evidence": union_evidence(
