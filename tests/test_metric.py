@@ -15,6 +15,7 @@ from gossamer.metric import (
     answer_rank,
     divergence,
     divergence_from,
+    jensen_shannon,
     logit_difference,
     probability_difference,
     row_metric,
@@ -74,3 +75,14 @@ def test_bad_input() -> None:
         row_metric("logit-diff", BATCH)
     with pytest.raises(BadInput, match="whole model's logits"):
         row_metric("kl", BATCH)
+
+
+def test_jensen_shannon_is_0_of_one_distribution_1_of_disjoint_ones_and_symmetric() -> None:
+    p, q = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))
+    assert jensen_shannon(p, p + 3).max() < 1e-6
+    assert torch.allclose(jensen_shannon(p, q), jensen_shannon(q, p))
+    apart = torch.tensor([[0.0, -200.0], [-200.0, 0.0]])
+    assert torch.allclose(jensen_shannon(apart[0], apart[1]), torch.tensor(1.0))
+    a, b = p.softmax(-1), q.softmax(-1)
+    kl = [(x * (x / (a + b) * 2).log2()).sum(-1) for x in (a, b)]
+    assert torch.allclose(jensen_shannon(p, q), (kl[0] + kl[1]) / 2, atol=1e-6)

@@ -36,14 +36,19 @@ def circuit_of(model: LoadedModel, sites: tuple[str, ...], **fields: object) -> 
     return Circuit.from_nodes(graph, model.edge_weights(graph), nodes, record=RECORD, **fields)  # type: ignore[arg-type]
 
 
-@given(st.integers(0, 99), st.sampled_from(CHANNEL_LOCATIONS), st.integers(0, 10**6))
-def test_a_site_is_its_string(layer: int, location: str, index: int) -> None:
-    site = Site(f"{layer}.{location}", index)
+@given(
+    st.sampled_from(["", "encoder.", "decoder."]), st.integers(0, 99), st.sampled_from(CHANNEL_LOCATIONS),
+    st.integers(0, 10**6),
+)  # fmt: skip
+def test_a_site_is_its_string(side: str, layer: int, location: str, index: int) -> None:
+    site = Site(f"{side}{layer}.{location}", index)
     assert Site.parse(str(site)) == site
     assert site.layer == layer
 
 
-@pytest.mark.parametrize("text", ["0.mlp.post:1", "01.attn.q:2", "final_resid", "a1.h", "0.attn.q:-1", ""])
+@pytest.mark.parametrize(
+    "text", ["0.mlp.post:1", "01.attn.q:2", "final_resid", "a1.h", "0.attn.q:-1", "coder.0.attn.q:1", ""]
+)
 def test_an_unknown_site_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match="Expected a site such as"):
         Site.parse(text)

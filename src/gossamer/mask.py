@@ -1,4 +1,5 @@
-"""Differentiable masks: Heaviside ones with a trial axis, several in one batched pass, and hard-concrete ones.
+"""Differentiable masks: Heaviside ones with a trial axis, several in one batched pass, hard-concrete ones and annealed
+ones.
 
 Heaviside masks as in Gao et al. 2025, section A.5: m = H(tau), tau clamped to [-1, 1]; the backward pass replaces the
 step's derivative by that of a sigmoid at a temperature.
@@ -98,3 +99,11 @@ def hard_concrete(log_alpha: Tensor, uniform: Tensor | None = None) -> Tensor:
 def probability_kept(log_alpha: Tensor) -> Tensor:
     """How probable it is that a hard-concrete sample is not 0 (equation 12 of the paper); differentiable."""
     return (log_alpha - TEMPERATURE * math.log(-LOW / HIGH)).sigmoid()
+
+
+def annealed(s: Tensor, progress: float, last: float = 200.0) -> Tensor:
+    """Continuous sparsification (Savarese et al. 2020, arXiv 1912.04427): sigmoid(last^progress * s), in (0, 1).
+
+    progress 0 to 1 sharpens it, exponentially, from a sigmoid to nearly the step s > 0, which is the mask in the end.
+    """
+    return torch.sigmoid(last**progress * s)

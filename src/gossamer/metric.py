@@ -94,6 +94,14 @@ def divergence_from(whole: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda logits: (weight * (target - _single(logits).log_softmax(-1))).sum(-1)
 
 
+def jensen_shannon(whole: Tensor, logits: Tensor) -> Tensor:
+    """The Jensen-Shannon divergence of the two distributions over its largest value ln 2, so 0 to 1, [..] of logits
+    [.., vocab]. 1 minus it is the faithfulness of Mondorf et al. 2025."""
+    p, q = (_single(x).log_softmax(-1) for x in (whole, logits))
+    middle = torch.logaddexp(p, q) - LN2
+    return ((p.exp() * (p - middle) + q.exp() * (q - middle)).sum(-1) / (2 * LN2)).clamp(0, 1)
+
+
 def divergence(whole: Tensor, logits: Tensor) -> Tensor:
     """See divergence_from."""
     return divergence_from(whole)(logits)

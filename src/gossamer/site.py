@@ -1,6 +1,7 @@
 """Where in a model: one injective string per site.
 
-Channel grain: `LOCATION:INDEX`, e.g. `0.mlp.post_act:863` or `final_resid:83`. Head grain (names of EAP-IG and MIB):
+Channel grain: `LOCATION:INDEX`, e.g. `0.mlp.post_act:863` or `final_resid:83`; of an encoder-decoder with the side
+before it, `encoder.0.mlp.resid_delta:5`, `decoder.1.cross.resid_delta:7`. Head grain (names of EAP-IG and MIB):
 `input`, `logits`, `a5.h1`, `m3`; with grouped queries `a5.g0` is the keys and values that a group of heads shares.
 Block grain: the same with `a5` for all heads of a layer.
 """
@@ -14,9 +15,9 @@ from gossamer.errors import BadInput
 
 CHANNEL_LOCATIONS = (
     "attn.act_in", "attn.q", "attn.k", "attn.v", "attn.z", "attn.resid_delta", "mlp.act_in", "mlp.gate", "mlp.up",
-    "mlp.post_act", "mlp.resid_delta",
+    "mlp.post_act", "mlp.resid_delta", "cross.resid_delta",
 )  # fmt: skip
-_CHANNEL = re.compile(r"(?:(0|[1-9]\d*)\.([a-z]+\.[a-z_]+)|(final_resid)):(0|[1-9]\d*)")
+_CHANNEL = re.compile(r"(?:((?:(?:en|de)coder\.)?(?:0|[1-9]\d*))\.([a-z]+\.[a-z_]+)|(final_resid)):(0|[1-9]\d*)")
 _RESIDUAL = re.compile(r"input|logits|a(?:0|[1-9]\d*)(?:\.[hg](?:0|[1-9]\d*))?|m(?:0|[1-9]\d*)")
 
 
@@ -33,7 +34,7 @@ class Site:
     @property
     def layer(self) -> int | None:
         """The layer a channel site belongs to; None for the final residual and for the other grains."""
-        head = self.location.split(".")[0]
+        head = self.location.removeprefix("encoder.").removeprefix("decoder.").split(".")[0]
         return int(head) if head.isdigit() else None
 
     @classmethod

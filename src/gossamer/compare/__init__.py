@@ -1,6 +1,15 @@
 """What is measured of two models, or two circuits, at once."""
 
 from gossamer.compare.bridge_error import SwitchKL, residual_errors, switch_kl
+from gossamer.compare.composition import (
+    Composed,
+    CrossTask,
+    cross_task,
+    edit_faithfulness,
+    edit_means,
+    union_evidence,
+    unions,
+)
 from gossamer.compare.form_similarity import Forms, FormSimilarity, form_matrix, form_similarity, forms_of
 from gossamer.compare.overlap import OverlapRow, overlap_evidence, overlaps
 from gossamer.compare.perturbation import Perturbation, perturbation, strongest_nodes
@@ -16,9 +25,10 @@ from gossamer.compare.tensor_similarity import (
 )
 
 __all__ = [
-    "FormSimilarity", "Forms", "OrderStability", "OverlapRow", "Perturbation", "ReuseRow", "SharedCircuits",
-    "Specificity", "SwitchKL", "TensorSimilarity", "example_circuits", "form_matrix", "form_similarity", "forms_of",
-    "order_stability", "overlap_evidence", "overlaps", "perturbation", "residual_errors", "reuse", "reuse_evidence",
+    "Composed", "CrossTask", "FormSimilarity", "Forms", "OrderStability", "OverlapRow", "Perturbation", "ReuseRow",
+    "SharedCircuits", "Specificity", "SwitchKL", "TensorSimilarity", "cross_task", "edit_faithfulness",
+    "edit_means", "example_circuits", "form_matrix", "form_similarity", "forms_of", "order_stability",
+    "overlap_evidence", "overlaps", "perturbation", "residual_errors", "reuse", "reuse_evidence",
     "sampled_similarity", "shared_by", "shared_circuits", "similarity_matrix", "slice_similarities", "specificity",
-    "specificity_evidence", "strongest_nodes", "switch_kl", "tensor_similarity",
+    "specificity_evidence", "strongest_nodes", "switch_kl", "tensor_similarity", "union_evidence", "unions",
 ]  # fmt: skip
