@@ -240,13 +240,17 @@ def _of_overlap(rows: Sequence[OverlapRow], along: bool) -> str:
     if not measured:
         return "No two of the circuits have a node, so there is no overlap."
     iou, chance = np.mean([r.iou for r in measured]), np.mean([r.chance for r in measured])
-    told = f"nodes of {len(measured)} pairs of circuits overlap by {iou:.3f} (IoU, mean), chance {chance:.3f}."
+    many = len(measured) > 1
+    told = (
+        f"The nodes of {f'{len(measured)} pairs of' if many else 'the two'} circuits overlap by {iou:.3f} "
+        f"(IoU{', mean' if many else ''}), chance {chance:.3f}."
+    )
     if not along:
-        return f"The {told}"
+        return told
     order = list(dict.fromkeys(n for r in chosen for n in (r.a, r.b)))
     steps = [float(r.iou or 0) for r in measured if order.index(r.b) - order.index(r.a) == 1]
     if not steps:
-        return f"The {told}"
+        return told
     ends = next((r.iou for r in measured if (r.a, r.b) == (order[0], order[-1])), None)
     whole = "no number" if ends is None else f"{ends:.3f}"
     return (
