@@ -5021,8 +5021,8 @@ var PageEngine = class {
     const most = this.model.config.n_ctx;
     if (!tokens.length) problems.push("Expected a prompt of at least one token, got none");
     if (tokens.length > most) problems.push(`Expected a prompt of at most ${most} tokens, got ${tokens.length}`);
-    const notes = [];
-    const wanted = question.candidates.map((text) => this.candidate(question.text, text, problems, notes));
+    const merged = [];
+    const wanted = question.candidates.map((text) => this.candidate(question.text, text, problems, merged));
     const values = /* @__PURE__ */ new Map();
     const cuts = [];
     for (const change2 of question.interventions) {
@@ -5043,16 +5043,16 @@ var PageEngine = class {
       tokens: tokens.map((id) => this.tokenizer.decode(id)),
       model: this.reading(own, wanted, tokens.length, false),
       circuit: this.reading(alone, wanted, tokens.length, true),
-      note: notes.join("; ")
+      note: merged.length ? `${merged.join(" and ")} would merge with the end of this prompt: asked for is the token it is alone` : ""
     };
   }
   /** The token that a candidate is right after the prompt: see candidate_tokens of gossamer/explain/live.py. */
-  candidate(prompt, text, problems, notes) {
+  candidate(prompt, text, problems, merged) {
     const [before, both] = [this.tokenizer.encode(prompt), this.tokenizer.encode(prompt + text)];
     const merges = before.some((id, i) => both[i] !== id);
     const own = merges ? this.tokenizer.encode(text) : both.slice(before.length);
     if (own.length !== 1) problems.push(`Expected a candidate of one token after the prompt, ${JSON.stringify(text)} is ${own.length}`);
-    else if (merges) notes.push(`${JSON.stringify(text)} merges with the end of this prompt: its number is that of the token it is alone`);
+    else if (merges) merged.push(text);
     return own[0] ?? 0;
   }
   /** What is outside the circuit becomes its reference mean. */
