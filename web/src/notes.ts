@@ -47,7 +47,7 @@ export class Notes {
   private waiting: Record<string, string> = {};
   private listeners: (() => void)[] = [];
   private timer = 0;
-  private writing: Promise<unknown> = Promise.resolve();
+  private turn: Promise<void> = Promise.resolve();
   private readonly key: string;
   private readonly host: NotesHost | null;
   /** Where they are kept, as the page says it. */
@@ -59,7 +59,8 @@ export class Notes {
     window.addEventListener("pagehide", this.last);
     if (this.host) {
       this.where = "host";
-      this.host.read().then((found) => this.have(soundNotes(found) ?? {}), () => this.lost());
+      this.look();
+      document.addEventListener("visibilitychange", this.look);
       return;
     }
     try {
@@ -100,6 +101,7 @@ export class Notes {
     this.last();
     window.removeEventListener("pagehide", this.last);
     window.removeEventListener("storage", this.hear);
+    document.removeEventListener("visibilitychange", this.look);
   }
 
   private change(by: Record<string, string>): void {
@@ -126,7 +128,7 @@ export class Notes {
 
   private write(): void {
     window.clearTimeout(this.timer);
-    if (this.where === "host") this.writing = this.writing.then(() => this.toHost()).catch(() => this.lost());
+    if (this.where === "host") this.inTurn(() => this.toHost());
     else if (this.where === "browser") this.toBrowser();
   }
 
@@ -145,10 +147,10 @@ export class Notes {
   private async toHost(): Promise<void> {
     const sent = this.waiting;
     if (!this.host || !Object.keys(sent).length) return;
-    const now = changed(soundNotes(await this.host.read()) ?? {}, sent);
-    await this.host.write(now);
+    const kept = soundNotes(await this.host.read()) ?? {};
+    this.have(kept);
+    await this.host.write(changed(kept, sent));
     this.waiting = Object.fromEntries(Object.entries(this.waiting).filter(([site, text]) => sent[site] !== text));
-    this.have(now);
   }
 
   /** At the end of the page there is no time to read first. */
@@ -158,6 +160,17 @@ export class Notes {
     if (this.where === "browser") this.toBrowser();
     else if (this.where === "host") void Promise.resolve(this.host?.write({ ...this.notes }, true)).catch(() => undefined);
   };
+
+  /** What the host keeps, at the start and when the reader comes back from another tab. */
+  private readonly look = (): void => {
+    if (document.hidden || this.where !== "host") return;
+    this.inTurn(async () => this.have(soundNotes(await this.host?.read()) ?? {}));
+  };
+
+  /** One call of the host after the other: an answer is never older than what was written. */
+  private inTurn(call: () => Promise<void>): void {
+    this.turn = this.turn.then(call).catch(() => this.lost());
+  }
 
   /** Another tab has written. */
   private readonly hear = (event: StorageEvent): void => {

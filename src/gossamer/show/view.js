@@ -141,7 +141,7 @@ var Notes = class {
     this.waiting = {};
     this.listeners = [];
     this.timer = 0;
-    this.writing = Promise.resolve();
+    this.turn = Promise.resolve();
     /** Where they are kept, as the page says it. */
     this.where = "page";
     /** At the end of the page there is no time to read first. */
@@ -150,6 +150,11 @@ var Notes = class {
       if (!Object.keys(this.waiting).length) return;
       if (this.where === "browser") this.toBrowser();
       else if (this.where === "host") void Promise.resolve(this.host?.write({ ...this.notes }, true)).catch(() => void 0);
+    };
+    /** What the host keeps, at the start and when the reader comes back from another tab. */
+    this.look = () => {
+      if (document.hidden || this.where !== "host") return;
+      this.inTurn(async () => this.have(soundNotes(await this.host?.read()) ?? {}));
     };
     /** Another tab has written. */
     this.hear = (event) => {
@@ -160,7 +165,8 @@ var Notes = class {
     window.addEventListener("pagehide", this.last);
     if (this.host) {
       this.where = "host";
-      this.host.read().then((found2) => this.have(soundNotes(found2) ?? {}), () => this.lost());
+      this.look();
+      document.addEventListener("visibilitychange", this.look);
       return;
     }
     try {
@@ -194,6 +200,7 @@ var Notes = class {
     this.last();
     window.removeEventListener("pagehide", this.last);
     window.removeEventListener("storage", this.hear);
+    document.removeEventListener("visibilitychange", this.look);
   }
   change(by) {
     this.waiting = { ...this.waiting, ...by };
@@ -216,7 +223,7 @@ var Notes = class {
   }
   write() {
     window.clearTimeout(this.timer);
-    if (this.where === "host") this.writing = this.writing.then(() => this.toHost()).catch(() => this.lost());
+    if (this.where === "host") this.inTurn(() => this.toHost());
     else if (this.where === "browser") this.toBrowser();
   }
   toBrowser() {
@@ -233,10 +240,14 @@ var Notes = class {
   async toHost() {
     const sent = this.waiting;
     if (!this.host || !Object.keys(sent).length) return;
-    const now = changed(soundNotes(await this.host.read()) ?? {}, sent);
-    await this.host.write(now);
+    const kept = soundNotes(await this.host.read()) ?? {};
+    this.have(kept);
+    await this.host.write(changed(kept, sent));
     this.waiting = Object.fromEntries(Object.entries(this.waiting).filter(([site, text]) => sent[site] !== text));
-    this.have(now);
+  }
+  /** One call of the host after the other: an answer is never older than what was written. */
+  inTurn(call) {
+    this.turn = this.turn.then(call).catch(() => this.lost());
   }
   /** The place that kept them does so no more. */
   lost() {
