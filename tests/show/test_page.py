@@ -89,7 +89,7 @@ def opened(browser: Any, bundle: Bundle, folder: Path, width: int = 1280) -> str
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [1280, 800])
+@pytest.mark.parametrize("width", [1280, 1100, 800])
 def test_the_page_shows_the_circuit_the_trial_and_the_record(browser: Any, tmp_path: Path, width: int) -> None:
     bundle = example_bundle()
     text = opened(browser, bundle, tmp_path, width)
