@@ -232,6 +232,10 @@ def test_nothing_of_the_panel_is_cut_off_or_runs_together(browser: Any, tmp_path
             "return s.getBoundingClientRect(); }); return b.left - a.right; })"
         )
         assert min(gaps) >= 8
+        names = browser.execute_script(
+            "return [...document.querySelectorAll('.panel .links .site')].map((e) => e.getClientRects()[0].height)"
+        )
+        assert max(names) < 25  # on one line
         click(browser, node.site)
 
 

@@ -359,7 +359,7 @@ function linkRow(link, index, open) {
 function links(title, list, index, open, none, of = null) {
   if (!list.length) return section(title, of, h("p", { class: "muted" }, none));
   const body = h("tbody", {}, ...list.slice(0, LINKS_AT_FIRST).map((link) => linkRow(link, index, open)));
-  const table2 = h("table", { class: "links" }, h("caption", { class: "sr" }, title), body);
+  const table2 = h("table", { class: "links", "aria-label": title }, body);
   const rest = list.slice(LINKS_AT_FIRST);
   if (!rest.length) return section(title, of ?? `${list.length}`, table2);
   const more = h("button", { type: "button", class: "more" }, `${rest.length} more`);
