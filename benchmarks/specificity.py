@@ -201,8 +201,8 @@ def sentence(summary: dict[str, Any], given: argparse.Namespace) -> str:
         parts.append(f"{name}: own task {own:.2f}, others {others:.2f}, contrast {contrast:.2f}")
     d = summary["difference_circuits"]
     return (
-        f"{'; '.join(parts)}. Sparse minus dense {d['mean']:.2f}, {min(d['by_task']):.2f} to {max(d['by_task']):.2f} by "
-        f"task, p {d['p_value']:.3g} (at least {d['smallest']:.3g} of {len(summary['tasks'])} tasks)."
+        f"{'; '.join(parts)}. Sparse minus dense {d['mean']:.2f}, by task {min(d['by_task']):.2f} to "
+        f"{max(d['by_task']):.2f}, p {d['p_value']:.3g} (at least {d['smallest']:.3g} of {len(summary['tasks'])} tasks)."
     )
 
 

@@ -125,7 +125,7 @@ def specificity(
         }  # fmt: skip
         wanted, asked_of = wanted | more, asked_of | dict.fromkeys(more, (a, b))
     rng = np.random.default_rng(seed)
-    random = {name: matched(first, s, draws, rng, outside=False) for name, s in wanted.items()}
+    random = {name: matched(first, s, draws, rng) for name, s in wanted.items()}
 
     cells: dict[tuple[str, str], Cell] = {}
     spread: dict[tuple[str, str], np.ndarray] = {}
