@@ -202,7 +202,7 @@ def sentence(summary: dict[str, Any], given: argparse.Namespace) -> str:
     d = summary["difference_circuits"]
     return (
         f"{'; '.join(parts)}. Sparse minus dense {d['mean']:.2f}, by task {min(d['by_task']):.2f} to "
-        f"{max(d['by_task']):.2f}, p {d['p_value']:.3g} (at least {d['smallest']:.3g} of {len(summary['tasks'])} tasks)."
+        f"{max(d['by_task']):.2f}, p {d['p_value']:.2g} ({len(summary['tasks'])} tasks: at least {d['smallest']:.2g})."
     )
 
 

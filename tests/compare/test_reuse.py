@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, cast
 
 import numpy as np
 import pytest
 from mechanisms import FIRST, mixed_task
-from two_tasks import SIDES, channel_trials, head_trials
+from two_tasks import SIDES, Additive, channel_trials, head_trials
 
 from gossamer.compare import example_circuits, reuse, reuse_evidence, shared_by
-from gossamer.compare.parts import Parts, matched
 from gossamer.compare.reuse import _necessity, expected_core
 from gossamer.errors import BadInput
 
@@ -74,39 +72,13 @@ def test_chance_is_that_of_random_circuits() -> None:
     assert expected_core(tenth, np.zeros(1000), 1.0) / 100 == pytest.approx(0.1**9)  # K^(n - 1)
 
 
-class Additive:
-    """60 nodes of two kinds, each worth what it is worth to every one of 16 pairs, a few of them nearly all."""
-
-    kinds = np.repeat([0, 1], [20, 40])
-    worth = np.random.default_rng(0).pareto(1.0, 60)
-    noise = np.random.default_rng(1).normal(0, 1, (16, 60))
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def part(self, number: int) -> str:
-        return f"part {number}"
-
-    def effects(self, kept: np.ndarray, *, value: str | None = None) -> np.ndarray:
-        return kept @ (self.worth + self.noise).T + 0 * (value is None)
-
-    def random_core(self) -> np.ndarray:
-        own = np.zeros(60, dtype=bool)
-        own[[0, 1, 2, 20, 21, 22, 23]] = True
-        return matched(self.trial, own, 1, np.random.default_rng(1000 + self.seed))[0]
-
-    @property
-    def trial(self) -> Parts:
-        return cast(Any, self)
-
-
 def test_a_random_core_passes_as_often_as_the_level_says() -> None:
     """Over pairs a random core is surely above or below the mean of random sets; among them it has a random rank."""
     made = [Additive(seed) for seed in range(200)]
-    passed = [(_necessity(m.trial, m.random_core(), 20, None)["p_ablated"] or 1) <= 0.05 for m in made]
+    passed = [_necessity(m.trial, m.random_set(), 20, None)["p_ablated"] <= 0.05 for m in made]
     assert 0.01 < np.mean(passed) < 0.1  # 1 / 21 with a standard error of 0.015
     strongest = np.zeros(60, dtype=bool)
-    strongest[np.argsort(-Additive.worth)[:5]] = True
+    strongest[np.argsort(-made[0].worth)[:5]] = True
     found = _necessity(made[0].trial, strongest, 20, None)
     assert found["p_ablated"] == found["smallest"] == 1 / 21
 

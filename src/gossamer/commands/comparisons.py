@@ -260,12 +260,15 @@ def _of_overlap(rows: Sequence[OverlapRow], along: bool) -> str:
 
 
 def _of_matrix(found: Specificity | None) -> str:
-    if found is None or found.contrast is None or found.interval is None or found.random_interval is None:
+    if found is None or found.contrast is None or found.interval is None:
         return ""
+    random = "(too few for an interval)"
+    if found.random_interval is not None:
+        random = f"[{found.random_interval[0]:.3f}, {found.random_interval[1]:.3f}]"
     return (
         f"Ablating a circuit costs its own task {found.diagonal:.3f} of the effect and others {found.rest:.3f}: "
         f"contrast {found.contrast:.3f} [{found.interval[0]:.3f}, {found.interval[1]:.3f}], random sets "
-        f"{found.random_contrast:.3f} [{found.random_interval[0]:.3f}, {found.random_interval[1]:.3f}]."
+        f"{found.random_contrast:.3f} {random}."
     )
 
 

@@ -214,7 +214,7 @@ def reuse_evidence(trial: Parts, rows: Sequence[ReuseRow], value: str | None = N
         fields = {
             "claim": f"core ({which}): the task needs its core more than as many random nodes",
             "unit": "share of the effect lost", "n": trial.n_pairs, "seed": trial.seed, "methodology": how,
-            "threshold": f"fails if random sets cost as much with a probability above {LEVEL:g}, by its rank among them",
+            "threshold": f"fails if random sets cost as much with a probability above {LEVEL:g} (its rank)",
         }  # fmt: skip
         if row.necessity is None or row.random is None:
             found.append(Evidence.model_validate({
