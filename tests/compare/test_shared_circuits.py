@@ -95,6 +95,15 @@ def test_the_shared_part_takes_every_task_with_it_and_random_sets_do_not(found: 
     assert named_null(answers, "random parts") == 0
 
 
+def test_a_share_is_resampled_as_a_ratio() -> None:
+    """Where every pair loses half of what it has, so does every resample, however unequal the pairs are."""
+    whole = np.array([1.0, 2.0, 9.0, 30.0])
+    falls = {"a": (np.stack([whole / 2, 0 * whole]), whole), "b": (np.stack([whole, 0 * whole]), whole)}
+    joint = sys.modules[SharedCircuits.__module__]._joint
+    row = joint("the shared part", "logit difference", falls, ["random"], of_edges(granularity="node"), 0)
+    assert (row.value, row.interval, row.n) == (0.5, pytest.approx((0.5, 0.5)), 8)
+
+
 def test_nothing_shared_is_said_and_not_measured_as_zero() -> None:
     control = succession(shared=False, n=PAIRS)
     found = shared_circuits(control.model, asked(control), value="zero", draws=3, pairs=PAIRS)

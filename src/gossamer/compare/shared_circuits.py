@@ -115,7 +115,7 @@ def shared_circuits(
         rows += [row for some in random.values() for row in some]
     how = of_edges(value, granularity="node", component="block" if layout.grain == "block" else "head")
     cross: list[Evidence] = []
-    falls: dict[tuple[str, str], list[np.ndarray]] = {}
+    falls: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]] = {}
     for i, (task, (asked, _)) in enumerate(tasks.items()):
         runs = _Runs(model, asked, how, pairs, pairs_at_once, seed)
         gap, right = runs.outcomes(np.stack(rows), names, _of_several(progress, i, len(tasks)))
@@ -129,8 +129,8 @@ def shared_circuits(
             at += 1 + draws
         for name, random in ablated.items():
             stop = at + sum(map(len, random.values()))
-            falls.setdefault((name, GAP), []).append((gap[0] - gap[at:stop]) / gap[0].mean())
-            falls.setdefault((name, RIGHT), []).append(right[0] - right[at:stop])
+            falls.setdefault((name, GAP), []).append((gap[0] - gap[at:stop], gap[0]))
+            falls.setdefault((name, RIGHT), []).append((right[0] - right[at:stop], np.ones_like(gap[0])))
             at = stop
     joint = [
         _joint(name, unit, dict(zip(tasks, found, strict=True)), list(ablated[name])[1:], how, seed)
@@ -297,19 +297,23 @@ def _cross(
 
 
 def _joint(
-    name: str, unit: str, falls: Mapping[str, np.ndarray], nulls: Sequence[str], how: Methodology, seed: int
+    name: str, unit: str, falls: Mapping[str, tuple[np.ndarray, np.ndarray]], nulls: Sequence[str], how: Methodology,
+    seed: int,
 ) -> Evidence:  # fmt: skip
-    """falls: of every task [1 + draws of every null, pairs], by how much ablating the set and random sets lowers it."""
-    means = np.stack([f.mean(1) for f in falls.values()])  # [tasks, sets]
+    """falls: of every task by how much ablating the set and random sets lowers it [1 + draws of every null, pairs], and
+    of what that is a share [pairs]."""
+    means = np.stack([f.mean(1) / of.mean() for f, of in falls.values()])  # [tasks, sets]
     least = np.round(means.min(0), 9)  # ties of random sets are ties
     draws = np.split(least[1:], len(nulls))
     p, smallest = null_p_value(float(least[0]), draws[0])
-    own = np.stack([resampled_means(f[0], seed + i) for i, f in enumerate(falls.values())]).min(0)
+    own = np.stack([
+        resampled_means(f[0], seed + i) / resampled_means(of, seed + i) for i, (f, of) in enumerate(falls.values())
+    ]).min(0)  # fmt: skip
     each = ", ".join(f"{task} {fall:.3g}" for task, fall in zip(falls, means[:, 0], strict=True))
     return Evidence(
         claim=f"joint ablation ({name}, {unit}): every task needs it", value=float(least[0]),
         unit=f"share of the {unit} lost, least of all tasks", interval=quantile_interval(own),
-        n=sum(f.shape[1] for f in falls.values()),
+        n=sum(len(of) for _, of in falls.values()),
         nulls=tuple(
             Null(name=f"{null} (median)", value=float(np.median(d)), interval=quantile_interval(d), n=len(d))
             for null, d in zip(nulls, draws, strict=True)
