@@ -134,10 +134,13 @@ def test_what_cannot_be_compared_is_said_before_anything_is_made(
 ) -> None:
     other = tmp_path / "other"
     circuit_of(small, ("0.attn.v:1",)).save(other / CIRCUIT)
+    link = tmp_path / "link"
+    link.symlink_to(runs[0])
     for call, message in (
         (lambda: commands.compare([runs[0], other], out=tmp_path / "x"), "within one model only"),
         (lambda: commands.compare([runs[0]], out=tmp_path / "x"), "two or more circuits"),
-        (lambda: commands.compare([runs[0], runs[0]], out=tmp_path / "x"), "one of them twice"),
+        (lambda: commands.compare([runs[0], runs[0]], out=tmp_path / "x"), "got one twice"),
+        (lambda: commands.compare([runs[0], link], out=tmp_path / "x"), "sides and .*link are the same"),
         (lambda: commands.compare(runs, draws=0, out=tmp_path / "x"), "at least 1 pair"),
         (lambda: commands.compare(runs, value="zeroo", out=tmp_path / "x"), "Unknown ablation value"),
         (lambda: commands.compare([tmp_path / "none", runs[0]], out=tmp_path / "x"), "Expected a file"),

@@ -82,18 +82,22 @@ def compare(
         raise BadInput("Expected --along or --reuse: along a training only circuits are compared, no model is run.")
     require_matplotlib()
     folders = [Path(run) for run in runs]
-    if len(set(folders)) < len(folders):
-        raise BadInput("Expected different runs to compare, got one of them twice.")
     found = [Circuit.load(f / CIRCUIT) for f in folders]
+    hashes = [hashlib.sha256((f / CIRCUIT).read_bytes()).hexdigest() for f in folders]
+    if len(set(hashes)) < len(hashes):
+        twice = next(own for own in hashes if hashes.count(own) > 1)
+        same = [f for f, own in zip(folders, hashes, strict=True) if own == twice]
+        raise BadInput(
+            f"Expected different runs to compare, got one twice: the circuit files of {same[0]} and {same[1]} are the "
+            "same; a run overlaps itself whatever it is."
+        )
     circuits = dict(zip(_names(folders, found, along), found, strict=True))
     if not (with_reuse and len(circuits) == 1):
         require_comparable(circuits, along)
     first = next(iter(circuits.values()))
     start: dict[str, Any] = {
-        "circuits": {n: hashlib.sha256((f / CIRCUIT).read_bytes()).hexdigest()
-                     for n, f in zip(circuits, folders, strict=True)},
-        "along": along, "reuse": with_reuse, "value": value, "granularity": granularity, "pairs": pairs,
-        "draws": draws, "seed": seed,
+        "circuits": dict(zip(circuits, hashes, strict=True)), "along": along, "reuse": with_reuse,
+        "value": value, "granularity": granularity, "pairs": pairs, "draws": draws, "seed": seed,
     }  # fmt: skip
     read = {} if along else {n: read_any(f, model, device) for n, f in zip(circuits, folders, strict=True)}
     trials = {} if along else _trials(read, value, granularity, pairs, seed, progress)
