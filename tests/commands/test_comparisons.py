@@ -141,7 +141,8 @@ def test_what_cannot_be_compared_is_said_before_anything_is_made(
         (lambda: commands.compare([runs[0]], out=tmp_path / "x"), "two or more circuits"),
         (lambda: commands.compare([runs[0], runs[0]], out=tmp_path / "x"), "got one twice"),
         (lambda: commands.compare([runs[0], link], out=tmp_path / "x"), "sides and .*link are the same"),
-        (lambda: commands.compare(runs, draws=0, out=tmp_path / "x"), "at least 1 pair"),
+        (lambda: commands.compare(runs, draws=0, out=tmp_path / "x"), "1 random set"),
+        (lambda: commands.compare(runs, pairs=1, out=tmp_path / "x"), "at least 2 pairs"),
         (lambda: commands.compare(runs, value="zeroo", out=tmp_path / "x"), "Unknown ablation value"),
         (lambda: commands.compare([tmp_path / "none", runs[0]], out=tmp_path / "x"), "Expected a file"),
     ):

@@ -74,9 +74,10 @@ def compare(
 ) -> CompareReport:  # fmt: skip
     """See gossamer.commands.compare."""
     started = time.perf_counter()
-    if min(pairs, draws) < 1 or seed < 0:
+    if pairs < 2 or draws < 1 or seed < 0:
         raise BadInput(
-            f"Expected at least 1 pair, 1 random set and a seed of at least 0, got {pairs}, {draws} and {seed}."
+            f"Expected at least 2 pairs (one has no interval), 1 random set and a seed of at least 0, got {pairs}, "
+            f"{draws} and {seed}."
         )
     if along and with_reuse:
         raise BadInput("Expected --along or --reuse: along a training only circuits are compared, no model is run.")
@@ -170,7 +171,9 @@ def _trials(
         if isinstance(run, EdgeRun):
             own["ablation"] = value
         claim = default_claim(run, quick=True, **{k: v for k, v in own.items() if v is not None})
-        pairs_here = max(2, min(pairs, len(run.task.heldout)))
+        if len(run.task.heldout) < 2:
+            raise BadInput(f"Expected at least 2 held-out pairs of {run.task.name}, got {len(run.task.heldout)}.")
+        pairs_here = min(pairs, len(run.task.heldout))
         trial = trial_of(run, claim.model_copy(update={"pairs": pairs_here}), progress)
         trial.methodology(value, "circuit")  # a wrong value is told before anything is run
         found[name] = trial

@@ -85,16 +85,24 @@ def shared_circuits(
     """The shared part of two or more tasks, each with its circuit of this model, and what it does: see the module.
 
     value: of an ablation, see gossamer.replacement; means are over the task's first training pairs, as many as held-out
-    ones. floor: share of the metric that cross-evaluation asks for. draws: random sets per number; pairs_at_once:
-    memory alone. progress(runs done, all runs, mean metric of the last). With nothing shared, joint ablation is `not
-    reached`: there is nothing to ablate. Errors: BadInput for fewer than two tasks, a circuit of another model or
-    without parts, or a model whose metric on a task is not above 0.
+    ones. floor: share of the metric that cross-evaluation asks for. draws: random sets per number; pairs: 2 or more;
+    pairs_at_once: memory alone. progress(runs done, all runs, mean metric of the last). With nothing shared, the
+    intersection is `not measured` and joint ablation `not reached`: there is nothing to ablate. Errors: BadInput for
+    fewer than two tasks or pairs, a circuit of another model or without parts, or a model whose metric on a task is not
+    above 0.
     """
-    if len(tasks) < 2 or draws < 1 or pairs < 1 or not 0 < floor <= 1:
+    if len(tasks) < 2 or draws < 1 or pairs < 2 or not 0 < floor <= 1:
         raise BadInput(
-            f"Expected two or more tasks, at least 1 draw and 1 pair and a floor of above 0 to 1, got {len(tasks)}, "
+            f"Expected two or more tasks, at least 1 draw and 2 pairs and a floor of above 0 to 1, got {len(tasks)}, "
             f"{draws}, {pairs} and {floor:g}."
         )
+    fitted = {name: model.fitting(task) for name, (task, _) in tasks.items()}
+    for name, asked in fitted.items():
+        if len(asked.heldout) < 2:
+            raise BadInput(
+                f"Expected at least 2 held-out pairs of {name} that this model can be asked, got {len(asked.heldout)}: "
+                "one pair has no interval."
+            )
     layout = model.graph().layout
     names, kinds = parts_of(layout)
     sets = {}
@@ -116,7 +124,7 @@ def shared_circuits(
     how = of_edges(value, granularity="node", component="block" if layout.grain == "block" else "head")
     cross: list[Evidence] = []
     falls: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]] = {}
-    for i, (task, (asked, _)) in enumerate(tasks.items()):
+    for i, (task, asked) in enumerate(fitted.items()):
         runs = _Runs(model, asked, how, pairs, pairs_at_once, seed)
         gap, right = runs.outcomes(np.stack(rows), names, _of_several(progress, i, len(tasks)))
         if not gap[0].mean() > 0:
@@ -127,6 +135,8 @@ def shared_circuits(
         for name in kept:
             cross.append(_cross(name, task, gap[at : at + 1 + draws], gap[1], gap[0], how, floor, seed))
             at += 1 + draws
+        if SHARED not in kept:
+            cross.append(_no_intersection(task, gap[1], gap[0], how, floor, seed))
         for name, random in ablated.items():
             stop = at + sum(map(len, random.values()))
             falls.setdefault((name, GAP), []).append((gap[0] - gap[at:stop], gap[0]))
@@ -237,7 +247,6 @@ class _Runs:
         self, model: ResidualSubject, task: Task, how: Methodology, pairs: int, pairs_at_once: int, seed: int
     ) -> None:
         self.model, self.pairs_at_once = model, pairs_at_once
-        task = model.fitting(task)
         self.heldout, training = (model.encode(split[:pairs]) for split in (task.heldout, task.train))
         self.replaced = replacement(model, training, how, seed=seed, pairs_at_once=pairs_at_once)
 
@@ -293,6 +302,18 @@ def _cross(
         verdict="pass" if good else "fail", methodology=how.as_dict(), seed=seed, limits={"floor": floor},
         threshold=f"fails below {floor:g}, or if {RANDOM}, do as well with a probability above {LEVEL:g}",
         p_value=p, p_smallest=smallest,
+    )  # fmt: skip
+
+
+def _no_intersection(
+    task: str, empty: np.ndarray, whole: np.ndarray, how: Methodology, floor: float, seed: int
+) -> Evidence:  # fmt: skip
+    return Evidence(
+        claim=f"cross-evaluation ({SHARED} on {task}): it leaves enough of the logit difference", value=None,
+        unit=f"share of the whole model's {GAP}", n=len(whole), verdict="not measured",
+        nulls=(Null(name="empty circuit", value=float(empty.mean() / whole.mean()), n=len(whole)),),
+        methodology=how.as_dict(), seed=seed, limits={"floor": floor}, threshold=f"fails below {floor:g}",
+        note="Empty: the circuits have no head and no MLP in common.",
     )  # fmt: skip
 
 
