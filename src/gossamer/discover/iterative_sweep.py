@@ -6,10 +6,10 @@ over pairs, stays at `floor` of the whole model's, it stays ablated. A backward 
 forward one take turns until one of them removes nothing, so that in the end no part can go alone. The input stays. With
 `then_edges` the edges between the parts that are left are swept likewise, at the same floor.
 
-A sweep of n parts asks for n runs, at most n + 1 sweeps are made. Of few tokens in all (on a CPU up to 128; of more one
-at a time) several runs go in a pass: in a first sweep removals in a row, of which the longest prefix that
-the sequential rule accepts is kept; in later ones, where most stay, each part alone. A pass starts at the first layer
-in which a removed write is read.
+A sweep of n parts asks for n runs, at most n + 1 sweeps are made. Of few tokens in all (a decoder on a CPU:
+up to 128; of more one at a time) several runs go in a pass: in a first sweep removals in a row, of which the longest
+prefix that the sequential rule accepts is kept; in later ones, where most stay, each part alone. A pass starts at the
+first layer in which a removed write is read.
 
 When it lies: the floor holds on the training pairs that chose the circuit. On others less may be left, down to nothing
 (of 80% on 32 pairs, docs/shared_circuits.md); `share` is no result, the held-out share is. Greedy, so the circuit
