@@ -129,6 +129,20 @@ def test_checkpoints_are_compared_in_their_order(runs: tuple[Path, Path], tmp_pa
         commands.compare(folders, along=True, reuse=True)
 
 
+def test_an_empty_circuit_is_named(tmp_path: Path) -> None:
+    folders = []
+    for step, own in ((10, PLANTED_NODES), (20, ()), (30, PLANTED_NODES)):
+        made = circuit_of(planted_model(), own)
+        folders.append(tmp_path / f"step-{step}")
+        replace(made, record=made.record.model_copy(update={"model_sha256": f"{step}" * 32})).save(
+            folders[-1] / CIRCUIT
+        )
+    report = commands.compare(folders[:2], along=True, out=tmp_path / "two")
+    assert report.finding == "The circuit of step-20 has no node, so there is no overlap."
+    report = commands.compare(folders, along=True, out=tmp_path / "three")
+    assert report.finding.endswith("The circuit of step-20 has no node.")
+
+
 def test_what_cannot_be_compared_is_said_before_anything_is_made(
     runs: tuple[Path, Path], tmp_path: Path, small: LoadedModel
 ) -> None:

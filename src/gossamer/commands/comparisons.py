@@ -244,13 +244,16 @@ def _of_overlap(rows: Sequence[OverlapRow], along: bool) -> str:
     measured = [r for r in chosen if r.iou is not None]
     if not chosen:
         return ""
+    empty = sorted({name for x in chosen for name, size in zip((x.a, x.b), x.sizes, strict=True) if not size})
+    without = f"{'The circuit' if len(empty) == 1 else 'The circuits'} of {', '.join(empty)}"
+    without += f" {'has' if len(empty) == 1 else 'have'} no node" if empty else ""
     if not measured:
-        return "No two of the circuits have a node, so there is no overlap."
+        return f"{without}, so there is no overlap."
     iou, chance = np.mean([r.iou for r in measured]), np.mean([r.chance for r in measured])
     many = len(measured) > 1
     told = (
         f"The nodes of {f'{len(measured)} pairs of' if many else 'the two'} circuits overlap by {iou:.3f} "
-        f"(IoU{', mean' if many else ''}), chance {chance:.3f}."
+        f"(IoU{', mean' if many else ''}), chance {chance:.3f}.{f' {without}.' if empty else ''}"
     )
     if not along:
         return told
@@ -262,7 +265,7 @@ def _of_overlap(rows: Sequence[OverlapRow], along: bool) -> str:
     whole = "no number" if ends is None else f"{ends:.3f}"
     return (
         f"Along {len(order)} checkpoints the circuits of neighbours overlap by {min(steps):.3f} to {max(steps):.3f} "
-        f"(IoU of nodes), first and last by {whole}, chance {chance:.3f}."
+        f"(IoU of nodes), first and last by {whole}, chance {chance:.3f}.{f' {without}.' if empty else ''}"
     )
 
 
