@@ -23,7 +23,7 @@ def compare(
     value: Annotated[str | None, typer.Option(help="Ablation value; default: that the circuits were found by.")] = None,
     granularity: Annotated[str, typer.Option(help="Of circuits of a decoder: edge, or node (heads, MLPs).")] = "edge",
     pairs: Annotated[int, typer.Option(help="Held-out pairs of each task, at least 2.")] = 128,
-    draws: Annotated[int, typer.Option(help="Random sets beside each number.")] = 20,
+    draws: Annotated[int, typer.Option(help="Random sets beside each number; of fewer than 20 no verdict.")] = 20,
     seed: Annotated[int, typer.Option(help="Seed of the random sets and of the bootstrap.")] = 0,
     device: Device = "cpu",
     json: Json = False,
