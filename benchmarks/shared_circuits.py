@@ -7,7 +7,8 @@ Sweeps at a floor of 80% under ablation by means of positions, in `--orders` ord
 random ones. Per order the Jaccard overlap of what the three circuits share with the planted shared part; per task the
 mean overlap among orders. Then cross-evaluation and joint ablation of the shared part found, and the same for the model
 without a shared part. --data: shared/data/circuit-tasks/sequence-continuation, for the published circuits. --decoder:
-instead, how alike the circuits of one task are that sweeps of a Hugging Face decoder find in other orders (resampling).
+instead, how alike the circuits of one task are that sweeps of a Hugging Face decoder find in other orders (resampling),
+and what share of the metric each of them leaves, on the pairs that it was swept on and on held-out ones.
 """
 
 from __future__ import annotations
@@ -22,15 +23,21 @@ from typing import Any
 import numpy as np
 
 from gossamer.circuit import Circuit
+from gossamer.commands.edge_runs import edge_trial
 from gossamer.compare import order_stability, shared_circuits
+from gossamer.compare.parts import LEAST_DRAWS, countable, matched
 from gossamer.compare.shared_circuits import parts_of
 from gossamer.discover import IterativeSweepConfig, iterative_sweep, iterative_sweep_config
 from gossamer.formats import read_circuit
 from gossamer.graph import HeadShape, head_graph
-from gossamer.models.huggingface import load_decoder
+from gossamer.models.huggingface import Decoder, load_decoder
 from gossamer.models.succession import Succession, succession
 from gossamer.set_overlap import overlap_test
+from gossamer.statistics import quantile_interval, resampled_means
+from gossamer.task import Task
 from gossamer.tasks import load_task
+
+HELD_OUT = 256  # pairs
 
 
 def parts(circuit: Circuit) -> frozenset[str]:
@@ -51,15 +58,32 @@ def of_decoder(folder: str, name: str, orders: int, pairs: int) -> dict[str, Any
     model, started = load_decoder(folder), time.process_time()
     task = load_task(name)
     circuits = [iterative_sweep(model, task, c) for c in configs(orders, pairs, "resample")]
+    seconds = (time.process_time() - started) / orders
     details = [c.record.details for c in circuits]
     stable = order_stability(circuits)
     return {
         "model": model.name, "task": name, "parts": len(parts_of(model.graph().layout)[0]),
-        "sizes": [len(parts(c)) for c in circuits], "shares": [round(d["share"], 3) for d in details],
+        "sizes": [len(parts(c)) for c in circuits], "shares_of_training_pairs": [round(d["share"], 3) for d in details],
+        "shares_held_out": {n: [held_out(model, task, c, n) for c in circuits] for n in (pairs, HELD_OUT)},
         "share_of_empty": details[0]["share_of_empty"], "overlap": stable.overlap._asdict(),
         "heads": stable.heads and stable.heads._asdict(), "core": stable.core,
         **{k: [d[k] for d in details] for k in ("sweeps", "runs", "passes")},
-        "seconds": (time.process_time() - started) / orders,
+        "seconds": seconds,
+    }  # fmt: skip
+
+
+def held_out(model: Decoder, task: Task, circuit: Circuit, pairs: int) -> dict[str, Any]:
+    """Share of the metric that a circuit leaves on held-out pairs, with an interval over these; beside it that of the
+    empty circuit and of random ones with as many heads and MLPs (mean and central 95%)."""
+    trial = edge_trial(model, model.fitting(task), circuit, "resample", "node", pairs=pairs)
+    own = trial.inside & countable(trial)
+    random = matched(trial, own, LEAST_DRAWS, np.random.default_rng(0))
+    kept = np.concatenate([np.ones((1, len(own)), dtype=bool), own[None], np.zeros_like(own)[None], random])
+    whole, *values = trial.effects(kept | ~countable(trial))
+    left, empty, *others = (float(v.mean() / whole.mean()) for v in values)
+    return {
+        "share": left, "interval": quantile_interval(resampled_means(values[0]) / resampled_means(whole)),
+        "empty": empty, "random": float(np.mean(others)), "random_interval": quantile_interval(others),
     }  # fmt: skip
 
 

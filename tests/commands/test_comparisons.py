@@ -129,16 +129,34 @@ def test_checkpoints_are_compared_in_their_order(runs: tuple[Path, Path], tmp_pa
         commands.compare(folders, along=True, reuse=True)
 
 
+def test_an_empty_circuit_is_named(tmp_path: Path) -> None:
+    folders = []
+    for step, own in ((10, PLANTED_NODES), (20, ()), (30, PLANTED_NODES)):
+        made = circuit_of(planted_model(), own)
+        folders.append(tmp_path / f"step-{step}")
+        replace(made, record=made.record.model_copy(update={"model_sha256": f"{step}" * 32})).save(
+            folders[-1] / CIRCUIT
+        )
+    report = commands.compare(folders[:2], along=True, out=tmp_path / "two")
+    assert report.finding == "The circuit of step-20 has no node, so there is no overlap."
+    report = commands.compare(folders, along=True, out=tmp_path / "three")
+    assert report.finding.endswith("The circuit of step-20 has no node.")
+
+
 def test_what_cannot_be_compared_is_said_before_anything_is_made(
     runs: tuple[Path, Path], tmp_path: Path, small: LoadedModel
 ) -> None:
     other = tmp_path / "other"
     circuit_of(small, ("0.attn.v:1",)).save(other / CIRCUIT)
+    link = tmp_path / "link"
+    link.symlink_to(runs[0])
     for call, message in (
         (lambda: commands.compare([runs[0], other], out=tmp_path / "x"), "within one model only"),
         (lambda: commands.compare([runs[0]], out=tmp_path / "x"), "two or more circuits"),
-        (lambda: commands.compare([runs[0], runs[0]], out=tmp_path / "x"), "one of them twice"),
-        (lambda: commands.compare(runs, draws=0, out=tmp_path / "x"), "at least 1 pair"),
+        (lambda: commands.compare([runs[0], runs[0]], out=tmp_path / "x"), "got one twice"),
+        (lambda: commands.compare([runs[0], link], out=tmp_path / "x"), "sides and .*link are the same"),
+        (lambda: commands.compare(runs, draws=0, out=tmp_path / "x"), "1 random set"),
+        (lambda: commands.compare(runs, pairs=1, out=tmp_path / "x"), "at least 2 pairs"),
         (lambda: commands.compare(runs, value="zeroo", out=tmp_path / "x"), "Unknown ablation value"),
         (lambda: commands.compare([tmp_path / "none", runs[0]], out=tmp_path / "x"), "Expected a file"),
     ):

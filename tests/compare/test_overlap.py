@@ -100,6 +100,13 @@ def test_circuits_of_different_models_are_refused(planted: LoadedModel, small: L
         overlaps({"own": own, "later": retrained})
     (nodes, *_) = overlaps({"own": own, "later": retrained}, along=True)
     assert nodes.iou == 1.0
+    with pytest.raises(BadInput, match="own and again are of the same weights"):
+        overlaps({"own": own, "later": retrained, "again": own}, along=True)
+    one, another = (
+        replace(c, record=c.record.model_copy(update={"task": t})) for c, t in ((own, "a"), (retrained, "b"))
+    )
+    with pytest.raises(BadInput, match="one task along a training, got a, b"):
+        overlaps({"one": one, "another": another}, along=True)
     with pytest.raises(BadInput, match="two or more"):
         overlaps({"own": own})
     with pytest.raises(BadInput, match="graph of the circuits' model"):

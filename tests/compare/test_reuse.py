@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from mechanisms import FIRST, mixed_task
-from two_tasks import SIDES, channel_trials, head_trials
+from two_tasks import SIDES, Additive, channel_trials, head_trials
 
 from gossamer.compare import example_circuits, reuse, reuse_evidence, shared_by
-from gossamer.compare.reuse import expected_core
+from gossamer.compare.reuse import _necessity, expected_core
 from gossamer.errors import BadInput
 
 
@@ -70,6 +70,26 @@ def test_chance_is_that_of_random_circuits() -> None:
     tenth = np.zeros((10, 1000), dtype=bool)
     tenth[:, :100] = True
     assert expected_core(tenth, np.zeros(1000), 1.0) / 100 == pytest.approx(0.1**9)  # K^(n - 1)
+
+
+def test_a_random_core_passes_as_often_as_the_level_says() -> None:
+    """Over pairs a random core is surely above or below the mean of random sets; among them it has a random rank."""
+    made = [Additive(seed) for seed in range(200)]
+    passed = [_necessity(m.trial, m.random_set(), 20, None)["p_ablated"] <= 0.05 for m in made]
+    assert 0.01 < np.mean(passed) < 0.1  # 1 / 21 with a standard error of 0.015
+    strongest = np.zeros(60, dtype=bool)
+    strongest[np.argsort(-made[0].worth)[:5]] = True
+    found = _necessity(made[0].trial, strongest, 20, None)
+    assert found["p_ablated"] == found["smallest"] == 1 / 21
+
+
+def test_of_too_few_random_sets_nothing_is_said() -> None:
+    trial = channel_trials("nothing")["sides"]
+    (row,) = reuse(trial, shares=(len(FIRST) / len(trial.kinds),), at=(1.0,), pairs=16, draws=19)
+    assert (row.random_interval, row.smallest) == (None, 1 / 20)
+    (_, core) = reuse_evidence(trial, (row,))
+    assert (core.verdict, core.nulls[0].interval) == ("not measured", None)
+    assert "Fewer than 20 random sets" in core.note
 
 
 def test_bad_sizes_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from gossamer.models.succession import Succession, succession
 from gossamer.record import Record
 from gossamer.task import Task, sides
 
-PAIRS, DRAWS = 1, 9
+PAIRS, DRAWS = 2, 9
 TASKS = ("numerals", "number-words", "months")
 
 
@@ -95,13 +96,25 @@ def test_the_shared_part_takes_every_task_with_it_and_random_sets_do_not(found: 
     assert named_null(answers, "random parts") == 0
 
 
+def test_a_share_is_resampled_as_a_ratio() -> None:
+    """Where every pair loses half of what it has, so does every resample, however unequal the pairs are."""
+    whole = np.array([1.0, 2.0, 9.0, 30.0])
+    falls = {"a": (np.stack([whole / 2, 0 * whole]), whole), "b": (np.stack([whole, 0 * whole]), whole)}
+    joint = sys.modules[SharedCircuits.__module__]._joint
+    row = joint("the shared part", "logit difference", falls, ["random"], of_edges(granularity="node"), 0)
+    assert (row.value, row.interval, row.n) == (0.5, pytest.approx((0.5, 0.5)), 8)
+
+
 def test_nothing_shared_is_said_and_not_measured_as_zero() -> None:
     control = succession(shared=False, n=PAIRS)
     found = shared_circuits(control.model, asked(control), value="zero", draws=3, pairs=PAIRS)
     assert found.shared == ()
     (row,) = found.joint
     assert (row.verdict, row.value) == ("not reached", None)
-    assert not [e for e in found.cross if "intersection" in e.claim]
+    for task in TASKS:
+        none = named(found.cross, f"(the intersection on {task})")
+        assert (none.verdict, none.value) == ("not measured", None)
+        assert "Empty" in none.note
     assert found.cross[0].verdict == "fail"  # three draws cannot have a p-value of 0.05
 
 
@@ -154,6 +167,11 @@ def test_bad_input_is_named(planted: Succession) -> None:
     tasks = asked(planted)
     with pytest.raises(BadInput, match="two or more tasks"):
         shared_circuits(planted.model, {"months": tasks["months"]})
+    with pytest.raises(BadInput, match="2 pairs"):
+        shared_circuits(planted.model, tasks, pairs=1)
+    one = {**tasks, "months": (replace(tasks["months"][0], heldout=tasks["months"][0].heldout[:1]), tasks["months"][1])}
+    with pytest.raises(BadInput, match="at least 2 held-out pairs of months"):
+        shared_circuits(planted.model, one)
     other = succession(shared=False, n=PAIRS)
     with pytest.raises(BadInput, match="Expected the model the circuit was found in"):
         shared_circuits(other.model, tasks)

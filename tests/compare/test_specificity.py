@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from toys import PLANTED_NODES
-from two_tasks import channel_trials, head_trials
+from two_tasks import Additive, channel_trials, head_trials
 from verify_helpers import circuit_of
 
 from gossamer.compare import Specificity, overlaps, specificity, specificity_evidence
@@ -41,7 +41,7 @@ def test_disjoint_circuits_give_a_diagonal_matrix() -> None:
 
 
 def test_shared_circuits_give_a_flat_matrix() -> None:
-    found = specificity(channel_trials("everything"), draws=5)
+    found = specificity(channel_trials("everything"))
     assert matrix(found) == pytest.approx(1, abs=0.02)
     assert found.contrast == pytest.approx(0, abs=0.02)
     (whole, *rest) = specificity_evidence(found)
@@ -53,7 +53,7 @@ def test_a_core_costs_both_tasks_and_a_residual_its_own() -> None:
     trials = channel_trials("core")
     rows = overlaps({name: t.circuit for name, t in trials.items()})
     assert next(r.iou for r in rows if r.what == "nodes" and r.kind == "all") == 2 / 6
-    found = specificity(trials, draws=5)
+    found = specificity(trials)
     share = {(c.ablated, c.on): c.own.share for c in found.parts if c.own}
     for name, other in (("sides", "others"), ("others", "sides")):
         assert share["sides and others", name] == pytest.approx(1, abs=0.05)
@@ -85,6 +85,29 @@ def test_other_sets_in_place_of_the_circuits() -> None:
     assert {whole.verdict, first.verdict} == {"not measured"}
     assert "Empty" in whole.note
     assert "Empty" in first.note
+
+
+def test_random_circuits_are_seldom_selective() -> None:
+    """A set is ahead on one task or the other; half of random sets are beyond the mean of those, few beyond all."""
+    above, verdicts = [], []
+    for seed in range(60):
+        made = [Additive(seed, task) for task in range(4)]
+        trials = {m.task.name: m.trial for m in made}
+        found = specificity(trials, sets=dict.fromkeys(trials, made[0].random_set()), decompose=False)
+        verdicts += [e.verdict for e in specificity_evidence(found) if e.check == "selectivity"]
+        above += [s.ahead > max(0.0, s.random_ahead) for s in found.selectivity if s]
+    assert np.mean(above) > 0.3
+    assert verdicts.count("pass") / len(verdicts) < 0.1  # above the interpolated 97.5% of 20 draws: 1.5 in 21
+
+
+def test_of_too_few_random_sets_nothing_is_claimed() -> None:
+    found = specificity({m.task.name: m.trial for m in (Additive(0, 0), Additive(0, 1))}, draws=19)
+    assert found.random_interval is None
+    assert {c.random_interval for c in found.cells} == {None}
+    for row in specificity_evidence(found):
+        assert row.verdict == "not measured"
+        assert "Fewer than 20 random sets" in row.note
+    assert "2 tasks cannot give a p-value below 0.5" in specificity_evidence(found)[0].note
 
 
 def test_what_cannot_be_compared_is_refused(planted: LoadedModel) -> None:

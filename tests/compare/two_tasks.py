@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any, Literal, cast
 
+import numpy as np
 from mechanisms import SECOND, trial_of, two_heads, two_routes
 from toys import PLANTED_NODES, WORDS
 from verify_helpers import circuit_of
 
+from gossamer.ablation import Methodology, of_edges
+from gossamer.compare.parts import Parts, matched
 from gossamer.models import LoadedModel
 from gossamer.models.planted import with_means
 from gossamer.task import Example, Task
@@ -72,3 +76,34 @@ def head_trials() -> dict[str, EdgeTrial]:
         task = Task(name=name, version="1", description="", train=train, heldout=heldout)
         found[name] = trial_of(both.model, task, {f"input->{head}<v>", f"{head}->logits"})  # type: ignore[arg-type]
     return found
+
+
+class Additive:
+    """Parts by arithmetic: 60 of two kinds, each with a worth of its own to a task (a few have most of it), the same to
+    each of 16 pairs but for noise."""
+
+    kinds = np.repeat([0, 1], [20, 40])
+    inside = np.isin(np.arange(60), [0, 1, 2, 20, 21, 22, 23])
+    model, progress, n_pairs = SimpleNamespace(name="none", hashes=lambda: ("none", "")), None, 16
+
+    def __init__(self, seed: int, task: int = 0) -> None:
+        rng = np.random.default_rng(task)
+        self.seed, self.task = seed, SimpleNamespace(name=f"task {task}")
+        self.worth = rng.pareto(1.0, 60)
+        self.of_pairs = self.worth + rng.normal(0, 1, (16, 60))
+
+    def part(self, number: int) -> str:
+        return f"part {number}"
+
+    def methodology(self, value: str | None = None, set_: str = "circuit") -> Methodology:
+        return of_edges(value or "mean", granularity="node")
+
+    def effects(self, kept: np.ndarray, *, value: str | None = None) -> np.ndarray:
+        return kept @ self.of_pairs.T
+
+    def random_set(self) -> np.ndarray:
+        return matched(self.trial, self.inside, 1, np.random.default_rng(1000 + self.seed))[0]
+
+    @property
+    def trial(self) -> Parts:
+        return cast(Any, self)

@@ -116,6 +116,7 @@ def test_edges_are_swept_within_the_parts(decoder: Decoder) -> None:
     edges = iterative_sweep(decoder, she_he(), config)
     assert edges.granularity == "edge"
     assert 0 < edges.n_edges < nodes.n_edges
+    assert edges.record.details["sweeps"] >= nodes.record.details["sweeps"] + 1  # those of parts, then those of edges
     assert set(edges.nodes.tolist()) <= set(nodes.nodes.tolist())
     batch, graph = decoder.encode(she_he().train[:8]), decoder.graph()
     ablated = torch.from_numpy(edges.shares(graph, of_edges())).float()

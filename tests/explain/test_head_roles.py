@@ -17,7 +17,9 @@ from typer.testing import CliRunner
 from zoo import DECODERS, decoder
 
 from gossamer import commands
+from gossamer.cli.explain import _strength
 from gossamer.cli.main import app
+from gossamer.commands.reports import HeadRoleReport, RoleScoreReport
 from gossamer.errors import BadInput, Unsupported
 from gossamer.explain import HeadRoles, HeadRolesConfig, head_roles, head_roles_config
 from gossamer.explain.head_roles import labels_of, says
@@ -195,6 +197,19 @@ def test_every_family_has_scores_between_0_and_1(name: str) -> None:
         assert role.next_score is not None
         assert all(0 <= s.value <= 1 for s in (role.copy_score, role.next_score, *role.attention.values()))
         assert sum(s.value for s in role.attention.values()) <= 1 + 1e-5
+
+
+def test_of_equal_scores_the_significant_head_is_printed_first() -> None:
+    def head(name: str, copy: float, p: float, looks: float) -> HeadRoleReport:
+        copy_score, attention = (
+            RoleScoreReport(value=v, null=0, null_interval=(0, 0), p_value=q, p_adjusted=q, others=0,
+                            others_interval=(0, 0))
+            for v, q in ((copy, 1.0), (looks, p))
+        )  # fmt: skip
+        return HeadRoleReport(head=name, next_score=None, copy_score=copy_score, attention={"who": attention})
+
+    made = [head("a", 0, 1, 0.2), head("b", 0, 1, 0.3), head("c", 0, 0.02, 0.1), head("d", 1, 1, 0.1)]
+    assert [h.head for h in sorted(made, key=_strength, reverse=True)] == ["d", "c", "b", "a"]
 
 
 def test_the_command_and_its_python_twin_agree(tmp_path: Path) -> None:

@@ -49,6 +49,13 @@ def test_a_list_by_hand(tmp_path: Path) -> None:
         ({"heads": [[0, 1], [0, 2]], "mlps": [7]}, GROUPED, "a0.h2 is none of this model's; m7 is none"),
         ({"heads": [[0, 1], [0, 1]], "mlps": []}, GROUPED, "a0.h1 is listed 2 times"),
         ({"heads": [[0, True], "a0.h0x"], "mlps": ["m1x"]}, GROUPED, "3 heads or MLPs"),
+        (
+            {"heads": ["a0.h1", [0, 1], "m1"], "mlps": [1]},
+            GROUPED,
+            '"a0.h1" under heads is no .layer, head.*"m1" under h',
+        ),
+        ({"heads": [], "mlps": ["m1", "a0.h1", [0, 1], 1.0]}, GROUPED, '4 .*"m1" under mlps is no whole number'),
+        ({"heads": ["input"], "mlps": [None, "logits"]}, GROUPED, "3 heads or MLPs"),
         ({"heads": 3, "mlps": []}, GROUPED, "heads.*mlps"),
     ],
 )

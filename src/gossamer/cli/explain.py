@@ -10,7 +10,7 @@ import typer
 from gossamer.cli.console import Device, Json, Set, emit, fields, number, say, steps, table
 
 if TYPE_CHECKING:
-    from gossamer.commands.reports import RoleScoreReport
+    from gossamer.commands.reports import HeadRoleReport, RoleScoreReport
     from gossamer.evidence import Evidence, Null
 
 app = typer.Typer(no_args_is_help=True, help="Describe the parts of a circuit or of a model.")
@@ -65,6 +65,13 @@ def binarise(
     emit(r, json, text)
 
 
+def _strength(head: HeadRoleReport) -> tuple[float, float, float]:
+    """Largest score; of equal ones the least adjusted p-value of anything about the head; then its attention."""
+    scores = [head.copy_score, *([head.next_score] if head.next_score else [])]
+    looks = list(head.attention.values())
+    return max(x.value for x in scores), -min(x.p_adjusted for x in (*scores, *looks)), max(x.value for x in looks)
+
+
 @app.command("roles")
 def roles(
     model: Annotated[str, typer.Argument(help="A folder of a Hugging Face decoder, or a Hub name.")],
@@ -95,13 +102,14 @@ def roles(
         return "-" if score is None else f"{score.value:.2f} ({score.null:.2f}, p {score.p_adjusted:.3f})"
 
     def text() -> None:
-        strongest = sorted(r.heads, key=lambda h: -max(h.copy_score.value, h.next_score.value if h.next_score else 0.0))
+        strongest = sorted(r.heads, key=_strength, reverse=True)
         rows = []
         for head in strongest[:show]:
             label, looks = max(head.attention.items(), key=lambda item: item[1].value)
             rows.append([head.head, cell(head.next_score), cell(head.copy_score), f"{label} {cell(looks)}"])
         table(
-            f"{len(rows)} of {len(r.heads)} heads, largest score first; in brackets the null and the adjusted p-value",
+            f"{len(rows)} of {len(r.heads)} heads, largest score first, of equal ones the least p-value; in brackets "
+            "the null and the adjusted p-value",
             ["head", "next score", "copy score", "looks most at"], rows,
         )  # fmt: skip
         about: Any = r.record["details"]

@@ -74,26 +74,31 @@ def compare(
 ) -> CompareReport:  # fmt: skip
     """See gossamer.commands.compare."""
     started = time.perf_counter()
-    if min(pairs, draws) < 1 or seed < 0:
+    if pairs < 2 or draws < 1 or seed < 0:
         raise BadInput(
-            f"Expected at least 1 pair, 1 random set and a seed of at least 0, got {pairs}, {draws} and {seed}."
+            f"Expected at least 2 pairs (one has no interval), 1 random set and a seed of at least 0, got {pairs}, "
+            f"{draws} and {seed}."
         )
     if along and with_reuse:
         raise BadInput("Expected --along or --reuse: along a training only circuits are compared, no model is run.")
     require_matplotlib()
     folders = [Path(run) for run in runs]
-    if len(set(folders)) < len(folders):
-        raise BadInput("Expected different runs to compare, got one of them twice.")
     found = [Circuit.load(f / CIRCUIT) for f in folders]
+    hashes = [hashlib.sha256((f / CIRCUIT).read_bytes()).hexdigest() for f in folders]
+    if len(set(hashes)) < len(hashes):
+        twice = next(own for own in hashes if hashes.count(own) > 1)
+        same = [f for f, own in zip(folders, hashes, strict=True) if own == twice]
+        raise BadInput(
+            f"Expected different runs to compare, got one twice: the circuit files of {same[0]} and {same[1]} are the "
+            "same; a run overlaps itself whatever it is."
+        )
     circuits = dict(zip(_names(folders, found, along), found, strict=True))
     if not (with_reuse and len(circuits) == 1):
         require_comparable(circuits, along)
     first = next(iter(circuits.values()))
     start: dict[str, Any] = {
-        "circuits": {n: hashlib.sha256((f / CIRCUIT).read_bytes()).hexdigest()
-                     for n, f in zip(circuits, folders, strict=True)},
-        "along": along, "reuse": with_reuse, "value": value, "granularity": granularity, "pairs": pairs,
-        "draws": draws, "seed": seed,
+        "circuits": dict(zip(circuits, hashes, strict=True)), "along": along, "reuse": with_reuse,
+        "value": value, "granularity": granularity, "pairs": pairs, "draws": draws, "seed": seed,
     }  # fmt: skip
     read = {} if along else {n: read_any(f, model, device) for n, f in zip(circuits, folders, strict=True)}
     trials = {} if along else _trials(read, value, granularity, pairs, seed, progress)
@@ -166,7 +171,9 @@ def _trials(
         if isinstance(run, EdgeRun):
             own["ablation"] = value
         claim = default_claim(run, quick=True, **{k: v for k, v in own.items() if v is not None})
-        pairs_here = max(2, min(pairs, len(run.task.heldout)))
+        if len(run.task.heldout) < 2:
+            raise BadInput(f"Expected at least 2 held-out pairs of {run.task.name}, got {len(run.task.heldout)}.")
+        pairs_here = min(pairs, len(run.task.heldout))
         trial = trial_of(run, claim.model_copy(update={"pairs": pairs_here}), progress)
         trial.methodology(value, "circuit")  # a wrong value is told before anything is run
         found[name] = trial
@@ -237,13 +244,16 @@ def _of_overlap(rows: Sequence[OverlapRow], along: bool) -> str:
     measured = [r for r in chosen if r.iou is not None]
     if not chosen:
         return ""
+    empty = sorted({name for x in chosen for name, size in zip((x.a, x.b), x.sizes, strict=True) if not size})
+    without = f"{'The circuit' if len(empty) == 1 else 'The circuits'} of {', '.join(empty)}"
+    without += f" {'has' if len(empty) == 1 else 'have'} no node" if empty else ""
     if not measured:
-        return "No two of the circuits have a node, so there is no overlap."
+        return f"{without}, so there is no overlap."
     iou, chance = np.mean([r.iou for r in measured]), np.mean([r.chance for r in measured])
     many = len(measured) > 1
     told = (
         f"The nodes of {f'{len(measured)} pairs of' if many else 'the two'} circuits overlap by {iou:.3f} "
-        f"(IoU{', mean' if many else ''}), chance {chance:.3f}."
+        f"(IoU{', mean' if many else ''}), chance {chance:.3f}.{f' {without}.' if empty else ''}"
     )
     if not along:
         return told
@@ -255,17 +265,20 @@ def _of_overlap(rows: Sequence[OverlapRow], along: bool) -> str:
     whole = "no number" if ends is None else f"{ends:.3f}"
     return (
         f"Along {len(order)} checkpoints the circuits of neighbours overlap by {min(steps):.3f} to {max(steps):.3f} "
-        f"(IoU of nodes), first and last by {whole}, chance {chance:.3f}."
+        f"(IoU of nodes), first and last by {whole}, chance {chance:.3f}.{f' {without}.' if empty else ''}"
     )
 
 
 def _of_matrix(found: Specificity | None) -> str:
-    if found is None or found.contrast is None or found.interval is None or found.random_interval is None:
+    if found is None or found.contrast is None or found.interval is None:
         return ""
+    random = "(too few for an interval)"
+    if found.random_interval is not None:
+        random = f"[{found.random_interval[0]:.3f}, {found.random_interval[1]:.3f}]"
     return (
         f"Ablating a circuit costs its own task {found.diagonal:.3f} of the effect and others {found.rest:.3f}: "
         f"contrast {found.contrast:.3f} [{found.interval[0]:.3f}, {found.interval[1]:.3f}], random sets "
-        f"{found.random_contrast:.3f} [{found.random_interval[0]:.3f}, {found.random_interval[1]:.3f}]."
+        f"{found.random_contrast:.3f} {random}."
     )
 
 

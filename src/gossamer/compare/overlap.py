@@ -91,8 +91,8 @@ def overlaps(
     circuits are of one model at several times of its training, whose weights differ and whose sites do not; their
     edges then have no chance beside them unless the graph is theirs too.
 
-    Errors: BadInput for fewer than two circuits, or a graph of another model; Unsupported for circuits of different
-    models.
+    Errors: BadInput for fewer than two circuits, a graph of another model, or, along, several tasks or the same weights
+    twice; Unsupported for circuits of different models.
     """
     require_comparable(circuits, along)
     first = next(iter(circuits.values()))
@@ -119,7 +119,7 @@ def overlaps(
 
 
 def require_comparable(circuits: Mapping[str, Circuit], along: bool = False) -> None:
-    """Two or more circuits of one model, or, with `along`, of one layout."""
+    """Two or more circuits of one model, or, with `along`, of one task and layout, each of weights of its own."""
     if len(circuits) < 2:
         raise BadInput(f"Expected two or more circuits to compare, got {len(circuits)}.")
     (name, first), *others = circuits.items()
@@ -136,6 +136,20 @@ def require_comparable(circuits: Mapping[str, Circuit], along: bool = False) -> 
             "circuits of one model and grain; of two models each one's own reuse, overlap and cross-task matrix, side "
             "by side; of checkpoints of one training, --along",
         )  # fmt: skip
+    if not along:
+        return
+    if len(tasks := {c.record.task for c in circuits.values()} - {""}) > 1:
+        raise BadInput(
+            f"Expected circuits of one task along a training, got {', '.join(sorted(tasks))}; leave others out."
+        )
+    weights = [c.record.model_sha256 for c in circuits.values() if c.record.model_sha256]
+    if len(set(weights)) < len(weights):
+        twice = next(h for h in weights if weights.count(h) > 1)
+        same = [n for n, c in circuits.items() if c.record.model_sha256 == twice]
+        raise BadInput(
+            f"Expected checkpoints with weights of their own, {same[0]} and {same[1]} are of the same weights; compare "
+            "circuits of one model without --along."
+        )
 
 
 def kind_shown(name: str) -> str:

@@ -15,6 +15,8 @@ from gossamer.subject import ResidualSubject, Subject
 from gossamer.task import Example, Task
 
 ROUNDING = 1e-6  # of an effect: differences that float32 does not know
+LEAST_DRAWS = 20  # random sets below which their central 95% is not measured, nor anything by it
+TOO_FEW = f"Fewer than {LEAST_DRAWS} random sets: what they come to by chance is not measured."
 
 
 class Parts(Protocol):
@@ -91,14 +93,17 @@ def require_effect(trial: Parts, empty: np.ndarray, whole: np.ndarray) -> None:
         )
 
 
-def matched(trial: Parts, own: np.ndarray, draws: int, rng: np.random.Generator, *, outside: bool) -> np.ndarray:
-    """Random sets, bool [draws, parts], with as many parts of each kind as `own` has (bool [parts]). outside: out of
-    those that are not in it, where there are enough of a kind; else out of all."""
+def matched(trial: Parts, own: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Random sets, bool [draws, parts], with as many parts of each kind as `own` has (bool [parts]), out of all of the
+    kind: sets that avoid `own` would be unlike a random one in its place, which hits what matters as often as they."""
     free, found = countable(trial), np.zeros((draws, len(own)), dtype=bool)
     for kind in np.unique(trial.kinds[own]):
-        here = free & (trial.kinds == kind)
-        n, rest = int((own & here).sum()), np.flatnonzero(here & ~own)
-        places = rest if outside and len(rest) >= n else np.flatnonzero(here)
+        places = np.flatnonzero(free & (trial.kinds == kind))
         for row in found:
-            row[rng.choice(places, n, replace=False)] = True
+            row[rng.choice(places, int(own[places].sum()), replace=False)] = True
     return found
+
+
+def central_95(draws: np.ndarray) -> tuple[float, float] | None:
+    """The central 95% of random sets' numbers [draws]; None where there are too few."""
+    return quantile_interval(draws) if len(draws) >= LEAST_DRAWS else None

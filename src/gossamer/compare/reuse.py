@@ -12,7 +12,8 @@ and divided by |C| (for p = 1 and one kind K^(n - 1): 1e-9 for 10% and 10 exampl
 E|S| / |S| (Markov), exact for any dependence.
 
 The core is found on training pairs and judged on held-out ones: it is ablated at all positions, beside random sets with
-as many nodes of each kind out of the rest. An empty core has no necessity: it is said to be empty.
+as many nodes of each kind out of all; its p-value is the rank of its share lost among theirs, so that a random core
+passes as often as the level says. An empty core has no necessity: it is said to be empty.
 
 When it lies: attributions are first-order and of either sign, so parts that hinder are in the circuits too. Nodes that
 are busy on every prompt of whatever task are in every circuit; reuse is high for those, which is what the cross-task
@@ -29,12 +30,22 @@ from typing import Any, Literal
 import numpy as np
 
 from gossamer.compare.overlap import LEVEL, kind_shown
-from gossamer.compare.parts import Lost, Parts, countable, lost, matched, require_effect
+from gossamer.compare.parts import (
+    LEAST_DRAWS,
+    ROUNDING,
+    TOO_FEW,
+    Lost,
+    Parts,
+    central_95,
+    countable,
+    lost,
+    matched,
+    require_effect,
+)
 from gossamer.errors import BadInput
 from gossamer.evidence import Evidence, Null
-from gossamer.hypotheses import sign_flip_test
+from gossamer.hypotheses import null_p_value
 from gossamer.set_overlap import expected_iou_by_type, mean_overlap
-from gossamer.statistics import quantile_interval
 
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.3)
 AT = (0.95, 1.0)
@@ -56,8 +67,8 @@ class ReuseRow:
 
     core: names of S; reuse with its chance and the bound of its p-value; iou: mean over pairs of the examples'
     circuits, beside that of random ones. necessity: of the core on held-out pairs, beside `draws` random sets (mean
-    share lost, and the central 95% of their means); p_ablated: that it costs more than they do, over pairs. outcome
-    `empty`: there is no core, and nothing was ablated.
+    share lost, and the central 95% of their means, None of fewer than 20); p_ablated: of as much lost by a random set,
+    smallest: the least that so many can give. outcome `empty`: there is no core, and nothing was ablated.
     """
 
     share: float
@@ -77,6 +88,7 @@ class ReuseRow:
     random: float | None
     random_interval: tuple[float, float] | None
     p_ablated: float | None
+    smallest: float | None
     draws: int
 
 
@@ -166,18 +178,18 @@ def reuse(
 
 def _necessity(nodes: Parts, core: np.ndarray, draws: int, value: str | None) -> dict[str, Any]:
     if not core.any():
-        return dict.fromkeys(("necessity", "random", "random_interval", "p_ablated"))
-    random = matched(nodes, core, draws, np.random.default_rng(nodes.seed), outside=True)
+        return dict.fromkeys(("necessity", "random", "random_interval", "p_ablated", "smallest"))
+    random = matched(nodes, core, draws, np.random.default_rng(nodes.seed))
     n = len(core)
     sets = np.concatenate([np.zeros((1, n), dtype=bool), np.ones((1, n), dtype=bool), ~core[None], ~random])
     empty, whole, own, *others = nodes.effects(sets, value=value)
     require_effect(nodes, empty, whole)
-    of_others = np.stack(others)
-    shares = (whole - of_others).mean(1) / (whole - empty).mean()
+    found, _ = lost(own, empty, whole, nodes.seed)
+    shares = (whole - np.stack(others)).mean(1) / (whole - empty).mean()
+    p, smallest = null_p_value(found.share, shares + ROUNDING)  # a random set that loses the same is a tie
     return {
-        "necessity": lost(own, empty, whole, nodes.seed)[0], "random": float(shares.mean()),
-        "random_interval": quantile_interval(shares),
-        "p_ablated": sign_flip_test(of_others.mean(0) - own, seed=nodes.seed).p_value,
+        "necessity": found, "random": float(shares.mean()), "random_interval": central_95(shares), "p_ablated": p,
+        "smallest": smallest,
     }  # fmt: skip
 
 
@@ -200,9 +212,9 @@ def reuse_evidence(trial: Parts, rows: Sequence[ReuseRow], value: str | None = N
             + left,
         ))  # fmt: skip
         fields = {
-            "claim": f"core ({which}): the task needs its core more than as many other nodes",
+            "claim": f"core ({which}): the task needs its core more than as many random nodes",
             "unit": "share of the effect lost", "n": trial.n_pairs, "seed": trial.seed, "methodology": how,
-            "threshold": f"fails if random sets of other nodes cost as much, by sign flips over pairs at {LEVEL:g}",
+            "threshold": f"fails if random sets cost as much with a probability above {LEVEL:g} (its rank)",
         }  # fmt: skip
         if row.necessity is None or row.random is None:
             found.append(Evidence.model_validate({
@@ -210,14 +222,15 @@ def reuse_evidence(trial: Parts, rows: Sequence[ReuseRow], value: str | None = N
                 "note": "Empty: there is no node that enough examples share, so nothing was ablated.",
             }))  # fmt: skip
             continue
+        few = row.draws < LEAST_DRAWS
         gain = f"{row.necessity.share / row.random:.3g} times" if row.random > 0 else "not comparable with"
         found.append(Evidence.model_validate({
             **fields, "value": row.necessity.share, "interval": row.necessity.interval,
-            "nulls": (Null(name="random sets of other nodes, as many of every type", value=row.random,
+            "nulls": (Null(name="random sets, as many nodes of every type", value=row.random,
                            interval=row.random_interval, n=row.draws),),
-            "verdict": "pass" if row.p_ablated is not None and row.p_ablated <= LEVEL else "fail",
-            "p_value": row.p_ablated,
+            "verdict": "not measured" if few else "pass" if (row.p_ablated or 0) <= LEVEL else "fail",
+            "p_value": row.p_ablated, "p_smallest": row.smallest,
             "note": f"{row.necessity.logits:.3g} logits; accuracy falls to {row.necessity.accuracy:.3f}, by "
-            f"{row.necessity.relative:.1%} of what it was; {gain} the random sets.",
+            f"{row.necessity.relative:.1%} of what it was; {gain} the random sets.{f' {TOO_FEW}' if few else ''}",
         }))  # fmt: skip
     return tuple(found)

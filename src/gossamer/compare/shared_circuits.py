@@ -85,16 +85,24 @@ def shared_circuits(
     """The shared part of two or more tasks, each with its circuit of this model, and what it does: see the module.
 
     value: of an ablation, see gossamer.replacement; means are over the task's first training pairs, as many as held-out
-    ones. floor: share of the metric that cross-evaluation asks for. draws: random sets per number; pairs_at_once:
-    memory alone. progress(runs done, all runs, mean metric of the last). With nothing shared, joint ablation is `not
-    reached`: there is nothing to ablate. Errors: BadInput for fewer than two tasks, a circuit of another model or
-    without parts, or a model whose metric on a task is not above 0.
+    ones. floor: share of the metric that cross-evaluation asks for. draws: random sets per number; pairs: 2 or more;
+    pairs_at_once: memory alone. progress(runs done, all runs, mean metric of the last). With nothing shared, the
+    intersection is `not measured` and joint ablation `not reached`: there is nothing to ablate. Errors: BadInput for
+    fewer than two tasks or pairs, a circuit of another model or without parts, or a model whose metric on a task is not
+    above 0.
     """
-    if len(tasks) < 2 or draws < 1 or pairs < 1 or not 0 < floor <= 1:
+    if len(tasks) < 2 or draws < 1 or pairs < 2 or not 0 < floor <= 1:
         raise BadInput(
-            f"Expected two or more tasks, at least 1 draw and 1 pair and a floor of above 0 to 1, got {len(tasks)}, "
+            f"Expected two or more tasks, at least 1 draw and 2 pairs and a floor of above 0 to 1, got {len(tasks)}, "
             f"{draws}, {pairs} and {floor:g}."
         )
+    fitted = {name: model.fitting(task) for name, (task, _) in tasks.items()}
+    for name, asked in fitted.items():
+        if len(asked.heldout) < 2:
+            raise BadInput(
+                f"Expected at least 2 held-out pairs of {name} that this model can be asked, got {len(asked.heldout)}: "
+                "one pair has no interval."
+            )
     layout = model.graph().layout
     names, kinds = parts_of(layout)
     sets = {}
@@ -115,8 +123,8 @@ def shared_circuits(
         rows += [row for some in random.values() for row in some]
     how = of_edges(value, granularity="node", component="block" if layout.grain == "block" else "head")
     cross: list[Evidence] = []
-    falls: dict[tuple[str, str], list[np.ndarray]] = {}
-    for i, (task, (asked, _)) in enumerate(tasks.items()):
+    falls: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]] = {}
+    for i, (task, asked) in enumerate(fitted.items()):
         runs = _Runs(model, asked, how, pairs, pairs_at_once, seed)
         gap, right = runs.outcomes(np.stack(rows), names, _of_several(progress, i, len(tasks)))
         if not gap[0].mean() > 0:
@@ -127,10 +135,12 @@ def shared_circuits(
         for name in kept:
             cross.append(_cross(name, task, gap[at : at + 1 + draws], gap[1], gap[0], how, floor, seed))
             at += 1 + draws
+        if SHARED not in kept:
+            cross.append(_no_intersection(task, gap[1], gap[0], how, floor, seed))
         for name, random in ablated.items():
             stop = at + sum(map(len, random.values()))
-            falls.setdefault((name, GAP), []).append((gap[0] - gap[at:stop]) / gap[0].mean())
-            falls.setdefault((name, RIGHT), []).append(right[0] - right[at:stop])
+            falls.setdefault((name, GAP), []).append((gap[0] - gap[at:stop], gap[0]))
+            falls.setdefault((name, RIGHT), []).append((right[0] - right[at:stop], np.ones_like(gap[0])))
             at = stop
     joint = [
         _joint(name, unit, dict(zip(tasks, found, strict=True)), list(ablated[name])[1:], how, seed)
@@ -237,7 +247,6 @@ class _Runs:
         self, model: ResidualSubject, task: Task, how: Methodology, pairs: int, pairs_at_once: int, seed: int
     ) -> None:
         self.model, self.pairs_at_once = model, pairs_at_once
-        task = model.fitting(task)
         self.heldout, training = (model.encode(split[:pairs]) for split in (task.heldout, task.train))
         self.replaced = replacement(model, training, how, seed=seed, pairs_at_once=pairs_at_once)
 
@@ -296,20 +305,36 @@ def _cross(
     )  # fmt: skip
 
 
-def _joint(
-    name: str, unit: str, falls: Mapping[str, np.ndarray], nulls: Sequence[str], how: Methodology, seed: int
+def _no_intersection(
+    task: str, empty: np.ndarray, whole: np.ndarray, how: Methodology, floor: float, seed: int
 ) -> Evidence:  # fmt: skip
-    """falls: of every task [1 + draws of every null, pairs], by how much ablating the set and random sets lowers it."""
-    means = np.stack([f.mean(1) for f in falls.values()])  # [tasks, sets]
+    return Evidence(
+        claim=f"cross-evaluation ({SHARED} on {task}): it leaves enough of the logit difference", value=None,
+        unit=f"share of the whole model's {GAP}", n=len(whole), verdict="not measured",
+        nulls=(Null(name="empty circuit", value=float(empty.mean() / whole.mean()), n=len(whole)),),
+        methodology=how.as_dict(), seed=seed, limits={"floor": floor}, threshold=f"fails below {floor:g}",
+        note="Empty: the circuits have no head and no MLP in common.",
+    )  # fmt: skip
+
+
+def _joint(
+    name: str, unit: str, falls: Mapping[str, tuple[np.ndarray, np.ndarray]], nulls: Sequence[str], how: Methodology,
+    seed: int,
+) -> Evidence:  # fmt: skip
+    """falls: of every task by how much ablating the set and random sets lowers it [1 + draws of every null, pairs], and
+    of what that is a share [pairs]."""
+    means = np.stack([f.mean(1) / of.mean() for f, of in falls.values()])  # [tasks, sets]
     least = np.round(means.min(0), 9)  # ties of random sets are ties
     draws = np.split(least[1:], len(nulls))
     p, smallest = null_p_value(float(least[0]), draws[0])
-    own = np.stack([resampled_means(f[0], seed + i) for i, f in enumerate(falls.values())]).min(0)
+    own = np.stack([
+        resampled_means(f[0], seed + i) / resampled_means(of, seed + i) for i, (f, of) in enumerate(falls.values())
+    ]).min(0)  # fmt: skip
     each = ", ".join(f"{task} {fall:.3g}" for task, fall in zip(falls, means[:, 0], strict=True))
     return Evidence(
         claim=f"joint ablation ({name}, {unit}): every task needs it", value=float(least[0]),
         unit=f"share of the {unit} lost, least of all tasks", interval=quantile_interval(own),
-        n=sum(f.shape[1] for f in falls.values()),
+        n=sum(len(of) for _, of in falls.values()),
         nulls=tuple(
             Null(name=f"{null} (median)", value=float(np.median(d)), interval=quantile_interval(d), n=len(d))
             for null, d in zip(nulls, draws, strict=True)

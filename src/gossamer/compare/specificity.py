@@ -13,13 +13,15 @@ them.
   as any other, neither a fragile task nor a large circuit moves it; 1 where circuits are wholly specific, 0 where it
   does not matter whose circuit is ablated. Its p-value: circuits dealt out to tasks at random.
 - selectivity of a circuit: loss on its own task over the mean loss on the others, a ratio that a wholly specific
-  circuit does not have; so the difference of the two is what is claimed.
+  circuit does not have; so the difference of the two is what is claimed, beyond the central 95% of that of random sets
+  in the circuit's place (those too are ahead on one task or another).
 - core and residuals of two tasks: A & B, A without B, B without A, each ablated on both tasks, each beside random sets.
 
 When it lies: a circuit found by keeping it (sufficiency) need not be what the model cannot do without (a backup takes
 over), so a low diagonal is not proof of no specificity. Ablated values are off what the rest expects, and tasks can all
 be hurt by that; the random sets are the measure of it. Tasks whose prompts differ in kind are told apart by parts that
-only know the kind. With few tasks the p-value cannot be small: 1/2 for two, 1/24 for four.
+only know the kind. With few tasks the p-value cannot be small: 1/2 for two, 1/24 for four. Of fewer than 20 random sets
+the central 95% is not measured, and nothing is claimed.
 """
 
 from __future__ import annotations
@@ -32,12 +34,23 @@ from typing import Any
 
 import numpy as np
 
-from gossamer.compare.parts import Lost, Parts, countable, lost, matched, require_effect
+from gossamer.compare.parts import (
+    LEAST_DRAWS,
+    TOO_FEW,
+    Lost,
+    Parts,
+    central_95,
+    countable,
+    lost,
+    matched,
+    require_effect,
+)
 from gossamer.errors import BadInput, Unsupported
-from gossamer.evidence import Evidence, Null
+from gossamer.evidence import Evidence, Null, Verdict
 from gossamer.statistics import quantile_interval
 
-DRAWS = 20
+DRAWS = LEAST_DRAWS
+LEVEL = 0.05
 PERMUTATIONS, ALL_UP_TO = 9999, 7  # tasks of which every deal is tried
 Interval = tuple[float, float]
 
@@ -46,7 +59,8 @@ Interval = tuple[float, float]
 class Cell:
     """A set of parts ablated on a task: own is None, as are the others, where the set is empty.
 
-    random: mean share lost over random sets, with the central 95% of their means and the logits they cost.
+    random: mean share lost over random sets, with the central 95% of their means (None of fewer than 20) and the logits
+    they cost.
     """
 
     ablated: str
@@ -61,11 +75,13 @@ class Cell:
 @dataclass(frozen=True)
 class Selectivity:
     """Of a circuit: ahead, its own task's loss minus the mean of the others'; random_ahead: of random sets in its
-    place; ratio: the one over the other, None where the loss of the others is not surely above 0."""
+    place, mean and central 95%; ratio: the one over the other, None where the loss of the others is not surely above
+    0."""
 
     ahead: float
     ahead_interval: Interval
     random_ahead: float
+    random_interval: Interval | None
     ratio: float | None
     interval: Interval | None
 
@@ -73,7 +89,8 @@ class Selectivity:
 @dataclass(frozen=True)
 class Specificity:
     """cells: circuits by tasks, row by row. selectivity: per circuit, None where it is empty.
-    contrast, random_contrast: see the head of the file; random_interval: the central 95% over draws. parts: cells of
+    contrast, random_contrast: see the head of the file; random_interval: the central 95% over draws, None of fewer than
+    20. parts: cells of
     cores and residuals. accuracy, effect: of the whole model per task, effect in logits."""
 
     names: tuple[str, ...]
@@ -125,7 +142,7 @@ def specificity(
         }  # fmt: skip
         wanted, asked_of = wanted | more, asked_of | dict.fromkeys(more, (a, b))
     rng = np.random.default_rng(seed)
-    random = {name: matched(first, s, draws, rng, outside=False) for name, s in wanted.items()}
+    random = {name: matched(first, s, draws, rng) for name, s in wanted.items()}
 
     cells: dict[tuple[str, str], Cell] = {}
     spread: dict[tuple[str, str], np.ndarray] = {}
@@ -146,7 +163,7 @@ def specificity(
             of_random = (whole - np.stack(others)).mean(1)
             shares = of_random / below
             cells[name, on] = Cell(
-                name, on, int(wanted[name].sum()), found, float(shares.mean()), quantile_interval(shares),
+                name, on, int(wanted[name].sum()), found, float(shares.mean()), central_95(shares),
                 float(of_random.mean()),
             )  # fmt: skip
             spread[name, on], drawn[name, on] = bootstrap, shares
@@ -162,7 +179,7 @@ def specificity(
         names=names, sizes=tuple(int(s.sum()) for s in sets.values()), n_parts=int(free.sum()),
         pairs=tuple(t.n_pairs for t in trials.values()), effect=tuple(effect), accuracy=tuple(accuracy),
         cells=tuple(cells[a, b] for a in names for b in names),
-        selectivity=tuple(_selectivity(a, names, cells, spread) for a in names), **summary,
+        selectivity=tuple(_selectivity(a, names, cells, spread, drawn) for a in names), **summary,
         parts=tuple(cells[name, on] for name in wanted if name not in sets for on in asked_of[name]),
         draws=draws, methodology=how.as_dict(), seed=seed,
     )  # fmt: skip
@@ -183,20 +200,20 @@ def require_one_model(trials: Mapping[str, Parts]) -> None:
 
 def _selectivity(
     a: str, names: tuple[str, ...], cells: Mapping[tuple[str, str], Cell],
-    spread: Mapping[tuple[str, str], np.ndarray],
+    spread: Mapping[tuple[str, str], np.ndarray], drawn: Mapping[tuple[str, str], np.ndarray],
 ) -> Selectivity | None:  # fmt: skip
     own, others = cells[a, a].own, [b for b in names if b != a]
     if own is None:
         return None
     mean = float(np.mean([c.own.share for b in others if (c := cells[a, b]).own]))
-    of_random = float(np.mean([c.random for b in others if (c := cells[a, b]).random is not None]))
+    of_random = drawn[a, a] - np.mean([drawn[a, b] for b in others], axis=0)
     below = np.mean([spread[a, b] for b in others], axis=0)
     ratio = interval = None
     if mean > 0 and (below > 0).all():
         ratio, interval = own.share / mean, quantile_interval(spread[a, a] / below)
     return Selectivity(
         ahead=own.share - mean, ahead_interval=quantile_interval(spread[a, a] - below),
-        random_ahead=(cells[a, a].random or 0.0) - of_random, ratio=ratio, interval=interval,
+        random_ahead=float(of_random.mean()), random_interval=central_95(of_random), ratio=ratio, interval=interval,
     )  # fmt: skip
 
 
@@ -227,7 +244,7 @@ def _summary(
     return dict(zip(keys, (
         float(matrix.diagonal().mean()), float(matrix[off].mean()),
         float(matrix.diagonal().mean() - matrix[off].mean()), quantile_interval(contrast(spread)),
-        float(random.mean()), quantile_interval(random), float((sums >= sums[0] - slack).mean()),
+        float(random.mean()), central_95(random), float((sums >= sums[0] - slack).mean()),
         1 / len(deals) if n > ALL_UP_TO else 1 / math.factorial(n),
     ), strict=True))  # fmt: skip
 
@@ -237,7 +254,12 @@ def specificity_evidence(found: Specificity) -> tuple[Evidence, ...]:
     evidence, sizes = [], dict(zip(found.names, found.sizes, strict=True))
     n_pairs = dict(zip(found.names, found.pairs, strict=True))
     fields = {"methodology": found.methodology, "seed": found.seed}
-    if found.contrast is None or found.interval is None or found.random_interval is None:
+    few = f" {TOO_FEW}" if found.draws < LEAST_DRAWS else ""
+
+    def beyond(low: float, random: Interval | None, least: float = 0.0) -> Verdict:
+        return "not measured" if random is None else "pass" if low > max(least, random[1]) else "fail"
+
+    if found.contrast is None or found.interval is None:
         empty = ", ".join(n for n in found.names if not sizes[n])
         evidence.append(Evidence.model_validate({
             **fields, "claim": "specificity: a circuit costs its own task more than others", "value": None,
@@ -245,16 +267,17 @@ def specificity_evidence(found: Specificity) -> tuple[Evidence, ...]:
             "verdict": "not measured", "threshold": "", "note": f"Empty circuits: {empty}.",
         }))  # fmt: skip
     else:
-        good = found.interval[0] > max(0.0, found.random_interval[1])
+        can = f" {len(found.names)} tasks cannot give a p-value below {found.smallest:.2g}."
         evidence.append(Evidence.model_validate({
             **fields, "claim": "specificity: a circuit costs its own task more than others", "value": found.contrast,
             "unit": "share of the effect lost, own minus others", "interval": found.interval, "n": len(found.names),
-            "unit_of_n": "tasks", "verdict": "pass" if good else "fail",
+            "unit_of_n": "tasks", "verdict": beyond(found.interval[0], found.random_interval),
             "nulls": (Null(name="random sets, as many parts of every type", value=found.random_contrast,
                            interval=found.random_interval, n=found.draws),),
-            "threshold": "fails if the interval reaches 0 or what random sets have",
+            "threshold": "fails if the interval reaches 0 or the central 95% of random sets",
             "p_value": found.p_value, "p_smallest": found.smallest,
-            "note": f"Own task {found.diagonal:.3g}, others {found.rest:.3g}.",
+            "note": f"Own task {found.diagonal:.3g}, others {found.rest:.3g}."
+            f"{can if (found.smallest or 0) > LEVEL else ''}{few}",
         }))  # fmt: skip
     for name, selective in zip(found.names, found.selectivity, strict=True):
         row = [c for c in found.cells if c.ablated == name]
@@ -269,28 +292,28 @@ def specificity_evidence(found: Specificity) -> tuple[Evidence, ...]:
             if selective.ratio is not None and selective.interval is not None:
                 low, high = selective.interval
                 ratio = f"{selective.ratio:.3g} [{low:.3g}, {high:.3g}]"
-            note = f"Selectivity, own over others: {ratio}. Lost: {note}"
+            note = f"Selectivity, own over others: {ratio}. Lost: {note}{few}"
             about = {
                 "value": selective.ahead, "interval": selective.ahead_interval,
-                "verdict": "pass" if selective.ahead_interval[0] > max(0.0, selective.random_ahead) else "fail",
-                "nulls": (Null(name="random sets in its place", value=selective.random_ahead, n=found.draws),),
+                "verdict": beyond(selective.ahead_interval[0], selective.random_interval),
+                "nulls": (Null(name="random sets in its place", value=selective.random_ahead,
+                               interval=selective.random_interval, n=found.draws),),
             }  # fmt: skip
         evidence.append(Evidence.model_validate({
             **fields, **about, "claim": f"selectivity ({name}): its circuit costs it more than the other tasks",
             "unit": "share of the effect lost, own minus mean of others", "n": n_pairs[name], "note": note,
-            "threshold": "fails if the interval reaches 0 or what random sets have",
+            "threshold": "fails if the interval reaches 0 or the central 95% of random sets",
         }))  # fmt: skip
     for cell in found.parts:
         if cell.own is None:
             continue
-        high = cell.random_interval[1] if cell.random_interval else 0.0
         evidence.append(Evidence.model_validate({
             **fields, "claim": f"part ({cell.ablated}, on {cell.on}): ablating it costs more than as many other parts",
             "value": cell.own.share, "interval": cell.own.interval, "unit": "share of the effect lost",
-            "n": n_pairs[cell.on], "verdict": "pass" if cell.own.interval[0] > high else "fail",
+            "n": n_pairs[cell.on], "verdict": beyond(cell.own.interval[0], cell.random_interval, -np.inf),
             "nulls": (Null(name="random sets, as many parts of every type", value=cell.random,
                            interval=cell.random_interval, n=found.draws),),
             "threshold": "fails if the interval reaches the central 95% of random sets",
-            "note": f"{cell.size} parts, {cell.own.logits:.3g} logits.",
+            "note": f"{cell.size} parts, {cell.own.logits:.3g} logits.{few}",
         }))  # fmt: skip
     return tuple(evidence)

@@ -6,21 +6,25 @@ over pairs, stays at `floor` of the whole model's, it stays ablated. A backward 
 forward one take turns until one of them removes nothing, so that in the end no part can go alone. The input stays. With
 `then_edges` the edges between the parts that are left are swept likewise, at the same floor.
 
-A sweep of n parts asks for n runs, at most n + 1 sweeps are made. Several runs go in a pass: in a first sweep
-removals in a row, of which the longest prefix that the sequential rule accepts is kept; in later ones, where most stay,
-each part alone. A pass starts at the first layer in which a removed write is read.
+A sweep of n parts asks for n runs, at most n + 1 sweeps are made. Of few tokens in all (a decoder on a CPU:
+up to 128; of more one at a time) several runs go in a pass: in a first sweep removals in a row, of which the longest
+prefix that the sequential rule accepts is kept; in later ones, where most stay, each part alone. A pass starts at the
+first layer in which a removed write is read.
 
-When it lies: greedy, so the circuit depends on the order; of two parts of which either is enough one stays (several
-orders, and what they share, are in compare/shared_circuits.py). The floor has one side: a part that holds the metric
-down goes, and what is left may be above the whole model. The floor is of the metric itself, not of its way from the
-empty circuit: where that has a metric of its own, less is asked, and more under resampling, where it is below 0
-(`share_of_empty` in the record). Means by position mix the templates of a task unless its prompts have one. Unlike the
+When it lies: the floor holds on the training pairs that chose the circuit. On others less may be left, down to nothing
+(of 80% on 32 pairs, docs/shared_circuits.md); `share` is no result, the held-out share is. Greedy, so the circuit
+depends on the order; of two parts of which either is enough one stays (several orders, and what they share, are in
+compare/shared_circuits.py). The floor has one side: a part that holds the metric down goes, and what is left may be
+above the whole model. The floor is of the metric itself, not of its way from the empty circuit: where that has a metric
+of its own, less is asked, and more under resampling, where it is below 0 (`share_of_empty` in the record). Means by
+position mix the templates of a task unless its prompts have one. Unlike the
 authors' code, which compares scores that are not always of the latest circuit and stops when two lists are equal, every
 trial is against the parts left then.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -77,8 +81,8 @@ def iterative_sweep(
     writer (with `then_edges`: the edge) goes too.
 
     progress(parts decided, those and the ones left of this sweep, metric now). details: `share` and `share_of_empty` of
-    the whole model's metric, the number of `sweeps`, `runs` and `passes`. Errors: BadInput where the whole model's
-    metric is not above 0 on these pairs.
+    the whole model's metric on these pairs, the number of `sweeps` (of parts and of edges), `runs` and `passes`.
+    Errors: BadInput where the whole model's metric is not above 0 on these pairs.
     """
     config = config or IterativeSweepConfig()
     graph = model.graph()
@@ -165,18 +169,20 @@ class _Search:
     def until_fixed(self, parts: dict[int, np.ndarray]) -> dict[int, float]:
         """Sweep over parts (sets of edges by number, in the order of the forward pass) until none can go; what the
         metric falls by without each that is left."""
-        left, first = list(parts), True
-        while True:
-            falls = self._sweep(self._ordered(left, first), parts, together=first)
+        left = list(parts)
+        for place in itertools.count():
+            falls = self._sweep(self._ordered(left, place), parts, together=place == 0)
+            self.sweeps += 1
             if len(falls) == len(left):
-                return {p: falls[p] for p in left}
-            left, first = [p for p in left if p in falls], False
+                break
+            left = [p for p in left if p in falls]
+        return {p: falls[p] for p in left}
 
-    def _ordered(self, left: list[int], first: bool) -> list[int]:
-        self.sweeps = 1 if first else self.sweeps + 1
+    def _ordered(self, left: list[int], place: int) -> list[int]:
+        """In the order of the sweep at this place, 0 for the first."""
         if isinstance(self.order, int):
             return [left[i] for i in self.rng.permutation(len(left))]
-        backward = (self.order == "last-to-first") == (self.sweeps % 2 == 1)
+        backward = (self.order == "last-to-first") == (place % 2 == 0)
         return left[::-1] if backward else left
 
     def _sweep(self, order: list[int], parts: dict[int, np.ndarray], *, together: bool) -> dict[int, float]:

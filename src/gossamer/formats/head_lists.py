@@ -28,7 +28,8 @@ KEYS = {"heads", "mlps"}
 def read_circuit(path: Path, graph: Graph) -> Circuit:
     """The listed heads and MLPs as a circuit of this model's graph, weights unknown (NaN).
 
-    Errors: CorruptFile with everything listed that is none of this model's, or is listed twice.
+    Errors: CorruptFile with everything listed that is no [layer, head] or no layer, none of this model's, or listed
+    twice.
     """
     return from_lists(parse_json(read_text(path), path), path, graph)
 
@@ -38,12 +39,19 @@ def from_lists(data: Any, path: Path, graph: Graph) -> Circuit:
     shape_of(graph)
     if not isinstance(data, dict) or set(data) != KEYS or not all(isinstance(v, list) for v in data.values()):
         raise CorruptFile(f'Expected {{"heads": [[layer, head], ...], "mlps": [layer, ...]}} in {path}.')
-    names = [
-        f"a{h[0]}.h{h[1]}" if isinstance(h, list) and len(h) == 2 and all(type(n) is int for n in h) else str(h)
-        for h in data["heads"]
-    ] + [f"m{m}" if type(m) is int else str(m) for m in data["mlps"]]  # fmt: skip
+    problems, names = list[str](), list[str]()
+    for head in data["heads"]:
+        if isinstance(head, list) and len(head) == 2 and all(type(n) is int for n in head):
+            names.append(f"a{head[0]}.h{head[1]}")
+        else:
+            problems.append(f"{json.dumps(head)} under heads is no [layer, head] of two whole numbers")
+    for mlp in data["mlps"]:
+        if type(mlp) is int:
+            names.append(f"m{mlp}")
+        else:
+            problems.append(f"{json.dumps(mlp)} under mlps is no whole number of a layer")
     starts = graph.layout.starts
-    problems = [f"{n} is none of this model's" for n in names if n not in starts]
+    problems += [f"{n} is none of this model's" for n in names if n not in starts]
     problems += [f"{n} is listed {k} times" for n, k in Counter(names).items() if k > 1]
     if problems:
         raise CorruptFile(f"{path} has {len(problems)} heads or MLPs that cannot be: {several(problems)}.")
