@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from taught import she_he, taught
+from taught import WORDS, she_he, taught
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from gossamer.ablation import of_edges
 from gossamer.circuit import Circuit
 from gossamer.errors import BadInput, Unsupported
 from gossamer.explain import Change, Said, Spoken, ask_edges
-from gossamer.explain.live import TOP
+from gossamer.explain.live import TOP, candidate_tokens, token_ids
+from gossamer.models.huggingface import Decoder
 from gossamer.record import Record
 from gossamer.replacement import Replacement, replacement
+from gossamer.task import Example, encode
+from gossamer.tasks import load_task
 
 RECORD = Record(
     model="taught", model_sha256="", means_sha256="", task="she-he", task_version="1", method="test", config={}, seed=0
 )
+STORIES = Path(__file__).parents[3] / "shared" / "data" / "stories260k" / "hf"
 PROMPT, OTHER = "the girl said here that", "the boy said here that"
 
 
@@ -57,6 +65,43 @@ def test_the_model_says_what_it_says_and_so_does_the_whole_of_it() -> None:
     best = p.topk(TOP)
     assert [i for i, _ in found.model.top] == best.indices.tolist()
     assert same(found.model, found.circuit)
+
+
+def with_a_space_before_every_text() -> Decoder:
+    """The taught Llama with its words cut as Llama's own tokenizer does it: alone, " he" is a space and " he"."""
+    words = Tokenizer(models.WordLevel({w if w == "?" else f"▁{w}": i for i, w in enumerate(WORDS)}, unk_token="?"))
+    words.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    words.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    return replace(taught(), tokenizer=PreTrainedTokenizerFast(tokenizer_object=words))
+
+
+def candidates_are_the_answers_of_the_task(model: Decoder, pairs: tuple[Example, ...]) -> None:
+    batch = encode(pairs, model.tokenizer, 512, None)
+    for i, pair in enumerate(pairs):
+        problems: list[str] = []
+        for row, text in enumerate((pair.clean, pair.counterfactual)):
+            found, notes = candidate_tokens(model, text, (pair.answer, pair.wrong_answer), problems)
+            right, wrong = int(batch.answer[2 * i + row]), int(batch.wrong[2 * i + row])
+            assert (found, notes) == ([right, wrong] if row == 0 else [wrong, right], ())
+        assert not problems
+
+
+def test_a_candidate_is_one_token_right_after_its_prompt() -> None:
+    model = with_a_space_before_every_text()
+    assert len(token_ids(model.tokenizer, " he")) == 2
+    candidates_are_the_answers_of_the_task(model, she_he().heldout[:4])
+    circuit = Circuit.from_edges(model.graph(), every(), np.zeros(len(every())), record=RECORD)
+    found = ask_edges(model, circuit, base(), PROMPT, (), (" she", " he"))
+    assert found.model.candidates == pytest.approx(ask(PROMPT, every()).model.candidates, abs=1e-6)
+    with pytest.raises(BadInput, match="one token after the prompt, ' she he' is 2"):
+        ask_edges(model, circuit, base(), PROMPT, (), (" she he",))
+
+
+@pytest.mark.skipif(not STORIES.is_dir(), reason="shared data is absent")
+def test_by_a_pretrained_llamas_tokenizer_candidates_are_the_answers_of_the_task() -> None:
+    model = replace(taught(), tokenizer=PreTrainedTokenizerFast(tokenizer_file=str(STORIES / "tokenizer.json")))
+    assert len(token_ids(model.tokenizer, " he")) == 2
+    candidates_are_the_answers_of_the_task(model, load_task("gendered_pronoun").heldout[:6])
 
 
 def test_an_empty_circuit_hears_nothing_of_the_prompt() -> None:
@@ -114,7 +159,7 @@ def test_at_the_last_token_alone_earlier_ones_stay_as_they_are() -> None:
 
 @pytest.mark.parametrize("text, changes, candidates, message", [
     ("", (), (), "at least one token, got none"),
-    ("the girl", (), ("she he",), "a candidate of one token, 'she he' is 2"),
+    ("the girl", (), ("she he",), "one token after the prompt, 'she he' is 2"),
     ("the girl", (Change(kind="ablate", site="a9.h9"),), (), "a9.h9"),
     ("the girl", (Change(kind="ablate", site="logits"),), (), "logits writes nothing that is read"),
     ("the girl", (Change(kind="ablate", site="a0.g0"),), (), "a0.g0 writes nothing that is read"),

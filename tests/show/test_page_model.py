@@ -235,6 +235,7 @@ def test_the_page_refuses_what_torch_refuses() -> None:
     wrong = [
         {**none, "kind": "ablate", "site": "0.attn.v:999"}, {**none, "kind": "clamp", "site": "1.attn.v:9"},
         {**none, "kind": "cut", "src": "0.attn.act_in:0", "dst": "1.attn.v:9", "matrix": "1.attn.c_attn.v"},
+        {**none, "kind": "clamp", "site": "1.attn.v:8", "value": 1e39},
     ]  # fmt: skip
     questions = [{"text": "x " * 200, "interventions": wrong, "candidates": ["two tokens", ")"]}]
     (found,) = in_node([{"bundle": bundle, "questions": questions}])["answers"]
@@ -244,8 +245,39 @@ def test_the_page_refuses_what_torch_refuses() -> None:
         "0.attn.v:999",
         "to clamp 1.attn.v:9",
         "an edge of this model",
+        "to clamp 1.attn.v:8 to, got 1e+39",
     ):
         assert part in found["error"]
+
+
+def test_a_candidate_that_merges_with_the_prompt_is_the_token_it_is_alone_here_and_there() -> None:
+    model, bundle = tiny(), live_bundle()
+    circuit = circuit_of(model, [node.site for node in bundle.circuit.nodes])
+    given = bundle.model_dump()
+    given["circuit"]["calibration"] = None
+    texts, two = ["log('a b", "log('a ", 'log("', ""], ("')", '")')
+    answers = in_node(
+        [{"bundle": given, "questions": [{"text": t, "interventions": [], "candidates": two} for t in texts]}]
+    )["answers"]
+    merged = []
+    for text, found in zip(texts, answers, strict=True):
+        own = ask(model, circuit, text, (), two)
+        assert found["model"]["candidates"] == pytest.approx(own.model.candidates, abs=1e-4)
+        assert found["note"].count("merges") == len(own.notes)
+        merged.append(len(own.notes))
+    assert merged == [0, 2, 1, 0]
+
+
+def test_logits_that_are_not_finite_are_said() -> None:
+    bundle = live_bundle()
+    clamp = {"kind": "clamp", "site": "final_resid:0", "value": 3e38, "src": None, "dst": None, "matrix": None}
+    deltas = [{**clamp, "site": f"{i}.mlp.resid_delta:0"} for i in range(bundle.model.n_layer)]
+    questions = [{"text": "x", "interventions": some, "candidates": ["')"]} for some in (deltas, [clamp])]
+    found, one = in_node([{"bundle": bundle.model_dump(), "questions": questions}])["answers"]
+    assert "finite logits, some are not" in found["error"]
+    circuit = circuit_of(tiny(), [node.site for node in bundle.circuit.nodes])
+    said = ask(tiny(), circuit, "x", [Change("clamp", "final_resid:0", 3e38)], ("')",))
+    assert one["model"]["candidates"] == pytest.approx(said.model.candidates, abs=1e-4)
 
 
 def test_what_does_not_fit_stays_at_home(small: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,11 +67,8 @@ class PageEngine {
     const most = this.model.config.n_ctx;
     if (!tokens.length) problems.push("Expected a prompt of at least one token, got none");
     if (tokens.length > most) problems.push(`Expected a prompt of at most ${most} tokens, got ${tokens.length}`);
-    const wanted = question.candidates.map((text) => {
-      const ids = this.tokenizer.encode(text);
-      if (ids.length !== 1) problems.push(`Expected a candidate of one token, ${JSON.stringify(text)} is ${ids.length}`);
-      return ids[0] ?? 0;
-    });
+    const notes: string[] = [];
+    const wanted = question.candidates.map((text) => this.candidate(question.text, text, problems, notes));
     const values = new Map<string, Map<number, number>>();
     const cuts: Cut[] = [];
     for (const change of question.interventions) {
@@ -93,8 +90,18 @@ class PageEngine {
       tokens: tokens.map((id) => this.tokenizer.decode(id)),
       model: this.reading(own, wanted, tokens.length, false),
       circuit: this.reading(alone, wanted, tokens.length, true),
-      note: "",
+      note: notes.join("; "),
     };
+  }
+
+  /** The token that a candidate is right after the prompt: see candidate_tokens of gossamer/explain/live.py. */
+  private candidate(prompt: string, text: string, problems: string[], notes: string[]): number {
+    const [before, both] = [this.tokenizer.encode(prompt), this.tokenizer.encode(prompt + text)];
+    const merges = before.some((id, i) => both[i] !== id);
+    const own = merges ? this.tokenizer.encode(text) : both.slice(before.length);
+    if (own.length !== 1) problems.push(`Expected a candidate of one token after the prompt, ${JSON.stringify(text)} is ${own.length}`);
+    else if (merges) notes.push(`${JSON.stringify(text)} merges with the end of this prompt: its number is that of the token it is alone`);
+    return own[0] ?? 0;
   }
 
   /** What is outside the circuit becomes its reference mean. */
@@ -124,7 +131,7 @@ class PageEngine {
     const mean = site && this.model.means.get(site.location)?.[site.index];
     if (!site || mean === undefined || mean === null) return `Expected a node of this model, got ${change.site}`;
     const value = change.kind === "clamp" ? change.value : mean;
-    if (value === null || !Number.isFinite(value)) return `Expected a number to clamp ${change.site} to, got ${value}`;
+    if (value === null || !Number.isFinite(Math.fround(value))) return `Expected a number of float32 to clamp ${change.site} to, got ${value}`;
     const own = values.get(site.location) ?? new Map<number, number>();
     values.set(site.location, own.set(site.index, value));
     return null;
@@ -132,6 +139,7 @@ class PageEngine {
 
   private reading(run: Run, candidates: number[], pos: number, ofCircuit: boolean): Reading {
     const { logits, reads } = run;
+    if (!logits.every(Number.isFinite)) throw new Error("Expected finite logits, some are not: an activation has overflowed; clamp to a smaller value.");
     const largest = logits.reduce((a, b) => Math.max(a, b), -Infinity);
     const p = Float64Array.from(logits, (logit) => Math.exp(logit - largest));
     const total = p.reduce((a, b) => a + b, 0);

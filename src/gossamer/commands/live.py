@@ -33,6 +33,7 @@ def answer(run: Run | EdgeRun, question: Question) -> Answer:
             notes[0] += ", not resample as in the trial: a typed prompt has no other to resample from"
     else:
         found, notes = ask(run.weight_sparse, run.circuit, *asked), []
+    notes += found.notes
     patterns = [p for said in (found.model, found.circuit) for p in said.patterns.values()]
     too_many = sum(p.numel() for p in patterns) > MOST_NUMBERS
     if too_many:

@@ -42,7 +42,7 @@ def write(
     path = folder / EVIDENCE
     evidence = load_evidence(path) if path.is_file() else ()
     if not evidence:
-        say("no evidence yet: the page will say so; `gossamer verify` first makes it complete")
+        say("no trial yet: the page has only what `discover` measured; `gossamer verify` adds the checks")
     bundle = (
         build_edge_bundle(run, evidence, compare)
         if isinstance(run, edge_runs.EdgeRun)

@@ -60,11 +60,13 @@ class Said(NamedTuple):
 
 
 class Spoken(NamedTuple):
-    """Token ids of the prompt (with what is put before every prompt) and what model and circuit say after it."""
+    """Token ids of the prompt (with what is put before every prompt) and what model and circuit say after it; notes:
+    what has to be known of the candidates."""
 
     tokens: tuple[int, ...]
     model: Said
     circuit: Said
+    notes: tuple[str, ...] = ()
 
 
 @torch.no_grad()
@@ -74,11 +76,12 @@ def ask(
     """Run a prompt through the model and through the circuit, with the changes in both.
 
     BadInput, with every problem: a prompt that is empty or too long, a candidate that is not one token, a site or an
-    edge that the model has not, a value that is missing or not finite.
+    edge that the model has not, a value that is missing or not finite in float32; and for a clamp so far off that the
+    logits are not finite.
     """
     problems: list[str] = []
     tokens = prompt_tokens(model, text, problems)
-    wanted = [one_token(model, c, problems) for c in candidates]
+    wanted, notes = candidate_tokens(model, text, candidates, problems)
     values, cut = _changes(model, changes, problems)
     if problems:
         raise BadInput(f"{'; '.join(problems[:8])}.")
@@ -91,6 +94,7 @@ def ask(
         tokens=tuple(tokens),
         model=_said(model, circuit, asked, None, cut, values, wanted, None),
         circuit=_said(model, circuit, asked, keep, both, values, wanted, circuit.calibration),
+        notes=notes,
     )
 
 
@@ -111,17 +115,34 @@ def prompt_tokens(model: LoadedModel | Decoder, text: str, problems: list[str]) 
     return tokens
 
 
-def one_token(model: LoadedModel | Decoder, text: str, problems: list[str]) -> int:
-    """The token that a candidate is; problems gets what is wrong with it."""
-    found = token_ids(model.tokenizer, text)
-    if len(found) != 1:
-        problems.append(f"Expected a candidate of one token, {text!r} is {len(found)}")
-        return -1
-    return int(found[0])
+def candidate_tokens(
+    model: LoadedModel | Decoder, prompt: str, candidates: Sequence[str], problems: list[str]
+) -> tuple[list[int], tuple[str, ...]]:
+    """The token that each candidate is right after the prompt (the rule of gossamer.task.encode), and notes.
+
+    One that merges with the prompt's end, as a quote does with a space before it, is the token that it is alone; a note
+    says so. problems gets every candidate that is not one token.
+    """
+    before = token_ids(model.tokenizer, prompt)
+    wanted: list[int] = []
+    notes: list[str] = []
+    for text in candidates:
+        both = token_ids(model.tokenizer, prompt + text)
+        merges = both[: len(before)] != before
+        own = token_ids(model.tokenizer, text) if merges else both[len(before) :]
+        if len(own) != 1:
+            problems.append(f"Expected a candidate of one token after the prompt, {text!r} is {len(own)}")
+        elif merges:
+            notes.append(f"{text!r} merges with the end of this prompt: its number is that of the token it is alone")
+        wanted.append(own[0] if len(own) == 1 else -1)
+    return wanted, tuple(notes)
 
 
 def spoken(logits: Tensor) -> tuple[Tensor, tuple[tuple[int, float], ...]]:
-    """(next-token probabilities [vocab], the TOP most probable with their tokens) of logits [vocab]."""
+    """(next-token probabilities [vocab], the TOP most probable with their tokens) of logits [vocab]; BadInput where one
+    is not finite."""
+    if not torch.isfinite(logits).all():
+        raise BadInput("Expected finite logits, some are not: an activation has overflowed; clamp to a smaller value.")
     p = logits.softmax(-1)
     best = p.topk(min(TOP, len(p)))
     return p, tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
@@ -150,8 +171,9 @@ def _changes(
             number(change.site)
             site = Site.parse(change.site or "")
             value = change.value if change.kind == "clamp" else float(means[site.location][site.index])
-            if value is None or not np.isfinite(value):
-                raise BadInput(f"Expected a number to clamp {site} to, got {value}.")
+            with np.errstate(over="ignore"):
+                if value is None or not np.isfinite(np.float32(value)):
+                    raise BadInput(f"Expected a number of float32 to clamp {site} to, got {value}.")
             values.setdefault(site.location, {})[site.index or 0] = value
         except BadInput as error:
             problems.append(str(error).rstrip("."))

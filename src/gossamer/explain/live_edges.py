@@ -21,7 +21,7 @@ from torch import Tensor
 from gossamer.circuit import Circuit
 from gossamer.errors import BadInput, Unsupported
 from gossamer.explain.examples import text_batch
-from gossamer.explain.live import Change, Said, Spoken, one_token, prompt_tokens, spoken
+from gossamer.explain.live import Change, Said, Spoken, candidate_tokens, prompt_tokens, spoken
 from gossamer.replacement import Replacement
 from gossamer.site import Site
 from gossamer.task import Encoded, Marks
@@ -51,7 +51,7 @@ def ask_edges(
         )  # fmt: skip
     problems: list[str] = []
     tokens = prompt_tokens(model, text, problems)
-    wanted = [one_token(model, c, problems) for c in candidates]
+    wanted, notes = candidate_tokens(model, text, candidates, problems)
     cut = _cut(model, changes, problems)
     if problems:
         raise BadInput(f"{'; '.join(problems[:8])}.")
@@ -63,7 +63,7 @@ def ask_edges(
     outside = circuit.shares(model.graph(), how)
     return Spoken(
         tokens=tuple(tokens), model=_said(model, circuit, batch, cut, reference, wanted),
-        circuit=_said(model, circuit, batch, np.maximum(cut, outside), reference, wanted),
+        circuit=_said(model, circuit, batch, np.maximum(cut, outside), reference, wanted), notes=notes,
     )  # fmt: skip
 
 

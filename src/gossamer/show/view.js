@@ -4660,7 +4660,7 @@ function normed(x, width, gain) {
   for (let base = 0; base < x.length; base += width) {
     let square = 0;
     for (let i = 0; i < width; i++) square += x[base + i] ** 2;
-    const scale = 1 / Math.sqrt(square / width + EPS);
+    const scale = Number.isFinite(Math.fround(square)) ? 1 / Math.sqrt(square / width + EPS) : 0;
     for (let i = 0; i < width; i++) out[base + i] = x[base + i] * scale * gain[i];
   }
   return out;
@@ -4979,11 +4979,8 @@ var PageEngine = class {
     const most = this.model.config.n_ctx;
     if (!tokens.length) problems.push("Expected a prompt of at least one token, got none");
     if (tokens.length > most) problems.push(`Expected a prompt of at most ${most} tokens, got ${tokens.length}`);
-    const wanted = question.candidates.map((text) => {
-      const ids = this.tokenizer.encode(text);
-      if (ids.length !== 1) problems.push(`Expected a candidate of one token, ${JSON.stringify(text)} is ${ids.length}`);
-      return ids[0] ?? 0;
-    });
+    const notes = [];
+    const wanted = question.candidates.map((text) => this.candidate(question.text, text, problems, notes));
     const values = /* @__PURE__ */ new Map();
     const cuts = [];
     for (const change2 of question.interventions) {
@@ -5004,8 +5001,17 @@ var PageEngine = class {
       tokens: tokens.map((id) => this.tokenizer.decode(id)),
       model: this.reading(own, wanted, tokens.length, false),
       circuit: this.reading(alone, wanted, tokens.length, true),
-      note: ""
+      note: notes.join("; ")
     };
+  }
+  /** The token that a candidate is right after the prompt: see candidate_tokens of gossamer/explain/live.py. */
+  candidate(prompt, text, problems, notes) {
+    const [before, both] = [this.tokenizer.encode(prompt), this.tokenizer.encode(prompt + text)];
+    const merges = before.some((id, i) => both[i] !== id);
+    const own = merges ? this.tokenizer.encode(text) : both.slice(before.length);
+    if (own.length !== 1) problems.push(`Expected a candidate of one token after the prompt, ${JSON.stringify(text)} is ${own.length}`);
+    else if (merges) notes.push(`${JSON.stringify(text)} merges with the end of this prompt: its number is that of the token it is alone`);
+    return own[0] ?? 0;
   }
   /** What is outside the circuit becomes its reference mean. */
   ablate(location, x) {
@@ -5032,13 +5038,14 @@ var PageEngine = class {
     const mean = site && this.model.means.get(site.location)?.[site.index];
     if (!site || mean === void 0 || mean === null) return `Expected a node of this model, got ${change.site}`;
     const value = change.kind === "clamp" ? change.value : mean;
-    if (value === null || !Number.isFinite(value)) return `Expected a number to clamp ${change.site} to, got ${value}`;
+    if (value === null || !Number.isFinite(Math.fround(value))) return `Expected a number of float32 to clamp ${change.site} to, got ${value}`;
     const own = values.get(site.location) ?? /* @__PURE__ */ new Map();
     values.set(site.location, own.set(site.index, value));
     return null;
   }
   reading(run, candidates, pos, ofCircuit) {
     const { logits, reads } = run;
+    if (!logits.every(Number.isFinite)) throw new Error("Expected finite logits, some are not: an activation has overflowed; clamp to a smaller value.");
     const largest = logits.reduce((a, b) => Math.max(a, b), -Infinity);
     const p = Float64Array.from(logits, (logit) => Math.exp(logit - largest));
     const total = p.reduce((a, b) => a + b, 0);
