@@ -161,6 +161,25 @@ def test_notes_that_are_none_are_one_error_at_the_start(tmp_path: Path, content:
         pass
 
 
+def test_notes_that_are_a_link_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "foreign.json").write_text('{"secret": "key"}')
+    notes = tmp_path / "run" / "notes.json"
+    notes.symlink_to(tmp_path / "foreign.json")
+    with pytest.raises(CorruptFile, match="a link"), serving(tmp_path / "run"):
+        pass
+    notes.unlink()
+    with serving(tmp_path / "run") as served:
+        notes.symlink_to(tmp_path / "foreign.json")
+        found = served("GET", "/api/notes")
+        assert found.status == 422
+        assert b"key" not in found.body
+        assert str(tmp_path).encode() not in found.body
+        assert served("PUT", "/api/notes", {"a": "b"}).status == 200
+        assert json.loads(served("GET", "/api/notes").body) == {"a": "b"}
+    assert (tmp_path / "foreign.json").read_text() == '{"secret": "key"}'
+
+
 @pytest.mark.parametrize("path", [
     "/record.json", "/../record.json", "/..%2frecord.json", "/%2e%2e/record.json", "/bundle.json/../record.json",
     "/api/../record.json", "//record.json", "/static/../../etc/passwd", "/api/notes/..", "/docs", "/openapi.json",

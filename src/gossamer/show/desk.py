@@ -5,6 +5,7 @@ The desk knows no model: it is handed two functions. Notes are the only thing a 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 from gossamer.errors import BadInput, CorruptFile, one_line
 from gossamer.show.bundle import Bundle, BundleModel
 from gossamer.show.live import Answer, Question
-from gossamer.show.page import write_whole
+from gossamer.whole_file import write_whole
 
 BUNDLE, PAGE, NOTES = "bundle.json", "page.html", "notes.json"  # files of a run folder that are of its page
 MOST_BYTES = 256 * 1024  # of a request and of the notes of a run
@@ -61,18 +62,24 @@ class Desk:
         return self.answer(question)
 
     def read_notes(self) -> Notes:
-        """The notes by node, none before the first is written; CorruptFile for a file that does not hold notes."""
-        if not self.notes.is_file():
+        """The notes by node, none before the first is written; CorruptFile for what does not hold notes.
+
+        A link is refused: a received run folder could name any file of this machine.
+        """
+        if not os.path.lexists(self.notes):
             return {}
-        with self.notes.open("rb") as file:
-            text = file.read(MOST_BYTES + 1)
         try:
+            if self.notes.is_symlink() or not self.notes.is_file():
+                raise ValueError("a link or a folder, not a file")
+            with self.notes.open("rb") as file:
+                text = file.read(MOST_BYTES + 1)
             if len(text) > MOST_BYTES:
                 raise ValueError(f"more than {MOST_BYTES} bytes")
             return ALL_NOTES.validate_json(text)
         except ValueError as error:
             raise CorruptFile(
-                f"{self.notes} does not hold notes by node ({one_line(error)}); correct it or move it away."
+                f"{self.notes.name} beside the run does not hold notes by node ({one_line(error)}); correct it or move "
+                "it away."
             ) from error
 
     def write_notes(self, notes: Notes) -> None:
