@@ -198,7 +198,7 @@ def test_only_its_own_page_may_ask(served: Served) -> None:
     before = len(served.model.asked)
     foreign: tuple[dict[str, str], ...] = (
         {"origin": "https://evil.example"}, {"origin": "null"}, {"origin": f"http://{host}:{port + 1}"},
-        {"sec_fetch_site": "cross-site"}, {"sec_fetch_site": "same-site"},
+        {"sec_fetch_site": "cross-site"}, {"sec_fetch_site": "same-site"}, {"origin": "http://[::1"},
     )  # fmt: skip
     for headers in foreign:
         for method, path in (("POST", "/api/ask"), ("PUT", "/api/notes"), ("OPTIONS", "/api/ask"), ("DELETE", "/")):
@@ -291,6 +291,56 @@ def test_a_request_that_does_not_arrive_is_given_up(tmp_path: Path) -> None:
         with socket.create_connection(served.place.socket.getsockname(), timeout=10) as s:
             s.sendall(b"POST /api/ask HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
             assert s.recv(100).startswith(b"HTTP/1.1 408")
+        assert served.lives()
+
+
+def test_connections_without_a_request_take_no_place(tmp_path: Path) -> None:
+    def hang(served: Served) -> list[socket.socket]:
+        found = [socket.create_connection(served.place.socket.getsockname(), timeout=10) for _ in range(6)]
+        for one in found[::2]:
+            one.sendall(b"GET / HTTP/1.1\r\nHost: loc")
+        return found
+
+    def closed(one: socket.socket) -> bool:
+        with one, suppress(ConnectionError):
+            return one.recv(1) == b""
+        return True
+
+    with serving(tmp_path, limits=Limits(connections=3, slow=60)) as served:
+        held = hang(served)
+        assert served.lives()
+        assert all(closed(one) for one in held[:3])
+        held[5].sendall(b"GET /bundle.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert held[5].recv(15) == b"HTTP/1.1 200 OK"
+        for one in held[3:]:
+            one.close()
+    with serving(tmp_path, limits=Limits(slow=0.1)) as served:
+        assert all(closed(one) for one in hang(served))
+        assert served.lives()
+
+
+def test_so_many_requests_at_a_time_and_no_more(tmp_path: Path) -> None:
+    with serving(tmp_path, limits=Limits(connections=1)) as served:
+        waiting = served.connection()
+        waiting.request("POST", "/api/ask", b'{"text": "wait"}', {"content-type": "application/json"})
+        wait(lambda: served.model.asked)
+        found = served("GET", "/")
+        assert found.status == 503
+        assert "ask again" in json.loads(found.body)["message"]
+        assert served("GET", "/", host="evil.example").status == 421
+        served.model.gate.set()
+        assert waiting.getresponse().status == 200
+        assert served.lives()
+
+
+def test_who_may_not_ask_hears_so_before_the_body_is_awaited(tmp_path: Path) -> None:
+    head = b"POST /api/ask HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
+    with serving(tmp_path, token="a-token-of-my-own_3", limits=Limits(slow=60)) as served:
+        for host, status in ((b"localhost", b"401"), (b"evil.example", b"421")):
+            with socket.create_connection(served.place.socket.getsockname(), timeout=10) as s:
+                s.sendall(head + b"Host: " + host + b"\r\n\r\n")
+                assert s.recv(12) == b"HTTP/1.1 " + status
+        assert served("POST", "/api/ask", {"text": "a"}).status == 401
         assert served.lives()
 
 
