@@ -161,6 +161,16 @@ def test_notes_that_are_none_are_one_error_at_the_start(tmp_path: Path, content:
         pass
 
 
+def test_notes_that_cannot_be_kept_are_said_without_the_path(tmp_path: Path) -> None:
+    with serving(tmp_path) as served:
+        (tmp_path / "notes.json").mkdir()
+        found = served("PUT", "/api/notes", {"a": "b"})
+        assert found.status == 422
+        assert json.loads(found.body) == {"message": "Cannot keep the notes: Is a directory."}
+        assert [p.name for p in tmp_path.iterdir()] == ["notes.json"]
+        assert b"a link or a folder" in served("GET", "/api/notes").body
+
+
 def test_notes_that_are_a_link_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "foreign.json").write_text('{"secret": "key"}')
@@ -378,6 +388,10 @@ def test_an_answer_that_takes_too_long_keeps_its_place_until_it_ends(tmp_path: P
     ({"text": "a", "more": 1}, 422, "Extra inputs"),
     ({"text": 1}, 422, "valid string"),
     (b'{"text": "a", "interventions": [{"kind": "clamp", "site": "a", "value": NaN}]}', 422, "finite number"),
+    (b'{"text": "\\ud800"}', 422, "body.text: Value error, expected whole characters"),
+    (b'{"text": "a", "candidates": ["b", "b\\udfff"]}', 422, "candidates.1: Value error, expected whole characters"),
+    (b'{"text": "a", "interventions": [{"kind": "cut", "src": "\\ud800"}]}', 422, "0.src: Value error"),
+    (b'{"text": "a", "\\ud800": 1}', 422, "unicode"),
     (b"[" * 100_000, 400, "parsing"),
     (b"\xff\xfe", 422, ""),
 ])  # fmt: skip

@@ -110,7 +110,8 @@ def test_the_kernel_answers_messages_of_the_page(tmp_path: Path, monkeypatch: py
     assert told({"id": 4, "what": "read notes"}) == {"id": 4, "found": {"x": "y"}}
     assert "that is not supported" in told({"id": 5, "what": "ask", "body": {"text": "refuse"}})["message"]
     for wrong in ({"id": 6, "what": "eval"}, {"what": "ask"}, "ask", None, {"id": 7, "what": "ask", "body": ["a"]},
-                  {"id": 8, "what": "write notes", "body": {"x": 1}}):  # fmt: skip
+                  {"id": 8, "what": "write notes", "body": {"x": 1}},
+                  {"id": 9, "what": "ask", "body": {"text": "\ud800"}}, {"id": 10, "what": "tokenize", "body": {"text": "\ud800"}}):  # fmt: skip
         assert "Expected" in told(wrong)["message"]
     assert reply(desk, {"id": 9, "what": "read notes"})["found"] == {"x": "y"}
     assert page(desk.bundle).asks is False

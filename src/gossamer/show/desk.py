@@ -15,7 +15,7 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from gossamer.errors import BadInput, CorruptFile, one_line
 from gossamer.show.bundle import Bundle, BundleModel
-from gossamer.show.live import Answer, Question
+from gossamer.show.live import Answer, Question, Text
 from gossamer.whole_file import write_whole
 
 BUNDLE, PAGE, NOTES = "bundle.json", "page.html", "notes.json"  # files of a run folder that are of its page
@@ -32,7 +32,7 @@ ALL_NOTES: TypeAdapter[Notes] = TypeAdapter(Notes)
 class Prompt(BundleModel):
     """A text whose tokens are asked for."""
 
-    text: str
+    text: Text
 
 
 PROMPTS, QUESTIONS = TypeAdapter(Prompt), TypeAdapter(Question)
@@ -71,8 +71,11 @@ class Desk:
         try:
             if self.notes.is_symlink() or not self.notes.is_file():
                 raise ValueError("a link or a folder, not a file")
-            with self.notes.open("rb") as file:
-                text = file.read(MOST_BYTES + 1)
+            try:
+                with self.notes.open("rb") as file:
+                    text = file.read(MOST_BYTES + 1)
+            except OSError as error:
+                raise ValueError(error.strerror) from error
             if len(text) > MOST_BYTES:
                 raise ValueError(f"more than {MOST_BYTES} bytes")
             return ALL_NOTES.validate_json(text)
@@ -83,11 +86,14 @@ class Desk:
             ) from error
 
     def write_notes(self, notes: Notes) -> None:
-        """Replace all notes, in one step."""
+        """Replace all notes, in one step; BadInput, without a path, for a file that cannot be written."""
         text = ALL_NOTES.dump_json(notes, indent=1) + b"\n"
         if len(text) > MOST_BYTES:
             raise BadInput(f"Expected notes of at most {MOST_BYTES} bytes in all, got {len(text)}.")
-        write_whole(text.decode(), self.notes)
+        try:
+            write_whole(text.decode(), self.notes)
+        except OSError as error:
+            raise BadInput(f"Cannot keep the notes: {error.strerror or type(error).__name__}.") from error
 
 
 def checked(kind: TypeAdapter[T], body: object) -> T:
