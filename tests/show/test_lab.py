@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from live_bundle import live_bundle
+from live_bundle import circuit_of, live_bundle, tiny
 
+from gossamer.circuit import Calibration
+from gossamer.explain import Change, Said, ask
 from gossamer.show import write_page
 from gossamer.show.live import Question
 
@@ -122,6 +125,84 @@ def test_clamping_the_node_that_is_suggested_flips_the_answer(page: Any) -> None
     assert page.execute_script("return document.querySelectorAll('.lab-done li').length") == 1
     click(page, "Undo all")
     until(lambda: shares(page) == whole)
+
+
+def test_what_a_clamp_does_to_this_prompt_is_asked_before_it_is_said(page: Any) -> None:
+    bundle = live_bundle()
+    example, fit = bundle.task.examples[0], bundle.circuit.calibration
+    circuit = replace(
+        circuit_of(tiny(), [node.site for node in bundle.circuit.nodes]),
+        calibration=None if fit is None else Calibration(scale=fit.scale, shift=fit.shift),
+    )
+    two = (example.answer, example.wrong_answer)
+
+    def first(said: Said) -> bool:
+        return said.candidates[0] >= said.candidates[1]
+
+    until(lambda: bool(page.execute_script("return document.querySelector('.lab-flip')")))
+    seen = [ask(tiny(), circuit, text) for text in (example.clean, example.counterfactual)]
+    told = set()
+    for text in (example.clean, example.counterfactual, "x = 1", "print(", "def f('", 'a = b("c'):
+        page.execute_script(TYPE, text)
+        page.execute_script("document.querySelector('.lab-suggestion').lastChild.textContent = ''")
+        until(
+            lambda: bool(page.execute_script("return document.querySelector('.lab-suggestion').lastChild.textContent"))
+        )
+        whole = ask(tiny(), circuit, text, (), two)
+        offered = page.execute_script("return document.querySelector('.lab-flip').textContent")
+        site, value = offered.removeprefix("Clamp ").replace("\u2212", "-").split(" to ")
+        turned = ask(tiny(), circuit, text, [Change("clamp", site, float(value))], two)
+        flips = [first(whole.model) != first(turned.model), first(whole.circuit) != first(turned.circuit)]
+        hidden, claim = page.execute_script(
+            "const s = document.querySelector('.lab-suggestion'); return [s.hidden, s.lastChild.textContent]"
+        )
+        assert hidden == (not any(flips)), text
+        if all(flips):
+            assert "the answer flips" in claim
+        elif any(flips):
+            assert f"the {'circuit' if flips[1] else 'model'}'s answer flips, the" in claim
+        told.add(tuple(flips))
+        at = int((seen[0].circuit.traces[site] - seen[1].circuit.traces[site]).abs().argmax())
+        other = seen[first(whole.model)]
+        assert f"{float(other.circuit.traces[site][at]):.3g}" == f"{float(value):.3g}"
+        assert f"is at {tiny().tokenizer.decode([other.tokens[at]])} in a prompt of the other answer" in claim
+        assert at > 0, "not what is before every prompt"
+    assert len(told) > 1, told
+    page.execute_script("document.querySelector('.lab-suggestion').hidden = false")
+    page.execute_script(
+        "const c = document.querySelector('.lab-candidate'); c.value = '(';"
+        "c.dispatchEvent(new Event('input', {bubbles: true}))"
+    )
+    until(lambda: bool(page.execute_script("return document.querySelector('.lab-suggestion').hidden")))
+
+
+def test_what_is_taken_back_leaves_the_field_and_the_focus_stays_with_what_can_be_done(page: Any) -> None:
+    focused = "return document.activeElement.ariaLabel || document.activeElement.textContent"
+    field = "return document.querySelector('.lab-number-in').value"
+    until(lambda: bool(page.execute_script("return document.querySelector('.lab-flip')")))
+    page.execute_script("const b = document.querySelector('.lab-flip'); b.focus(); b.click()")
+    clamped = page.execute_script(field)
+    assert f"to {clamped}".replace("-", "\u2212") in page.execute_script(
+        "return document.querySelector('.lab-done').innerText"
+    )
+    assert page.execute_script(focused) == "Undo"
+    click(page, "Undo")
+    mean = page.execute_script(field)
+    assert mean != clamped
+    assert page.execute_script("return document.querySelector('.lab input[type=range]').value") == mean
+    assert page.execute_script(focused) == "Redo"
+    click(page, "Redo")
+    assert (page.execute_script(field), page.execute_script(focused)) == (clamped, "Undo")
+    click(page, "Undo all")
+    assert (page.execute_script(field), page.execute_script(focused)) == (mean, "Undo")
+    click(page, "Undo")
+    click(page, "Cut")
+    take_back = "const b = document.querySelector('.lab-done .close'); b.focus(); b.click()"
+    page.execute_script(take_back)
+    assert page.execute_script(field) == mean
+    assert page.execute_script(focused).startswith("Take back: cut ")
+    page.execute_script(take_back)
+    assert page.execute_script(focused) == "Undo"
 
 
 def test_tokens_are_reached_by_keyboard_and_activations_and_attention_are_text(page: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from example_bundle import example_bundle, synthetic_bundle
-from head_bundle import head_bundle
+from head_bundle import faithfulness, head_bundle
 from pydantic import ValidationError
 
 from gossamer.errors import CorruptFile
@@ -98,6 +98,26 @@ def test_the_page_shows_the_circuit_the_trial_and_the_record(browser: Any, tmp_p
         assert evidence.claim.split(": ")[-1] in text
     drawn = browser.execute_script("return document.querySelectorAll('svg [data-site]').length")
     assert drawn >= bundle.circuit.n_nodes
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("tried", [False, True])
+def test_the_faithfulness_measured_at_discovery_is_in_the_trial_until_a_trial_has_it(
+    browser: Any, tmp_path: Path, tried: bool
+) -> None:
+    bundle = head_bundle()
+    found = faithfulness(0.394)
+    circuit = bundle.circuit.model_copy(update={"faithfulness": found, "reached": False})
+    text = opened(
+        browser, bundle.model_copy(update={"circuit": circuit, "evidence": (found,) if tried else ()}), tmp_path
+    )
+    claims = browser.execute_script("return [...document.querySelectorAll('.check')].map((e) => e.innerText)")
+    assert len(claims) == 1
+    assert "0.394" in claims[0]
+    assert ("Checked at discovery." in claims[0]) is not tried
+    tally = browser.execute_script("return document.querySelector('.tally').innerText")
+    assert tally == ("1 fail" if tried else "1 fail, checked at discovery")
+    assert ("No trial has been run" in text) is not tried
 
 
 @pytest.mark.browser

@@ -130,6 +130,7 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
   let candidates: [string, string] = [first?.answer ?? "", first?.wrong_answer ?? ""];
   const history = new History();
   let answer: Answer | null = null;
+  let answered: Question | null = null; // what `answer` answers
   let before: Answer | null = null;
   let bare: { to: string; answer: Answer } | null = null; // the last question without interventions
   let at: number | null = null; // the token looked at; null: the last one
@@ -137,6 +138,7 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
   let lastKept: string | undefined;
   let asked = 0;
   let flip: Flip | null = null;
+  let told = 0;
 
   const prompt = h("textarea", { class: "lab-prompt", rows: 2, spellcheck: "false", autocomplete: "off", autocapitalize: "off", "aria-label": "Prompt" });
   const error = h("p", { class: "lab-error", role: "alert", hidden: true });
@@ -146,7 +148,7 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
   const next = h("div", {});
   const noted = h("p", { class: "muted lab-about" });
   const topTen = h("div", {});
-  const suggestion = h("div", { class: "lab-suggestion" });
+  const suggestion = h("div", { class: "lab-suggestion", hidden: true });
   const insides = h("div", { class: "lab-insides" });
   const done = h("ol", { class: "lab-done", "aria-label": "What is done to the model" });
 
@@ -173,7 +175,7 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
       if (!own.interventions.length) bare = { to: JSON.stringify(plain), answer: found };
       else if (bare?.to !== JSON.stringify(plain)) bare = { to: JSON.stringify(plain), answer: await engine.ask(plain) };
       if (mine !== asked) return;
-      [answer, before] = [found, own.interventions.length ? bare.answer : null];
+      [answer, answered, before] = [found, own, own.interventions.length ? bare.answer : null];
       error.hidden = true;
       if (at !== null && at >= found.tokens.length) at = null;
       show();
@@ -195,6 +197,11 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
     keep();
     void ask();
   };
+  /** The same where a node's value may have been taken back. */
+  const moved = (): void => {
+    changed();
+    drawValue();
+  };
 
   // ---- what is shown ----------------------------------------------------------------------------------------------
 
@@ -212,7 +219,7 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
     noted.textContent = answer.note ? `${sentence(answer.note)}.` : "";
     noted.hidden = !answer.note;
     drawTokens();
-    drawSuggestion();
+    void drawSuggestion();
     lightUp();
     if (deep.open) drawInsides();
   };
@@ -279,16 +286,31 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
 
   // ---- interventions ----------------------------------------------------------------------------------------------
 
-  const undo = button("Undo", () => { history.undo(); changed(); });
-  const redo = button("Redo", () => { history.redo(); changed(); });
-  const clear = button("Undo all", () => { history.push([]); changed(); });
+  /** A button that goes through the history; when it has no more to do, the focus goes where there is. */
+  const step = (text: string, run: () => void, then: () => HTMLButtonElement): HTMLButtonElement => {
+    const own = button(text, () => {
+      run();
+      moved();
+      if (own.disabled) then().focus();
+    });
+    return own;
+  };
+  const undo: HTMLButtonElement = step("Undo", () => history.undo(), () => redo);
+  const redo = step("Redo", () => history.redo(), () => undo);
+  const clear = step("Undo all", () => history.push([]), () => undo);
   const drawDone = (): void => {
     undo.disabled = !history.canUndo;
     redo.disabled = !history.canRedo;
     clear.disabled = !history.now.length;
     done.replaceChildren(...history.now.map((one, i) => {
       const words = sayIntervention(one, index);
-      return h("li", {}, h("span", {}, words), button("×", () => { history.push(history.now.filter((_, n) => n !== i)); changed(); }, `Take back: ${words}`, "close"));
+      const takeBack = button("×", () => {
+        history.push(history.now.filter((_, n) => n !== i));
+        moved();
+        const left = done.querySelectorAll<HTMLButtonElement>(".close");
+        (left[Math.min(i, left.length - 1)] ?? undo).focus();
+      }, `Take back: ${words}`, "close");
+      return h("li", {}, h("span", {}, words), takeBack);
     }));
     done.hidden = !history.now.length;
   };
@@ -306,7 +328,7 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
   const slide = h("input", { type: "range", step: "any", "aria-label": "Value to clamp the node to, as a slider" });
   const about = h("p", { class: "muted lab-about" });
   const cutSelect = h("select", { class: "mono", "aria-label": "Edge to cut" });
-  const ablate = button("Ablate", () => { history.push([...without(nodeSelect.value), { ...BLANK, kind: "ablate", site: nodeSelect.value }]); changed(); });
+  const ablate = button("Ablate", () => { history.push([...without(nodeSelect.value), { ...BLANK, kind: "ablate", site: nodeSelect.value }]); moved(); });
   const clampTo = button("Clamp to", () => clamp(true));
   const cut = button("Cut", () => {
     const edge = edgesOf(nodeSelect.value)[Number(cutSelect.value)];
@@ -337,7 +359,7 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
   number.addEventListener("keydown", (event) => { if (event.key === "Enter") clamp(true); });
 
   for (const control of [clampTo, number, slide]) control.hidden = bundle.grain === "head"; // a head writes a vector
-  const drawNode = (): void => {
+  const drawValue = (): void => {
     const node = index.nodes.get(nodeSelect.value);
     if (!node) return;
     const [lo, hi] = valueRange(node, answer);
@@ -345,6 +367,11 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
     const held = history.now.find((one) => one.site === node.site && one.kind === "clamp")?.value;
     number.value = String(Number((held ?? node.mean ?? 0).toPrecision(4)));
     slide.value = number.value;
+  };
+  const drawNode = (): void => {
+    const node = index.nodes.get(nodeSelect.value);
+    if (!node) return;
+    drawValue();
     about.textContent = `${describe(node)}${node.mean === null ? "" : `; its mean over text is ${num(node.mean)}`}`;
     const edges = edgesOf(node.site);
     cutSelect.replaceChildren(...edges.map((edge, i) => h("option", { value: i }, sayEdge(edge.src, edge.dst, edge.matrix, index))));
@@ -357,21 +384,43 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
 
   // ---- a first thing to try ---------------------------------------------------------------------------------------
 
-  const drawSuggestion = (): void => {
-    if (!flip || !answer) return;
-    const to = share(answer.model) >= 0.5 ? flip.toSecond : flip.toFirst;
-    const held = history.now.some((one) => one.site === flip?.site);
-    const words = `Clamp ${flip.site} to ${num(to, 3)}`;
-    const go = button(words, () => {
-      history.push([...without(flip?.site ?? ""), { ...BLANK, kind: "clamp", site: flip?.site ?? null, value: to }]);
-      nodeSelect.value = flip?.site ?? "";
-      drawNode();
-      store.set({ selected: flip?.site ?? null });
-      changed();
-    }, undefined, "tool lab-flip");
-    suggestion.replaceChildren(h("span", { class: "muted" }, "Try: "), go, h("span", { class: "muted" },
-      ` (what it is at ${visible(flip.token)} in a prompt of the other answer): the answer flips.`));
-    suggestion.hidden = held;
+  const claim = h("span", { class: "muted" });
+  const go = button("", () => {
+    if (!flip || !answer || !answered) return;
+    history.push(flipped(flip, answer, answered).wanted);
+    nodeSelect.value = flip.site;
+    drawNode();
+    store.set({ selected: flip.site });
+    changed();
+    undo.focus();
+  }, undefined, "tool lab-flip");
+
+  /** What is tried: the clamp that turns the model's answer round where `flip` was found, beside what is done already. */
+  const flipped = ({ site, candidates: [own], toFirst, toSecond }: Flip, now: Answer, of: Question): { to: typeof toFirst; wanted: Intervention[] } => {
+    const to = share(now.model) >= 0.5 === (of.candidates[0] === own) ? toSecond : toFirst;
+    return { to, wanted: [...without(site), { ...BLANK, kind: "clamp", site, value: to.value }] };
+  };
+
+  /** Shown where it turns the answer of the present prompt round, which is asked first. */
+  const drawSuggestion = async (): Promise<void> => {
+    const mine = ++told;
+    const [now, question] = [answer, answered];
+    const inOrder = (two: readonly string[]): string => JSON.stringify([...two].sort());
+    if (!flip || !now || !question || inOrder(flip.candidates) !== inOrder(question.candidates) || history.now.some((one) => one.site === flip?.site)) {
+      suggestion.hidden = true;
+      return;
+    }
+    const { to, wanted } = flipped(flip, now, question);
+    go.textContent = `Clamp ${flip.site} to ${num(to.value, 3)}`;
+    claim.textContent = "";
+    await new Promise((rested) => window.setTimeout(rested, 0)); // the answer is drawn first
+    if (mine !== told) return;
+    const then = await engine.ask({ ...question, interventions: wanted }).catch(() => now);
+    if (mine !== told) return;
+    const turned = (["model", "circuit"] as const).filter((part) => share(now[part]) >= 0.5 !== share(then[part]) >= 0.5);
+    const what = turned.length === 2 ? "the answer flips, the model's and the circuit's" : `the ${turned[0]}'s answer flips, the ${turned[0] === "model" ? "circuit" : "model"}'s does not`;
+    claim.textContent = ` (what it is at ${visible(to.token)} in a prompt of the other answer): ${what}.`;
+    suggestion.hidden = !turned.length;
   };
 
   // ---- recipes ----------------------------------------------------------------------------------------------------
@@ -487,7 +536,8 @@ export function lab(index: Index, store: Store, engine: Engine): HTMLElement {
     if (engine.where !== "page") return; // hundreds of questions are too many for a server
     void findFlip(index, engine, examples).then((found) => {
       flip = found;
-      drawSuggestion();
+      if (found) suggestion.append(h("span", { class: "muted" }, "Try: "), go, claim);
+      void drawSuggestion();
     }).catch(() => undefined); // without a suggestion the lab is whole
   };
   window.setTimeout(start, 0);

@@ -67,8 +67,8 @@ class PageEngine {
     const most = this.model.config.n_ctx;
     if (!tokens.length) problems.push("Expected a prompt of at least one token, got none");
     if (tokens.length > most) problems.push(`Expected a prompt of at most ${most} tokens, got ${tokens.length}`);
-    const notes: string[] = [];
-    const wanted = question.candidates.map((text) => this.candidate(question.text, text, problems, notes));
+    const merged: string[] = [];
+    const wanted = question.candidates.map((text) => this.candidate(question.text, text, problems, merged));
     const values = new Map<string, Map<number, number>>();
     const cuts: Cut[] = [];
     for (const change of question.interventions) {
@@ -90,17 +90,17 @@ class PageEngine {
       tokens: tokens.map((id) => this.tokenizer.decode(id)),
       model: this.reading(own, wanted, tokens.length, false),
       circuit: this.reading(alone, wanted, tokens.length, true),
-      note: notes.join("; "),
+      note: merged.length ? `${merged.join(" and ")} would merge with the end of this prompt: asked for is the token it is alone` : "",
     };
   }
 
   /** The token that a candidate is right after the prompt: see candidate_tokens of gossamer/explain/live.py. */
-  private candidate(prompt: string, text: string, problems: string[], notes: string[]): number {
+  private candidate(prompt: string, text: string, problems: string[], merged: string[]): number {
     const [before, both] = [this.tokenizer.encode(prompt), this.tokenizer.encode(prompt + text)];
     const merges = before.some((id, i) => both[i] !== id);
     const own = merges ? this.tokenizer.encode(text) : both.slice(before.length);
     if (own.length !== 1) problems.push(`Expected a candidate of one token after the prompt, ${JSON.stringify(text)} is ${own.length}`);
-    else if (merges) notes.push(`${JSON.stringify(text)} merges with the end of this prompt: its number is that of the token it is alone`);
+    else if (merges) merged.push(text);
     return own[0] ?? 0;
   }
 

@@ -4,13 +4,19 @@ import type { Answer, ExamplePair, NodeView, Reading } from "./bundle";
 import type { Engine } from "./engine";
 import type { Index } from "./index";
 
-/** A node that turns the answer round when clamped to what it is in prompts of the other answer. `toSecond` turns the first
- * answer into the second, `toFirst` the other way; `token`: where it is furthest from its mean. */
+/** What a node is at a token. */
+interface Seen {
+  readonly value: number;
+  readonly token: string;
+}
+
+/** A node that turns the answers of a pair round when clamped to what it is in the prompt of the other answer, where the
+ * two differ most: `toSecond` turns the first of the candidates into the second, `toFirst` the other way. */
 export interface Flip {
   readonly site: string;
-  readonly toFirst: number;
-  readonly toSecond: number;
-  readonly token: string;
+  readonly candidates: readonly [string, string];
+  readonly toFirst: Seen;
+  readonly toSecond: Seen;
 }
 
 const MOST_NODES = 120; // asked about, those that matter most
@@ -21,13 +27,18 @@ function odds(reading: Reading): number {
   return Math.log(Math.max(a, 1e-300) / Math.max(b, 1e-300));
 }
 
-/** The value furthest from the node's mean, and its token. */
-function peak(answer: Answer, node: NodeView): { value: number; token: string } {
-  const values = answer.circuit.traces.find((trace) => trace.site === node.site)?.values ?? [];
-  const mean = node.mean ?? 0;
-  const far = (t: number): number => Math.abs((values[t] ?? mean) - mean);
-  const best = values.reduce((top, _, t) => (far(t) > far(top) ? t : top), 0);
-  return { value: Number((values[best] ?? mean).toPrecision(3)), token: answer.tokens[best] ?? "" };
+/** What a node is in both prompts of a pair at the token where it differs most between them; null if it differs nowhere.
+ * What is before every prompt is thereby left out. */
+function apart(one: Answer, other: Answer, node: NodeView): [one: Seen, other: Seen] | null {
+  const of = ({ circuit }: Answer): readonly number[] => circuit.traces.find((trace) => trace.site === node.site)?.values ?? [];
+  const [a, b] = [of(one), of(other)];
+  const by = (t: number): number => Math.abs((a[t] as number) - (b[t] as number));
+  const most = Math.min(a.length, b.length);
+  let best = 0;
+  for (let t = 1; t < most; t++) if (by(t) > by(best)) best = t;
+  if (!most || by(best) === 0) return null;
+  const seen = ({ tokens }: Answer, values: readonly number[]): Seen => ({ value: Number((values[best] as number).toPrecision(3)), token: tokens[best] ?? "" });
+  return [seen(one, a), seen(other, b)];
 }
 
 /** The node whose clamp turns both prompts of a pair round, in the model and in the circuit, the furthest; null if none
@@ -46,7 +57,7 @@ async function bothSides(engine: Engine, { clean, counterfactual, answer, wrong_
 }
 
 async function flipOf(index: Index, engine: Engine, pair: ExamplePair, one: Answer, other: Answer): Promise<Flip | null> {
-  const candidates = [pair.answer, pair.wrong_answer];
+  const candidates = [pair.answer, pair.wrong_answer] as const;
   const rest = (): Promise<void> => new Promise((done) => window.setTimeout(done, 0));
   const ask = (text: string, site: string, value: number): Promise<Answer> =>
     engine.ask({ text, candidates, interventions: [{ kind: "clamp", site, value, src: null, dst: null, matrix: null }] });
@@ -54,7 +65,9 @@ async function flipOf(index: Index, engine: Engine, pair: ExamplePair, one: Answ
   let furthest = 0;
   for (const node of index.ranked.slice(0, MOST_NODES)) {
     await rest();
-    const [second, first] = [peak(other, node), peak(one, node)];
+    const ends = apart(one, other, node);
+    if (!ends) continue;
+    const [first, second] = ends;
     const turned = await ask(pair.clean, node.site, second.value);
     const far = Math.min(-odds(turned.model), -odds(turned.circuit));
     if (far <= furthest) continue;
@@ -62,7 +75,7 @@ async function flipOf(index: Index, engine: Engine, pair: ExamplePair, one: Answ
     const both = Math.min(far, odds(back.model), odds(back.circuit));
     if (both <= furthest) continue;
     furthest = both;
-    best = { site: node.site, toSecond: second.value, toFirst: first.value, token: second.token };
+    best = { site: node.site, candidates, toSecond: second, toFirst: first };
   }
   return best;
 }

@@ -1,6 +1,6 @@
 // The trial: every check with its value, its nulls and its verdict, as a table with one axis per check.
 
-import type { EvidenceView } from "./bundle";
+import type { Bundle, EvidenceView } from "./bundle";
 import { count, h, num, s, sentence, ticks } from "./dom";
 
 type Verdict = EvidenceView["verdict"];
@@ -89,7 +89,7 @@ function table(evidence: EvidenceView): HTMLElement {
   return result;
 }
 
-function check(evidence: EvidenceView): HTMLElement {
+function check(evidence: EvidenceView, when = ""): HTMLElement {
   const cut = evidence.claim.indexOf(": ");
   const [name, rest] = cut > 0 ? [evidence.claim.slice(0, cut), evidence.claim.slice(cut + 2)] : [evidence.claim, ""];
   const how = evidence.methodology ? Object.entries(evidence.methodology) : [];
@@ -97,6 +97,7 @@ function check(evidence: EvidenceView): HTMLElement {
     h("div", { class: "check-text" },
       verdictBadge(evidence.verdict),
       h("h3", {}, sentence(name)),
+      when ? h("p", { class: "threshold" }, `${sentence(when)}.`) : null,
       rest ? h("p", { class: "claim" }, `${sentence(rest)}.`) : null,
       evidence.threshold ? h("p", { class: "threshold" }, `${sentence(evidence.threshold)}.`) : null,
       evidence.note ? h("p", { class: "note" }, evidence.note) : null,
@@ -108,17 +109,26 @@ function check(evidence: EvidenceView): HTMLElement {
   );
 }
 
-export function trial(evidence: ReadonlyArray<EvidenceView>): HTMLElement {
-  if (!evidence.length) return h("p", { class: "muted" }, "No check has been run on this circuit yet.");
-  return h("div", { class: "checks" }, ...evidence.map(check));
+const AT_DISCOVERY = "checked at discovery";
+
+/** The faithfulness that `discover` measured, where no trial has measured it again. */
+function atDiscovery({ evidence, circuit: { faithfulness } }: Bundle): EvidenceView | null {
+  return evidence.some((one) => one.claim.startsWith("faithfulness")) ? null : faithfulness;
+}
+
+export function trial(bundle: Bundle): HTMLElement {
+  const [{ evidence }, first] = [bundle, atDiscovery(bundle)];
+  const none = evidence.length ? null : h("p", { class: "muted" }, "No trial has been run on this circuit yet; ", h("code", {}, "gossamer verify RUN"), " runs it.");
+  return h("div", { class: "checks" }, none, first && check(first, AT_DISCOVERY), ...evidence.map((one) => check(one)));
 }
 
 /** How many of each verdict, in words. */
-export function tally(evidence: ReadonlyArray<EvidenceView>): HTMLElement {
+export function tally(bundle: Bundle): HTMLElement {
   const order: Verdict[] = ["pass", "fail", "not reached", "not measured"];
   const badges = order.flatMap((verdict) => {
-    const n = evidence.filter((e) => e.verdict === verdict).length;
+    const n = bundle.evidence.filter((e) => e.verdict === verdict).length;
     return n ? [verdictBadge(verdict, `${n} ${verdict}`)] : [];
   });
-  return h("div", { class: "tally" }, ...badges);
+  const first = atDiscovery(bundle);
+  return h("div", { class: "tally" }, ...badges, first && verdictBadge(first.verdict, `1 ${first.verdict}, ${AT_DISCOVERY}`));
 }

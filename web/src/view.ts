@@ -116,7 +116,7 @@ export function render({ model: given, el }: Host): () => void {
   const askPart = part("ask", "Ask it", note, engine ? lab(index, store, engine) : noLab());
 
   const recordPart = h("details", { class: "part record-part" }, h("summary", {}, h("h2", {}, "Record"), h("span", { class: "muted" }, "where every number came from")), record(bundle.record));
-  const trialPart = part("trial", "The trial", "each check beside its nulls: what the same number is when the circuit is not special", trial(bundle.evidence));
+  const trialPart = part("trial", "The trial", "each check beside its nulls: what the same number is when the circuit is not special", trial(bundle));
   const toTrial = (): void => {
     trialPart.tabIndex = -1;
     trialPart.scrollIntoView();
@@ -126,7 +126,7 @@ export function render({ model: given, el }: Host): () => void {
     h("header", { class: "top" },
       h("div", { class: "eyebrow" }, h("span", {}, "Gossamer circuit"), h("span", { class: "mono" }, bundle.task.name), themeButton(root, store)),
       h("h1", {}, bundle.title), lead(bundle),
-      h("div", { class: "verdicts" }, tally(bundle.evidence), ownModel(toTrial))),
+      h("div", { class: "verdicts" }, tally(bundle), ownModel(toTrial))),
     askPart,
     stages.element,
     trialPart,

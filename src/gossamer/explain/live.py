@@ -120,12 +120,12 @@ def candidate_tokens(
 ) -> tuple[list[int], tuple[str, ...]]:
     """The token that each candidate is right after the prompt (the rule of gossamer.task.encode), and notes.
 
-    One that merges with the prompt's end, as a quote does with a space before it, is the token that it is alone; a note
-    says so. problems gets every candidate that is not one token.
+    One that merges with the prompt's end, as a quote does with a space before it, is the token it is alone; a note says
+    so. problems gets every candidate that is not one token.
     """
     before = token_ids(model.tokenizer, prompt)
     wanted: list[int] = []
-    notes: list[str] = []
+    merged: list[str] = []
     for text in candidates:
         both = token_ids(model.tokenizer, prompt + text)
         merges = both[: len(before)] != before
@@ -133,9 +133,10 @@ def candidate_tokens(
         if len(own) != 1:
             problems.append(f"Expected a candidate of one token after the prompt, {text!r} is {len(own)}")
         elif merges:
-            notes.append(f"{text!r} merges with the end of this prompt: its number is that of the token it is alone")
+            merged.append(text)
         wanted.append(own[0] if len(own) == 1 else -1)
-    return wanted, tuple(notes)
+    note = f"{' and '.join(merged)} would merge with the end of this prompt: asked for is the token it is alone"
+    return wanted, (note,) if merged else ()
 
 
 def spoken(logits: Tensor) -> tuple[Tensor, tuple[tuple[int, float], ...]]:

@@ -316,10 +316,10 @@ function excerpt(one, largest, least) {
     const act = one.activations[i];
     const share2 = Math.min(1, Math.abs(act) / largest);
     const kind = act === 0 ? "" : act > 0 ? " pos" : " neg";
-    const peak2 = i === one.position ? " peak" : "";
+    const peak = i === one.position ? " peak" : "";
     const tint = act === 0 ? null : `--share:${(least + share2 * (70 - least)).toFixed(0)}%`;
     const read = act === 0 ? null : h("span", { class: "sr" }, ` (${num(act, 3)})`);
-    text.append(h("span", { class: `tok${kind}${peak2}`, style: tint, "data-tip": `${visibleSpaces(token)}   ${num(act, 6)}` }, visible(token), read));
+    text.append(h("span", { class: `tok${kind}${peak}`, style: tint, "data-tip": `${visibleSpaces(token)}   ${num(act, 6)}` }, visible(token), read));
   });
   return text;
 }
@@ -1275,7 +1275,7 @@ function layout({ nodes, supers, edges: drawn2, carries }) {
   let y = TOP;
   let lastBlock = "";
   const beside = [];
-  const apart3 = [];
+  const apart4 = [];
   const rests = [...supers.values()].some((one) => one.partial);
   for (const key2 of rowKeys) {
     const inRow = [...spots.values()].filter((p) => p.place.row === key2);
@@ -1323,7 +1323,7 @@ function layout({ nodes, supers, edges: drawn2, carries }) {
     for (const spot of inRow) {
       if (!spot.folded || spot.place.short) continue;
       spot.y = middle;
-      (single.length || rests && spot.folded.what === "part" ? beside : apart3).push(spot);
+      (single.length || rests && spot.folded.what === "part" ? beside : apart4).push(spot);
     }
     bands2.push({ label: first.rowName, part: first.short || inRow[0].folded?.what === "layer" ? null : inRow[0].node.location, y: middle });
     rows.push(inRow.sort((a, b) => a.x - b.x || a.y - b.y).map((p) => p.node.site));
@@ -1339,7 +1339,7 @@ function layout({ nodes, supers, edges: drawn2, carries }) {
   }
   for (const box of heads) [lo, hi] = [Math.min(lo, box.x), Math.max(hi, box.x + box.width)];
   if (!Number.isFinite(lo)) [lo, hi] = [0, 320];
-  for (const spot of apart3) spot.x = (lo + hi) / 2;
+  for (const spot of apart4) spot.x = (lo + hi) / 2;
   const widest = Math.max(0, ...beside.map((spot) => spot.width));
   for (const spot of beside) spot.x = hi + 34 + widest / 2;
   if (beside.length) hi += 34 + widest;
@@ -3742,12 +3742,16 @@ function odds(reading) {
   const [a, b] = reading.candidates;
   return Math.log(Math.max(a, 1e-300) / Math.max(b, 1e-300));
 }
-function peak(answer, node) {
-  const values = answer.circuit.traces.find((trace) => trace.site === node.site)?.values ?? [];
-  const mean = node.mean ?? 0;
-  const far = (t) => Math.abs((values[t] ?? mean) - mean);
-  const best = values.reduce((top, _, t) => far(t) > far(top) ? t : top, 0);
-  return { value: Number((values[best] ?? mean).toPrecision(3)), token: answer.tokens[best] ?? "" };
+function apart2(one, other, node) {
+  const of = ({ circuit }) => circuit.traces.find((trace) => trace.site === node.site)?.values ?? [];
+  const [a, b] = [of(one), of(other)];
+  const by = (t) => Math.abs(a[t] - b[t]);
+  const most = Math.min(a.length, b.length);
+  let best = 0;
+  for (let t = 1; t < most; t++) if (by(t) > by(best)) best = t;
+  if (!most || by(best) === 0) return null;
+  const seen = ({ tokens }, values) => ({ value: Number(values[best].toPrecision(3)), token: tokens[best] ?? "" });
+  return [seen(one, a), seen(other, b)];
 }
 async function findFlip(index, engine, pairs) {
   for (const pair of pairs) {
@@ -3768,7 +3772,9 @@ async function flipOf(index, engine, pair, one, other) {
   let furthest = 0;
   for (const node of index.ranked.slice(0, MOST_NODES)) {
     await rest();
-    const [second, first] = [peak(other, node), peak(one, node)];
+    const ends = apart2(one, other, node);
+    if (!ends) continue;
+    const [first, second] = ends;
     const turned = await ask(pair.clean, node.site, second.value);
     const far = Math.min(-odds(turned.model), -odds(turned.circuit));
     if (far <= furthest) continue;
@@ -3776,7 +3782,7 @@ async function flipOf(index, engine, pair, one, other) {
     const both = Math.min(far, odds(back.model), odds(back.circuit));
     if (both <= furthest) continue;
     furthest = both;
-    best = { site: node.site, toSecond: second.value, toFirst: first.value, token: second.token };
+    best = { site: node.site, candidates, toSecond: second, toFirst: first };
   }
   return best;
 }
@@ -3927,6 +3933,7 @@ function lab(index, store, engine) {
   let candidates = [first?.answer ?? "", first?.wrong_answer ?? ""];
   const history = new History();
   let answer = null;
+  let answered = null;
   let before = null;
   let bare = null;
   let at = null;
@@ -3934,6 +3941,7 @@ function lab(index, store, engine) {
   let lastKept;
   let asked = 0;
   let flip = null;
+  let told = 0;
   const prompt = h("textarea", { class: "lab-prompt", rows: 2, spellcheck: "false", autocomplete: "off", autocapitalize: "off", "aria-label": "Prompt" });
   const error = h("p", { class: "lab-error", role: "alert", hidden: true });
   const tokens = h("div", { class: "lab-tokens", role: "radiogroup", "aria-label": "Tokens of the prompt; choose the one that is looked at" });
@@ -3942,7 +3950,7 @@ function lab(index, store, engine) {
   const next = h("div", {});
   const noted = h("p", { class: "muted lab-about" });
   const topTen = h("div", {});
-  const suggestion = h("div", { class: "lab-suggestion" });
+  const suggestion = h("div", { class: "lab-suggestion", hidden: true });
   const insides = h("div", { class: "lab-insides" });
   const done = h("ol", { class: "lab-done", "aria-label": "What is done to the model" });
   const question = (interventions) => ({ text, candidates, interventions });
@@ -3963,7 +3971,7 @@ function lab(index, store, engine) {
       if (!own.interventions.length) bare = { to: JSON.stringify(plain), answer: found2 };
       else if (bare?.to !== JSON.stringify(plain)) bare = { to: JSON.stringify(plain), answer: await engine.ask(plain) };
       if (mine !== asked) return;
-      [answer, before] = [found2, own.interventions.length ? bare.answer : null];
+      [answer, answered, before] = [found2, own, own.interventions.length ? bare.answer : null];
       error.hidden = true;
       if (at !== null && at >= found2.tokens.length) at = null;
       show();
@@ -3985,6 +3993,10 @@ function lab(index, store, engine) {
     keep2();
     void ask();
   };
+  const moved = () => {
+    changed();
+    drawValue();
+  };
   const where = () => at ?? (answer ? answer.tokens.length - 1 : 0);
   const show = () => {
     if (!answer) return;
@@ -3998,7 +4010,7 @@ function lab(index, store, engine) {
     noted.textContent = answer.note ? `${sentence(answer.note)}.` : "";
     noted.hidden = !answer.note;
     drawTokens();
-    drawSuggestion();
+    void drawSuggestion();
     lightUp();
     if (deep.open) drawInsides();
   };
@@ -4081,28 +4093,30 @@ function lab(index, store, engine) {
   deep.addEventListener("toggle", () => {
     if (deep.open) drawInsides();
   });
-  const undo = button("Undo", () => {
-    history.undo();
-    changed();
-  });
-  const redo = button("Redo", () => {
-    history.redo();
-    changed();
-  });
-  const clear = button("Undo all", () => {
-    history.push([]);
-    changed();
-  });
+  const step = (text2, run, then) => {
+    const own = button(text2, () => {
+      run();
+      moved();
+      if (own.disabled) then().focus();
+    });
+    return own;
+  };
+  const undo = step("Undo", () => history.undo(), () => redo);
+  const redo = step("Redo", () => history.redo(), () => undo);
+  const clear = step("Undo all", () => history.push([]), () => undo);
   const drawDone = () => {
     undo.disabled = !history.canUndo;
     redo.disabled = !history.canRedo;
     clear.disabled = !history.now.length;
     done.replaceChildren(...history.now.map((one, i) => {
       const words2 = sayIntervention(one, index);
-      return h("li", {}, h("span", {}, words2), button("×", () => {
+      const takeBack = button("×", () => {
         history.push(history.now.filter((_, n) => n !== i));
-        changed();
-      }, `Take back: ${words2}`, "close"));
+        moved();
+        const left = done.querySelectorAll(".close");
+        (left[Math.min(i, left.length - 1)] ?? undo).focus();
+      }, `Take back: ${words2}`, "close");
+      return h("li", {}, h("span", {}, words2), takeBack);
     }));
     done.hidden = !history.now.length;
   };
@@ -4121,7 +4135,7 @@ function lab(index, store, engine) {
   const cutSelect = h("select", { class: "mono", "aria-label": "Edge to cut" });
   const ablate = button("Ablate", () => {
     history.push([...without(nodeSelect.value), { ...BLANK, kind: "ablate", site: nodeSelect.value }]);
-    changed();
+    moved();
   });
   const clampTo = button("Clamp to", () => clamp(true));
   const cut = button("Cut", () => {
@@ -4154,7 +4168,7 @@ function lab(index, store, engine) {
     if (event.key === "Enter") clamp(true);
   });
   for (const control of [clampTo, number, slide]) control.hidden = bundle.grain === "head";
-  const drawNode = () => {
+  const drawValue = () => {
     const node = index.nodes.get(nodeSelect.value);
     if (!node) return;
     const [lo, hi] = valueRange(node, answer);
@@ -4162,6 +4176,11 @@ function lab(index, store, engine) {
     const held = history.now.find((one) => one.site === node.site && one.kind === "clamp")?.value;
     number.value = String(Number((held ?? node.mean ?? 0).toPrecision(4)));
     slide.value = number.value;
+  };
+  const drawNode = () => {
+    const node = index.nodes.get(nodeSelect.value);
+    if (!node) return;
+    drawValue();
     about.textContent = `${describe(node)}${node.mean === null ? "" : `; its mean over text is ${num(node.mean)}`}`;
     const edges = edgesOf(node.site);
     cutSelect.replaceChildren(...edges.map((edge, i) => h("option", { value: i }, sayEdge(edge.src, edge.dst, edge.matrix, index))));
@@ -4171,24 +4190,39 @@ function lab(index, store, engine) {
     drawNode();
     store.set({ selected: nodeSelect.value });
   });
-  const drawSuggestion = () => {
-    if (!flip || !answer) return;
-    const to = share(answer.model) >= 0.5 ? flip.toSecond : flip.toFirst;
-    const held = history.now.some((one) => one.site === flip?.site);
-    const words2 = `Clamp ${flip.site} to ${num(to, 3)}`;
-    const go = button(words2, () => {
-      history.push([...without(flip?.site ?? ""), { ...BLANK, kind: "clamp", site: flip?.site ?? null, value: to }]);
-      nodeSelect.value = flip?.site ?? "";
-      drawNode();
-      store.set({ selected: flip?.site ?? null });
-      changed();
-    }, void 0, "tool lab-flip");
-    suggestion.replaceChildren(h("span", { class: "muted" }, "Try: "), go, h(
-      "span",
-      { class: "muted" },
-      ` (what it is at ${visible(flip.token)} in a prompt of the other answer): the answer flips.`
-    ));
-    suggestion.hidden = held;
+  const claim = h("span", { class: "muted" });
+  const go = button("", () => {
+    if (!flip || !answer || !answered) return;
+    history.push(flipped(flip, answer, answered).wanted);
+    nodeSelect.value = flip.site;
+    drawNode();
+    store.set({ selected: flip.site });
+    changed();
+    undo.focus();
+  }, void 0, "tool lab-flip");
+  const flipped = ({ site, candidates: [own], toFirst, toSecond }, now, of) => {
+    const to = share(now.model) >= 0.5 === (of.candidates[0] === own) ? toSecond : toFirst;
+    return { to, wanted: [...without(site), { ...BLANK, kind: "clamp", site, value: to.value }] };
+  };
+  const drawSuggestion = async () => {
+    const mine = ++told;
+    const [now, question2] = [answer, answered];
+    const inOrder = (two2) => JSON.stringify([...two2].sort());
+    if (!flip || !now || !question2 || inOrder(flip.candidates) !== inOrder(question2.candidates) || history.now.some((one) => one.site === flip?.site)) {
+      suggestion.hidden = true;
+      return;
+    }
+    const { to, wanted } = flipped(flip, now, question2);
+    go.textContent = `Clamp ${flip.site} to ${num(to.value, 3)}`;
+    claim.textContent = "";
+    await new Promise((rested) => window.setTimeout(rested, 0));
+    if (mine !== told) return;
+    const then = await engine.ask({ ...question2, interventions: wanted }).catch(() => now);
+    if (mine !== told) return;
+    const turned = ["model", "circuit"].filter((part2) => share(now[part2]) >= 0.5 !== share(then[part2]) >= 0.5);
+    const what = turned.length === 2 ? "the answer flips, the model's and the circuit's" : `the ${turned[0]}'s answer flips, the ${turned[0] === "model" ? "circuit" : "model"}'s does not`;
+    claim.textContent = ` (what it is at ${visible(to.token)} in a prompt of the other answer): ${what}.`;
+    suggestion.hidden = !turned.length;
   };
   const save2 = button("Save as recipe", () => {
     const link = h("a", { download: "recipe.json", href: URL.createObjectURL(new Blob([JSON.stringify(question(history.now), null, 1)], { type: "application/json" })) });
@@ -4334,7 +4368,8 @@ function lab(index, store, engine) {
     if (engine.where !== "page") return;
     void findFlip(index, engine, examples).then((found2) => {
       flip = found2;
-      drawSuggestion();
+      if (found2) suggestion.append(h("span", { class: "muted" }, "Try: "), go, claim);
+      void drawSuggestion();
     }).catch(() => void 0);
   };
   window.setTimeout(start, 0);
@@ -4410,7 +4445,7 @@ function table(evidence) {
   if (drawn2) result.append(h("tfoot", {}, h("tr", {}, h("td", { colspan: 4 }), h("td", { class: "plot-cell" }, axis(x, evidence.unit)))));
   return result;
 }
-function check(evidence) {
+function check(evidence, when = "") {
   const cut = evidence.claim.indexOf(": ");
   const [name, rest] = cut > 0 ? [evidence.claim.slice(0, cut), evidence.claim.slice(cut + 2)] : [evidence.claim, ""];
   const how = evidence.methodology ? Object.entries(evidence.methodology) : [];
@@ -4422,6 +4457,7 @@ function check(evidence) {
       { class: "check-text" },
       verdictBadge(evidence.verdict),
       h("h3", {}, sentence(name)),
+      when ? h("p", { class: "threshold" }, `${sentence(when)}.`) : null,
       rest ? h("p", { class: "claim" }, `${sentence(rest)}.`) : null,
       evidence.threshold ? h("p", { class: "threshold" }, `${sentence(evidence.threshold)}.`) : null,
       evidence.note ? h("p", { class: "note" }, evidence.note) : null,
@@ -4435,22 +4471,28 @@ function check(evidence) {
     h("div", { class: "check-data" }, table(evidence))
   );
 }
-function trial(evidence) {
-  if (!evidence.length) return h("p", { class: "muted" }, "No check has been run on this circuit yet.");
-  return h("div", { class: "checks" }, ...evidence.map(check));
+var AT_DISCOVERY = "checked at discovery";
+function atDiscovery({ evidence, circuit: { faithfulness } }) {
+  return evidence.some((one) => one.claim.startsWith("faithfulness")) ? null : faithfulness;
 }
-function tally(evidence) {
+function trial(bundle) {
+  const [{ evidence }, first] = [bundle, atDiscovery(bundle)];
+  const none = evidence.length ? null : h("p", { class: "muted" }, "No trial has been run on this circuit yet; ", h("code", {}, "gossamer verify RUN"), " runs it.");
+  return h("div", { class: "checks" }, none, first && check(first, AT_DISCOVERY), ...evidence.map((one) => check(one)));
+}
+function tally(bundle) {
   const order = ["pass", "fail", "not reached", "not measured"];
   const badges = order.flatMap((verdict) => {
-    const n = evidence.filter((e) => e.verdict === verdict).length;
+    const n = bundle.evidence.filter((e) => e.verdict === verdict).length;
     return n ? [verdictBadge(verdict, `${n} ${verdict}`)] : [];
   });
-  return h("div", { class: "tally" }, ...badges);
+  const first = atDiscovery(bundle);
+  return h("div", { class: "tally" }, ...badges, first && verdictBadge(first.verdict, `1 ${first.verdict}, ${AT_DISCOVERY}`));
 }
 
 // src/lead.ts
 var EQUAL_NATS = 0.05;
-function apart2(value, other) {
+function apart3(value, other) {
   const digits = [3, 4, 5, 6, 7].find((d) => num(value, d) !== num(other, d));
   return num(value, digits ?? 3);
 }
@@ -4480,7 +4522,7 @@ function missed({ circuit, model }) {
     " and ",
     h("b", {}, plural(circuit.n_edges, "edge")),
     ", has ",
-    h("b", {}, `${apart2(given(circuit.loss_train_nats), target)} nats`),
+    h("b", {}, `${apart3(given(circuit.loss_train_nats), target)} nats`),
     ` there and ${num(given(circuit.loss_heldout_nats), 3)} held out.`
   );
 }
@@ -4979,8 +5021,8 @@ var PageEngine = class {
     const most = this.model.config.n_ctx;
     if (!tokens.length) problems.push("Expected a prompt of at least one token, got none");
     if (tokens.length > most) problems.push(`Expected a prompt of at most ${most} tokens, got ${tokens.length}`);
-    const notes = [];
-    const wanted = question.candidates.map((text) => this.candidate(question.text, text, problems, notes));
+    const merged = [];
+    const wanted = question.candidates.map((text) => this.candidate(question.text, text, problems, merged));
     const values = /* @__PURE__ */ new Map();
     const cuts = [];
     for (const change2 of question.interventions) {
@@ -5001,16 +5043,16 @@ var PageEngine = class {
       tokens: tokens.map((id) => this.tokenizer.decode(id)),
       model: this.reading(own, wanted, tokens.length, false),
       circuit: this.reading(alone, wanted, tokens.length, true),
-      note: notes.join("; ")
+      note: merged.length ? `${merged.join(" and ")} would merge with the end of this prompt: asked for is the token it is alone` : ""
     };
   }
   /** The token that a candidate is right after the prompt: see candidate_tokens of gossamer/explain/live.py. */
-  candidate(prompt, text, problems, notes) {
+  candidate(prompt, text, problems, merged) {
     const [before, both] = [this.tokenizer.encode(prompt), this.tokenizer.encode(prompt + text)];
     const merges = before.some((id, i) => both[i] !== id);
     const own = merges ? this.tokenizer.encode(text) : both.slice(before.length);
     if (own.length !== 1) problems.push(`Expected a candidate of one token after the prompt, ${JSON.stringify(text)} is ${own.length}`);
-    else if (merges) notes.push(`${JSON.stringify(text)} merges with the end of this prompt: its number is that of the token it is alone`);
+    else if (merges) merged.push(text);
     return own[0] ?? 0;
   }
   /** What is outside the circuit becomes its reference mean. */
@@ -5312,7 +5354,7 @@ function render({ model: given2, el }) {
   const note = engine ? `Type a prompt. ${engine.where === "page" ? "Computed in this page" : whoComputes(model)}, model and circuit alike.` : "";
   const askPart = part("ask", "Ask it", note, engine ? lab(index, store, engine) : noLab());
   const recordPart = h("details", { class: "part record-part" }, h("summary", {}, h("h2", {}, "Record"), h("span", { class: "muted" }, "where every number came from")), record(bundle.record));
-  const trialPart = part("trial", "The trial", "each check beside its nulls: what the same number is when the circuit is not special", trial(bundle.evidence));
+  const trialPart = part("trial", "The trial", "each check beside its nulls: what the same number is when the circuit is not special", trial(bundle));
   const toTrial = () => {
     trialPart.tabIndex = -1;
     trialPart.scrollIntoView();
@@ -5325,7 +5367,7 @@ function render({ model: given2, el }) {
       h("div", { class: "eyebrow" }, h("span", {}, "Gossamer circuit"), h("span", { class: "mono" }, bundle.task.name), themeButton(root, store)),
       h("h1", {}, bundle.title),
       lead(bundle),
-      h("div", { class: "verdicts" }, tally(bundle.evidence), ownModel(toTrial))
+      h("div", { class: "verdicts" }, tally(bundle), ownModel(toTrial))
     ),
     askPart,
     stages.element,
