@@ -8,11 +8,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
 from example_bundle import example_bundle
 from head_bundle import head_bundle
+from live_bundle import live_bundle, tiny
 from toys import planted_model, planted_task
 
 from gossamer import Circuit, commands
@@ -122,6 +124,12 @@ def test_a_circuit_is_compared_with_one_of_its_model_by_what_they_share(runs: Pa
     assert itself.edges is not None
     assert (itself.nodes.iou, itself.edges.iou, itself.edges.left) == (1, 1, 0)
     assert set(itself.outline.nodes) == set(map(str, own.sites))
+    shown = read_bundle(runs / "run" / "bundle.json")
+    weights = {n.site: n.direct_logit for n in shown.circuit.nodes if n.direct_logit is not None}
+    assert {itself.outline.nodes[i]: w for i, w in itself.outline.direct} == pytest.approx(weights, rel=1e-6)
+    assert shown.cuts is not None
+    assert len({shown.cuts.nodes[i] for i, _ in shown.cuts.direct} & weights.keys()) == len(weights)
+    assert itself.heldout_pairs == shown.circuit.heldout_pairs == len(planted_task().heldout)
     assert {(e[0], e[1]) for e in itself.outline.edges} == {
         (int(np.searchsorted(own.nodes, s)), int(np.searchsorted(own.nodes, d)))
         for s, d in zip(own.src, own.dst, strict=True)
@@ -220,6 +228,7 @@ def test_the_slider_draws_the_cut_and_the_address_brings_everything_back(browser
     assert sites(browser) == {n.site for n in bundle.circuit.nodes}
     slider = browser.find_element("css selector", ".cut input")
     slider.send_keys(Keys.ARROW_RIGHT)
+    browser.execute_async_script("setTimeout(arguments[0], 250)")
     larger = int(js(browser, "return new URLSearchParams(location.hash.slice(1)).get('cut')"))
     assert larger > bundle.circuit.n_nodes
     assert sites(browser) == set(bundle.cuts.nodes[:larger])
@@ -235,6 +244,7 @@ def test_the_slider_draws_the_cut_and_the_address_brings_everything_back(browser
         "return [location.hash, document.querySelector('.stage:not([hidden]) [data-card]').dataset.card, "
         "document.querySelector('.gossamer').dataset.theme, document.querySelector('.cut input').value]"
     )
+    browser.execute_async_script("setTimeout(arguments[0], 250)")
     before = js(browser, state)
     assert before[1:3] == [site, "light"]
     browser.refresh()
@@ -265,7 +275,14 @@ def test_the_twin_and_another_circuit_are_drawn_beside_this_one(browser: Any, ru
     opened(browser, runs / "run" / "page.html")
     js(browser, "document.querySelector('[data-mode=other]').click()")
     assert sites(browser) == set(bundle.other.outline.nodes)
+    direct = dict(bundle.other.outline.direct)
+    assert {bundle.other.outline.nodes[i].split(":")[0] for i in direct} == {"final_resid"}
+    drawn = "return document.querySelectorAll('.stage:not([hidden]) .edge[data-site]').length"
+    assert js(browser, drawn) == len(direct)
+    roots = "return document.querySelectorAll('.stage:not([hidden]) .root').length"
+    assert js(browser, roots) > 1
     js(browser, "document.querySelector('[data-mode=both]').click()")
+    natural = js(browser, "return [...document.querySelectorAll('.pane svg')].map((e) => e.viewBox.baseVal.width)")
     panes = js(
         browser, "return [...document.querySelectorAll('.pane svg')].map((e) => [e.querySelectorAll('.mini').length, "
         "e.getBoundingClientRect().width / e.viewBox.baseVal.width])",
@@ -273,7 +290,19 @@ def test_the_twin_and_another_circuit_are_drawn_beside_this_one(browser: Any, ru
     assert [n for n, _ in panes] == [bundle.circuit.n_nodes, len(bundle.other.outline.nodes)]
     assert panes[0][1] == pytest.approx(panes[1][1], rel=0.02)  # one scale
     browser.set_window_size(800, 900)
-    assert js(browser, "return document.documentElement.scrollWidth - window.innerWidth") <= 0
+    browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    left, right = js(
+        browser,
+        "return [...document.querySelectorAll('.pane svg')].map((e) => e.getBoundingClientRect().toJSON())",
+    )
+    sizes = js(
+        browser, "return [...document.querySelectorAll('.pane .sketch-title')]"
+        ".map((e) => parseFloat(getComputedStyle(e).fontSize) * e.getScreenCTM().a)",
+    )  # fmt: skip
+    assert right["top"] > left["bottom"]  # one under the other
+    assert left["width"] / right["width"] == pytest.approx(natural[0] / natural[1], rel=0.01)
+    assert min(sizes) > 10
+    assert js(browser, "const e = document.documentElement; return e.scrollWidth - e.clientWidth") <= 0
     browser.set_window_size(1280, 900)
     assert "nothing is matched" in js(browser, "return document.querySelector('.both').innerText")
 
@@ -358,8 +387,7 @@ def test_the_graph_and_the_notes_leave_as_files_that_are_read(browser: Any, runs
 
     browser.find_element("css selector", ".note-text").send_keys("it closes <b>strings</b>")
     assert json.loads(saved(browser, "notes").read_text()) == {"circuit": "it closes <b>strings</b>"}
-    browser.execute_async_script("setTimeout(arguments[0], 350)")
-    browser.refresh()
+    browser.refresh()  # less than the pause after which they are kept
     assert js(browser, "return document.querySelector('.note-text').value") == "it closes <b>strings</b>"
     more = tmp_path / "notes.json"
     more.write_text(json.dumps({bundle.circuit.nodes[0].site: "read"}))
@@ -367,6 +395,16 @@ def test_the_graph_and_the_notes_leave_as_files_that_are_read(browser: Any, runs
     browser.execute_async_script("setTimeout(arguments[0], 100)")
     assert len(json.loads(saved(browser, "notes").read_text())) == 2
     js(browser, "localStorage.clear()")
+
+    live = live_bundle()
+    opened(browser, write_page(live, tmp_path / "live.html"))
+    made = json.loads(saved(browser, "neuronpedia").read_text())["metadata"]
+    prompt = live.task.examples[0].clean
+    tokenizer = tiny().tokenizer
+    ids = tokenizer.encode(prompt, add_special_tokens=False).ids
+    assert made["prompt_tokens"] == [
+        "<|endoftext|>", *(tokenizer.decode([i], skip_special_tokens=False) for i in ids)
+    ]  # fmt: skip
 
     heads = head_bundle(groups=2)
     opened(browser, write_page(heads, tmp_path / "heads.html"))
@@ -376,3 +414,55 @@ def test_the_graph_and_the_notes_leave_as_files_that_are_read(browser: Any, runs
     assert found.n_edges == heads.circuit.n_edges
     assert sorted(found.weight.tolist()) == pytest.approx(sorted(e.weight or 0 for e in heads.circuit.edges), abs=1e-12)
     quiet(browser)
+
+
+@pytest.mark.browser
+def test_notes_of_two_tabs_are_all_kept(browser: Any, runs: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    bundle = read_bundle(runs / "run" / "bundle.json")
+    site = bundle.circuit.nodes[0].site
+    page, note = runs / "run" / "page.html", "return document.querySelector('.note-text').value"
+    opened(browser, page)
+    first = browser.current_window_handle
+    browser.switch_to.new_window("tab")
+    browser.get(f"{page.as_uri()}#{urlencode({'selected': site})}")
+    second = browser.current_window_handle
+    try:
+        browser.find_element("css selector", ".note-text").send_keys("of a node")
+        browser.execute_async_script("setTimeout(arguments[0], 350)")
+        browser.switch_to.window(first)
+        browser.find_element("css selector", ".note-text").send_keys("of all")
+        browser.execute_async_script("setTimeout(arguments[0], 350)")
+        kept = js(browser, "return Object.values(localStorage)")
+        assert [json.loads(text) for text in kept] == [{site: "of a node", "circuit": "of all"}]
+        browser.switch_to.window(second)
+        assert js(browser, "return document.querySelector('[data-export=notes]').innerText") == "Save notes (2)"
+        js(browser, "document.querySelector('.close').click()")
+        assert js(browser, note) == "of all"
+        field = browser.find_element("css selector", ".note-text")
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(Keys.DELETE)  # what one tab takes away is gone in the other
+        browser.execute_async_script("setTimeout(arguments[0], 350)")
+        browser.switch_to.window(first)
+        assert js(browser, note) == ""
+    finally:
+        browser.switch_to.window(second)
+        js(browser, "localStorage.clear()")
+        browser.close()
+        browser.switch_to.window(first)
+
+
+@pytest.mark.browser
+def test_a_sketch_has_no_layer_without_a_node(browser: Any, runs: Path) -> None:
+    opened(browser, runs / "run" / "page.html")
+    counts = js(
+        browser, "const i = document.querySelector('.cut input'), out = [];"
+        "for (let v = 0; v <= Number(i.max); v++) { i.value = v; i.dispatchEvent(new Event('input', {bubbles: true}));"
+        "const boxes = (what) => [...document.querySelectorAll(`.cut-picture ${what}`)].map((e) => "
+        "e.getBoundingClientRect()); const minis = boxes('.mini');"
+        "out.push(boxes('.band').map((b) => minis.filter((m) => m.top > b.top && m.bottom < b.bottom).length)); }"
+        "return out",
+    )  # fmt: skip
+    assert len({len(bands) for bands in counts}) > 1  # some layers come with larger cuts only
+    assert min(n for bands in counts for n in bands) > 0

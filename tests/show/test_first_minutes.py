@@ -112,6 +112,7 @@ def test_the_first_three_minutes(browser: Any, address: str, tmp_path: Path) -> 
         "return [location.hash, document.querySelector('.mode[aria-pressed=true]').dataset.mode, "
         "document.querySelector('.cut input').value, document.querySelector('.lab-prompt').value]"
     )
+    until(lambda: "compare=both" in js("return location.hash"))
     before = js(state)
     assert before[1] == "both"
     browser.refresh()

@@ -251,7 +251,7 @@ def test_a_recipe_is_loaded_and_what_is_none_is_refused(page: Any, tmp_path: Pat
 def test_the_lab_fits_the_width(page: Any, width: int) -> None:
     page.set_window_size(width, 900)
     page.execute_script("document.querySelectorAll('.lab details').forEach((d) => { d.open = true; })")
-    assert page.execute_script("return document.documentElement.scrollWidth - window.innerWidth") <= 0
+    assert page.execute_script("const e = document.documentElement; return e.scrollWidth - e.clientWidth") <= 0
     unnamed = page.execute_script(
         "return [...document.querySelectorAll('.lab :is(input, select, textarea)')]"
         ".filter((e) => !e.ariaLabel && !e.closest('label')).length"

@@ -82,14 +82,14 @@ def opened(browser: Any, bundle: Bundle, folder: Path, width: int = 1280) -> str
     """The text of the bundle's page; the page fits the width, logs no error and asks for nothing."""
     browser.set_window_size(width, 900)
     browser.get(write_page(bundle, folder / "page.html").as_uri())
-    assert browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth") <= 0
+    assert browser.execute_script("const e = document.documentElement; return e.scrollWidth - e.clientWidth") <= 0
     assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
     return str(browser.execute_script("return document.body.innerText"))
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [1280, 800])
+@pytest.mark.parametrize("width", [1280, 1100, 800])
 def test_the_page_shows_the_circuit_the_trial_and_the_record(browser: Any, tmp_path: Path, width: int) -> None:
     bundle = example_bundle()
     text = opened(browser, bundle, tmp_path, width)
@@ -153,7 +153,7 @@ def test_a_closed_card_hands_the_focus_back_to_its_node(browser: Any, tmp_path: 
 @pytest.mark.browser
 def test_a_twin_without_edges_does_not_hang_the_page(browser: Any, tmp_path: Path) -> None:
     text = opened(browser, changed(example_bundle(), twin={"n_edges": 0, "n_nodes": 1}), tmp_path)
-    assert "needs 0 edges" in text
+    assert "has 0 edges" in text
 
 
 def changed(bundle: Bundle, circuit: dict[str, Any] | None = None, twin: dict[str, Any] | None = None) -> Bundle:
@@ -191,15 +191,15 @@ def test_a_target_that_was_not_reached_is_not_shown_as_success(browser: Any, tmp
     [
         (
             {"val_loss_nats": 2.476},
-            "Its dense twin, of equal language-modelling loss (2.476 against 2.481 nats per token), needs 2,356 edges "
-            "for the same task: 38 times as many.",
+            "The smallest circuit found in its dense twin, of equal language-modelling loss (2.476 against 2.481 nats "
+            "per token), has 2,356 edges, 38 times as many.",
         ),
         (
             {"val_loss_nats": 2.1},
-            "Its dense twin, of another language-modelling loss (2.1 against 2.481 nats per token), needs 2,356 edges "
-            "for the same task: 38 times as many.",
+            "The smallest circuit found in its dense twin, of another language-modelling loss (2.1 against 2.481 nats "
+            "per token), has 2,356 edges, 38 times as many.",
         ),
-        ({"val_loss_nats": None}, "Its dense twin needs 2,356 edges for the same task: 38 times as many."),
+        ({"val_loss_nats": None}, "The smallest circuit found in its dense twin has 2,356 edges, 38 times as many."),
         (
             {"val_loss_nats": None, "reached": False, "loss_heldout_nats": 0.31},
             "Not reached in its dense twin: no circuit found there gets to 0.15 nats on the training pairs; the best, "
@@ -234,6 +234,68 @@ def click(browser: Any, site: str) -> str:
             site,
         )
     )
+
+
+@pytest.mark.browser
+def test_nothing_of_the_panel_is_cut_off_or_runs_together(browser: Any, tmp_path: Path) -> None:
+    bundle = example_bundle()
+    node = next(n for n in bundle.circuit.nodes if n.site == "1.attn.resid_delta:83")
+    opened(browser, bundle, tmp_path)
+    panel = "const p = document.querySelector('.panel'); return p.scrollHeight - p.clientHeight"
+    assert browser.execute_script(panel) <= 0
+    for width in (1280, 800):
+        browser.set_window_size(width, 900)
+        click(browser, node.site)
+        gaps = browser.execute_script(
+            "return [...document.querySelectorAll('.panel .links tr')].filter((r) => r.cells.length > 2).map((r) => {"
+            "const [a, b] = [0, 1].map((i) => { const s = document.createRange(); s.selectNodeContents(r.cells[i]);"
+            "return s.getBoundingClientRect(); }); return b.left - a.right; })"
+        )
+        assert min(gaps) >= 8
+        names = browser.execute_script(
+            "return [...document.querySelectorAll('.panel .links .site')].map((e) => e.getClientRects()[0].height)"
+        )
+        assert max(names) < 25  # on one line
+        click(browser, node.site)
+
+
+@pytest.mark.browser
+def test_a_tooltip_does_not_stay_behind(browser: Any, tmp_path: Path) -> None:
+    opened(browser, example_bundle(), tmp_path)
+    shown = "return document.querySelector('.tip:not([hidden])') !== null"
+    js = browser.execute_script
+    js("document.querySelector('.links .site').dispatchEvent(new PointerEvent('pointerover', {bubbles: true}))")
+    assert js(shown)
+    browser.execute_async_script("scrollBy(0, 200); requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    assert not js(shown)
+
+
+@pytest.mark.browser
+def test_a_search_that_finds_nothing_says_what_can_be_searched(browser: Any, tmp_path: Path) -> None:
+    bundle = example_bundle()
+    opened(browser, bundle, tmp_path)
+    browser.find_element("css selector", ".search").send_keys("xylophone")
+    said = browser.execute_script("return document.querySelector('.results').innerText")
+    assert said.startswith(f"No node matches. Search for a site ({bundle.circuit.nodes[0].site}), a kind")
+    assert said.endswith("a token that a node reads or promotes.")
+
+
+@pytest.mark.browser
+def test_the_address_follows_after_a_pause_and_a_copied_link_at_once(browser: Any, tmp_path: Path) -> None:
+    opened(browser, example_bundle(), tmp_path)
+    js = browser.execute_script
+    js(
+        "const own = history.replaceState.bind(history); window.written = 0;"
+        "history.replaceState = (...a) => { window.written += 1; own(...a); };"
+        "Object.defineProperty(navigator, 'clipboard', {value: {writeText: async (t) => { window.copied = t; }}});"
+        "const i = document.querySelector('.strength input');"
+        "for (let v = 99; v > 0; v--) { i.value = v; i.dispatchEvent(new Event('input', {bubbles: true})); }"
+        "document.querySelector('[aria-label^=\"Copy a link\"]').click()"
+    )
+    assert js("return [window.written, location.hash]") == [0, ""]
+    assert js("return window.copied") == f"{browser.current_url}#strongest=1"
+    browser.execute_async_script("setTimeout(arguments[0], 250)")
+    assert js("return [window.written, location.hash]") == [1, "#strongest=1"]
 
 
 @pytest.mark.browser

@@ -450,3 +450,23 @@ def test_the_served_page_asks_its_server_in_a_browser(served: Served, browser: A
     wait(lambda: "I think so" in (served.folder / "notes.json").read_text())
     wait(lambda: "has no meaning" in browser.execute_script("return document.querySelector('.lab-error').innerText"))
     assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
+
+
+@pytest.mark.browser
+def test_a_served_page_keeps_what_others_noted_and_what_was_typed_last(served: Served, browser: Any) -> None:
+    browser.get(served.place.url)
+    notes = served.folder / "notes.json"
+    shown = "return document.querySelector('.note-text').value"
+    wait(lambda: browser.execute_script("return document.querySelector('.note-text')"))
+    kept = json.loads(notes.read_text()) if notes.is_file() else {}
+    wait(lambda: browser.execute_script(shown) == kept.get("circuit", ""))
+    notes.write_text(json.dumps({**kept, "0.mlp.post_act:1": "of another tab"}))
+    field = browser.find_element("css selector", ".note-text")
+    field.clear()
+    field.send_keys("mine")
+    wait(lambda: json.loads(notes.read_text()).get("circuit") == "mine")
+    assert json.loads(notes.read_text())["0.mlp.post_act:1"] == "of another tab"
+    field.send_keys("!")
+    browser.get("about:blank")  # before the pause after which it is kept
+    wait(lambda: json.loads(notes.read_text())["circuit"] == "mine!")
+    assert json.loads(notes.read_text())["0.mlp.post_act:1"] == "of another tab"

@@ -92,6 +92,7 @@ export interface Outline {
   readonly matrices: ReadonlyArray<string>;
   readonly edges: ReadonlyArray<readonly [number, number, number | null, number]>;
   readonly carries: ReadonlyArray<readonly [number, number]>;
+  readonly direct: ReadonlyArray<readonly [number, number]>;
 }
 
 export interface Shared {
@@ -114,6 +115,7 @@ export interface OtherCircuit {
   readonly outline: Outline;
   readonly nodes: Shared | null;
   readonly edges: Shared | null;
+  readonly heldout_pairs: number | null;
 }
 
 export interface Twin {
@@ -166,6 +168,7 @@ export interface CircuitView {
   readonly faithfulness: EvidenceView | null;
   readonly edge_score: EdgeScoreView | null;
   readonly effect_nulls: { readonly [key: string]: NullView };
+  readonly heldout_pairs: number | null;
 }
 
 export interface CurvePoint {

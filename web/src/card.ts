@@ -34,7 +34,7 @@ function linkRow(link: Link, index: Index, open: (site: string) => void): HTMLEl
 function links(title: string, list: Link[], index: Index, open: (site: string) => void, none: string, of: string | null = null): HTMLElement {
   if (!list.length) return section(title, of, h("p", { class: "muted" }, none));
   const body = h("tbody", {}, ...list.slice(0, LINKS_AT_FIRST).map((link) => linkRow(link, index, open)));
-  const table = h("table", { class: "links" }, h("caption", { class: "sr" }, title), body);
+  const table = h("table", { class: "links", "aria-label": title }, body); // a hidden caption would undo the widths of its columns
   const rest = list.slice(LINKS_AT_FIRST);
   if (!rest.length) return section(title, of ?? `${list.length}`, table);
   const more = h("button", { type: "button", class: "more" }, `${rest.length} more`);

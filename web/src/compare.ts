@@ -3,6 +3,7 @@
 import type { Bundle, Edge, NodeView, OtherCircuit, Shared } from "./bundle";
 import { count, h, num, plural } from "./dom";
 import { indexOf, type Index } from "./index";
+import { heldout } from "./lead";
 import { nameOf, shapeOf, withShape, type Shape } from "./outline";
 import { keep } from "./share";
 import { sketch, type Look } from "./sketch";
@@ -30,8 +31,8 @@ function bundleOfOther(bundle: Bundle, other: OtherCircuit): Bundle {
   return withShape({ ...bundle, model, task, circuit: { ...bundle.circuit, edge_score: score } }, shapeOfOther(other));
 }
 
-function lossOf(value: number | null): string {
-  return value === null ? "–" : `${num(value, 3)} nats`;
+function lossOf(value: number | null, pairs: number | null): string {
+  return value === null ? "–" : `${num(value, 3)} nats${pairs === null ? "" : `, ${plural(pairs, "pair")}`}`;
 }
 
 function keyOf({ src, dst, matrix }: Edge): string {
@@ -49,7 +50,7 @@ function sizes(bundle: Bundle, other: OtherCircuit): HTMLElement {
     h("tbody", {},
       row("model", model.name, other.model), row("task", task.name, other.task),
       row("nodes", count(circuit.n_nodes), count(other.outline.nodes.length)), row("edges", count(circuit.n_edges), count(other.outline.edges.length)),
-      row("held-out task loss", lossOf(circuit.loss_heldout_nats), lossOf(other.loss_heldout_nats)),
+      row("task loss, all held-out pairs", lossOf(circuit.loss_heldout_nats, circuit.heldout_pairs), lossOf(other.loss_heldout_nats, other.heldout_pairs)),
       row("target reached", said(circuit.reached), said(other.reached))));
 }
 
@@ -62,9 +63,11 @@ function apart(bundle: Bundle, other: OtherCircuit): HTMLElement {
     return { svg, width: Number(svg.getAttribute("width")), element: h("figure", { class: "pane" }, svg as unknown as Node, h("figcaption", {}, h("b", {}, name), ` in ${model}: ${label}`)) };
   });
   const total = figures.reduce((sum, one) => sum + one.width, 0);
+  const widest = Math.max(...figures.map((one) => one.width));
+  for (const { svg, width } of figures) svg.style.setProperty("--share", (width / widest).toFixed(4)); // of the page, one under the other
   const columns = figures.map((one) => `minmax(0, ${((100 * one.width) / total).toFixed(2)}fr)`).join(" ");
   return h("div", { class: "both" },
-    h("div", { class: "panes", style: `grid-template-columns:${columns};max-width:${Math.round(total + 40)}px` }, ...figures.map((one) => one.element)),
+    h("div", { class: "panes", style: `--columns:${columns};--beside:${Math.round(total + 40)}px;--under:${Math.round(widest)}px` }, ...figures.map((one) => one.element)),
     h("div", { class: "both-notes" }, sizes(bundle, other),
       h("p", { class: "prose muted" }, "Both are drawn at one scale; the wider a line, the larger its weight beside the largest of its own circuit; solid is positive, dashed negative. " +
         "The two models have their own channels: a site of one means nothing in the other, so nothing is matched.")));
@@ -105,7 +108,7 @@ function together(bundle: Bundle, other: OtherCircuit, open: (site: string) => v
     return h("section", { class: `group ${look}` }, h("h3", {}, h("span", { class: "swatch", "aria-hidden": "true" }), name, h("span", { class: "aside" }, count(nodes.length))),
       nodes.length ? h("ul", { class: "site-list" }, ...nodes.map(item)) : h("p", { class: "muted" }, "No node."));
   });
-  return h("div", { class: "both" }, h("div", { class: "union" }, drawn as unknown as Node),
+  return h("div", { class: "both" }, h("div", { class: "union", style: `--least:${Math.round(0.8 * Number(drawn.getAttribute("width")))}px` }, drawn as unknown as Node),
     h("div", { class: "both-notes" }, overlaps(other.nodes, other.edges), sizes(bundle, other),
       h("p", { class: "prose muted" }, "IoU: shared over all. By chance: its mean for random circuits with as many nodes at every location, and as many edges of every matrix. " +
         "Filled: in both; solid outline and line: only in this circuit; dashed: only in the other.")),
@@ -114,7 +117,7 @@ function together(bundle: Bundle, other: OtherCircuit, open: (site: string) => v
 
 function otherOverview(other: OtherCircuit): HTMLElement {
   const reached = other.reached === false ? ", the best found (target not reached)" : "";
-  const loss = other.loss_heldout_nats === null ? "" : `, at ${num(other.loss_heldout_nats, 3)} nats of held-out task loss${reached}`;
+  const loss = other.loss_heldout_nats === null ? "" : `, at ${num(other.loss_heldout_nats, 3)} nats of task loss on ${heldout(other.heldout_pairs)}${reached}`;
   return h("div", { class: "card" }, h("section", { class: "card-part" }, h("h3", {}, nameOf(other)),
     h("p", { class: "prose" }, h("b", {}, other.model), ` on ${other.task}: ${plural(other.outline.nodes.length, "node")} and ${plural(other.outline.edges.length, "edge")}${loss}.`),
     h("p", { class: "prose muted" }, "Select a node to see what feeds it and what it feeds; what its nodes fire on is on the page of its own run.")));

@@ -14,20 +14,25 @@ export interface HostModel {
 /** The reader's notes, by node. */
 export interface Notes {
   read(): Promise<Record<string, string>>;
-  write(notes: Record<string, string>): Promise<void>;
+  write(notes: Record<string, string>, last?: boolean): Promise<void>;
 }
 
 type What = "tokenize" | "ask" | "read notes" | "write notes";
-type Call = (what: What, body?: unknown) => Promise<unknown>;
+/** last: the page is about to go away, and the call must outlive it. */
+type Call = (what: What, body?: unknown, last?: boolean) => Promise<unknown>;
 
 const ROUTES: Record<What, readonly [method: string, path: string]> = {
   tokenize: ["POST", "tokenize"], ask: ["POST", "ask"], "read notes": ["GET", "notes"], "write notes": ["PUT", "notes"],
 };
 
+/** A browser lets at most 64 KiB outlive their page. */
+const KEPT_ALIVE = 20_000;
+
 function toServer(base: string): Call {
-  return async (what, body) => {
+  return async (what, body, last = false) => {
     const [method, path] = ROUTES[what];
-    const sent = body === undefined ? {} : { body: JSON.stringify(body), headers: { "content-type": "application/json" } };
+    const text = body === undefined ? null : JSON.stringify(body);
+    const sent = text === null ? {} : { body: text, headers: { "content-type": "application/json" }, keepalive: last && text.length < KEPT_ALIVE };
     const found = await fetch(base + path, { method, ...sent }).catch(() => {
       throw new Error("The server does not answer; is it still running?");
     });
@@ -80,7 +85,7 @@ export function hosted(model: HostModel): [HostModel, () => void] {
   };
   const notes: Notes = {
     read: () => call("read notes") as Promise<Record<string, string>>,
-    write: async (found) => void (await call("write notes", found)),
+    write: async (found, last) => void (await call("write notes", found, last)),
   };
   const own: Record<string, unknown> = { engine, notes };
   return [{ get: (name) => own[name] ?? model.get(name) }, leave];

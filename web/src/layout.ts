@@ -434,9 +434,11 @@ export function layout({ nodes, supers, edges: drawn, carries }: Drawing): Layou
 
   const fed = new Set(carries.map((c) => c.dst));
   const exclusive = channels.length <= 14;
-  const roots = [...spots.values()]
-    .filter((p) => (p.place.residual && !p.node.location.endsWith("resid_delta") && !fed.has(p.node.site)))
-    .map((p) => ({ site: p.node.site, full: exclusive || rowKeys.indexOf(p.place.row) === 0 }));
+  const unfed = [...spots.values()].filter((p) => p.place.residual && !p.node.location.endsWith("resid_delta") && !fed.has(p.node.site));
+  const inFirstRow = (p: Spot): boolean => p.place.row === rowKeys[0];
+  const clear = (p: Spot): boolean => [...spots.values()].every((q) => q.y >= p.y || Math.abs(q.x - p.x) > q.width / 2 + 4);
+  const upTo = exclusive ? (): boolean => true : unfed.some(inFirstRow) ? inFirstRow : clear; // some line must leave the tokens
+  const roots = unfed.map((p) => ({ site: p.node.site, full: upTo(p) }));
   const finals = [...spots.values()].filter((p) => p.place.block === "final");
   const width = LABELS + 2 * pad + (hi - lo);
   const centre = LABELS + (width - LABELS) / 2;

@@ -14,10 +14,15 @@ function apart(value: number, other: number): string {
   return num(value, digits ?? 3);
 }
 
+/** What the loss is of: all held-out pairs, where a check of the trial may take fewer. */
+export function heldout(pairs: number | null): string {
+  return pairs === null ? "the held-out pairs" : `all ${plural(pairs, "held-out pair")}`;
+}
+
 function found({ task, circuit, model }: Bundle): HTMLElement {
   return h("p", { class: "lead" }, `${sentence(task.description)}: `,
     h("b", {}, plural(circuit.n_nodes, "node")), " and ", h("b", {}, plural(circuit.n_edges, "edge")), ` of ${model.name} do this alone, at `,
-    h("b", {}, `${num(given(circuit.loss_heldout_nats), 3)} nats`), " of held-out task loss.");
+    h("b", {}, `${num(given(circuit.loss_heldout_nats), 3)} nats`), ` of task loss on ${heldout(circuit.heldout_pairs)}.`);
 }
 
 function missed({ circuit, model }: Bundle): HTMLElement {
@@ -51,8 +56,8 @@ function twinLine({ circuit, model }: Bundle, twin: Twin): HTMLElement {
       h("b", {}, plural(twin.n_nodes, "node")), " and ", edges, `, has ${num(twin.loss_heldout_nats, 3)} held out.`);
     return line;
   }
-  line.append(`${sentence(name)}${comma} needs `, edges, " for the same task");
-  if (circuit.reached && circuit.n_edges > 0) line.append(": ", h("b", {}, ratio(twin.n_edges, circuit.n_edges)));
+  line.append(`The smallest circuit found in ${name}${comma} has `, edges);
+  if (circuit.reached && circuit.n_edges > 0) line.append(", ", h("b", {}, ratio(twin.n_edges, circuit.n_edges)));
   line.append(".");
   return line;
 }

@@ -1,6 +1,7 @@
 // The circuit as an attribution-graph JSON of Neuronpedia and circuit-tracer; gossamer.formats.neuronpedia reads it.
 
 import type { Bundle, Edge, NodeView } from "./bundle";
+import { Tokenizer } from "./tokenizer";
 
 const PER_LOCATION = 1_000_000;
 
@@ -27,10 +28,17 @@ const TYPES: Record<NodeView["kind"], string> = {
   channel: "channel", input: "embedding", logits: "logit", head: "attention head", kv_group: "key-value group", mlp: "mlp",
 };
 
+/** Of the first example, as the model reads it; without the model in the page there is no tokenizer: one token. */
+function tokensOf({ live, task }: Bundle): string[] {
+  const prompt = task.examples[0]?.clean ?? task.name;
+  if (!live) return [prompt];
+  const tokenizer = new Tokenizer(live.tokenizer);
+  return [...(tokenizer.bos === null ? [] : [tokenizer.bos]), ...tokenizer.encode(prompt)].map((id) => tokenizer.decode(id));
+}
+
 export function attributionGraph(bundle: Bundle): object {
   const { circuit, task, model } = bundle;
-  const example = task.examples[0];
-  const tokens = [example?.clean ?? task.name]; // the page has no tokenizer: the prompt stands as one token
+  const tokens = tokensOf(bundle);
   const last = tokens.length - 1;
   const parts = [...new Set(circuit.nodes.filter((n) => n.kind === "channel").map((n) => n.location.replace(/^\d+\./, "")))].sort();
   const id = new Map<string, string>();

@@ -10,7 +10,8 @@ export type NotesOf = Readonly<Record<string, string>>;
 /** What a host may give as `model.get("notes")`. */
 export interface NotesHost {
   read(): Promise<Record<string, string>>;
-  write(notes: Record<string, string>): Promise<unknown> | unknown;
+  /** last: the page is about to go away. */
+  write(notes: Record<string, string>, last?: boolean): Promise<unknown> | unknown;
 }
 
 const LONGEST = 20_000;
@@ -35,10 +36,18 @@ export function soundNotes(value: unknown): Record<string, string> | null {
   return Object.fromEntries(pairs.filter(([, text]) => text !== ""));
 }
 
+/** The notes with some of them changed; an empty text is no note. */
+function changed(notes: NotesOf, by: NotesOf): Record<string, string> {
+  return soundNotes({ ...notes, ...by }) ?? {};
+}
+
 export class Notes {
   private notes: Record<string, string> = {};
+  /** What was written here and is not kept yet: only this is put over what others keep. */
+  private waiting: Record<string, string> = {};
   private listeners: (() => void)[] = [];
   private timer = 0;
+  private turn: Promise<void> = Promise.resolve();
   private readonly key: string;
   private readonly host: NotesHost | null;
   /** Where they are kept, as the page says it. */
@@ -47,17 +56,19 @@ export class Notes {
   constructor(bundle: Bundle, host: unknown) {
     this.key = keyOf(bundle);
     this.host = isHost(host) ? host : null;
+    window.addEventListener("pagehide", this.last);
     if (this.host) {
       this.where = "host";
-      this.host.read().then((found) => this.take(soundNotes(found) ?? {}), () => this.lost());
+      this.look();
+      document.addEventListener("visibilitychange", this.look);
       return;
     }
     try {
-      const kept = window.localStorage.getItem(this.key);
+      this.notes = this.kept();
       this.where = "browser";
-      this.notes = soundNotes(JSON.parse(kept ?? "{}")) ?? {};
+      window.addEventListener("storage", this.hear);
     } catch {
-      /* no storage here, or not notes: they last as long as the page */
+      /* no storage here: they last as long as the page */
     }
   }
 
@@ -70,24 +81,14 @@ export class Notes {
   }
 
   set(site: string, text: string): void {
-    const next = { ...this.notes };
-    if (text) next[site] = text.slice(0, LONGEST);
-    else delete next[site];
-    this.notes = next;
+    this.change({ [site]: text.slice(0, LONGEST) });
     window.clearTimeout(this.timer);
     this.timer = window.setTimeout(() => this.write(), PAUSE_MS);
-    this.tell();
   }
 
-  /** Notes from elsewhere over the present ones. */
-  take(more: Record<string, string>): void {
-    this.notes = { ...this.notes, ...more };
-    this.tell();
-  }
-
-  /** As `take`, and kept. */
+  /** Notes from a file over the present ones. */
   add(more: Record<string, string>): void {
-    this.take(more);
+    this.change(more);
     this.write();
   }
 
@@ -95,16 +96,86 @@ export class Notes {
     this.listeners.push(listener);
   }
 
-  /** Writes what waits; for the end of the page. */
-  write(): void {
-    window.clearTimeout(this.timer);
+  /** Writes what waits and listens no more. */
+  close(): void {
+    this.last();
+    window.removeEventListener("pagehide", this.last);
+    window.removeEventListener("storage", this.hear);
+    document.removeEventListener("visibilitychange", this.look);
+  }
+
+  private change(by: Record<string, string>): void {
+    this.waiting = { ...this.waiting, ...by };
+    this.notes = changed(this.notes, by);
+    this.tell();
+  }
+
+  /** What is kept now is this; what waits here stays over it. */
+  private have(kept: NotesOf): void {
+    this.notes = changed(kept, this.waiting);
+    this.tell();
+  }
+
+  /** What the browser keeps; none where that is not notes. Throws without storage. */
+  private kept(): Record<string, string> {
+    const text = window.localStorage.getItem(this.key);
     try {
-      if (this.where === "host") void Promise.resolve(this.host?.write({ ...this.notes })).catch(() => this.lost());
-      else if (this.where === "browser") window.localStorage.setItem(this.key, JSON.stringify(this.notes));
+      return soundNotes(JSON.parse(text ?? "{}")) ?? {};
+    } catch {
+      return {};
+    }
+  }
+
+  private write(): void {
+    window.clearTimeout(this.timer);
+    if (this.where === "host") this.inTurn(() => this.toHost());
+    else if (this.where === "browser") this.toBrowser();
+  }
+
+  private toBrowser(): void {
+    try {
+      const now = changed(this.kept(), this.waiting);
+      window.localStorage.setItem(this.key, JSON.stringify(now));
+      this.waiting = {};
+      this.have(now);
     } catch {
       this.lost();
     }
   }
+
+  /** Another tab may have written since: its notes are read first. */
+  private async toHost(): Promise<void> {
+    const sent = this.waiting;
+    if (!this.host || !Object.keys(sent).length) return;
+    const kept = soundNotes(await this.host.read()) ?? {};
+    this.have(kept);
+    await this.host.write(changed(kept, sent));
+    this.waiting = Object.fromEntries(Object.entries(this.waiting).filter(([site, text]) => sent[site] !== text));
+  }
+
+  /** At the end of the page there is no time to read first. */
+  private readonly last = (): void => {
+    window.clearTimeout(this.timer);
+    if (!Object.keys(this.waiting).length) return;
+    if (this.where === "browser") this.toBrowser();
+    else if (this.where === "host") void Promise.resolve(this.host?.write({ ...this.notes }, true)).catch(() => undefined);
+  };
+
+  /** What the host keeps, at the start and when the reader comes back from another tab. */
+  private readonly look = (): void => {
+    if (document.hidden || this.where !== "host") return;
+    this.inTurn(async () => this.have(soundNotes(await this.host?.read()) ?? {}));
+  };
+
+  /** One call of the host after the other: an answer is never older than what was written. */
+  private inTurn(call: () => Promise<void>): void {
+    this.turn = this.turn.then(call).catch(() => this.lost());
+  }
+
+  /** Another tab has written. */
+  private readonly hear = (event: StorageEvent): void => {
+    if (event.key === this.key || event.key === null) this.have(this.kept());
+  };
 
   /** The place that kept them does so no more. */
   private lost(): void {

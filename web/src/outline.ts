@@ -9,14 +9,15 @@ const BARE = {
   direct_effect: null, model_effect_nats: null, model_edges: null,
 } as const;
 
-/** A node of which only the site is known. dHead: channels of a head, null where not known. */
-export function bareNode(site: string, dHead: number | null): NodeView {
+/** A node of which only the site is known, and of a final channel its `direct` weight to the answer. dHead: channels of a
+ * head, null where not known. */
+export function bareNode(site: string, dHead: number | null, direct: number | null = null): NodeView {
   const channel = /^(.+):(\d+)$/.exec(site);
   if (channel) {
     const [location, index] = [channel[1] as string, Number(channel[2])];
     const layer = /^(\d+)\./.exec(location);
     const inHead = dHead !== null && /\.attn\.[qkv]$/.test(location);
-    return { ...BARE, site, location, layer: layer ? Number(layer[1]) : null, index, head: inHead ? Math.floor(index / dHead) : null, kind: "channel" };
+    return { ...BARE, direct_logit: direct, site, location, layer: layer ? Number(layer[1]) : null, index, head: inHead ? Math.floor(index / dHead) : null, kind: "channel" };
   }
   if (site === "input" || site === "logits") return { ...BARE, site, location: site, layer: null, index: 0, head: null, kind: site };
   const part = /^[am](\d+)(?:\.([hg])(\d+))?$/.exec(site);
@@ -34,8 +35,9 @@ export interface Shape {
 /** The first `size` nodes of an outline and what joins them; nodes that are `known` come with what they do. */
 export function shapeOf(outline: Outline, dHead: number | null, known: ReadonlyMap<string, NodeView> | null = null, size = outline.nodes.length): Shape {
   const site = (i: number): string => outline.nodes[i] as string;
+  const direct = new Map(outline.direct);
   return {
-    nodes: outline.nodes.slice(0, size).map((name) => known?.get(name) ?? bareNode(name, dHead)),
+    nodes: outline.nodes.slice(0, size).map((name, i) => known?.get(name) ?? bareNode(name, dHead, direct.get(i) ?? null)),
     edges: outline.edges.filter(([a, b]) => a < size && b < size).map(([a, b, weight, matrix]) => ({ src: site(a), dst: site(b), weight, matrix: outline.matrices[matrix] as string })),
     carries: outline.carries.filter(([a, b]) => a < size && b < size).map(([a, b]) => ({ src: site(a), dst: site(b) })),
   };

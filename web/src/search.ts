@@ -7,6 +7,14 @@ import type { Store } from "./state";
 
 const AT_MOST = 8;
 
+/** Said when nothing matches: what can be searched, with a site of this circuit. */
+function nothing({ bundle }: Index): string {
+  const [first] = bundle.circuit.nodes;
+  const site = first ? `a site (${first.site})` : "a site";
+  const what = bundle.grain === "head" ? `${site} or a kind (head, MLP, layer 1)` : `${site}, a kind (neuron, value, head 3) or a token that a node reads or promotes`;
+  return `No node matches. Search for ${what}.`;
+}
+
 export function search(index: Index, store: Store, open: (site: string) => void): HTMLElement {
   const listId = uniqueId("found");
   const what = index.bundle.grain === "head" ? "Find a head, a group or an MLP" : "Find a node or a token";
@@ -59,7 +67,7 @@ export function search(index: Index, store: Store, open: (site: string) => void)
       return item;
     }));
     const more = hits.length - AT_MOST;
-    if (more > 0 || !hits.length) list.append(h("li", { class: "count", "aria-disabled": "true" }, hits.length ? `${more} more, marked in the figure` : "No node matches"));
+    if (more > 0 || !hits.length) list.append(h("li", { class: "count", "aria-disabled": "true" }, hits.length ? `${more} more, marked in the figure` : nothing(index)));
     list.hidden = false;
     input.setAttribute("aria-expanded", "true");
     store.set({ found: new Set(sites) });

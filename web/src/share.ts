@@ -9,6 +9,8 @@ import type { State, Store } from "./state";
 const LONGEST = 20_000;
 const MOST = 40;
 const OWN = ["selected", "strongest"];
+/** The address is written so long after the last change: a browser takes only so many in a row. */
+const SETTLED_MS = 200;
 
 /** Change one text that survives a reload; null forgets it. */
 export function keep(store: Store, key: string, text: string | null): void {
@@ -54,20 +56,38 @@ export function hasAddress(el: HTMLElement): boolean {
 /** Keeps the address as the state is; first: the state of a page opened without a hash. Returns its clean-up. */
 export function follow(store: Store, first: State, bundle: Bundle): () => void {
   let own = "";
-  store.listen((now, before) => {
-    if (now.selected === before.selected && now.strongest === before.strongest && now.kept === before.kept) return;
-    own = hashOf(now, first);
+  let timer = 0;
+  const write = (): void => {
+    if (!timer) return;
+    window.clearTimeout(timer);
+    timer = 0;
+    own = hashOf(store.get(), first);
     try {
       window.history.replaceState(null, "", own || window.location.pathname + window.location.search);
     } catch {
       /* a host that forbids it: the page works without */
     }
+  };
+  store.listen((now, before) => {
+    if (now.selected === before.selected && now.strongest === before.strongest && now.kept === before.kept) return;
+    window.clearTimeout(timer);
+    timer = window.setTimeout(write, SETTLED_MS);
   });
   const read = (): void => {
     if (window.location.hash !== own) store.set({ ...first, ...stateIn(window.location.hash, bundle) });
   };
   window.addEventListener("hashchange", read);
-  return () => window.removeEventListener("hashchange", read);
+  window.addEventListener("pagehide", write);
+  return () => {
+    write();
+    window.removeEventListener("hashchange", read);
+    window.removeEventListener("pagehide", write);
+  };
+}
+
+/** The address of the page as it is now, whether or not the browser shows it already. */
+export function linkTo(state: State, first: State): string {
+  return window.location.href.replace(/#.*$/, "") + hashOf(state, first);
 }
 
 async function toClipboard(text: string): Promise<boolean> {
@@ -139,12 +159,12 @@ function notesTools(bundle: Bundle, notes: Notes): HTMLElement[] {
   return [out, read, file, said];
 }
 
-/** Copy link, the graph as JSON, notes. */
-export function shareBar(bundle: Bundle, notes: Notes, address: boolean): HTMLElement {
+/** Copy link, the graph as JSON, notes. address: of the page as it is; null where it has none. */
+export function shareBar(bundle: Bundle, notes: Notes, address: (() => string) | null): HTMLElement {
   const graph = h("button", { type: "button", class: "tool", "data-export": "neuronpedia", "data-tip": "the circuit as an attribution graph, which Neuronpedia and circuit-tracer read" }, "Graph JSON");
   graph.addEventListener("click", () => download(fileName(bundle, "graph"), attributionGraph(bundle)));
   return h("div", { class: "share", role: "group", "aria-label": "Share" },
-    address ? copyButton("Copy link", () => window.location.href, "Copy a link to this view") : null, graph, ...notesTools(bundle, notes));
+    address ? copyButton("Copy link", address, "Copy a link to this view") : null, graph, ...notesTools(bundle, notes));
 }
 
 /** The way to the trial, and two lines to run on one's own model. */

@@ -9,6 +9,11 @@ import type { Layout, Spot } from "./layout";
 import { planOf } from "./scene";
 
 const WIDTHS = [0.8, 1.5, 2.5, 4];
+/** Titles: at least so many pixels on the screen, and at most so many units of the drawing, for which there is room. */
+const TITLE = { own: 12, least: 10.5, most: 20 };
+const MARGIN = 104;
+/** Numbers of heads smaller than this on the screen are not drawn. */
+const LEAST_LABEL = 8;
 
 /** How a node or an edge looks: as in its own figure; as only here, only there or in both; faint; not drawn. */
 export type Look = "own" | "left" | "right" | "both" | "gone" | "absent";
@@ -18,6 +23,15 @@ export interface Sketched {
   draw(scale: number, label: string, looks?: { node(site: string): Look; edge(edge: Edge): Look }, texts?: boolean): SVGSVGElement;
 }
 
+/** Keeps titles readable at the size that the sketch has on the page. */
+function readable(svg: SVGSVGElement, width: number): void {
+  new ResizeObserver(() => {
+    const scale = svg.getBoundingClientRect().width / width;
+    if (!scale) return;
+    svg.style.setProperty("--title", `${Math.min(TITLE.most, Math.max(TITLE.own, TITLE.least / scale)).toFixed(1)}px`);
+    svg.classList.toggle("small", 11 * scale < LEAST_LABEL);
+  }).observe(svg);
+}
 
 function lineOf(from: Spot, to: Spot): string {
   const [y1, y2] = [from.y + from.height / 2, to.y - to.height / 2];
@@ -32,16 +46,19 @@ export function sketch(bundle: Bundle): Sketched {
   const largest = edges.reduce((most, edge) => Math.max(most, sizeOf(edge)), 1e-9);
   const draw: Sketched["draw"] = (scale, label, looks, texts = false) => {
     const drawn = [...plan.spots].filter(([site]) => (looks?.node(site) ?? "own") !== "absent");
-    const left = plan.left - 84;
+    const left = plan.left - MARGIN;
+    const within = (y: number, height: number) => ([, spot]: [string, Spot]): boolean => spot.y > y && spot.y < y + height;
+    const blocks = plan.blocks.filter((block) => drawn.some(within(block.y, block.height)));
     const ends = drawn.map(([, spot]) => [spot.y - spot.height / 2, spot.y + spot.height / 2] as const);
-    const top = Math.min(...plan.blocks.map((block) => block.y), ...ends.map(([y]) => y)) - 2;
-    const foot = Math.max(...plan.blocks.map((block) => block.y + block.height), ...ends.map(([, y]) => y), top) + 2;
+    const top = Math.min(...blocks.map((block) => block.y), ...ends.map(([y]) => y)) - 2;
+    const foot = Math.max(...blocks.map((block) => block.y + block.height), ...ends.map(([, y]) => y), top) + 2;
     const [width, height] = [plan.width - 12 - left, foot - top];
     const svg = s("svg", { class: "sketch", role: "img", "aria-label": label, width: (width * scale).toFixed(1), height: (height * scale).toFixed(1), viewBox: `${left} ${top} ${width} ${height}` });
-    for (const block of plan.blocks) {
+    for (const block of blocks) {
+      const middle = { x: plan.left - 8, y: block.y + block.height / 2 };
       svg.append(s("rect", { x: plan.left, y: block.y, width: plan.width - plan.left - 14, height: block.height, rx: 8, class: "band" }),
-        s("text", { x: plan.left - 8, y: block.y + block.height / 2 - 2, class: "sketch-title" }, block.title),
-        s("text", { x: plan.left - 8, y: block.y + block.height / 2 + 12, class: "sketch-title" }, block.subtitle.replace("residual stream", "residual")));
+        s("text", { ...middle, dy: "-0.15em", class: "sketch-title" }, block.title),
+        s("text", { ...middle, dy: "1em", class: "sketch-title" }, block.subtitle.replace("residual stream", "residual")));
     }
     for (const box of plan.heads) {
       if (!drawn.some(([, { x, y }]) => x > box.x && x < box.x + box.width && y > box.y && y < box.y + box.height)) continue;
@@ -81,7 +98,8 @@ export function sketch(bundle: Bundle): Sketched {
       if (texts) g.append(s("text", { y: 4, class: "pill-text" }, spot.text ?? `${spot.place.short ? `${spot.place.short} ` : ""}${spot.node.index}`));
       svg.append(g);
     }
-    return svg as SVGSVGElement;
+    readable(svg, width);
+    return svg;
   };
   return { plan, draw };
 }

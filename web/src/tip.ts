@@ -28,6 +28,15 @@ export function tooltip(root: HTMLElement): Tip {
     if (target) show(target.getAttribute("data-tip") ?? "", target.getBoundingClientRect());
     else hide();
   };
+  // Nothing stays behind when the page scrolls: what has the focus takes its tooltip along.
+  const scrolled = (): void => {
+    if (!root.isConnected) document.removeEventListener("scroll", scrolled, true);
+    const target = box.hidden ? null : root.querySelector("[data-tip]:focus-visible");
+    const at = target?.getBoundingClientRect();
+    if (target && at && at.bottom > 0 && at.top < window.innerHeight) show(target.getAttribute("data-tip") ?? "", at);
+    else hide();
+  };
+  document.addEventListener("scroll", scrolled, { capture: true, passive: true });
   root.addEventListener("pointerover", from);
   root.addEventListener("pointerleave", hide);
   root.addEventListener("focusin", from);

@@ -17,7 +17,7 @@ import { Notes } from "./notes";
 import { pageEngine } from "./page_engine";
 import { record } from "./record";
 import { search } from "./search";
-import { follow, hasAddress, keep, ownModel, shareBar, stateIn } from "./share";
+import { follow, hasAddress, keep, linkTo, ownModel, shareBar, stateIn } from "./share";
 import { Store, type State, type Theme } from "./state";
 import css from "./style.css";
 import labCss from "./lab.css";
@@ -132,7 +132,7 @@ export function render({ model: given, el }: Host): () => void {
     trialPart,
     ...(bundle.grain === "channel" ? [part("curve", "Size for loss", "", sizeCurve(bundle, store))] : []),
     recordPart,
-    shareBar(bundle, notes, address),
+    shareBar(bundle, notes, address ? () => linkTo(store.get(), first) : null),
     h("footer", {}, `Gossamer ${bundle.gossamer_version}. ${whoAnswers(model)}`),
   );
   tooltip(root);
@@ -155,7 +155,7 @@ export function render({ model: given, el }: Host): () => void {
   const unfollow = address ? follow(store, first, bundle) : (): void => undefined;
   return () => {
     unfollow();
-    notes.write();
+    notes.close();
     watch.disconnect();
     leave();
     el.replaceChildren();

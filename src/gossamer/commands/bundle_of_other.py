@@ -9,17 +9,18 @@ import numpy as np
 
 from gossamer.circuit import Circuit
 from gossamer.commands import edge_runs
-from gossamer.commands.run_folder import CIRCUIT, Run, read_record
+from gossamer.commands.run_folder import CIRCUIT, Run, read_record, read_run
 from gossamer.errors import BadInput, CorruptFile, Unsupported
+from gossamer.explain import direct_logit
 from gossamer.graph import Graph, Layout, carries, group_links
-from gossamer.models import from_pretrained
-from gossamer.record import Record
 from gossamer.set_overlap import expected_iou_by_type, iou
 from gossamer.show import bundle as view
+from gossamer.subject import require_model_of
 
 
-def outline(circuit: Circuit, order: np.ndarray | None = None) -> view.Outline:
-    """A circuit as nodes and edges alone. order: its node numbers in the order to list them; default: their own."""
+def outline(circuit: Circuit, order: np.ndarray | None = None, run: Run | None = None) -> view.Outline:
+    """A circuit as nodes and edges alone. order: its node numbers in the order to list them; default: their own. run:
+    of a circuit of channels, for the weights of final channels to the answer."""
     nodes = circuit.nodes if order is None else order
     place = {int(n): i for i, n in enumerate(nodes)}
     links = carries(circuit.layout, circuit.nodes) if circuit.layout.grain == "channel" else [
@@ -31,6 +32,17 @@ def outline(circuit: Circuit, order: np.ndarray | None = None) -> view.Outline:
         nodes=tuple(str(circuit.layout.site(int(n))) for n in nodes), matrices=circuit.matrices,
         edges=tuple((place[s], place[d], None if np.isnan(w) else float(f"{w:.8g}"), m) for s, d, w, m in edges),
         carries=tuple((place[a], place[b]) for a, b in links),
+        direct=_direct(circuit, place, run) if run else (),
+    )  # fmt: skip
+
+
+def _direct(circuit: Circuit, place: dict[int, int], run: Run) -> tuple[tuple[int, float], ...]:
+    model = run.weight_sparse
+    finals = [(number, circuit.layout.site(number)) for number in place]
+    heldout = model.encode(run.task.heldout)
+    return tuple(
+        (place[number], float(f"{direct_logit(model, site.index or 0, heldout):.8g}"))
+        for number, site in finals if site.location == "final_resid"
     )  # fmt: skip
 
 
@@ -46,13 +58,13 @@ def compared(folder: Path, own: Circuit, graph: Graph | None, *, twin: bool = Fa
         )  # fmt: skip
     same = bool(record.model_sha256) and record.model_sha256 == own.record.model_sha256 and other.layout == own.layout
     if isinstance(about, edge_runs.EdgeRunRecord):
-        reached, loss, d_head = about.result.faithfulness.verdict == "pass", None, None
+        reached, loss, run = about.result.faithfulness.verdict == "pass", None, None
     else:
-        reached, loss = about.result.reached, about.result.loss_heldout_nats
-        d_head = _d_head(about.model_source, record)
+        reached, loss, run = about.result.reached, about.result.loss_heldout_nats, _run(folder)
     return view.OtherCircuit(
         model=record.model, task=record.task, method=record.method, twin=twin, n_layer=_layers(other.layout),
-        d_head=d_head, reached=reached, loss_heldout_nats=loss, outline=outline(other),
+        d_head=run.weight_sparse.model.config.d_head if run else None, reached=reached, loss_heldout_nats=loss,
+        outline=outline(other, run=run), heldout_pairs=len(run.task.heldout) if run else None,
         nodes=_shared(own.nodes, other.nodes, _kinds(own.layout)) if same else None,
         edges=_shared_edges(own, other, graph) if same and graph is not None else None,
     )  # fmt: skip
@@ -63,13 +75,15 @@ def _layers(layout: Layout) -> int:
     return 1 + max(layers, default=-1)
 
 
-def _d_head(source: str, record: Record) -> int | None:
-    """Channels of a head; None when the model is gone or is of another kind."""
+def _run(folder: Path) -> Run | None:
+    """The other run with its model and its task; None when one of them is gone or has changed, or the model is of
+    another kind."""
     try:
-        found = from_pretrained(source)
+        found = read_run(folder)
+        require_model_of(found.circuit.record, found.weight_sparse)
     except (BadInput, CorruptFile, Unsupported):
         return None
-    return found.model.config.d_head if found.hashes()[0] == record.model_sha256 else None
+    return found
 
 
 def _kinds(layout: Layout) -> np.ndarray:
@@ -110,5 +124,5 @@ def cuts(run: Run, sizes: Sequence[int], most_edges: int) -> view.Outline | None
         inside = graph.within(ranking[:size])
         if inside.n_edges <= most_edges:
             whole = Circuit.from_nodes(inside, run.model.edge_weights(inside), ranking[:size], record=circuit.record)
-            return outline(whole, ranking[:size])
+            return outline(whole, ranking[:size], run)
     return None

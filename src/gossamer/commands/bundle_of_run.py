@@ -155,6 +155,7 @@ def _circuit_view(run: Run) -> view.CircuitView:
         ),
         carries=tuple(view.Carry(src=site[a], dst=site[b]) for a, b in carries(circuit.layout, circuit.nodes)),
         effect_nulls=_effect_nulls(run),
+        heldout_pairs=len(run.task.heldout),
     )
 
 

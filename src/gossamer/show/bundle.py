@@ -171,18 +171,21 @@ class Carry(BundleModel):
 
 class Outline(BundleModel):
     """A circuit without what its nodes do. An edge is (source, destination, weight, matrix) and a carry (source,
-    destination), as places in `nodes` and in `matrices`."""
+    destination), as places in `nodes` and in `matrices`. `direct`: (node, weight) of final channels, as a node's
+    `direct_logit`; empty where it is not known."""
 
     nodes: tuple[str, ...]
     matrices: tuple[str, ...]
     edges: tuple[tuple[int, int, float | None, int], ...]
     carries: tuple[tuple[int, int], ...]
+    direct: tuple[tuple[int, float], ...] = ()
 
     @model_validator(mode="after")
     def _inside(self) -> Outline:
         ends = [end for e in self.edges for end in e[:2]] + [end for c in self.carries for end in c]
+        ends += [place for place, _ in self.direct]
         if any(not 0 <= end < len(self.nodes) for end in ends):
-            raise ValueError(f"an edge or a carry ends outside the {len(self.nodes)} nodes")
+            raise ValueError(f"an edge, a carry or a direct weight lies outside the {len(self.nodes)} nodes")
         if any(not 0 <= e[3] < len(self.matrices) for e in self.edges):
             raise ValueError(f"an edge has a matrix outside the {len(self.matrices)}")
         return self
@@ -203,7 +206,7 @@ class OtherCircuit(BundleModel):
     """The circuit that this one is compared with. Its losses are of its own task; null at grain head.
 
     twin: the circuit of the dense twin. `nodes` and `edges` are null for another model, whose sites mean nothing here.
-    `d_head` is null where it is not known.
+    `heldout_pairs`: how many its held-out loss is of. It and `d_head` are null where they are not known.
     """
 
     model: str
@@ -217,6 +220,7 @@ class OtherCircuit(BundleModel):
     outline: Outline
     nodes: Shared | None
     edges: Shared | None
+    heldout_pairs: int | None = None
 
 
 class Twin(BundleModel):
@@ -273,7 +277,7 @@ class CircuitView(BundleModel):
     Grain channel: task losses in nats; not `reached`: no circuit found meets the target on the training pairs, and this
     is the one nearest to it. Grain head: `edge_score` instead, and `faithfulness` on held-out pairs, which says whether
     it is `reached`. `effect_nulls`: per location, the rise in task loss when one random node of it outside the circuit
-    is ablated in the whole model.
+    is ablated in the whole model. `heldout_pairs`: how many `loss_heldout_nats` is of.
     """
 
     reached: bool
@@ -289,6 +293,7 @@ class CircuitView(BundleModel):
     faithfulness: EvidenceView | None = None
     edge_score: EdgeScoreView | None = None
     effect_nulls: dict[str, NullView] = {}
+    heldout_pairs: int | None = None
 
     @model_validator(mode="after")
     def _closed(self) -> CircuitView:

@@ -131,24 +131,48 @@ function soundNotes(value) {
   if (!pairs.every(([, text]) => typeof text === "string" && text.length <= LONGEST)) return null;
   return Object.fromEntries(pairs.filter(([, text]) => text !== ""));
 }
+function changed(notes, by) {
+  return soundNotes({ ...notes, ...by }) ?? {};
+}
 var Notes = class {
   constructor(bundle, host) {
     this.notes = {};
+    /** What was written here and is not kept yet: only this is put over what others keep. */
+    this.waiting = {};
     this.listeners = [];
     this.timer = 0;
+    this.turn = Promise.resolve();
     /** Where they are kept, as the page says it. */
     this.where = "page";
+    /** At the end of the page there is no time to read first. */
+    this.last = () => {
+      window.clearTimeout(this.timer);
+      if (!Object.keys(this.waiting).length) return;
+      if (this.where === "browser") this.toBrowser();
+      else if (this.where === "host") void Promise.resolve(this.host?.write({ ...this.notes }, true)).catch(() => void 0);
+    };
+    /** What the host keeps, at the start and when the reader comes back from another tab. */
+    this.look = () => {
+      if (document.hidden || this.where !== "host") return;
+      this.inTurn(async () => this.have(soundNotes(await this.host?.read()) ?? {}));
+    };
+    /** Another tab has written. */
+    this.hear = (event) => {
+      if (event.key === this.key || event.key === null) this.have(this.kept());
+    };
     this.key = keyOf(bundle);
     this.host = isHost(host) ? host : null;
+    window.addEventListener("pagehide", this.last);
     if (this.host) {
       this.where = "host";
-      this.host.read().then((found2) => this.take(soundNotes(found2) ?? {}), () => this.lost());
+      this.look();
+      document.addEventListener("visibilitychange", this.look);
       return;
     }
     try {
-      const kept = window.localStorage.getItem(this.key);
+      this.notes = this.kept();
       this.where = "browser";
-      this.notes = soundNotes(JSON.parse(kept ?? "{}")) ?? {};
+      window.addEventListener("storage", this.hear);
     } catch {
     }
   }
@@ -159,36 +183,71 @@ var Notes = class {
     return this.notes;
   }
   set(site, text) {
-    const next = { ...this.notes };
-    if (text) next[site] = text.slice(0, LONGEST);
-    else delete next[site];
-    this.notes = next;
+    this.change({ [site]: text.slice(0, LONGEST) });
     window.clearTimeout(this.timer);
     this.timer = window.setTimeout(() => this.write(), PAUSE_MS);
-    this.tell();
   }
-  /** Notes from elsewhere over the present ones. */
-  take(more) {
-    this.notes = { ...this.notes, ...more };
-    this.tell();
-  }
-  /** As `take`, and kept. */
+  /** Notes from a file over the present ones. */
   add(more) {
-    this.take(more);
+    this.change(more);
     this.write();
   }
   listen(listener) {
     this.listeners.push(listener);
   }
-  /** Writes what waits; for the end of the page. */
+  /** Writes what waits and listens no more. */
+  close() {
+    this.last();
+    window.removeEventListener("pagehide", this.last);
+    window.removeEventListener("storage", this.hear);
+    document.removeEventListener("visibilitychange", this.look);
+  }
+  change(by) {
+    this.waiting = { ...this.waiting, ...by };
+    this.notes = changed(this.notes, by);
+    this.tell();
+  }
+  /** What is kept now is this; what waits here stays over it. */
+  have(kept) {
+    this.notes = changed(kept, this.waiting);
+    this.tell();
+  }
+  /** What the browser keeps; none where that is not notes. Throws without storage. */
+  kept() {
+    const text = window.localStorage.getItem(this.key);
+    try {
+      return soundNotes(JSON.parse(text ?? "{}")) ?? {};
+    } catch {
+      return {};
+    }
+  }
   write() {
     window.clearTimeout(this.timer);
+    if (this.where === "host") this.inTurn(() => this.toHost());
+    else if (this.where === "browser") this.toBrowser();
+  }
+  toBrowser() {
     try {
-      if (this.where === "host") void Promise.resolve(this.host?.write({ ...this.notes })).catch(() => this.lost());
-      else if (this.where === "browser") window.localStorage.setItem(this.key, JSON.stringify(this.notes));
+      const now = changed(this.kept(), this.waiting);
+      window.localStorage.setItem(this.key, JSON.stringify(now));
+      this.waiting = {};
+      this.have(now);
     } catch {
       this.lost();
     }
+  }
+  /** Another tab may have written since: its notes are read first. */
+  async toHost() {
+    const sent = this.waiting;
+    if (!this.host || !Object.keys(sent).length) return;
+    const kept = soundNotes(await this.host.read()) ?? {};
+    this.have(kept);
+    await this.host.write(changed(kept, sent));
+    this.waiting = Object.fromEntries(Object.entries(this.waiting).filter(([site, text]) => sent[site] !== text));
+  }
+  /** One call of the host after the other: an answer is never older than what was written. */
+  inTurn(call) {
+    this.turn = this.turn.then(call).catch(() => this.lost());
   }
   /** The place that kept them does so no more. */
   lost() {
@@ -300,7 +359,7 @@ function linkRow(link, index, open) {
 function links(title, list, index, open, none, of = null) {
   if (!list.length) return section(title, of, h("p", { class: "muted" }, none));
   const body = h("tbody", {}, ...list.slice(0, LINKS_AT_FIRST).map((link) => linkRow(link, index, open)));
-  const table2 = h("table", { class: "links" }, h("caption", { class: "sr" }, title), body);
+  const table2 = h("table", { class: "links", "aria-label": title }, body);
   const rest = list.slice(LINKS_AT_FIRST);
   if (!rest.length) return section(title, of ?? `${list.length}`, table2);
   const more = h("button", { type: "button", class: "more" }, `${rest.length} more`);
@@ -605,6 +664,215 @@ function panel(index, store, focusNode, notes = null, begin = null) {
   return host;
 }
 
+// src/trial.ts
+var ICONS = {
+  pass: "M3 8.5L6.5 12L13 4.5",
+  fail: "M4 4L12 12M12 4L4 12",
+  "not reached": "M8 3V9.5M8 12V13",
+  "not measured": "M3.5 8H12.5"
+};
+function verdictBadge(verdict, label = verdict) {
+  const icon = s("svg", { width: 14, height: 14, viewBox: "0 0 16 16", "aria-hidden": "true" }, s("path", { d: ICONS[verdict] }));
+  return h("span", { class: `verdict ${verdict.replace(" ", "-")}` }, icon, label);
+}
+var WIDTH = 260;
+var INSET = 8;
+function scaleOf(rows) {
+  const values = rows.flatMap((row) => [row.value, ...row.interval ?? []]).filter((v) => v !== null);
+  let [lo, hi] = [Math.min(0, ...values), Math.max(...values, 0)];
+  if (hi - lo < 1e-12) hi = lo + 1;
+  const room = (hi - lo) * 0.04;
+  [lo, hi] = [lo < 0 ? lo - room : lo, hi + room];
+  return Object.assign((v) => INSET + (v - lo) / (hi - lo) * (WIDTH - 2 * INSET), { lo, hi });
+}
+function plot(row, x) {
+  const svg = s("svg", { width: WIDTH, height: 26, class: "plot", "aria-hidden": "true" }, s("path", { d: `M${INSET} 13H${WIDTH - INSET}`, class: "rail" }));
+  if (row.value === null) return svg;
+  if (row.interval) {
+    const [a, b] = [x(row.interval[0]), x(row.interval[1])];
+    svg.append(s("path", { d: `M${a} 13H${b}M${a} 9V17M${b} 9V17`, class: row.own ? "whisker own" : "whisker" }));
+  }
+  const at = x(row.value);
+  svg.append(row.own ? s("path", { d: `M${at} 7L${at + 6} 13L${at} 19L${at - 6} 13Z`, class: "own-mark" }) : s("circle", { cx: at, cy: 13, r: 4, class: "null-mark" }));
+  return svg;
+}
+function axis(x, unit) {
+  const svg = s("svg", { width: WIDTH, height: 34, class: "plot axis", "aria-hidden": "true" }, s("path", { d: `M${INSET} 2H${WIDTH - INSET}`, class: "axis-line" }));
+  for (const t of ticks(x.lo, x.hi, 6)) {
+    svg.append(s("path", { d: `M${x(t)} 2v4`, class: "axis-line" }), s("text", { x: x(t), y: 17, class: "axis-text" }, num(t, 3)));
+  }
+  svg.append(s("text", { x: WIDTH - INSET, y: 31, class: "axis-text end" }, unit));
+  return svg;
+}
+function words(row) {
+  if (row.value === null) return row.outcome;
+  return num(row.value, 4);
+}
+function table(evidence) {
+  const rows = [
+    { name: "this circuit", value: evidence.value, interval: evidence.interval, n: evidence.n, outcome: evidence.verdict, own: true },
+    ...evidence.nulls.map((null_) => ({ ...null_, own: false }))
+  ];
+  const drawn2 = rows.some((row) => row.value !== null);
+  const x = scaleOf(rows);
+  const body = h("tbody");
+  for (const row of rows) {
+    const interval = row.interval ? `[${num(row.interval[0], 3)}, ${num(row.interval[1], 3)}]` : "";
+    body.append(h(
+      "tr",
+      { class: row.own ? "own" : null },
+      h("th", { scope: "row" }, row.name),
+      h("td", { class: row.value === null ? "absent" : "figure-cell", "data-tip": row.value === null ? null : String(row.value) }, words(row)),
+      h("td", { class: "interval" }, interval),
+      h("td", { class: "n" }, row.n === null ? "" : count(row.n)),
+      h("td", { class: "plot-cell" }, drawn2 ? plot(row, x) : null)
+    ));
+  }
+  const head = h("thead", {}, h("tr", {}, h("th", { class: "c-name" }), h("th", { class: "c-value" }, evidence.unit || "value"), h("th", { class: "c-interval" }, "interval"), h("th", { class: "c-n" }, "n"), h("th", { class: "c-plot" })));
+  const result = h("table", { class: "nulls" }, h("caption", { class: "sr" }, evidence.claim), head, body);
+  if (drawn2) result.append(h("tfoot", {}, h("tr", {}, h("td", { colspan: 4 }), h("td", { class: "plot-cell" }, axis(x, evidence.unit)))));
+  return result;
+}
+function check(evidence, when = "") {
+  const cut = evidence.claim.indexOf(": ");
+  const [name, rest] = cut > 0 ? [evidence.claim.slice(0, cut), evidence.claim.slice(cut + 2)] : [evidence.claim, ""];
+  const how = evidence.methodology ? Object.entries(evidence.methodology) : [];
+  return h(
+    "article",
+    { class: `check ${evidence.verdict.replace(" ", "-")}`, "data-verdict": evidence.verdict },
+    h(
+      "div",
+      { class: "check-text" },
+      verdictBadge(evidence.verdict),
+      h("h3", {}, sentence(name)),
+      when ? h("p", { class: "threshold" }, `${sentence(when)}.`) : null,
+      rest ? h("p", { class: "claim" }, `${sentence(rest)}.`) : null,
+      evidence.threshold ? h("p", { class: "threshold" }, `${sentence(evidence.threshold)}.`) : null,
+      evidence.note ? h("p", { class: "note" }, evidence.note) : null,
+      how.length ? h(
+        "details",
+        { class: "method" },
+        h("summary", {}, "Ablation used"),
+        h("dl", {}, ...how.flatMap(([key2, value]) => [h("dt", {}, key2), h("dd", {}, value)]))
+      ) : null
+    ),
+    h("div", { class: "check-data" }, table(evidence))
+  );
+}
+var AT_DISCOVERY = "checked at discovery";
+function atDiscovery({ evidence, circuit: { faithfulness } }) {
+  return evidence.some((one) => one.claim.startsWith("faithfulness")) ? null : faithfulness;
+}
+function trial(bundle) {
+  const [{ evidence }, first] = [bundle, atDiscovery(bundle)];
+  const none = evidence.length ? null : h("p", { class: "muted" }, "No trial has been run on this circuit yet; ", h("code", {}, "gossamer verify RUN"), " runs it.");
+  return h("div", { class: "checks" }, none, first && check(first, AT_DISCOVERY), ...evidence.map((one) => check(one)));
+}
+function tally(bundle) {
+  const order = ["pass", "fail", "not reached", "not measured"];
+  const badges = order.flatMap((verdict) => {
+    const n = bundle.evidence.filter((e) => e.verdict === verdict).length;
+    return n ? [verdictBadge(verdict, `${n} ${verdict}`)] : [];
+  });
+  const first = atDiscovery(bundle);
+  return h("div", { class: "tally" }, ...badges, first && verdictBadge(first.verdict, `1 ${first.verdict}, ${AT_DISCOVERY}`));
+}
+
+// src/lead.ts
+var EQUAL_NATS = 0.05;
+function apart(value, other) {
+  const digits = [3, 4, 5, 6, 7].find((d) => num(value, d) !== num(other, d));
+  return num(value, digits ?? 3);
+}
+function heldout(pairs) {
+  return pairs === null ? "the held-out pairs" : `all ${plural(pairs, "held-out pair")}`;
+}
+function found({ task, circuit, model }) {
+  return h(
+    "p",
+    { class: "lead" },
+    `${sentence(task.description)}: `,
+    h("b", {}, plural(circuit.n_nodes, "node")),
+    " and ",
+    h("b", {}, plural(circuit.n_edges, "edge")),
+    ` of ${model.name} do this alone, at `,
+    h("b", {}, `${num(given(circuit.loss_heldout_nats), 3)} nats`),
+    ` of task loss on ${heldout(circuit.heldout_pairs)}.`
+  );
+}
+function missed({ circuit, model }) {
+  const target = given(circuit.target_loss_nats);
+  return h(
+    "p",
+    { class: "lead" },
+    verdictBadge("not reached", "Not reached:"),
+    ` no circuit found in ${model.name} gets to `,
+    h("b", {}, `${num(target, 3)} nats`),
+    " of task loss on the training pairs; the best found, ",
+    h("b", {}, plural(circuit.n_nodes, "node")),
+    " and ",
+    h("b", {}, plural(circuit.n_edges, "edge")),
+    ", has ",
+    h("b", {}, `${apart(given(circuit.loss_train_nats), target)} nats`),
+    ` there and ${num(given(circuit.loss_heldout_nats), 3)} held out.`
+  );
+}
+function itsTwin(own, its) {
+  if (own === null || its === null) return ["its dense twin", ""];
+  const losses = `${num(its)} against ${num(own)} nats per token`;
+  const equal = Math.abs(own - its) <= EQUAL_NATS;
+  return [`its dense twin, ${equal ? "of equal" : "of another"} language-modelling loss (${losses})`, ","];
+}
+function ratio(its, own) {
+  const times = its / own;
+  const text = times < 100 ? num(times, 2) : count(Math.round(times));
+  return text === "1" ? "as many" : `${text} times as many`;
+}
+function twinLine({ circuit, model }, twin) {
+  const line2 = h("p", { class: "lead twin-line" });
+  const [name, comma] = itsTwin(model.val_loss_nats, twin.val_loss_nats);
+  const edges = h("b", {}, plural(twin.n_edges, "edge"));
+  if (!twin.reached) {
+    line2.append(
+      verdictBadge("not reached", "Not reached"),
+      ` in ${name}: no circuit found there gets to ${num(given(circuit.target_loss_nats), 3)} nats on the training pairs; the best, `,
+      h("b", {}, plural(twin.n_nodes, "node")),
+      " and ",
+      edges,
+      `, has ${num(twin.loss_heldout_nats, 3)} held out.`
+    );
+    return line2;
+  }
+  line2.append(`The smallest circuit found in ${name}${comma} has `, edges);
+  if (circuit.reached && circuit.n_edges > 0) line2.append(", ", h("b", {}, ratio(twin.n_edges, circuit.n_edges)));
+  line2.append(".");
+  return line2;
+}
+function faithful({ circuit, model }) {
+  const { faithfulness: f, edge_score } = circuit;
+  const line2 = h("p", { class: "lead" });
+  const words2 = { pass: "Faithful:", fail: "Not faithful:", "not reached": "Not reached:", "not measured": "Not measured:" };
+  if (f) line2.append(verdictBadge(f.verdict, words2[f.verdict]), " ");
+  const all = edge_score?.all_edges ?? circuit.n_edges;
+  line2.append(
+    h("b", {}, plural(circuit.n_edges, "edge")),
+    ` of the ${count(all)} in ${model.name} (${num(100 * circuit.n_edges / Math.max(1, all), 2)} %), between `,
+    h("b", {}, plural(circuit.n_nodes, "node"))
+  );
+  if (!f || f.value === null) line2.append("; its faithfulness was not measured.");
+  else {
+    line2.append(", have a faithfulness of ", h("b", {}, num(f.value, 3)), f.interval ? ` (${num(f.interval[0], 3)} to ${num(f.interval[1], 3)})` : "", " on held-out pairs");
+    const random = f.nulls.find((one) => one.name.startsWith("random") && one.value !== null);
+    line2.append(random ? `; random circuits of as many have ${Math.abs(random.value) < 5e-4 ? "0.000" : num(random.value, 3)}.` : ".");
+  }
+  return line2;
+}
+function lead(bundle) {
+  const { circuit, twin } = bundle;
+  if (bundle.grain === "head") return h("div", { class: "leads" }, faithful(bundle));
+  return h("div", { class: "leads" }, circuit.reached ? found(bundle) : missed(bundle), twin && twinLine(bundle, twin));
+}
+
 // src/outline.ts
 var BARE = {
   ablation_effect_nats: null,
@@ -624,13 +892,13 @@ var BARE = {
   model_effect_nats: null,
   model_edges: null
 };
-function bareNode(site, dHead) {
+function bareNode(site, dHead, direct = null) {
   const channel = /^(.+):(\d+)$/.exec(site);
   if (channel) {
     const [location, index2] = [channel[1], Number(channel[2])];
     const layer = /^(\d+)\./.exec(location);
     const inHead2 = dHead !== null && /\.attn\.[qkv]$/.test(location);
-    return { ...BARE, site, location, layer: layer ? Number(layer[1]) : null, index: index2, head: inHead2 ? Math.floor(index2 / dHead) : null, kind: "channel" };
+    return { ...BARE, direct_logit: direct, site, location, layer: layer ? Number(layer[1]) : null, index: index2, head: inHead2 ? Math.floor(index2 / dHead) : null, kind: "channel" };
   }
   if (site === "input" || site === "logits") return { ...BARE, site, location: site, layer: null, index: 0, head: null, kind: site };
   const part2 = /^[am](\d+)(?:\.([hg])(\d+))?$/.exec(site);
@@ -640,8 +908,9 @@ function bareNode(site, dHead) {
 }
 function shapeOf(outline, dHead, known2 = null, size = outline.nodes.length) {
   const site = (i) => outline.nodes[i];
+  const direct = new Map(outline.direct);
   return {
-    nodes: outline.nodes.slice(0, size).map((name) => known2?.get(name) ?? bareNode(name, dHead)),
+    nodes: outline.nodes.slice(0, size).map((name, i) => known2?.get(name) ?? bareNode(name, dHead, direct.get(i) ?? null)),
     edges: outline.edges.filter(([a, b]) => a < size && b < size).map(([a, b, weight, matrix]) => ({ src: site(a), dst: site(b), weight, matrix: outline.matrices[matrix] })),
     carries: outline.carries.filter(([a, b]) => a < size && b < size).map(([a, b]) => ({ src: site(a), dst: site(b) }))
   };
@@ -652,6 +921,86 @@ function withShape(bundle, { nodes, edges, carries }) {
 function nameOf(other) {
   return other.twin ? "Dense twin" : "Other circuit";
 }
+
+// src/tokenizer.ts
+function alphabet() {
+  const printable = (b) => b >= 33 && b <= 126 || b >= 161 && b <= 172 || b >= 174;
+  let next = 256;
+  return Array.from({ length: 256 }, (_, b) => String.fromCodePoint(printable(b) ? b : next++));
+}
+function regexOf(pattern) {
+  return new RegExp(pattern.replaceAll("\\s", "\\p{White_Space}").replaceAll("\\S", "\\P{White_Space}"), "gu");
+}
+var Tokenizer = class {
+  constructor(page) {
+    this.page = page;
+    this.byteText = alphabet();
+    this.textByte = new Map(this.byteText.map((text, byte) => [text, byte]));
+    /** `left * vocab + right` -> [rank, merged id]. */
+    this.merges = /* @__PURE__ */ new Map();
+    this.words = /* @__PURE__ */ new Map();
+    this.ids = new Map(page.vocab.map((text, id) => [text, id]));
+    this.special = new Set(page.special);
+    this.pattern = regexOf(page.pattern);
+    page.merges.forEach(([a, b], rank) => {
+      const merged = this.ids.get(page.vocab[a] + page.vocab[b]);
+      if (merged !== void 0) this.merges.set(a * page.vocab.length + b, [rank, merged]);
+    });
+  }
+  get bos() {
+    return this.page.bos;
+  }
+  /** Token ids of a text, without what is put before every prompt. A special token's text is that token. */
+  encode(text) {
+    const specials = this.page.special.map((id) => this.page.vocab[id]);
+    const out = [];
+    let rest = text;
+    while (rest) {
+      const hits = specials.map((one) => [rest.indexOf(one), one]).filter(([at2]) => at2 >= 0);
+      const [at, found2] = hits.sort((a, b) => a[0] - b[0] || b[1].length - a[1].length)[0] ?? [rest.length, ""];
+      this.plain(rest.slice(0, at), out);
+      if (found2) out.push(this.ids.get(found2));
+      rest = rest.slice(at + found2.length);
+    }
+    return out;
+  }
+  /** One token as text; bytes that are no whole character become U+FFFD. */
+  decode(id) {
+    const text = this.page.vocab[id] ?? "";
+    if (this.special.has(id)) return text;
+    return new TextDecoder("utf-8", { ignoreBOM: true }).decode(Uint8Array.from([...text], (c) => this.textByte.get(c) ?? 0));
+  }
+  plain(text, out) {
+    let end = 0;
+    const word = (from, to) => {
+      if (to > from) for (const id of this.word(text.slice(from, to))) out.push(id);
+    };
+    for (const match of text.matchAll(this.pattern)) {
+      word(end, match.index);
+      end = match.index + match[0].length;
+      word(match.index, end);
+    }
+    word(end, text.length);
+  }
+  word(text) {
+    const known2 = this.words.get(text);
+    if (known2) return known2;
+    const parts = Array.from(new TextEncoder().encode(text), (b) => this.ids.get(this.byteText[b])).filter((id) => id !== void 0);
+    for (; ; ) {
+      let best;
+      let at = -1;
+      for (let i = 0; i + 1 < parts.length; i++) {
+        const merge = this.merges.get(parts[i] * this.page.vocab.length + parts[i + 1]);
+        if (merge && (!best || merge[0] < best[0])) [best, at] = [merge, i];
+      }
+      if (!best) break;
+      parts.splice(at, 2, best[1]);
+    }
+    if (this.words.size > 5e3) this.words.clear();
+    this.words.set(text, parts);
+    return parts;
+  }
+};
 
 // src/neuronpedia.ts
 var PER_LOCATION = 1e6;
@@ -675,10 +1024,15 @@ var TYPES = {
   kv_group: "key-value group",
   mlp: "mlp"
 };
+function tokensOf({ live, task }) {
+  const prompt = task.examples[0]?.clean ?? task.name;
+  if (!live) return [prompt];
+  const tokenizer = new Tokenizer(live.tokenizer);
+  return [...tokenizer.bos === null ? [] : [tokenizer.bos], ...tokenizer.encode(prompt)].map((id) => tokenizer.decode(id));
+}
 function attributionGraph(bundle) {
   const { circuit, task, model } = bundle;
-  const example = task.examples[0];
-  const tokens = [example?.clean ?? task.name];
+  const tokens = tokensOf(bundle);
   const last = tokens.length - 1;
   const parts = [...new Set(circuit.nodes.filter((n) => n.kind === "channel").map((n) => n.location.replace(/^\d+\./, "")))].sort();
   const id = /* @__PURE__ */ new Map();
@@ -735,6 +1089,7 @@ function attributionGraph(bundle) {
 var LONGEST2 = 2e4;
 var MOST = 40;
 var OWN = ["selected", "strongest"];
+var SETTLED_MS = 200;
 function keep(store, key2, text) {
   const kept = { ...store.get().kept };
   if (text === null) delete kept[key2];
@@ -771,19 +1126,35 @@ function hasAddress(el) {
 }
 function follow(store, first, bundle) {
   let own = "";
-  store.listen((now, before) => {
-    if (now.selected === before.selected && now.strongest === before.strongest && now.kept === before.kept) return;
-    own = hashOf(now, first);
+  let timer = 0;
+  const write = () => {
+    if (!timer) return;
+    window.clearTimeout(timer);
+    timer = 0;
+    own = hashOf(store.get(), first);
     try {
       window.history.replaceState(null, "", own || window.location.pathname + window.location.search);
     } catch {
     }
+  };
+  store.listen((now, before) => {
+    if (now.selected === before.selected && now.strongest === before.strongest && now.kept === before.kept) return;
+    window.clearTimeout(timer);
+    timer = window.setTimeout(write, SETTLED_MS);
   });
   const read = () => {
     if (window.location.hash !== own) store.set({ ...first, ...stateIn(window.location.hash, bundle) });
   };
   window.addEventListener("hashchange", read);
-  return () => window.removeEventListener("hashchange", read);
+  window.addEventListener("pagehide", write);
+  return () => {
+    write();
+    window.removeEventListener("hashchange", read);
+    window.removeEventListener("pagehide", write);
+  };
+}
+function linkTo(state, first) {
+  return window.location.href.replace(/#.*$/, "") + hashOf(state, first);
 }
 async function toClipboard(text) {
   try {
@@ -855,7 +1226,7 @@ function shareBar(bundle, notes, address2) {
   return h(
     "div",
     { class: "share", role: "group", "aria-label": "Share" },
-    address2 ? copyButton("Copy link", () => window.location.href, "Copy a link to this view") : null,
+    address2 ? copyButton("Copy link", address2, "Copy a link to this view") : null,
     graph,
     ...notesTools(bundle, notes)
   );
@@ -1349,7 +1720,11 @@ function layout({ nodes, supers, edges: drawn2, carries }) {
   const shifted = heads.map((box) => ({ ...box, x: box.x + shift }));
   const fed = new Set(carries.map((c) => c.dst));
   const exclusive = channels.length <= 14;
-  const roots = [...spots.values()].filter((p) => p.place.residual && !p.node.location.endsWith("resid_delta") && !fed.has(p.node.site)).map((p) => ({ site: p.node.site, full: exclusive || rowKeys.indexOf(p.place.row) === 0 }));
+  const unfed = [...spots.values()].filter((p) => p.place.residual && !p.node.location.endsWith("resid_delta") && !fed.has(p.node.site));
+  const inFirstRow = (p) => p.place.row === rowKeys[0];
+  const clear = (p) => [...spots.values()].every((q) => q.y >= p.y || Math.abs(q.x - p.x) > q.width / 2 + 4);
+  const upTo = exclusive ? () => true : unfed.some(inFirstRow) ? inFirstRow : clear;
+  const roots = unfed.map((p) => ({ site: p.node.site, full: upTo(p) }));
   const finals = [...spots.values()].filter((p) => p.place.block === "final");
   const width = LABELS + 2 * pad + (hi - lo);
   const centre = LABELS + (width - LABELS) / 2;
@@ -1705,6 +2080,17 @@ function aboutMatter(index, node) {
 
 // src/sketch.ts
 var WIDTHS = [0.8, 1.5, 2.5, 4];
+var TITLE = { own: 12, least: 10.5, most: 20 };
+var MARGIN = 104;
+var LEAST_LABEL = 8;
+function readable(svg, width) {
+  new ResizeObserver(() => {
+    const scale = svg.getBoundingClientRect().width / width;
+    if (!scale) return;
+    svg.style.setProperty("--title", `${Math.min(TITLE.most, Math.max(TITLE.own, TITLE.least / scale)).toFixed(1)}px`);
+    svg.classList.toggle("small", 11 * scale < LEAST_LABEL);
+  }).observe(svg);
+}
 function lineOf2(from, to) {
   const [y1, y2] = [from.y + from.height / 2, to.y - to.height / 2];
   const bend = Math.max(14, Math.abs(y2 - y1) * 0.46);
@@ -1717,17 +2103,20 @@ function sketch(bundle) {
   const largest = edges.reduce((most, edge) => Math.max(most, sizeOf(edge)), 1e-9);
   const draw = (scale, label, looks, texts = false) => {
     const drawn2 = [...plan.spots].filter(([site]) => (looks?.node(site) ?? "own") !== "absent");
-    const left = plan.left - 84;
+    const left = plan.left - MARGIN;
+    const within = (y, height2) => ([, spot]) => spot.y > y && spot.y < y + height2;
+    const blocks = plan.blocks.filter((block) => drawn2.some(within(block.y, block.height)));
     const ends = drawn2.map(([, spot]) => [spot.y - spot.height / 2, spot.y + spot.height / 2]);
-    const top = Math.min(...plan.blocks.map((block) => block.y), ...ends.map(([y]) => y)) - 2;
-    const foot = Math.max(...plan.blocks.map((block) => block.y + block.height), ...ends.map(([, y]) => y), top) + 2;
+    const top = Math.min(...blocks.map((block) => block.y), ...ends.map(([y]) => y)) - 2;
+    const foot = Math.max(...blocks.map((block) => block.y + block.height), ...ends.map(([, y]) => y), top) + 2;
     const [width, height] = [plan.width - 12 - left, foot - top];
     const svg = s("svg", { class: "sketch", role: "img", "aria-label": label, width: (width * scale).toFixed(1), height: (height * scale).toFixed(1), viewBox: `${left} ${top} ${width} ${height}` });
-    for (const block of plan.blocks) {
+    for (const block of blocks) {
+      const middle = { x: plan.left - 8, y: block.y + block.height / 2 };
       svg.append(
         s("rect", { x: plan.left, y: block.y, width: plan.width - plan.left - 14, height: block.height, rx: 8, class: "band" }),
-        s("text", { x: plan.left - 8, y: block.y + block.height / 2 - 2, class: "sketch-title" }, block.title),
-        s("text", { x: plan.left - 8, y: block.y + block.height / 2 + 12, class: "sketch-title" }, block.subtitle.replace("residual stream", "residual"))
+        s("text", { ...middle, dy: "-0.15em", class: "sketch-title" }, block.title),
+        s("text", { ...middle, dy: "1em", class: "sketch-title" }, block.subtitle.replace("residual stream", "residual"))
       );
     }
     for (const box of plan.heads) {
@@ -1771,6 +2160,7 @@ function sketch(bundle) {
       if (texts) g.append(s("text", { y: 4, class: "pill-text" }, spot.text ?? `${spot.place.short ? `${spot.place.short} ` : ""}${spot.node.index}`));
       svg.append(g);
     }
+    readable(svg, width);
     return svg;
   };
   return { plan, draw };
@@ -1805,8 +2195,8 @@ function bundleOfOther(bundle, other) {
   const score = other.method === bundle.record["method"] ? bundle.circuit.edge_score : null;
   return withShape({ ...bundle, model, task, circuit: { ...bundle.circuit, edge_score: score } }, shapeOfOther(other));
 }
-function lossOf(value) {
-  return value === null ? "–" : `${num(value, 3)} nats`;
+function lossOf(value, pairs) {
+  return value === null ? "–" : `${num(value, 3)} nats${pairs === null ? "" : `, ${plural(pairs, "pair")}`}`;
 }
 function keyOf2({ src, dst, matrix }) {
   return `${src} ${dst} ${matrix}`;
@@ -1826,12 +2216,12 @@ function sizes(bundle, other) {
       row("task", task.name, other.task),
       row("nodes", count(circuit.n_nodes), count(other.outline.nodes.length)),
       row("edges", count(circuit.n_edges), count(other.outline.edges.length)),
-      row("held-out task loss", lossOf(circuit.loss_heldout_nats), lossOf(other.loss_heldout_nats)),
+      row("task loss, all held-out pairs", lossOf(circuit.loss_heldout_nats, circuit.heldout_pairs), lossOf(other.loss_heldout_nats, other.heldout_pairs)),
       row("target reached", said(circuit.reached), said(other.reached))
     )
   );
 }
-function apart(bundle, other) {
+function apart2(bundle, other) {
   const [own, its] = [sketch(bundle), sketch(bundleOfOther(bundle, other))];
   const panes = [[own, "This circuit", bundle.model.name, bundle.circuit.n_nodes, bundle.circuit.n_edges], [its, nameOf(other), other.model, other.outline.nodes.length, other.outline.edges.length]];
   const figures = panes.map(([drawn2, name, model, nodes, edges]) => {
@@ -1840,11 +2230,13 @@ function apart(bundle, other) {
     return { svg, width: Number(svg.getAttribute("width")), element: h("figure", { class: "pane" }, svg, h("figcaption", {}, h("b", {}, name), ` in ${model}: ${label}`)) };
   });
   const total = figures.reduce((sum, one) => sum + one.width, 0);
+  const widest = Math.max(...figures.map((one) => one.width));
+  for (const { svg, width } of figures) svg.style.setProperty("--share", (width / widest).toFixed(4));
   const columns = figures.map((one) => `minmax(0, ${(100 * one.width / total).toFixed(2)}fr)`).join(" ");
   return h(
     "div",
     { class: "both" },
-    h("div", { class: "panes", style: `grid-template-columns:${columns};max-width:${Math.round(total + 40)}px` }, ...figures.map((one) => one.element)),
+    h("div", { class: "panes", style: `--columns:${columns};--beside:${Math.round(total + 40)}px;--under:${Math.round(widest)}px` }, ...figures.map((one) => one.element)),
     h(
       "div",
       { class: "both-notes" },
@@ -1894,7 +2286,7 @@ function together(bundle, other, open) {
   return h(
     "div",
     { class: "both" },
-    h("div", { class: "union" }, drawn2),
+    h("div", { class: "union", style: `--least:${Math.round(0.8 * Number(drawn2.getAttribute("width")))}px` }, drawn2),
     h(
       "div",
       { class: "both-notes" },
@@ -1907,7 +2299,7 @@ function together(bundle, other, open) {
 }
 function otherOverview(other) {
   const reached = other.reached === false ? ", the best found (target not reached)" : "";
-  const loss = other.loss_heldout_nats === null ? "" : `, at ${num(other.loss_heldout_nats, 3)} nats of held-out task loss${reached}`;
+  const loss = other.loss_heldout_nats === null ? "" : `, at ${num(other.loss_heldout_nats, 3)} nats of task loss on ${heldout(other.heldout_pairs)}${reached}`;
   return h("div", { class: "card" }, h(
     "section",
     { class: "card-part" },
@@ -1991,7 +2383,7 @@ function comparison(index, store, main, make) {
     shown = { key: key2, stage, store: child };
     point();
     main.element.hidden = key2 !== "circuit|";
-    const both = mode === "both" && other ? other.nodes || other.edges ? together(bundle, other, open) : apart(bundle, other) : null;
+    const both = mode === "both" && other ? other.nodes || other.edges ? together(bundle, other, open) : apart2(bundle, other) : null;
     place.replaceChildren(...[stage?.element, both].filter((one) => Boolean(one)));
     said.hidden = !(mode === "circuit" && cut !== null);
     if (!said.hidden) {
@@ -2068,13 +2460,13 @@ function cutter(bundle, store, moveMark) {
 }
 function sizeCurve(bundle, store) {
   const { circuit } = bundle;
-  const [target, heldout] = [given(circuit.target_loss_nats), given(circuit.loss_heldout_nats)];
+  const [target, heldout2] = [given(circuit.target_loss_nats), given(circuit.loss_heldout_nats)];
   const twin = bundle.twin && bundle.twin.n_edges > 0 ? bundle.twin : null;
   const points = bundle.curve.filter((p) => p.edges > 0).sort((a, b) => a.edges - b.edges);
   const left = bundle.curve.length - points.length;
   if (!points.length) return h("p", { class: "muted" }, "The scores were cut at one size only.");
   const sizes2 = [...points.map((p) => p.edges), Math.max(1, circuit.n_edges), ...twin ? [twin.n_edges] : []];
-  const losses = [...points.map((p) => p.loss_nats), heldout, target, CHANCE, ...twin ? [twin.loss_heldout_nats] : []];
+  const losses = [...points.map((p) => p.loss_nats), heldout2, target, CHANCE, ...twin ? [twin.loss_heldout_nats] : []];
   const [lo, hi] = [Math.log10(Math.min(...sizes2)) - 0.08, Math.log10(Math.max(...sizes2)) + 0.08];
   const top = Math.max(...losses) * 1.08;
   const x = (edges) => M.left + (Math.log10(edges) - lo) / Math.max(1e-9, hi - lo) * (W - M.left - M.right);
@@ -2118,10 +2510,10 @@ ${num(p.loss_nats)} nats` }));
 ${num(twin.loss_heldout_nats)} nats held out` }), twin.n_edges, twin.loss_heldout_nats, name);
   }
   if (circuit.n_edges > 0) {
-    const [cx, cy] = [x(circuit.n_edges), y(heldout)];
+    const [cx, cy] = [x(circuit.n_edges), y(heldout2)];
     const name = circuit.reached ? "this circuit" : "best found, not reached";
     mark(s("path", { d: `M${cx} ${cy - 8}l8 8l-8 8l-8 -8Z`, class: "own-mark", "data-tip": `${name}
-${num(heldout)} nats held out` }), circuit.n_edges, heldout, name);
+${num(heldout2)} nats held out` }), circuit.n_edges, heldout2, name);
   }
   const ring = s("circle", { r: 9, class: "cut-ring", "aria-hidden": "true" });
   svg.append(ring);
@@ -2329,10 +2721,10 @@ function svgFigure(index, scene) {
   const paintWires = (look) => {
     const whole = before === null || before.strongest !== look.strongest || before.hidden !== look.hidden;
     const own = (site) => site === null ? [] : wiresOf.get(site) ?? [];
-    const changed = whole ? wires : [...own(before?.centre ?? null), ...own(look.centre)];
+    const changed2 = whole ? wires : [...own(before?.centre ?? null), ...own(look.centre)];
     let shown = 0;
     const fresh = [];
-    for (const wire of changed) {
+    for (const wire of changed2) {
       const touches = wire.edge.src === look.centre || wire.edge.dst === look.centre;
       const on = drawn(wire, look);
       if (on) shown += 1;
@@ -2394,7 +2786,7 @@ function svgFigure(index, scene) {
 }
 
 // src/canvas_figure.ts
-var MARGIN = 160;
+var MARGIN2 = 160;
 var REST = 60;
 var SLICE = 8;
 var BATCH = 400;
@@ -2523,17 +2915,17 @@ var Painter = class {
   *base(blocks, crowd) {
     const { g, scene, colours: c, view } = this;
     const { plan } = scene;
-    const readable = view.k >= READABLE;
+    const readable2 = view.k >= READABLE;
     this.begin();
     for (const block of plan.blocks) {
       this.rounded(plan.left, block.y, plan.width - plan.left - 14, block.height, 8, c["band"], null);
-      if (!readable) continue;
+      if (!readable2) continue;
       this.text(block.title, 4, block.y + block.height / 2 - 3, `600 12.5px ${c.sans}`, c["ink"], "left");
       this.text(block.subtitle, 4, block.y + block.height / 2 + 12, `12px ${c.sans}`, c["muted"], "left");
     }
-    for (const row of plan.bands) if (readable && row.label !== "final") this.text(row.label, plan.left - 10, row.y + 3.5, `11px ${c.sans}`, c["muted"], "right");
+    for (const row of plan.bands) if (readable2 && row.label !== "final") this.text(row.label, plan.left - 10, row.y + 3.5, `11px ${c.sans}`, c["muted"], "right");
     const end = `600 12.5px ${c.sans}`;
-    if (readable) for (const [y, words2] of [[plan.tokens.y, "Tokens in"], [plan.answer.y, "Answer out"]]) this.text(words2, 4, y + 4.5, end, c["ink"], "left");
+    if (readable2) for (const [y, words2] of [[plan.tokens.y, "Tokens in"], [plan.answer.y, "Answer out"]]) this.text(words2, 4, y + 4.5, end, c["ink"], "left");
     g.strokeStyle = c["faint"];
     g.lineWidth = this.thick(1.1);
     g.setLineDash([1.5, 3.5]);
@@ -2545,17 +2937,17 @@ var Painter = class {
       const { x, y, width, height } = box;
       if (!this.seen({ x: x + width / 2, y: y + height / 2, width, height })) continue;
       this.rounded(x, y, width, height, 7, c["paper"], c["faint"]);
-      if (box.label && readable) this.text(box.label, x + 27, y + height / 2 + 3.5, `11px ${c.sans}`, c["muted"]);
+      if (box.label && readable2) this.text(box.label, x + 27, y + height / 2 + 3.5, `11px ${c.sans}`, c["muted"]);
     }
     for (const { x, y, text } of plates(scene)) {
       const width = plateWidth(text);
       this.rounded(x - width / 2, y - 15, width, 30, 15, c["paper"], c["faint"]);
-      if (readable) this.text(text, x, y + 4.5, `12px ${c.mono}`, c["ink"]);
+      if (readable2) this.text(text, x, y + 4.5, `12px ${c.mono}`, c["ink"]);
     }
     yield;
     yield* this.edges(blocks, crowd);
     yield* this.nodes([...plan.spots.values()]);
-    if (readable) return;
+    if (readable2) return;
     for (const block of plan.blocks) {
       const at = this.beside ? plan.left - 6 / view.k : 4;
       g.lineWidth = 4 / view.k;
@@ -2771,7 +3163,7 @@ function canvasFigure(scene, focused) {
     [canvas.width, canvas.height] = [width, height];
     return canvas.getContext("2d", { willReadFrequently: true });
   };
-  const whole = () => ({ left: -MARGIN, top: -MARGIN, right: size.width + MARGIN, bottom: size.height + MARGIN });
+  const whole = () => ({ left: -MARGIN2, top: -MARGIN2, right: size.width + MARGIN2, bottom: size.height + MARGIN2 });
   const painter = (g, scale, margin, rect) => {
     colours ??= coloursOf(element);
     return new Painter(g, scene, look, colours, { ...view }, rect, scale, margin, size.width - scene.plan.width * view.k > 120);
@@ -2810,7 +3202,7 @@ function canvasFigure(scene, focused) {
     const { width, height } = back;
     const even = [dx, dy].every((d) => Math.abs(d - Math.round(d)) < 1e-6);
     if (stale || view.k !== drawnAt.k || !even || Math.abs(dx) >= width || Math.abs(dy) >= height) {
-      yield* base(painter(g, scale, MARGIN, whole()));
+      yield* base(painter(g, scale, MARGIN2, whole()));
       return;
     }
     const [sx, sy] = [Math.round(dx), Math.round(dy)];
@@ -2827,8 +3219,8 @@ function canvasFigure(scene, focused) {
       g.beginPath();
       g.rect(x, y, w, t);
       g.clip();
-      const [left, upper] = [x / scale - MARGIN, y / scale - MARGIN];
-      yield* base(painter(g, scale, MARGIN, { left, top: upper, right: left + w / scale, bottom: upper + t / scale }));
+      const [left, upper] = [x / scale - MARGIN2, y / scale - MARGIN2];
+      yield* base(painter(g, scale, MARGIN2, { left, top: upper, right: left + w / scale, bottom: upper + t / scale }));
       g.restore();
     }
   }
@@ -2837,7 +3229,7 @@ function canvasFigure(scene, focused) {
     if (!look || !element.isConnected) return;
     element.classList.add("blurred");
     const at = { ...view };
-    const g = prepared(back, ratio2(), MARGIN);
+    const g = prepared(back, ratio2(), MARGIN2);
     const steps = redraw(g, ratio2());
     const slice = () => {
       if (mine !== job) return;
@@ -2851,7 +3243,7 @@ function canvasFigure(scene, focused) {
     const finish = () => {
       [front, back] = [back, front];
       [drawnAt, stale] = [at, false];
-      place(front, MARGIN, drawnAt);
+      place(front, MARGIN2, drawnAt);
       front.hidden = false;
       back.hidden = true;
       element.classList.remove("blurred");
@@ -2889,7 +3281,7 @@ function canvasFigure(scene, focused) {
     },
     move(to) {
       view = { ...to };
-      place(front, MARGIN, drawnAt);
+      place(front, MARGIN2, drawnAt);
       place(over, 0, overAt);
       rest(REST);
     },
@@ -3601,10 +3993,12 @@ var ROUTES = {
   "read notes": ["GET", "notes"],
   "write notes": ["PUT", "notes"]
 };
+var KEPT_ALIVE = 2e4;
 function toServer(base) {
-  return async (what, body) => {
+  return async (what, body, last = false) => {
     const [method, path] = ROUTES[what];
-    const sent = body === void 0 ? {} : { body: JSON.stringify(body), headers: { "content-type": "application/json" } };
+    const text = body === void 0 ? null : JSON.stringify(body);
+    const sent = text === null ? {} : { body: text, headers: { "content-type": "application/json" }, keepalive: last && text.length < KEPT_ALIVE };
     const found2 = await fetch(base + path, { method, ...sent }).catch(() => {
       throw new Error("The server does not answer; is it still running?");
     });
@@ -3644,7 +4038,7 @@ function hosted(model) {
   };
   const notes = {
     read: () => call("read notes"),
-    write: async (found2) => void await call("write notes", found2)
+    write: async (found2, last) => void await call("write notes", found2, last)
   };
   const own = { engine, notes };
   return [{ get: (name) => own[name] ?? model.get(name) }, leave];
@@ -3742,7 +4136,7 @@ function odds(reading) {
   const [a, b] = reading.candidates;
   return Math.log(Math.max(a, 1e-300) / Math.max(b, 1e-300));
 }
-function apart2(one, other, node) {
+function apart3(one, other, node) {
   const of = ({ circuit }) => circuit.traces.find((trace) => trace.site === node.site)?.values ?? [];
   const [a, b] = [of(one), of(other)];
   const by = (t) => Math.abs(a[t] - b[t]);
@@ -3772,7 +4166,7 @@ async function flipOf(index, engine, pair, one, other) {
   let furthest = 0;
   for (const node of index.ranked.slice(0, MOST_NODES)) {
     await rest();
-    const ends = apart2(one, other, node);
+    const ends = apart3(one, other, node);
     if (!ends) continue;
     const [first, second] = ends;
     const turned = await ask(pair.clean, node.site, second.value);
@@ -3987,14 +4381,14 @@ function lab(index, store, engine) {
     window.clearTimeout(timer);
     timer = window.setTimeout(() => void ask(), PAUSE[engine.where]);
   };
-  const changed = () => {
+  const changed2 = () => {
     touched = true;
     drawDone();
     keep2();
     void ask();
   };
   const moved = () => {
-    changed();
+    changed2();
     drawValue();
   };
   const where = () => at ?? (answer ? answer.tokens.length - 1 : 0);
@@ -4143,7 +4537,7 @@ function lab(index, store, engine) {
     if (!edge) return;
     const { src, dst, matrix } = edge;
     history.push([...history.now.filter((one) => one.src !== src || one.dst !== dst || one.matrix !== matrix), { ...BLANK, kind: "cut", src, dst, matrix }]);
-    changed();
+    changed2();
   });
   const edgesOf = (site) => [...index.fedBy(site), ...index.feeds(site)].flatMap((link) => link.edge ? [link.edge] : []);
   const without = (site) => history.now.filter((one) => one.site !== site);
@@ -4157,7 +4551,7 @@ function lab(index, store, engine) {
     const wanted = [...without(nodeSelect.value), { ...BLANK, kind: "clamp", site: nodeSelect.value, value }];
     if (settled) history.push(wanted);
     else history.preview(wanted);
-    changed();
+    changed2();
   };
   slide.addEventListener("input", () => {
     number.value = String(Number(Number(slide.value).toPrecision(4)));
@@ -4197,7 +4591,7 @@ function lab(index, store, engine) {
     nodeSelect.value = flip.site;
     drawNode();
     store.set({ selected: flip.site });
-    changed();
+    changed2();
     undo.focus();
   }, void 0, "tool lab-flip");
   const flipped = ({ site, candidates: [own], toFirst, toSecond }, now, of) => {
@@ -4239,7 +4633,7 @@ function lab(index, store, engine) {
     drawCandidates();
     history.push(found2.interventions);
     drawNode();
-    changed();
+    changed2();
   };
   const restoreKept = (raw) => {
     try {
@@ -4292,7 +4686,7 @@ function lab(index, store, engine) {
     at = null;
     pick.value = "";
     drawCandidates();
-    changed();
+    changed2();
   });
   const lights = h("input", { type: "checkbox", checked: true });
   lights.addEventListener("change", lightUp);
@@ -4374,212 +4768,6 @@ function lab(index, store, engine) {
   };
   window.setTimeout(start, 0);
   return root;
-}
-
-// src/trial.ts
-var ICONS = {
-  pass: "M3 8.5L6.5 12L13 4.5",
-  fail: "M4 4L12 12M12 4L4 12",
-  "not reached": "M8 3V9.5M8 12V13",
-  "not measured": "M3.5 8H12.5"
-};
-function verdictBadge(verdict, label = verdict) {
-  const icon = s("svg", { width: 14, height: 14, viewBox: "0 0 16 16", "aria-hidden": "true" }, s("path", { d: ICONS[verdict] }));
-  return h("span", { class: `verdict ${verdict.replace(" ", "-")}` }, icon, label);
-}
-var WIDTH = 260;
-var INSET = 8;
-function scaleOf(rows) {
-  const values = rows.flatMap((row) => [row.value, ...row.interval ?? []]).filter((v) => v !== null);
-  let [lo, hi] = [Math.min(0, ...values), Math.max(...values, 0)];
-  if (hi - lo < 1e-12) hi = lo + 1;
-  const room = (hi - lo) * 0.04;
-  [lo, hi] = [lo < 0 ? lo - room : lo, hi + room];
-  return Object.assign((v) => INSET + (v - lo) / (hi - lo) * (WIDTH - 2 * INSET), { lo, hi });
-}
-function plot(row, x) {
-  const svg = s("svg", { width: WIDTH, height: 26, class: "plot", "aria-hidden": "true" }, s("path", { d: `M${INSET} 13H${WIDTH - INSET}`, class: "rail" }));
-  if (row.value === null) return svg;
-  if (row.interval) {
-    const [a, b] = [x(row.interval[0]), x(row.interval[1])];
-    svg.append(s("path", { d: `M${a} 13H${b}M${a} 9V17M${b} 9V17`, class: row.own ? "whisker own" : "whisker" }));
-  }
-  const at = x(row.value);
-  svg.append(row.own ? s("path", { d: `M${at} 7L${at + 6} 13L${at} 19L${at - 6} 13Z`, class: "own-mark" }) : s("circle", { cx: at, cy: 13, r: 4, class: "null-mark" }));
-  return svg;
-}
-function axis(x, unit) {
-  const svg = s("svg", { width: WIDTH, height: 34, class: "plot axis", "aria-hidden": "true" }, s("path", { d: `M${INSET} 2H${WIDTH - INSET}`, class: "axis-line" }));
-  for (const t of ticks(x.lo, x.hi, 6)) {
-    svg.append(s("path", { d: `M${x(t)} 2v4`, class: "axis-line" }), s("text", { x: x(t), y: 17, class: "axis-text" }, num(t, 3)));
-  }
-  svg.append(s("text", { x: WIDTH - INSET, y: 31, class: "axis-text end" }, unit));
-  return svg;
-}
-function words(row) {
-  if (row.value === null) return row.outcome;
-  return num(row.value, 4);
-}
-function table(evidence) {
-  const rows = [
-    { name: "this circuit", value: evidence.value, interval: evidence.interval, n: evidence.n, outcome: evidence.verdict, own: true },
-    ...evidence.nulls.map((null_) => ({ ...null_, own: false }))
-  ];
-  const drawn2 = rows.some((row) => row.value !== null);
-  const x = scaleOf(rows);
-  const body = h("tbody");
-  for (const row of rows) {
-    const interval = row.interval ? `[${num(row.interval[0], 3)}, ${num(row.interval[1], 3)}]` : "";
-    body.append(h(
-      "tr",
-      { class: row.own ? "own" : null },
-      h("th", { scope: "row" }, row.name),
-      h("td", { class: row.value === null ? "absent" : "figure-cell", "data-tip": row.value === null ? null : String(row.value) }, words(row)),
-      h("td", { class: "interval" }, interval),
-      h("td", { class: "n" }, row.n === null ? "" : count(row.n)),
-      h("td", { class: "plot-cell" }, drawn2 ? plot(row, x) : null)
-    ));
-  }
-  const head = h("thead", {}, h("tr", {}, h("th", { class: "c-name" }), h("th", { class: "c-value" }, evidence.unit || "value"), h("th", { class: "c-interval" }, "interval"), h("th", { class: "c-n" }, "n"), h("th", { class: "c-plot" })));
-  const result = h("table", { class: "nulls" }, h("caption", { class: "sr" }, evidence.claim), head, body);
-  if (drawn2) result.append(h("tfoot", {}, h("tr", {}, h("td", { colspan: 4 }), h("td", { class: "plot-cell" }, axis(x, evidence.unit)))));
-  return result;
-}
-function check(evidence, when = "") {
-  const cut = evidence.claim.indexOf(": ");
-  const [name, rest] = cut > 0 ? [evidence.claim.slice(0, cut), evidence.claim.slice(cut + 2)] : [evidence.claim, ""];
-  const how = evidence.methodology ? Object.entries(evidence.methodology) : [];
-  return h(
-    "article",
-    { class: `check ${evidence.verdict.replace(" ", "-")}`, "data-verdict": evidence.verdict },
-    h(
-      "div",
-      { class: "check-text" },
-      verdictBadge(evidence.verdict),
-      h("h3", {}, sentence(name)),
-      when ? h("p", { class: "threshold" }, `${sentence(when)}.`) : null,
-      rest ? h("p", { class: "claim" }, `${sentence(rest)}.`) : null,
-      evidence.threshold ? h("p", { class: "threshold" }, `${sentence(evidence.threshold)}.`) : null,
-      evidence.note ? h("p", { class: "note" }, evidence.note) : null,
-      how.length ? h(
-        "details",
-        { class: "method" },
-        h("summary", {}, "Ablation used"),
-        h("dl", {}, ...how.flatMap(([key2, value]) => [h("dt", {}, key2), h("dd", {}, value)]))
-      ) : null
-    ),
-    h("div", { class: "check-data" }, table(evidence))
-  );
-}
-var AT_DISCOVERY = "checked at discovery";
-function atDiscovery({ evidence, circuit: { faithfulness } }) {
-  return evidence.some((one) => one.claim.startsWith("faithfulness")) ? null : faithfulness;
-}
-function trial(bundle) {
-  const [{ evidence }, first] = [bundle, atDiscovery(bundle)];
-  const none = evidence.length ? null : h("p", { class: "muted" }, "No trial has been run on this circuit yet; ", h("code", {}, "gossamer verify RUN"), " runs it.");
-  return h("div", { class: "checks" }, none, first && check(first, AT_DISCOVERY), ...evidence.map((one) => check(one)));
-}
-function tally(bundle) {
-  const order = ["pass", "fail", "not reached", "not measured"];
-  const badges = order.flatMap((verdict) => {
-    const n = bundle.evidence.filter((e) => e.verdict === verdict).length;
-    return n ? [verdictBadge(verdict, `${n} ${verdict}`)] : [];
-  });
-  const first = atDiscovery(bundle);
-  return h("div", { class: "tally" }, ...badges, first && verdictBadge(first.verdict, `1 ${first.verdict}, ${AT_DISCOVERY}`));
-}
-
-// src/lead.ts
-var EQUAL_NATS = 0.05;
-function apart3(value, other) {
-  const digits = [3, 4, 5, 6, 7].find((d) => num(value, d) !== num(other, d));
-  return num(value, digits ?? 3);
-}
-function found({ task, circuit, model }) {
-  return h(
-    "p",
-    { class: "lead" },
-    `${sentence(task.description)}: `,
-    h("b", {}, plural(circuit.n_nodes, "node")),
-    " and ",
-    h("b", {}, plural(circuit.n_edges, "edge")),
-    ` of ${model.name} do this alone, at `,
-    h("b", {}, `${num(given(circuit.loss_heldout_nats), 3)} nats`),
-    " of held-out task loss."
-  );
-}
-function missed({ circuit, model }) {
-  const target = given(circuit.target_loss_nats);
-  return h(
-    "p",
-    { class: "lead" },
-    verdictBadge("not reached", "Not reached:"),
-    ` no circuit found in ${model.name} gets to `,
-    h("b", {}, `${num(target, 3)} nats`),
-    " of task loss on the training pairs; the best found, ",
-    h("b", {}, plural(circuit.n_nodes, "node")),
-    " and ",
-    h("b", {}, plural(circuit.n_edges, "edge")),
-    ", has ",
-    h("b", {}, `${apart3(given(circuit.loss_train_nats), target)} nats`),
-    ` there and ${num(given(circuit.loss_heldout_nats), 3)} held out.`
-  );
-}
-function itsTwin(own, its) {
-  if (own === null || its === null) return ["its dense twin", ""];
-  const losses = `${num(its)} against ${num(own)} nats per token`;
-  const equal = Math.abs(own - its) <= EQUAL_NATS;
-  return [`its dense twin, ${equal ? "of equal" : "of another"} language-modelling loss (${losses})`, ","];
-}
-function ratio(its, own) {
-  const times = its / own;
-  const text = times < 100 ? num(times, 2) : count(Math.round(times));
-  return text === "1" ? "as many" : `${text} times as many`;
-}
-function twinLine({ circuit, model }, twin) {
-  const line2 = h("p", { class: "lead twin-line" });
-  const [name, comma] = itsTwin(model.val_loss_nats, twin.val_loss_nats);
-  const edges = h("b", {}, plural(twin.n_edges, "edge"));
-  if (!twin.reached) {
-    line2.append(
-      verdictBadge("not reached", "Not reached"),
-      ` in ${name}: no circuit found there gets to ${num(given(circuit.target_loss_nats), 3)} nats on the training pairs; the best, `,
-      h("b", {}, plural(twin.n_nodes, "node")),
-      " and ",
-      edges,
-      `, has ${num(twin.loss_heldout_nats, 3)} held out.`
-    );
-    return line2;
-  }
-  line2.append(`${sentence(name)}${comma} needs `, edges, " for the same task");
-  if (circuit.reached && circuit.n_edges > 0) line2.append(": ", h("b", {}, ratio(twin.n_edges, circuit.n_edges)));
-  line2.append(".");
-  return line2;
-}
-function faithful({ circuit, model }) {
-  const { faithfulness: f, edge_score } = circuit;
-  const line2 = h("p", { class: "lead" });
-  const words2 = { pass: "Faithful:", fail: "Not faithful:", "not reached": "Not reached:", "not measured": "Not measured:" };
-  if (f) line2.append(verdictBadge(f.verdict, words2[f.verdict]), " ");
-  const all = edge_score?.all_edges ?? circuit.n_edges;
-  line2.append(
-    h("b", {}, plural(circuit.n_edges, "edge")),
-    ` of the ${count(all)} in ${model.name} (${num(100 * circuit.n_edges / Math.max(1, all), 2)} %), between `,
-    h("b", {}, plural(circuit.n_nodes, "node"))
-  );
-  if (!f || f.value === null) line2.append("; its faithfulness was not measured.");
-  else {
-    line2.append(", have a faithfulness of ", h("b", {}, num(f.value, 3)), f.interval ? ` (${num(f.interval[0], 3)} to ${num(f.interval[1], 3)})` : "", " on held-out pairs");
-    const random = f.nulls.find((one) => one.name.startsWith("random") && one.value !== null);
-    line2.append(random ? `; random circuits of as many have ${Math.abs(random.value) < 5e-4 ? "0.000" : num(random.value, 3)}.` : ".");
-  }
-  return line2;
-}
-function lead(bundle) {
-  const { circuit, twin } = bundle;
-  if (bundle.grain === "head") return h("div", { class: "leads" }, faithful(bundle));
-  return h("div", { class: "leads" }, circuit.reached ? found(bundle) : missed(bundle), twin && twinLine(bundle, twin));
 }
 
 // src/sparse_model.ts
@@ -4893,86 +5081,6 @@ var SparseModel = class {
   }
 };
 
-// src/tokenizer.ts
-function alphabet() {
-  const printable = (b) => b >= 33 && b <= 126 || b >= 161 && b <= 172 || b >= 174;
-  let next = 256;
-  return Array.from({ length: 256 }, (_, b) => String.fromCodePoint(printable(b) ? b : next++));
-}
-function regexOf(pattern) {
-  return new RegExp(pattern.replaceAll("\\s", "\\p{White_Space}").replaceAll("\\S", "\\P{White_Space}"), "gu");
-}
-var Tokenizer = class {
-  constructor(page) {
-    this.page = page;
-    this.byteText = alphabet();
-    this.textByte = new Map(this.byteText.map((text, byte) => [text, byte]));
-    /** `left * vocab + right` -> [rank, merged id]. */
-    this.merges = /* @__PURE__ */ new Map();
-    this.words = /* @__PURE__ */ new Map();
-    this.ids = new Map(page.vocab.map((text, id) => [text, id]));
-    this.special = new Set(page.special);
-    this.pattern = regexOf(page.pattern);
-    page.merges.forEach(([a, b], rank) => {
-      const merged = this.ids.get(page.vocab[a] + page.vocab[b]);
-      if (merged !== void 0) this.merges.set(a * page.vocab.length + b, [rank, merged]);
-    });
-  }
-  get bos() {
-    return this.page.bos;
-  }
-  /** Token ids of a text, without what is put before every prompt. A special token's text is that token. */
-  encode(text) {
-    const specials = this.page.special.map((id) => this.page.vocab[id]);
-    const out = [];
-    let rest = text;
-    while (rest) {
-      const hits = specials.map((one) => [rest.indexOf(one), one]).filter(([at2]) => at2 >= 0);
-      const [at, found2] = hits.sort((a, b) => a[0] - b[0] || b[1].length - a[1].length)[0] ?? [rest.length, ""];
-      this.plain(rest.slice(0, at), out);
-      if (found2) out.push(this.ids.get(found2));
-      rest = rest.slice(at + found2.length);
-    }
-    return out;
-  }
-  /** One token as text; bytes that are no whole character become U+FFFD. */
-  decode(id) {
-    const text = this.page.vocab[id] ?? "";
-    if (this.special.has(id)) return text;
-    return new TextDecoder("utf-8", { ignoreBOM: true }).decode(Uint8Array.from([...text], (c) => this.textByte.get(c) ?? 0));
-  }
-  plain(text, out) {
-    let end = 0;
-    const word = (from, to) => {
-      if (to > from) for (const id of this.word(text.slice(from, to))) out.push(id);
-    };
-    for (const match of text.matchAll(this.pattern)) {
-      word(end, match.index);
-      end = match.index + match[0].length;
-      word(match.index, end);
-    }
-    word(end, text.length);
-  }
-  word(text) {
-    const known2 = this.words.get(text);
-    if (known2) return known2;
-    const parts = Array.from(new TextEncoder().encode(text), (b) => this.ids.get(this.byteText[b])).filter((id) => id !== void 0);
-    for (; ; ) {
-      let best;
-      let at = -1;
-      for (let i = 0; i + 1 < parts.length; i++) {
-        const merge = this.merges.get(parts[i] * this.page.vocab.length + parts[i + 1]);
-        if (merge && (!best || merge[0] < best[0])) [best, at] = [merge, i];
-      }
-      if (!best) break;
-      parts.splice(at, 2, best[1]);
-    }
-    if (this.words.size > 5e3) this.words.clear();
-    this.words.set(text, parts);
-    return parts;
-  }
-};
-
 // src/page_engine.ts
 var TOP2 = 10;
 function parse(site) {
@@ -5150,6 +5258,12 @@ function record(value) {
 
 // src/search.ts
 var AT_MOST = 8;
+function nothing({ bundle }) {
+  const [first] = bundle.circuit.nodes;
+  const site = first ? `a site (${first.site})` : "a site";
+  const what = bundle.grain === "head" ? `${site} or a kind (head, MLP, layer 1)` : `${site}, a kind (neuron, value, head 3) or a token that a node reads or promotes`;
+  return `No node matches. Search for ${what}.`;
+}
 function search(index, store, open) {
   const listId = uniqueId("found");
   const what = index.bundle.grain === "head" ? "Find a head, a group or an MLP" : "Find a node or a token";
@@ -5209,7 +5323,7 @@ function search(index, store, open) {
       return item2;
     }));
     const more = hits.length - AT_MOST;
-    if (more > 0 || !hits.length) list.append(h("li", { class: "count", "aria-disabled": "true" }, hits.length ? `${more} more, marked in the figure` : "No node matches"));
+    if (more > 0 || !hits.length) list.append(h("li", { class: "count", "aria-disabled": "true" }, hits.length ? `${more} more, marked in the figure` : nothing(index)));
     list.hidden = false;
     input.setAttribute("aria-expanded", "true");
     store.set({ found: new Set(sites) });
@@ -5241,7 +5355,7 @@ function search(index, store, open) {
 }
 
 // src/style.css
-var style_default = '.gossamer {\n  color-scheme: light dark;\n  --paper: light-dark(#fdfdfb, #14161a);\n  --raised: light-dark(#ffffff, #1a1d22);\n  --band: light-dark(#f5f5f1, #1a1d22);\n  --ink: light-dark(#1c1e22, #e9e7e2);\n  --muted: light-dark(#63686f, #9da2a9);\n  --faint: light-dark(#b9bcb8, #50555c);\n  --rule: light-dark(#e3e3dd, #2c3036);\n  --up: light-dark(#2a66ab, #72aef0);\n  --down: light-dark(#c24a1e, #f28b5b);\n  --pass: light-dark(#27704a, #6cc596);\n  --fail: light-dark(#b3221c, #ff7d74);\n  --warn: light-dark(#8a6100, #e0b04a);\n  --focus: light-dark(#111317, #ffffff);\n  --lit: light-dark(#e8a400, #ffc94d);\n  --serif: ui-serif, "Iowan Old Style", Charter, "Source Serif 4", Georgia, "Liberation Serif", "DejaVu Serif", serif;\n  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif;\n  --mono: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", "DejaVu Sans Mono", monospace;\n  box-sizing: border-box;\n  min-height: 100vh;\n  padding: 40px max(28px, calc((100% - 1400px) / 2)) 56px;\n  background: var(--paper);\n  color: var(--ink);\n  font: 14px/1.5 var(--sans);\n  font-variant-numeric: tabular-nums;\n  -webkit-text-size-adjust: 100%;\n}\n.gossamer[data-theme="light"] { color-scheme: light; }\n.gossamer[data-theme="dark"] { color-scheme: dark; }\n.gossamer *, .gossamer *::before { box-sizing: inherit; }\n.gossamer [hidden] { display: none !important; }\n.gossamer .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }\n.gossamer h1, .gossamer h2, .gossamer h3, .gossamer p, .gossamer figure, .gossamer dl, .gossamer dd { margin: 0; }\n.gossamer h1 { font: 400 34px/1.15 var(--serif); letter-spacing: -0.01em; margin: 10px 0 12px; text-wrap: balance; overflow-wrap: anywhere; }\n.gossamer h2 { font: 400 23px/1.25 var(--serif); }\n.gossamer h3 { font: 600 13px/1.4 var(--sans); }\n.gossamer .mono, .gossamer code { font-family: var(--mono); font-size: 0.94em; }\n.gossamer .muted { color: var(--muted); }\n.gossamer .aside { color: var(--muted); font-weight: 400; margin-left: 8px; }\n.gossamer button { font: inherit; color: inherit; }\n.gossamer :focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; border-radius: 3px; }\n\n/* Header */\n.gossamer .top { max-width: 100%; margin-bottom: 28px; }\n.gossamer .eyebrow { display: flex; gap: 14px; align-items: center; color: var(--muted); font-size: 13px; }\n.gossamer .eyebrow .theme { margin-left: auto; }\n.gossamer .lead { font: 400 18px/1.5 var(--serif); max-width: 46em; text-wrap: pretty; }\n.gossamer .lead b { font-weight: 600; white-space: nowrap; }\n.gossamer .lead + .lead { margin-top: 6px; }\n.gossamer .lead .verdict { font: 600 15px/1.5 var(--sans); align-items: baseline; }\n.gossamer .tally { display: flex; flex-wrap: wrap; gap: 6px 20px; margin-top: 14px; }\n.gossamer .tool { background: none; border: 1px solid var(--rule); border-radius: 6px; padding: 3px 9px; cursor: pointer; color: var(--muted); }\n.gossamer .tool:hover { color: var(--ink); border-color: var(--faint); }\n\n/* Verdicts */\n.gossamer .verdict { display: inline-flex; align-items: center; gap: 6px; font-weight: 600; font-size: 13px; white-space: nowrap; }\n.gossamer .verdict svg { fill: none; stroke: currentColor; stroke-width: 2.2; stroke-linecap: round; stroke-linejoin: round; }\n.gossamer .verdict.pass { color: var(--pass); }\n.gossamer .verdict.fail { color: var(--fail); }\n.gossamer .verdict.not-reached { color: var(--warn); }\n.gossamer .verdict.not-measured { color: var(--muted); }\n\n/* Stage: figure and panel */\n.gossamer .stage { display: grid; grid-template-columns: minmax(0, 1fr) 368px; gap: 36px; align-items: start; }\n.gossamer .stage.stacked { grid-template-columns: minmax(0, 1fr); gap: 24px; }\n.gossamer .toolbar { display: flex; flex-wrap: wrap; align-items: center; gap: 10px 24px; margin-bottom: 12px; min-height: 32px; }\n.gossamer .search-box { position: relative; flex: 0 1 260px; }\n.gossamer .search { width: 100%; font: inherit; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 5px 10px; }\n.gossamer .search::placeholder { color: var(--muted); }\n.gossamer .results { position: absolute; z-index: 5; top: 100%; left: 0; min-width: 100%; width: max-content; max-width: 460px; margin: 4px 0 0; padding: 4px; list-style: none; background: var(--raised); border: 1px solid var(--rule); border-radius: 8px; box-shadow: 0 8px 28px rgb(0 0 0 / 0.14); }\n.gossamer .results li { display: flex; gap: 14px; justify-content: space-between; padding: 4px 8px; border-radius: 5px; cursor: pointer; }\n.gossamer .results li[aria-selected="true"], .gossamer .results li[role="option"]:hover { background: var(--band); }\n.gossamer .results .count { color: var(--muted); cursor: default; }\n.gossamer .strength { display: inline-flex; align-items: center; gap: 10px; color: var(--muted); font-size: 13px; }\n.gossamer .strength input { width: 120px; accent-color: var(--muted); }\n\n.gossamer .figure-bar { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; margin-bottom: 10px; font-size: 13px; }\n.gossamer .figure-bar .tool { min-height: 28px; }\n.gossamer .figure-bar .tool:disabled { opacity: 0.45; cursor: default; }\n.gossamer .figure-bar .tool[aria-pressed="true"] { color: var(--ink); border-color: var(--ink); }\n.gossamer .figure-bar .zoom { display: flex; gap: 4px; margin-left: auto; }\n.gossamer .figure-place { position: relative; overflow: hidden; }\n.gossamer .figure-surface { cursor: grab; touch-action: pan-y; user-select: none; }\n.gossamer .figure-surface.over-node { cursor: pointer; }\n.gossamer .figure-surface.dragging { cursor: grabbing; }\n.gossamer .figure-svg { display: block; width: 100%; overflow: hidden; }\n.gossamer .figure-canvas { position: relative; overflow: hidden; outline-offset: -2px; }\n.gossamer .figure-canvas canvas { position: absolute; left: 0; top: 0; transform-origin: 0 0; will-change: transform; pointer-events: none; }\n.gossamer .figure-canvas.faded .raster { opacity: 0.28; }\n.gossamer .probe { position: absolute; pointer-events: none; visibility: hidden; }\n.gossamer .away { position: absolute; width: 0; height: 0; overflow: hidden; }\n.gossamer .restore { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; margin-top: 8px; font-size: 12px; }\n.gossamer .restore .tool { font-family: var(--mono); font-size: 11.5px; padding: 1px 7px; }\n\n.gossamer .band { fill: var(--band); }\n.gossamer .block-title { font: 600 12.5px var(--sans); fill: var(--ink); }\n.gossamer .block-sub { font: 12px var(--sans); fill: var(--muted); }\n.gossamer .row-label { font: 11px var(--sans); fill: var(--muted); text-anchor: end; }\n.gossamer .head-box { fill: var(--paper); stroke: var(--faint); stroke-width: 1; }\n.gossamer .head-label { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .plate rect { fill: var(--paper); stroke: var(--faint); }\n.gossamer .plate-text { font: 12px var(--mono); fill: var(--ink); text-anchor: middle; white-space: pre; }\n\n.gossamer .carry, .gossamer .root { fill: none; stroke: var(--faint); stroke-width: 1.1; }\n.gossamer .root { stroke-dasharray: 1.5 3.5; }\n.gossamer .root-dot { fill: var(--faint); }\n.gossamer .carry.meets { stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .edge { fill: none; stroke-linecap: butt; opacity: calc(0.86 * var(--fade, 1)); transition: opacity 0.12s; }\n.gossamer .edge.up { stroke: var(--up); }\n.gossamer .edge.down { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .edge.flat { stroke: var(--muted); }\n.gossamer .edge.sum { stroke: var(--faint); --fade: 0.6; }\n.gossamer .plain .edge { marker-end: none; }\n.gossamer .plain .hit { display: none; }\n.gossamer .tip-flat { fill: var(--muted); }\n.gossamer .tip-up { fill: var(--up); }\n.gossamer .tip-down { fill: none; stroke: var(--down); stroke-width: 2.4; }\n.gossamer :is(.edge, .hit, .carry, .root).hidden, .gossamer .node.gone { display: none; }\n.gossamer .hit { fill: none; stroke: transparent; stroke-width: 9; pointer-events: stroke; }\n\n.gossamer .node { cursor: pointer; outline: none; }\n.gossamer .node.super .pill { stroke: var(--muted); }\n.gossamer .node.pinned .pill { stroke-width: 2.4; }\n.gossamer .pin circle { fill: var(--ink); stroke: var(--paper); stroke-width: 1.2; }\n.gossamer .pin path { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .halo { fill: var(--lit); opacity: var(--lit-share, 0.5); }\n.gossamer .folds { cursor: pointer; }\n.gossamer .folds:hover { text-decoration: underline; fill: var(--ink); }\n.gossamer .pill { fill: color-mix(in srgb, var(--ink) var(--ink-share, 0%), var(--raised)); stroke: var(--ink); stroke-width: 1; }\n.gossamer .node.unmeasured .pill { stroke-dasharray: 2.5 2.5; }\n.gossamer .node.end .pill { stroke: var(--faint); }\n.gossamer .tab { fill: var(--raised); stroke: var(--ink); stroke-width: 0.8; }\n.gossamer .port-text { font: italic 10.5px var(--serif); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .unfed .tab { fill: none; stroke: var(--faint); }\n.gossamer .unfed .port-text { fill: var(--faint); }\n.gossamer .pill-text { font: 11px var(--sans); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .qkv { font-style: italic; font-family: var(--serif); font-size: 12px; }\n.gossamer .node.strong .pill-text { fill: var(--paper); }\n.gossamer .node.middle .pill-text { fill: light-dark(#1c1e22, #14161a); }\n.gossamer .node:hover .pill, .gossamer .node.near .pill { stroke-width: 1.8; }\n.gossamer .node.selected .pill, .gossamer .node.found .pill { stroke-width: 2.6; }\n.gossamer .node:focus-visible .pill { stroke-width: 2.6; outline: 2px solid var(--focus); outline-offset: 3px; border-radius: 4px; }\n.gossamer .back { fill: var(--band); }\n.gossamer .face { transition: opacity 0.12s; }\n.gossamer .node.dim .face { opacity: 0.22; }\n.gossamer .node.idle:not(.centre, .near) .face { opacity: 0.4; }\n.gossamer .centred .node:not(.centre, .near) .face { opacity: 0.28; }\n.gossamer .centred .edge:not(.on) { opacity: 0.07; }\n.gossamer .centred .edge.on { opacity: 1; }\n.gossamer .centred :is(.carry, .root):not(.on) { opacity: 0.35; }\n.gossamer .centred .carry.on { stroke: var(--ink); stroke-width: 1.8; }\n.gossamer .number { font: 600 10.5px var(--sans); text-anchor: middle; paint-order: stroke; stroke: var(--band); stroke-width: 4px; stroke-linejoin: round; pointer-events: none; }\n.gossamer .number.up { fill: var(--up); }\n.gossamer .number.down { fill: var(--down); }\n.gossamer .number:is(.flat, .sum) { fill: var(--muted); }\n\n.gossamer .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; margin-top: 14px; color: var(--muted); font-size: 12px; }\n.gossamer .legend-item { display: inline-flex; align-items: center; gap: 8px; }\n.gossamer .legend .edge { stroke-width: 2; }\n.gossamer .legend .edge.sum { stroke-width: 5; }\n.gossamer .legend-note { flex-basis: 100%; }\n.gossamer .legend-ports { font: italic 12.5px var(--serif); color: var(--ink); }\n.gossamer .into { color: var(--muted); font-size: 12px; margin-left: 7px; white-space: nowrap; }\n\n/* Panel */\n.gossamer .panel { position: sticky; top: 20px; max-height: calc(100vh - 40px); overflow-y: auto; outline-offset: -2px; padding: 2px 6px 2px 2px; scrollbar-width: thin; }\n.gossamer .card { display: grid; gap: 22px; }\n.gossamer .card-head { display: flex; justify-content: space-between; gap: 12px; align-items: start; }\n.gossamer .card-head h2 { font: 500 18px/1.3 var(--mono); overflow-wrap: anywhere; }\n.gossamer .close { background: none; border: 0; font-size: 22px; line-height: 1; padding: 2px 6px; cursor: pointer; color: var(--muted); }\n.gossamer .card-part h3 { padding-bottom: 5px; margin-bottom: 6px; border-bottom: 1px solid var(--rule); }\n.gossamer .facts { display: flex; gap: 32px; }\n.gossamer .fact-label, .gossamer .fact-note { color: var(--muted); font-size: 12px; }\n.gossamer .fact-value { font-size: 19px; line-height: 1.35; }\n.gossamer table { border-collapse: collapse; }\n.gossamer .links { width: 100%; table-layout: fixed; }\n.gossamer .links td { padding: 2px 0; }\n.gossamer .links { font-size: 13px; }\n.gossamer .links td:nth-child(1) { width: 58%; }\n.gossamer .links td:nth-child(2) { width: 20%; }\n.gossamer .figure-cell { text-align: right; padding-right: 10px !important; }\n.gossamer .links .muted { padding-left: 10px; font-size: 12px; }\n.gossamer .site { font-family: var(--mono); font-size: 12px; background: none; border: 0; padding: 0; cursor: pointer; text-align: left; text-decoration: underline; text-decoration-color: var(--faint); text-underline-offset: 3px; }\n.gossamer .site:hover { text-decoration-color: currentColor; }\n.gossamer .bar { display: block; height: 8px; min-width: 1px; }\n.gossamer .bar.up { background: var(--up); }\n.gossamer .bar.down { background: repeating-linear-gradient(90deg, var(--down) 0 4px, transparent 4px 6px); }\n.gossamer .bar.flat { background: var(--faint); }\n.gossamer .bar.ink { background: var(--muted); }\n.gossamer .more { background: none; border: 0; padding: 4px 0; color: var(--muted); cursor: pointer; text-decoration: underline; }\n.gossamer .two { display: grid; gap: 22px; }\n.gossamer .sides th { font-weight: 400; text-align: left; color: var(--muted); padding-right: 12px; white-space: nowrap; }\n.gossamer .sides svg { display: block; }\n.gossamer .rail { stroke: var(--rule); stroke-width: 1; }\n.gossamer .zero { stroke: var(--faint); stroke-width: 1; }\n.gossamer .dot-full { fill: var(--ink); }\n.gossamer .dot-open { fill: var(--paper); stroke: var(--ink); stroke-width: 1.5; }\n.gossamer .dot-tick { stroke: var(--muted); stroke-width: 2; }\n.gossamer .excerpt-row { display: grid; grid-template-columns: 54px minmax(0, 1fr); gap: 10px; padding: 4px 0; align-items: baseline; }\n.gossamer .peak-value { color: var(--muted); font-size: 12px; text-align: right; }\n.gossamer .excerpt { font: 12.5px/1.75 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer .tok { unicode-bidi: isolate; border-radius: 2px; padding: 1px 0; }\n.gossamer .tok.pos { background: color-mix(in srgb, var(--up) var(--share), transparent); }\n.gossamer .tok.neg { background: color-mix(in srgb, var(--down) var(--share), transparent); text-decoration: underline dashed; text-underline-offset: 3px; }\n.gossamer .tok.peak { outline: 1.5px solid var(--ink); outline-offset: 0; }\n.gossamer .chips { display: flex; flex-wrap: wrap; gap: 6px; }\n.gossamer .chip { display: inline-flex; gap: 7px; align-items: baseline; border: 1px solid var(--rule); border-radius: 5px; padding: 1px 7px; }\n.gossamer .chip-number { font-size: 12px; }\n.gossamer .chip.pos .chip-number { color: var(--up); }\n.gossamer .chip.neg .chip-number { color: var(--down); }\n.gossamer .pair { padding: 5px 0; border-bottom: 1px dotted var(--rule); }\n.gossamer .pair:last-child { border-bottom: 0; }\n.gossamer .prompt { font: 12.5px/1.6 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer mark { background: none; color: inherit; font-weight: 700; border-bottom: 2px solid var(--ink); margin-left: 1px; }\n.gossamer .prose { font-size: 13px; }\n.gossamer .prose + .prose { margin-top: 6px; }\n\n.gossamer .stacked .panel { position: static; max-height: none; }\n.gossamer .stacked .overview { grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 24px 36px; align-items: start; }\n.gossamer .stacked .panel.has-node { position: sticky; bottom: 0; z-index: 3; max-height: 46vh; background: var(--paper); border-top: 2px solid var(--ink); padding: 16px 8px 20px; box-shadow: 0 -14px 30px -12px rgb(0 0 0 / 0.16); }\n.gossamer .stacked .has-node .card { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px 36px; align-items: start; }\n.gossamer .stacked .has-node .card-head { grid-column: 1 / -1; }\n\n/* Parts */\n.gossamer .part { margin-top: 56px; border-top: 1px solid var(--rule); padding-top: 22px; }\n.gossamer .part-head { display: flex; flex-wrap: wrap; gap: 2px 16px; align-items: baseline; margin-bottom: 8px; }\n.gossamer .check { display: grid; grid-template-columns: minmax(220px, 1fr) auto; gap: 12px 48px; padding: 22px 0 22px 18px; border-left: 3px solid transparent; border-bottom: 1px solid var(--rule); }\n.gossamer .check:last-child { border-bottom: 0; }\n.gossamer .check.fail { border-left-color: var(--fail); }\n.gossamer .check.not-reached { border-left-color: var(--warn); }\n.gossamer .check-text { display: grid; gap: 4px; align-content: start; max-width: 30em; }\n.gossamer .check-text h3 { font: 400 18px/1.3 var(--serif); overflow-wrap: anywhere; }\n.gossamer .threshold { font-size: 13px; color: var(--muted); }\n.gossamer .check .note { font-size: 13px; }\n.gossamer .check.fail .note { color: var(--fail); }\n.gossamer .method summary { color: var(--muted); font-size: 13px; cursor: pointer; width: max-content; }\n.gossamer .method dl { display: grid; grid-template-columns: max-content 1fr; gap: 1px 14px; font-size: 12.5px; padding: 6px 0 0 16px; }\n.gossamer .method dt { color: var(--muted); }\n.gossamer .nulls { font-size: 13px; table-layout: fixed; width: 846px; max-width: 100%; }\n.gossamer .c-value { width: 110px; }\n.gossamer .c-interval { width: 156px; }\n.gossamer .c-n { width: 56px; }\n.gossamer .c-plot { width: 260px; }\n.gossamer .nulls th, .gossamer .nulls td { font-weight: 400; text-align: left; padding: 0 16px 0 0; height: 26px; vertical-align: middle; }\n.gossamer .nulls tbody th { color: var(--muted); line-height: 1.3; }\n.gossamer .nulls thead th { color: var(--muted); font-size: 12px; vertical-align: bottom; line-height: 1.3; }\n.gossamer .nulls thead .c-value { white-space: normal !important; }\n.gossamer .nulls thead th:not(:first-child), .gossamer .nulls .figure-cell, .gossamer .nulls .interval, .gossamer .nulls .n { text-align: right; padding-right: 16px !important; white-space: nowrap; }\n.gossamer .nulls .interval, .gossamer .nulls .n { color: var(--muted); }\n.gossamer .nulls .own th, .gossamer .nulls .own .figure-cell { color: var(--ink); font-weight: 600; }\n.gossamer .nulls .absent { text-align: right; font-style: italic; color: var(--muted); white-space: nowrap; }\n.gossamer .nulls .plot-cell { padding-right: 0; }\n.gossamer .plot { display: block; }\n.gossamer .whisker { fill: none; stroke: var(--muted); stroke-width: 1.4; }\n.gossamer .whisker.own { stroke: var(--ink); stroke-width: 2; }\n.gossamer .own-mark { fill: var(--ink); }\n.gossamer .null-mark { fill: var(--paper); stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .axis-line { fill: none; stroke: var(--faint); stroke-width: 1; }\n.gossamer .axis-text { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .axis-text.end { text-anchor: end; }\n.gossamer .axis-text.start { text-anchor: start; }\n\n.gossamer .curve { width: 100%; max-width: 760px; display: block; }\n.gossamer .curve .grid { stroke: var(--rule); stroke-width: 1; }\n.gossamer .curve .reference { stroke: var(--muted); stroke-width: 1; stroke-dasharray: 2 4; }\n.gossamer .curve .axis-title { font: 12px var(--sans); fill: var(--ink); text-anchor: middle; }\n.gossamer .curve-line { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .curve-dot { fill: var(--paper); stroke: var(--ink); stroke-width: 1.4; }\n.gossamer .twin-mark { fill: var(--paper); stroke: var(--ink); stroke-width: 2; }\n.gossamer .mark-text { font: 600 11.5px var(--sans); fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }\n.gossamer .mark-text.end { text-anchor: end; }\n.gossamer .curve-figure { display: grid; grid-template-columns: minmax(0, 700px) minmax(260px, 1fr); gap: 36px; align-items: start; }\n.gossamer figcaption { color: var(--muted); font-size: 13px; margin-top: 18px; max-width: 26em; }\n\n.gossamer .record-part summary { cursor: pointer; display: flex; gap: 14px; align-items: baseline; }\n.gossamer .record-part summary::before { content: "▸"; color: var(--muted); }\n.gossamer .record-part[open] summary::before { content: "▾"; }\n.gossamer .record { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 3px 22px; font-size: 13px; padding-top: 12px; }\n.gossamer .record dt { color: var(--muted); }\n.gossamer .record dd { overflow-wrap: anywhere; }\n.gossamer .record .record { padding-top: 0; }\n.gossamer footer { margin-top: 56px; color: var(--muted); font-size: 12px; }\n\n.gossamer .tip { position: fixed; z-index: 10; max-width: 420px; padding: 5px 9px; border-radius: 6px; background: var(--ink); color: var(--paper); font-size: 12px; line-height: 1.45; white-space: pre-wrap; pointer-events: none; overflow-wrap: anywhere; }\n\n/* Compare, cuts */\n.gossamer .verdicts { display: flex; flex-wrap: wrap; gap: 8px 28px; align-items: center; margin-top: 14px; }\n.gossamer .verdicts .tally { margin-top: 0; }\n.gossamer .own-model { display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; font-size: 13px; }\n.gossamer .own-model .real { color: var(--ink); }\n.gossamer .command { display: inline-flex; align-items: center; gap: 6px; }\n.gossamer .command code { background: var(--band); border-radius: 5px; padding: 2px 8px; }\n.gossamer .comparison { border-top: 1px solid var(--rule); padding-top: 20px; }\n.gossamer .modes { display: inline-flex; border: 1px solid var(--rule); border-radius: 7px; overflow: hidden; margin-bottom: 16px; }\n.gossamer .mode { background: none; border: 0; border-left: 1px solid var(--rule); padding: 4px 14px; cursor: pointer; color: var(--muted); }\n.gossamer .mode:first-child { border-left: 0; }\n.gossamer .mode[aria-pressed="true"] { background: var(--ink); color: var(--paper); font-weight: 600; }\n.gossamer .mode:focus-visible { outline-offset: -3px; outline-color: currentColor; }\n.gossamer .cut-note { margin-bottom: 14px !important; padding: 6px 12px; background: var(--band); border-left: 3px solid var(--warn); width: fit-content; }\n.gossamer .panes { display: grid; gap: 40px; align-items: end; }\n.gossamer .pane svg, .gossamer .union svg, .gossamer .cut-picture svg { display: block; width: 100%; height: auto; }\n.gossamer .union svg { max-width: max-content; }\n.gossamer .pane figcaption { margin-top: 10px; max-width: none; }\n.gossamer .both-notes { display: flex; flex-wrap: wrap; gap: 16px 48px; align-items: start; margin-top: 26px; }\n.gossamer .both-notes .prose { max-width: 34em; flex: 1 1 20em; }\n.gossamer .sizes { font-size: 13px; }\n.gossamer .sizes th, .gossamer .sizes td { vertical-align: baseline; line-height: 1.5; font-weight: 400; text-align: right; padding: 2px 0 2px 26px; white-space: nowrap; }\n.gossamer .sizes th[scope="row"] { text-align: left; color: var(--muted); padding-left: 0; }\n.gossamer .sizes thead th { color: var(--muted); border-bottom: 1px solid var(--rule); }\n.gossamer .groups { display: grid; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)); gap: 24px 36px; margin-top: 26px; }\n.gossamer .site-list .mono { font-size: 12px; }\n.gossamer .site-list { list-style: none; margin: 6px 0 0; padding: 0; columns: 2; font-size: 12px; }\n.gossamer .outlined .node.unmeasured .pill { stroke-dasharray: none; }\n.gossamer .swatch { display: inline-block; width: 20px; height: 11px; margin-right: 8px; border: 1.5px solid var(--ink); border-radius: 4px; }\n.gossamer .group.both .swatch { background: var(--ink); }\n.gossamer .group.left .swatch { border-color: var(--up); }\n.gossamer .group.right .swatch { border: 1.5px dashed var(--down); }\n.gossamer .sketch-title { font: 12px var(--sans); fill: var(--muted); text-anchor: end; }\n.gossamer .sketch .edge { opacity: 0.75; }\n.gossamer .sketch .edge.both { stroke: var(--ink); }\n.gossamer .sketch .edge.left { stroke: var(--up); }\n.gossamer .sketch .edge.right { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .sketch .edge.gone { stroke: var(--faint); opacity: 0.5; }\n.gossamer .mini .pill { stroke-width: 1.2; }\n.gossamer .mini.both .pill { fill: var(--ink); }\n.gossamer .mini.both .pill-text { fill: var(--paper); }\n.gossamer .mini.left .pill { stroke: var(--up); stroke-width: 1.8; }\n.gossamer .mini.right .pill { stroke: var(--down); stroke-width: 1.8; stroke-dasharray: 4 3; }\n.gossamer .mini.gone { opacity: 0.3; }\n.gossamer .cut { display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; margin: 6px 0 0 56px; font-size: 13px; }\n.gossamer .cut input { flex: 0 1 320px; accent-color: var(--ink); }\n.gossamer .cut-said { flex-basis: 100%; }\n.gossamer .cut-ring { fill: none; stroke: var(--ink); stroke-width: 2; }\n.gossamer .share { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; margin-top: 40px; }\n.gossamer .share .tool:disabled { opacity: 0.5; cursor: default; }\n\n/* Card */\n.gossamer .effects { width: 100%; font-size: 13px; }\n.gossamer .effects th { font-weight: 400; text-align: left; padding: 2px 10px 2px 0; white-space: nowrap; vertical-align: baseline; }\n.gossamer .effects td { padding: 2px 0; vertical-align: baseline; }\n.gossamer .effects .figure-cell { font-weight: 600; }\n.gossamer .histogram { display: block; width: 100%; max-width: 360px; height: auto; }\n.gossamer .histogram-row + .histogram-row { margin-top: 8px; }\n.gossamer .bar-clean { fill: var(--ink); }\n.gossamer .bar-other { fill: none; stroke: var(--ink); stroke-width: 1; }\n.gossamer .key-clean, .gossamer .key-other { display: inline-block; width: 10px; height: 9px; margin-right: 5px; border: 1px solid var(--ink); }\n.gossamer .key-clean { background: var(--ink); }\n.gossamer .level { display: block; font-size: 11px; line-height: 1.2; }\n.gossamer .note-text { width: 100%; font: 13px/1.5 var(--sans); color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 6px 9px; resize: vertical; }\n\n@media (max-width: 1080px) {\n  .gossamer { padding: 28px 28px 40px; }\n  .gossamer .check { grid-template-columns: minmax(0, 1fr); gap: 14px; }\n  .gossamer .check-text { max-width: none; }\n  .gossamer .curve-figure { grid-template-columns: minmax(0, 1fr); gap: 0; }\n  .gossamer figcaption { max-width: 46em; }\n  .gossamer h1 { font-size: 29px; }\n  .gossamer .lead { font-size: 17px; }\n}\n@media (max-width: 700px) {\n  .gossamer .check-data { overflow-x: auto; }\n  .gossamer .stacked .has-node .card { grid-template-columns: minmax(0, 1fr); }\n}\n@media (prefers-reduced-motion: reduce) {\n  .gossamer * { transition: none !important; }\n}\n';
+var style_default = '.gossamer {\n  color-scheme: light dark;\n  --paper: light-dark(#fdfdfb, #14161a);\n  --raised: light-dark(#ffffff, #1a1d22);\n  --band: light-dark(#f5f5f1, #1a1d22);\n  --ink: light-dark(#1c1e22, #e9e7e2);\n  --muted: light-dark(#63686f, #9da2a9);\n  --faint: light-dark(#b9bcb8, #50555c);\n  --rule: light-dark(#e3e3dd, #2c3036);\n  --up: light-dark(#2a66ab, #72aef0);\n  --down: light-dark(#c24a1e, #f28b5b);\n  --pass: light-dark(#27704a, #6cc596);\n  --fail: light-dark(#b3221c, #ff7d74);\n  --warn: light-dark(#8a6100, #e0b04a);\n  --focus: light-dark(#111317, #ffffff);\n  --lit: light-dark(#e8a400, #ffc94d);\n  --serif: ui-serif, "Iowan Old Style", Charter, "Source Serif 4", Georgia, "Liberation Serif", "DejaVu Serif", serif;\n  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif;\n  --mono: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", "DejaVu Sans Mono", monospace;\n  box-sizing: border-box;\n  min-height: 100vh;\n  padding: 40px max(28px, calc((100% - 1400px) / 2)) 56px;\n  background: var(--paper);\n  color: var(--ink);\n  font: 14px/1.5 var(--sans);\n  font-variant-numeric: tabular-nums;\n  -webkit-text-size-adjust: 100%;\n}\n.gossamer[data-theme="light"] { color-scheme: light; }\n.gossamer[data-theme="dark"] { color-scheme: dark; }\n.gossamer *, .gossamer *::before { box-sizing: inherit; }\n.gossamer [hidden] { display: none !important; }\n.gossamer .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }\n.gossamer h1, .gossamer h2, .gossamer h3, .gossamer p, .gossamer figure, .gossamer dl, .gossamer dd { margin: 0; }\n.gossamer h1 { font: 400 34px/1.15 var(--serif); letter-spacing: -0.01em; margin: 10px 0 12px; text-wrap: balance; overflow-wrap: anywhere; }\n.gossamer h2 { font: 400 23px/1.25 var(--serif); }\n.gossamer h3 { font: 600 13px/1.4 var(--sans); }\n.gossamer .mono, .gossamer code { font-family: var(--mono); font-size: 0.94em; }\n.gossamer .muted { color: var(--muted); }\n.gossamer .aside { color: var(--muted); font-weight: 400; margin-left: 8px; }\n.gossamer button { font: inherit; color: inherit; }\n.gossamer :focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; border-radius: 3px; }\n\n/* Header */\n.gossamer .top { max-width: 100%; margin-bottom: 28px; }\n.gossamer .eyebrow { display: flex; gap: 14px; align-items: center; color: var(--muted); font-size: 13px; }\n.gossamer .eyebrow .theme { margin-left: auto; }\n.gossamer .lead { font: 400 18px/1.5 var(--serif); max-width: 46em; text-wrap: pretty; }\n.gossamer .lead b { font-weight: 600; white-space: nowrap; }\n.gossamer .lead + .lead { margin-top: 6px; }\n.gossamer .lead .verdict { font: 600 15px/1.5 var(--sans); align-items: baseline; }\n.gossamer .tally { display: flex; flex-wrap: wrap; gap: 6px 20px; margin-top: 14px; }\n.gossamer .tool { background: none; border: 1px solid var(--rule); border-radius: 6px; padding: 3px 9px; cursor: pointer; color: var(--muted); }\n.gossamer .tool:hover { color: var(--ink); border-color: var(--faint); }\n\n/* Verdicts */\n.gossamer .verdict { display: inline-flex; align-items: center; gap: 6px; font-weight: 600; font-size: 13px; white-space: nowrap; }\n.gossamer .verdict svg { fill: none; stroke: currentColor; stroke-width: 2.2; stroke-linecap: round; stroke-linejoin: round; }\n.gossamer .verdict.pass { color: var(--pass); }\n.gossamer .verdict.fail { color: var(--fail); }\n.gossamer .verdict.not-reached { color: var(--warn); }\n.gossamer .verdict.not-measured { color: var(--muted); }\n\n/* Stage: figure and panel */\n.gossamer .stage { display: grid; grid-template-columns: minmax(0, 1fr) 368px; gap: 36px; align-items: start; }\n.gossamer .stage.stacked { grid-template-columns: minmax(0, 1fr); gap: 24px; }\n.gossamer .toolbar { display: flex; flex-wrap: wrap; align-items: center; gap: 10px 24px; margin-bottom: 12px; min-height: 32px; }\n.gossamer .search-box { position: relative; flex: 0 1 260px; }\n.gossamer .search { width: 100%; font: inherit; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 5px 10px; }\n.gossamer .search::placeholder { color: var(--muted); }\n.gossamer .results { position: absolute; z-index: 5; top: 100%; left: 0; min-width: 100%; width: max-content; max-width: 460px; margin: 4px 0 0; padding: 4px; list-style: none; background: var(--raised); border: 1px solid var(--rule); border-radius: 8px; box-shadow: 0 8px 28px rgb(0 0 0 / 0.14); }\n.gossamer .results li { display: flex; gap: 14px; justify-content: space-between; padding: 4px 8px; border-radius: 5px; cursor: pointer; }\n.gossamer .results li[aria-selected="true"], .gossamer .results li[role="option"]:hover { background: var(--band); }\n.gossamer .results .count { color: var(--muted); cursor: default; }\n.gossamer .strength { display: inline-flex; align-items: center; gap: 10px; color: var(--muted); font-size: 13px; }\n.gossamer .strength input { width: 120px; accent-color: var(--muted); }\n\n.gossamer .figure-bar { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; margin-bottom: 10px; font-size: 13px; }\n.gossamer .figure-bar .tool { min-height: 28px; }\n.gossamer .figure-bar .tool:disabled { opacity: 0.45; cursor: default; }\n.gossamer .figure-bar .tool[aria-pressed="true"] { color: var(--ink); border-color: var(--ink); }\n.gossamer .figure-bar .zoom { display: flex; gap: 4px; margin-left: auto; }\n.gossamer .figure-place { position: relative; overflow: hidden; }\n.gossamer .figure-surface { cursor: grab; touch-action: pan-y; user-select: none; }\n.gossamer .figure-surface.over-node { cursor: pointer; }\n.gossamer .figure-surface.dragging { cursor: grabbing; }\n.gossamer .figure-svg { display: block; width: 100%; overflow: hidden; }\n.gossamer .figure-canvas { position: relative; overflow: hidden; outline-offset: -2px; }\n.gossamer .figure-canvas canvas { position: absolute; left: 0; top: 0; transform-origin: 0 0; will-change: transform; pointer-events: none; }\n.gossamer .figure-canvas.faded .raster { opacity: 0.28; }\n.gossamer .probe { position: absolute; pointer-events: none; visibility: hidden; }\n.gossamer .away { position: absolute; width: 0; height: 0; overflow: hidden; }\n.gossamer .restore { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; margin-top: 8px; font-size: 12px; }\n.gossamer .restore .tool { font-family: var(--mono); font-size: 11.5px; padding: 1px 7px; }\n\n.gossamer .band { fill: var(--band); }\n.gossamer .block-title { font: 600 12.5px var(--sans); fill: var(--ink); }\n.gossamer .block-sub { font: 12px var(--sans); fill: var(--muted); }\n.gossamer .row-label { font: 11px var(--sans); fill: var(--muted); text-anchor: end; }\n.gossamer .head-box { fill: var(--paper); stroke: var(--faint); stroke-width: 1; }\n.gossamer .head-label { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .plate rect { fill: var(--paper); stroke: var(--faint); }\n.gossamer .plate-text { font: 12px var(--mono); fill: var(--ink); text-anchor: middle; white-space: pre; }\n\n.gossamer .carry, .gossamer .root { fill: none; stroke: var(--faint); stroke-width: 1.1; }\n.gossamer .root { stroke-dasharray: 1.5 3.5; }\n.gossamer .root-dot { fill: var(--faint); }\n.gossamer .carry.meets { stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .edge { fill: none; stroke-linecap: butt; opacity: calc(0.86 * var(--fade, 1)); transition: opacity 0.12s; }\n.gossamer .edge.up { stroke: var(--up); }\n.gossamer .edge.down { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .edge.flat { stroke: var(--muted); }\n.gossamer .edge.sum { stroke: var(--faint); --fade: 0.6; }\n.gossamer .plain .edge { marker-end: none; }\n.gossamer .plain .hit { display: none; }\n.gossamer .tip-flat { fill: var(--muted); }\n.gossamer .tip-up { fill: var(--up); }\n.gossamer .tip-down { fill: none; stroke: var(--down); stroke-width: 2.4; }\n.gossamer :is(.edge, .hit, .carry, .root).hidden, .gossamer .node.gone { display: none; }\n.gossamer .hit { fill: none; stroke: transparent; stroke-width: 9; pointer-events: stroke; }\n\n.gossamer .node { cursor: pointer; outline: none; }\n.gossamer .node.super .pill { stroke: var(--muted); }\n.gossamer .node.pinned .pill { stroke-width: 2.4; }\n.gossamer .pin circle { fill: var(--ink); stroke: var(--paper); stroke-width: 1.2; }\n.gossamer .pin path { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .halo { fill: var(--lit); opacity: var(--lit-share, 0.5); }\n.gossamer .folds { cursor: pointer; }\n.gossamer .folds:hover { text-decoration: underline; fill: var(--ink); }\n.gossamer .pill { fill: color-mix(in srgb, var(--ink) var(--ink-share, 0%), var(--raised)); stroke: var(--ink); stroke-width: 1; }\n.gossamer .node.unmeasured .pill { stroke-dasharray: 2.5 2.5; }\n.gossamer .node.end .pill { stroke: var(--faint); }\n.gossamer .tab { fill: var(--raised); stroke: var(--ink); stroke-width: 0.8; }\n.gossamer .port-text { font: italic 10.5px var(--serif); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .unfed .tab { fill: none; stroke: var(--faint); }\n.gossamer .unfed .port-text { fill: var(--faint); }\n.gossamer .pill-text { font: 11px var(--sans); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .qkv { font-style: italic; font-family: var(--serif); font-size: 12px; }\n.gossamer .node.strong .pill-text { fill: var(--paper); }\n.gossamer .node.middle .pill-text { fill: light-dark(#1c1e22, #14161a); }\n.gossamer .node:hover .pill, .gossamer .node.near .pill { stroke-width: 1.8; }\n.gossamer .node.selected .pill, .gossamer .node.found .pill { stroke-width: 2.6; }\n.gossamer .node:focus-visible .pill { stroke-width: 2.6; outline: 2px solid var(--focus); outline-offset: 3px; border-radius: 4px; }\n.gossamer .back { fill: var(--band); }\n.gossamer .face { transition: opacity 0.12s; }\n.gossamer .node.dim .face { opacity: 0.22; }\n.gossamer .node.idle:not(.centre, .near) .face { opacity: 0.4; }\n.gossamer .centred .node:not(.centre, .near) .face { opacity: 0.28; }\n.gossamer .centred .edge:not(.on) { opacity: 0.07; }\n.gossamer .centred .edge.on { opacity: 1; }\n.gossamer .centred :is(.carry, .root):not(.on) { opacity: 0.35; }\n.gossamer .centred .carry.on { stroke: var(--ink); stroke-width: 1.8; }\n.gossamer .number { font: 600 10.5px var(--sans); text-anchor: middle; paint-order: stroke; stroke: var(--band); stroke-width: 4px; stroke-linejoin: round; pointer-events: none; }\n.gossamer .number.up { fill: var(--up); }\n.gossamer .number.down { fill: var(--down); }\n.gossamer .number:is(.flat, .sum) { fill: var(--muted); }\n\n.gossamer .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; margin-top: 14px; color: var(--muted); font-size: 12px; }\n.gossamer .legend-item { display: inline-flex; align-items: center; gap: 8px; }\n.gossamer .legend .edge { stroke-width: 2; }\n.gossamer .legend .edge.sum { stroke-width: 5; }\n.gossamer .legend-note { flex-basis: 100%; }\n.gossamer .legend-ports { font: italic 12.5px var(--serif); color: var(--ink); }\n.gossamer .into { color: var(--muted); font-size: 12px; margin-left: 7px; white-space: nowrap; }\n\n/* Panel */\n.gossamer .panel { position: sticky; top: 20px; max-height: calc(100vh - 40px); overflow-y: auto; outline-offset: -2px; padding: 2px 6px 2px 2px; scrollbar-width: thin; }\n.gossamer .panel:not(.has-node) { position: static; max-height: none; overflow: visible; }\n.gossamer .card { display: grid; gap: 22px; }\n.gossamer .card-head { display: flex; justify-content: space-between; gap: 12px; align-items: start; }\n.gossamer .card-head h2 { font: 500 18px/1.3 var(--mono); overflow-wrap: anywhere; }\n.gossamer .close { background: none; border: 0; font-size: 22px; line-height: 1; padding: 2px 6px; cursor: pointer; color: var(--muted); }\n.gossamer .card-part h3 { padding-bottom: 5px; margin-bottom: 6px; border-bottom: 1px solid var(--rule); }\n.gossamer .facts { display: flex; gap: 32px; }\n.gossamer .fact-label, .gossamer .fact-note { color: var(--muted); font-size: 12px; }\n.gossamer .fact-value { font-size: 19px; line-height: 1.35; }\n.gossamer table { border-collapse: collapse; }\n.gossamer .links { width: 100%; table-layout: fixed; }\n.gossamer .links td { padding: 2px 0; vertical-align: baseline; }\n.gossamer .links td:first-child { padding-right: 12px; }\n.gossamer .links .site { overflow-wrap: anywhere; }\n.gossamer .links { font-size: 13px; }\n.gossamer .links td:nth-child(1) { width: 56%; }\n.gossamer .links td:nth-child(2) { width: 22%; }\n.gossamer .figure-cell { text-align: right; padding-right: 10px !important; }\n.gossamer .links .muted { padding-left: 10px; font-size: 12px; }\n.gossamer .site { font-family: var(--mono); font-size: 12px; background: none; border: 0; padding: 0; cursor: pointer; text-align: left; text-decoration: underline; text-decoration-color: var(--faint); text-underline-offset: 3px; }\n.gossamer .site:hover { text-decoration-color: currentColor; }\n.gossamer .bar { display: block; height: 8px; min-width: 1px; }\n.gossamer .bar.up { background: var(--up); }\n.gossamer .bar.down { background: repeating-linear-gradient(90deg, var(--down) 0 4px, transparent 4px 6px); }\n.gossamer .bar.flat { background: var(--faint); }\n.gossamer .bar.ink { background: var(--muted); }\n.gossamer .more { background: none; border: 0; padding: 4px 0; color: var(--muted); cursor: pointer; text-decoration: underline; }\n.gossamer .two { display: grid; gap: 22px; }\n.gossamer .sides th { font-weight: 400; text-align: left; color: var(--muted); padding-right: 12px; white-space: nowrap; }\n.gossamer .sides svg { display: block; }\n.gossamer .rail { stroke: var(--rule); stroke-width: 1; }\n.gossamer .zero { stroke: var(--faint); stroke-width: 1; }\n.gossamer .dot-full { fill: var(--ink); }\n.gossamer .dot-open { fill: var(--paper); stroke: var(--ink); stroke-width: 1.5; }\n.gossamer .dot-tick { stroke: var(--muted); stroke-width: 2; }\n.gossamer .excerpt-row { display: grid; grid-template-columns: 54px minmax(0, 1fr); gap: 10px; padding: 4px 0; align-items: baseline; }\n.gossamer .peak-value { color: var(--muted); font-size: 12px; text-align: right; }\n.gossamer .excerpt { font: 12.5px/1.75 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer .tok { unicode-bidi: isolate; border-radius: 2px; padding: 1px 0; }\n.gossamer .tok.pos { background: color-mix(in srgb, var(--up) var(--share), transparent); }\n.gossamer .tok.neg { background: color-mix(in srgb, var(--down) var(--share), transparent); text-decoration: underline dashed; text-underline-offset: 3px; }\n.gossamer .tok.peak { outline: 1.5px solid var(--ink); outline-offset: 0; }\n.gossamer .chips { display: flex; flex-wrap: wrap; gap: 6px; }\n.gossamer .chip { display: inline-flex; gap: 7px; align-items: baseline; border: 1px solid var(--rule); border-radius: 5px; padding: 1px 7px; }\n.gossamer .chip-number { font-size: 12px; }\n.gossamer .chip.pos .chip-number { color: var(--up); }\n.gossamer .chip.neg .chip-number { color: var(--down); }\n.gossamer .pair { padding: 5px 0; border-bottom: 1px dotted var(--rule); }\n.gossamer .pair:last-child { border-bottom: 0; }\n.gossamer .prompt { font: 12.5px/1.6 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer mark { background: none; color: inherit; font-weight: 700; border-bottom: 2px solid var(--ink); margin-left: 1px; }\n.gossamer .prose { font-size: 13px; }\n.gossamer .prose + .prose { margin-top: 6px; }\n\n.gossamer .stacked .panel { position: static; max-height: none; }\n.gossamer .stacked .overview { grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 24px 36px; align-items: start; }\n.gossamer .stacked .panel.has-node { position: sticky; bottom: 0; z-index: 3; max-height: 46vh; background: var(--paper); border-top: 2px solid var(--ink); padding: 16px 8px 20px; box-shadow: 0 -14px 30px -12px rgb(0 0 0 / 0.16); }\n.gossamer .stacked .has-node .card { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px 36px; align-items: start; }\n.gossamer .stacked .has-node .card-head { grid-column: 1 / -1; }\n\n/* Parts */\n.gossamer .part { margin-top: 56px; border-top: 1px solid var(--rule); padding-top: 22px; }\n.gossamer .part-head { display: flex; flex-wrap: wrap; gap: 2px 16px; align-items: baseline; margin-bottom: 8px; }\n.gossamer .check { display: grid; grid-template-columns: minmax(220px, 1fr) auto; gap: 12px 48px; padding: 22px 0 22px 18px; border-left: 3px solid transparent; border-bottom: 1px solid var(--rule); }\n.gossamer .check:last-child { border-bottom: 0; }\n.gossamer .check.fail { border-left-color: var(--fail); }\n.gossamer .check.not-reached { border-left-color: var(--warn); }\n.gossamer .check-text { display: grid; gap: 4px; align-content: start; max-width: 30em; }\n.gossamer .check-text h3 { font: 400 18px/1.3 var(--serif); overflow-wrap: anywhere; }\n.gossamer .threshold { font-size: 13px; color: var(--muted); }\n.gossamer .check .note { font-size: 13px; }\n.gossamer .check.fail .note { color: var(--fail); }\n.gossamer .method summary { color: var(--muted); font-size: 13px; cursor: pointer; width: max-content; }\n.gossamer .method dl { display: grid; grid-template-columns: max-content 1fr; gap: 1px 14px; font-size: 12.5px; padding: 6px 0 0 16px; }\n.gossamer .method dt { color: var(--muted); }\n.gossamer .nulls { font-size: 13px; table-layout: fixed; width: 846px; max-width: 100%; }\n.gossamer .c-value { width: 110px; }\n.gossamer .c-interval { width: 156px; }\n.gossamer .c-n { width: 56px; }\n.gossamer .c-plot { width: 260px; }\n.gossamer .nulls th, .gossamer .nulls td { font-weight: 400; text-align: left; padding: 0 16px 0 0; height: 26px; vertical-align: middle; }\n.gossamer .nulls tbody th { color: var(--muted); line-height: 1.3; }\n.gossamer .nulls thead th { color: var(--muted); font-size: 12px; vertical-align: bottom; line-height: 1.3; }\n.gossamer .nulls thead .c-value { white-space: normal !important; }\n.gossamer .nulls thead th:not(:first-child), .gossamer .nulls .figure-cell, .gossamer .nulls .interval, .gossamer .nulls .n { text-align: right; padding-right: 16px !important; white-space: nowrap; }\n.gossamer .nulls .interval, .gossamer .nulls .n { color: var(--muted); }\n.gossamer .nulls .own th, .gossamer .nulls .own .figure-cell { color: var(--ink); font-weight: 600; }\n.gossamer .nulls .absent { text-align: right; font-style: italic; color: var(--muted); white-space: nowrap; }\n.gossamer .nulls .plot-cell { padding-right: 0; }\n.gossamer .plot { display: block; }\n.gossamer .whisker { fill: none; stroke: var(--muted); stroke-width: 1.4; }\n.gossamer .whisker.own { stroke: var(--ink); stroke-width: 2; }\n.gossamer .own-mark { fill: var(--ink); }\n.gossamer .null-mark { fill: var(--paper); stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .axis-line { fill: none; stroke: var(--faint); stroke-width: 1; }\n.gossamer .axis-text { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .axis-text.end { text-anchor: end; }\n.gossamer .axis-text.start { text-anchor: start; }\n\n.gossamer .curve { width: 100%; max-width: 760px; display: block; }\n.gossamer .curve .grid { stroke: var(--rule); stroke-width: 1; }\n.gossamer .curve .reference { stroke: var(--muted); stroke-width: 1; stroke-dasharray: 2 4; }\n.gossamer .curve .axis-title { font: 12px var(--sans); fill: var(--ink); text-anchor: middle; }\n.gossamer .curve-line { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .curve-dot { fill: var(--paper); stroke: var(--ink); stroke-width: 1.4; }\n.gossamer .twin-mark { fill: var(--paper); stroke: var(--ink); stroke-width: 2; }\n.gossamer .mark-text { font: 600 11.5px var(--sans); fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }\n.gossamer .mark-text.end { text-anchor: end; }\n.gossamer .curve-figure { display: grid; grid-template-columns: minmax(0, 620px) minmax(400px, 1fr); gap: 36px; align-items: start; }\n.gossamer figcaption { color: var(--muted); font-size: 13px; margin-top: 18px; max-width: 26em; }\n\n.gossamer .record-part summary { cursor: pointer; display: flex; gap: 14px; align-items: baseline; }\n.gossamer .record-part summary::before { content: "▸"; color: var(--muted); }\n.gossamer .record-part[open] summary::before { content: "▾"; }\n.gossamer .record { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 3px 22px; font-size: 13px; padding-top: 12px; }\n.gossamer .record dt { color: var(--muted); }\n.gossamer .record dd { overflow-wrap: anywhere; }\n.gossamer .record .record { padding-top: 0; }\n.gossamer footer { margin-top: 56px; color: var(--muted); font-size: 12px; }\n\n.gossamer .tip { position: fixed; z-index: 10; max-width: 420px; padding: 5px 9px; border-radius: 6px; background: var(--ink); color: var(--paper); font-size: 12px; line-height: 1.45; white-space: pre-wrap; pointer-events: none; overflow-wrap: anywhere; }\n\n/* Compare, cuts */\n.gossamer .verdicts { display: flex; flex-wrap: wrap; gap: 8px 28px; align-items: center; margin-top: 14px; }\n.gossamer .verdicts .tally { margin-top: 0; }\n.gossamer .own-model { display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; font-size: 13px; }\n.gossamer .own-model .real { color: var(--ink); }\n.gossamer .command { display: inline-flex; align-items: center; gap: 6px; }\n.gossamer .command code { background: var(--band); border-radius: 5px; padding: 2px 8px; }\n.gossamer .comparison { border-top: 1px solid var(--rule); padding-top: 20px; }\n.gossamer .modes { display: inline-flex; border: 1px solid var(--rule); border-radius: 7px; overflow: hidden; margin-bottom: 16px; }\n.gossamer .mode { background: none; border: 0; border-left: 1px solid var(--rule); padding: 4px 14px; cursor: pointer; color: var(--muted); }\n.gossamer .mode:first-child { border-left: 0; }\n.gossamer .mode[aria-pressed="true"] { background: var(--ink); color: var(--paper); font-weight: 600; }\n.gossamer .mode:focus-visible { outline-offset: -3px; outline-color: currentColor; }\n.gossamer .cut-note { margin-bottom: 14px !important; padding: 6px 12px; background: var(--band); border-left: 3px solid var(--warn); width: fit-content; }\n.gossamer .pane svg, .gossamer .union svg, .gossamer .cut-picture svg { display: block; width: 100%; height: auto; }\n.gossamer .both { container-type: inline-size; }\n.gossamer .panes { display: grid; gap: 40px; align-items: end; grid-template-columns: var(--columns); max-width: var(--beside); }\n@container (max-width: 1000px) {\n  .gossamer .panes { grid-template-columns: minmax(0, 1fr); max-width: var(--under); gap: 28px; }\n  .gossamer .pane svg { width: calc(100% * var(--share)); }\n}\n.gossamer .union { overflow-x: auto; }\n.gossamer .union svg { max-width: max-content; min-width: var(--least); }\n.gossamer .pane figcaption { margin-top: 10px; max-width: none; }\n.gossamer .both-notes { display: flex; flex-wrap: wrap; gap: 16px 48px; align-items: start; margin-top: 26px; }\n.gossamer .both-notes .prose { max-width: 34em; flex: 1 1 20em; }\n.gossamer .sizes { font-size: 13px; }\n.gossamer .sizes th, .gossamer .sizes td { vertical-align: baseline; line-height: 1.5; font-weight: 400; text-align: right; padding: 2px 0 2px 26px; white-space: nowrap; }\n.gossamer .sizes th[scope="row"] { text-align: left; color: var(--muted); padding-left: 0; }\n.gossamer .sizes thead th { color: var(--muted); border-bottom: 1px solid var(--rule); }\n.gossamer .groups { display: grid; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)); gap: 24px 36px; margin-top: 26px; }\n.gossamer .site-list .mono { font-size: 12px; }\n.gossamer .site-list { list-style: none; margin: 6px 0 0; padding: 0; columns: 2; font-size: 12px; }\n.gossamer .outlined .node.unmeasured .pill { stroke-dasharray: none; }\n.gossamer .swatch { display: inline-block; width: 20px; height: 11px; margin-right: 8px; border: 1.5px solid var(--ink); border-radius: 4px; }\n.gossamer .group.both .swatch { background: var(--ink); }\n.gossamer .group.left .swatch { border-color: var(--up); }\n.gossamer .group.right .swatch { border: 1.5px dashed var(--down); }\n.gossamer .sketch-title { font-family: var(--sans); font-size: var(--title, 12px); fill: var(--muted); text-anchor: end; }\n.gossamer .sketch.small .head-label { display: none; }\n.gossamer .sketch .edge { opacity: 0.75; }\n.gossamer .sketch .edge.both { stroke: var(--ink); }\n.gossamer .sketch .edge.left { stroke: var(--up); }\n.gossamer .sketch .edge.right { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .sketch .edge.gone { stroke: var(--faint); opacity: 0.5; }\n.gossamer .mini .pill { stroke-width: 1.2; }\n.gossamer .mini.both .pill { fill: var(--ink); }\n.gossamer .mini.both .pill-text { fill: var(--paper); }\n.gossamer .mini.left .pill { stroke: var(--up); stroke-width: 1.8; }\n.gossamer .mini.right .pill { stroke: var(--down); stroke-width: 1.8; stroke-dasharray: 4 3; }\n.gossamer .mini.gone { opacity: 0.3; }\n.gossamer .cut { display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; margin: 6px 0 0 56px; font-size: 13px; }\n.gossamer .cut input { flex: 0 1 320px; accent-color: var(--ink); }\n.gossamer .cut-said { flex-basis: 100%; }\n.gossamer .cut-ring { fill: none; stroke: var(--ink); stroke-width: 2; }\n.gossamer .share { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; margin-top: 40px; }\n.gossamer .share .tool:disabled { opacity: 0.5; cursor: default; }\n\n/* Card */\n.gossamer .effects { width: 100%; font-size: 13px; }\n.gossamer .effects th { font-weight: 400; text-align: left; padding: 2px 10px 2px 0; white-space: nowrap; vertical-align: baseline; }\n.gossamer .effects td { padding: 2px 0; vertical-align: baseline; }\n.gossamer .effects .figure-cell { font-weight: 600; }\n.gossamer .histogram { display: block; width: 100%; max-width: 360px; height: auto; }\n.gossamer .histogram-row + .histogram-row { margin-top: 8px; }\n.gossamer .bar-clean { fill: var(--ink); }\n.gossamer .bar-other { fill: none; stroke: var(--ink); stroke-width: 1; }\n.gossamer .key-clean, .gossamer .key-other { display: inline-block; width: 10px; height: 9px; margin-right: 5px; border: 1px solid var(--ink); }\n.gossamer .key-clean { background: var(--ink); }\n.gossamer .level { display: block; font-size: 11px; line-height: 1.2; }\n.gossamer .note-text { width: 100%; font: 13px/1.5 var(--sans); color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 6px 9px; resize: vertical; }\n\n@media (max-width: 1220px) {\n  .gossamer .check { grid-template-columns: minmax(0, 1fr); gap: 14px; }\n  .gossamer .check-text { max-width: none; }\n  .gossamer .curve-figure { grid-template-columns: minmax(0, 1fr); gap: 0; }\n  .gossamer figcaption { max-width: 46em; }\n}\n@media (max-width: 1080px) {\n  .gossamer { padding: 28px 28px 40px; }\n  .gossamer h1 { font-size: 29px; }\n  .gossamer .lead { font-size: 17px; }\n}\n@media (max-width: 700px) {\n  .gossamer .check-data { overflow-x: auto; }\n  .gossamer .stacked .has-node .card { grid-template-columns: minmax(0, 1fr); }\n}\n@media (prefers-reduced-motion: reduce) {\n  .gossamer * { transition: none !important; }\n}\n';
 
 // src/lab.css
 var lab_default = '.gossamer .part[data-part="ask"] { margin: 0 0 36px; }\n.gossamer .lab { display: grid; gap: 18px; }\n.gossamer .lab-grid { display: grid; grid-template-columns: minmax(0, 7fr) minmax(0, 5fr); gap: 24px 48px; align-items: start; }\n.gossamer .lab-left, .gossamer .lab-right { display: grid; gap: 12px; min-width: 0; }\n.gossamer .lab-right h3 { padding-bottom: 4px; border-bottom: 1px solid var(--rule); }\n.gossamer .lab-prompt { width: 100%; resize: vertical; font: 14px/1.55 var(--mono); color: inherit; background: var(--raised); border: 1px solid var(--faint); border-radius: 6px; padding: 8px 11px; }\n.gossamer .lab-row { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; min-width: 0; }\n.gossamer .lab :is(select, input[type="text"], input[type="number"]) { font: inherit; font-size: 13px; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 3px 7px; max-width: 100%; }\n.gossamer .lab select.mono, .gossamer .lab input.mono { font-family: var(--mono); font-size: 12px; }\n.gossamer .lab .lab-pick { flex: 1 1 150px; min-width: 0; max-width: 240px; }\n.gossamer .lab .lab-candidate { width: 84px; }\n.gossamer .lab .lab-number-in { width: 92px; }\n.gossamer .lab input[type="range"] { flex: 1 1 90px; max-width: 170px; accent-color: var(--muted); }\n.gossamer .lab .tool { color: var(--ink); }\n.gossamer .lab .tool:disabled { color: var(--faint); cursor: default; }\n.gossamer .lab-flip { border-color: var(--ink); font-weight: 600; }\n.gossamer .lab-error { color: var(--fail); font-size: 13px; overflow-wrap: anywhere; }\n.gossamer .lab-error::before { content: "⚠ "; }\n.gossamer .lab.stale .lab-right { opacity: 0.45; }\n.gossamer .lab-tokens { display: flex; flex-wrap: wrap; gap: 3px; max-height: 132px; overflow-y: auto; padding: 2px; }\n.gossamer .lab-token { font: 12px/1.5 var(--mono); border: 1px solid var(--rule); background: none; border-radius: 4px; padding: 0 4px; cursor: pointer; white-space: pre; }\n.gossamer .lab-token.given { color: var(--muted); }\n.gossamer .lab-token[aria-checked="true"] { border-color: var(--ink); box-shadow: inset 0 -2px 0 var(--ink); font-weight: 600; }\n.gossamer .lab-suggestion { font-size: 13px; }\n.gossamer .lab-do { border: 1px solid var(--rule); border-radius: 8px; padding: 8px 12px 12px; margin: 0; display: grid; gap: 8px; min-width: 0; }\n.gossamer .lab-do legend { font-size: 12px; color: var(--muted); padding: 0 4px; }\n.gossamer .lab-about { font-size: 12px; }\n.gossamer .lab-done { margin: 0; padding: 0 0 0 22px; display: grid; gap: 2px; font: 12.5px/1.5 var(--mono); }\n.gossamer .lab-done li > span { overflow-wrap: anywhere; }\n.gossamer .lab-done .close { font-size: 16px; padding: 0 8px; vertical-align: -2px; }\n.gossamer .lab-lights { font-size: 13px; margin-left: auto; }\n\n.gossamer .lab-shares { display: grid; gap: 12px; }\n.gossamer .lab-share { display: grid; gap: 3px; }\n.gossamer .lab-share-name { font-size: 12px; color: var(--muted); }\n.gossamer .lab-share-ends { display: flex; justify-content: space-between; gap: 12px; font-weight: 600; }\n.gossamer .lab-was { color: var(--muted); font-weight: 400; }\n.gossamer .lab-track { position: relative; height: 12px; border: 1px solid var(--ink); border-radius: 2px; background: repeating-linear-gradient(135deg, transparent 0 4px, var(--faint) 4px 5px); }\n.gossamer .lab-part { display: block; height: 100%; background: var(--ink); }\n.gossamer .lab-tick { position: absolute; top: -4px; bottom: -4px; width: 2px; margin-left: -1px; background: var(--down); outline: 1px solid var(--paper); }\n.gossamer .lab-next { width: 100%; table-layout: fixed; border-collapse: separate; border-spacing: 0; font-size: 12.5px; line-height: 1.4; }\n.gossamer .lab-next th { font-weight: 400; text-align: left; color: var(--muted); font-size: 12px; padding: 0 0 2px; }\n.gossamer .lab-next td { position: relative; padding: 0 0 4px; overflow: hidden; white-space: nowrap; }\n.gossamer .lab-next :is(th, td):first-child { border-right: 28px solid transparent; }\n.gossamer .lab-next .asked { font-weight: 600; }\n.gossamer .lab-bar { position: absolute; left: 0; bottom: 1px; height: 3px; background: var(--muted); }\n.gossamer .asked .lab-bar { background: var(--ink); }\n.gossamer .lab-number { float: right; }\n.gossamer .lab-ten summary { cursor: pointer; font-size: 13px; width: max-content; max-width: 100%; }\n.gossamer .lab-ten[open] summary { margin-bottom: 6px; }\n\n.gossamer .lab-deep summary { cursor: pointer; font-weight: 600; width: max-content; max-width: 100%; }\n.gossamer .lab-deep[open] summary { margin-bottom: 10px; }\n.gossamer .lab-insides { display: grid; grid-template-columns: minmax(0, 7fr) minmax(0, 5fr); gap: 24px 48px; margin-top: 12px; align-items: start; }\n.gossamer .lab-traces { overflow-x: auto; }\n.gossamer .lab-traces :is(th, td) { font-weight: 400; text-align: left; padding: 1px 14px 1px 0; white-space: nowrap; font-size: 13px; }\n.gossamer .lab-traces thead th { color: var(--muted); font-size: 12px; }\n.gossamer .lab-traces .figure-cell { text-align: right; }\n.gossamer .lab-strip { display: block; }\n.gossamer .lab-up { fill: var(--up); }\n.gossamer .lab-down { fill: var(--down); }\n.gossamer .lab-at { fill: none; stroke: var(--ink); stroke-width: 1; }\n.gossamer .lab-heads { display: grid; gap: 18px; }\n.gossamer .lab-head { display: grid; gap: 8px; }\n.gossamer .lab-triangle { fill: var(--band); }\n.gossamer .lab-looks { fill: var(--ink); }\n\n@media (max-width: 1080px) {\n  .gossamer .lab-grid, .gossamer .lab-insides { grid-template-columns: minmax(0, 1fr); }\n}\n';
@@ -5268,6 +5382,14 @@ function tooltip(root) {
     if (target) show(target.getAttribute("data-tip") ?? "", target.getBoundingClientRect());
     else hide();
   };
+  const scrolled = () => {
+    if (!root.isConnected) document.removeEventListener("scroll", scrolled, true);
+    const target = box.hidden ? null : root.querySelector("[data-tip]:focus-visible");
+    const at = target?.getBoundingClientRect();
+    if (target && at && at.bottom > 0 && at.top < window.innerHeight) show(target.getAttribute("data-tip") ?? "", at);
+    else hide();
+  };
+  document.addEventListener("scroll", scrolled, { capture: true, passive: true });
   root.addEventListener("pointerover", from);
   root.addEventListener("pointerleave", hide);
   root.addEventListener("focusin", from);
@@ -5374,7 +5496,7 @@ function render({ model: given2, el }) {
     trialPart,
     ...bundle.grain === "channel" ? [part("curve", "Size for loss", "", sizeCurve(bundle, store))] : [],
     recordPart,
-    shareBar(bundle, notes, address2),
+    shareBar(bundle, notes, address2 ? () => linkTo(store.get(), first) : null),
     h("footer", {}, `Gossamer ${bundle.gossamer_version}. ${whoAnswers(model)}`)
   );
   tooltip(root);
@@ -5395,7 +5517,7 @@ function render({ model: given2, el }) {
   const unfollow = address2 ? follow(store, first, bundle) : () => void 0;
   return () => {
     unfollow();
-    notes.write();
+    notes.close();
     watch.disconnect();
     leave();
     el.replaceChildren();
