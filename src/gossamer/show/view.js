@@ -141,20 +141,23 @@ var Notes = class {
     this.waiting = {};
     this.listeners = [];
     this.timer = 0;
+    /** Whether the host's notes have been read: before that nothing is written over them. */
+    this.known = false;
     this.turn = Promise.resolve();
     /** Where they are kept, as the page says it. */
     this.where = "page";
-    /** At the end of the page there is no time to read first. */
+    /** At the end of the page there is no time to read again. */
     this.last = () => {
       window.clearTimeout(this.timer);
       if (!Object.keys(this.waiting).length) return;
       if (this.where === "browser") this.toBrowser();
-      else if (this.where === "host") void Promise.resolve(this.host?.write({ ...this.notes }, true)).catch(() => void 0);
+      else if (this.where === "host" && this.known) void Promise.resolve(this.host?.write({ ...this.notes }, true)).catch(() => void 0);
     };
     /** What the host keeps, at the start and when the reader comes back from another tab. */
     this.look = () => {
-      if (document.hidden || this.where !== "host") return;
-      this.inTurn(async () => this.have(soundNotes(await this.host?.read()) ?? {}));
+      const host = this.host;
+      if (document.hidden || this.where !== "host" || !host) return;
+      this.inTurn(async () => this.have(await this.ofHost(host)));
     };
     /** Another tab has written. */
     this.hear = (event) => {
@@ -195,12 +198,14 @@ var Notes = class {
   listen(listener) {
     this.listeners.push(listener);
   }
-  /** Writes what waits and listens no more. */
+  /** Writes what waits and listens no more; ends when the host has what it is sent. */
   close() {
-    this.last();
+    if (this.where === "host" && !this.known) this.write();
+    else this.last();
     window.removeEventListener("pagehide", this.last);
     window.removeEventListener("storage", this.hear);
     document.removeEventListener("visibilitychange", this.look);
+    return this.turn;
   }
   change(by) {
     this.waiting = { ...this.waiting, ...by };
@@ -240,10 +245,17 @@ var Notes = class {
   async toHost() {
     const sent = this.waiting;
     if (!this.host || !Object.keys(sent).length) return;
-    const kept = soundNotes(await this.host.read()) ?? {};
+    const kept = await this.ofHost(this.host);
     this.have(kept);
     await this.host.write(changed(kept, sent));
     this.waiting = Object.fromEntries(Object.entries(this.waiting).filter(([site, text]) => sent[site] !== text));
+  }
+  /** What the host keeps; throws where that is not notes, so that nothing is written over it. */
+  async ofHost(host) {
+    const found2 = soundNotes(await host.read());
+    if (!found2) throw new Error("not notes");
+    this.known = true;
+    return found2;
   }
   /** One call of the host after the other: an answer is never older than what was written. */
   inTurn(call) {
@@ -5517,10 +5529,9 @@ function render({ model: given2, el }) {
   const unfollow = address2 ? follow(store, first, bundle) : () => void 0;
   return () => {
     unfollow();
-    notes.close();
     watch.disconnect();
-    leave();
     el.replaceChildren();
+    void notes.close().then(leave);
   };
 }
 var view_default = { render };
