@@ -4902,7 +4902,7 @@ function normed(x, width, gain) {
   for (let base = 0; base < x.length; base += width) {
     let square = 0;
     for (let i = 0; i < width; i++) square += x[base + i] ** 2;
-    const scale = Number.isFinite(Math.fround(square)) ? 1 / Math.sqrt(square / width + EPS) : 0;
+    const scale = 1 / Math.sqrt(square / width + EPS);
     for (let i = 0; i < width; i++) out[base + i] = x[base + i] * scale * gain[i];
   }
   return out;
@@ -5095,6 +5095,7 @@ var SparseModel = class {
 
 // src/page_engine.ts
 var TOP2 = 10;
+var LARGEST_CLAMP = 1e6;
 function parse(site) {
   const found2 = /^(.+):(\d+)$/.exec(site ?? "");
   return found2 ? { location: found2[1], index: Number(found2[2]) } : null;
@@ -5200,14 +5201,14 @@ var PageEngine = class {
     const mean = site && this.model.means.get(site.location)?.[site.index];
     if (!site || mean === void 0 || mean === null) return `Expected a node of this model, got ${change.site}`;
     const value = change.kind === "clamp" ? change.value : mean;
-    if (value === null || !Number.isFinite(Math.fround(value))) return `Expected a number of float32 to clamp ${change.site} to, got ${value}`;
+    if (value === null || !(Math.abs(value) <= LARGEST_CLAMP)) return `Expected a number within ${LARGEST_CLAMP.toLocaleString("en")} of 0 to clamp ${change.site} to, got ${value}`;
     const own = values.get(site.location) ?? /* @__PURE__ */ new Map();
     values.set(site.location, own.set(site.index, value));
     return null;
   }
   reading(run, candidates, pos, ofCircuit) {
     const { logits, reads } = run;
-    if (!logits.every(Number.isFinite)) throw new Error("Expected finite logits, some are not: an activation has overflowed; clamp to a smaller value.");
+    if (!logits.every(Number.isFinite)) throw new Error("Expected finite logits, some are not: an activation has overflowed; make the model again.");
     const largest = logits.reduce((a, b) => Math.max(a, b), -Infinity);
     const p = Float64Array.from(logits, (logit) => Math.exp(logit - largest));
     const total = p.reduce((a, b) => a + b, 0);
