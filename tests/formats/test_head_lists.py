@@ -62,7 +62,7 @@ def test_an_empty_list_is_no_circuit(tmp_path: Path) -> None:
         read_circuit(put(tmp_path, {"heads": [], "mlps": []}), GROUPED)
 
 
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs shared data")
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="shared data is absent")
 
 
 @pytest.fixture(scope="module")

@@ -89,6 +89,19 @@ def any_model(name_or_folder: str | Path, device: str = "cpu", dtype: str = "flo
         raise (unknown or error) from error
 
 
+def hub_answers(seconds: float = 5) -> bool:
+    """Whether the Hub can be reached: one request, where a library's own would try for half a minute."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=seconds)
+    except Exception:  # of whichever client the library uses
+        return False
+    return True
+
+
 def _download(repo: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

@@ -28,7 +28,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreT
 
 from gossamer.errors import BadInput, Unsupported, one_line
 from gossamer.graph import Graph, HeadShape, head_graph
-from gossamer.models.hub import checked_device
+from gossamer.models.hub import checked_device, hub_answers
 from gossamer.models.huggingface.anatomy import (
     Anatomy,
     Layer,
@@ -617,15 +617,17 @@ def load_decoder(
         raise BadInput(f"Unknown dtype {dtype!r}; use float32, bfloat16 or float64.")
     if device_map is not None and importlib.util.find_spec("accelerate") is None:
         raise BadInput("A device_map needs the package accelerate: pip install accelerate, or give a device instead.")
+    local = Path(name_or_folder).is_dir() or not hub_answers()
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            name_or_folder, dtype=getattr(torch, dtype), attn_implementation="eager",
+            name_or_folder, dtype=getattr(torch, dtype), attn_implementation="eager", local_files_only=local,
             **({} if device_map is None else {"device_map": device_map}),
         )  # fmt: skip
-        tokenizer = AutoTokenizer.from_pretrained(name_or_folder)
+        tokenizer = AutoTokenizer.from_pretrained(name_or_folder, local_files_only=local)
     except (OSError, ValueError) as error:
         raise BadInput(
-            f"Expected a Hugging Face model with its tokenizer at {name_or_folder} ({one_line(error)}); check the name."
+            f"Expected a Hugging Face model with its tokenizer at {name_or_folder} ({one_line(error)}); check the name "
+            "and the connection."
         ) from error
     if device_map is None:
         model.to(torch.device(device))  # type: ignore[arg-type]  # the wrapper hides what it wraps
