@@ -12,7 +12,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "gossamer"
 
 LEVELS = [
-    {"errors", "site", "record"},
+    {"errors", "site", "record", "whole_file"},
     {
         "budget",
         "graph",
@@ -71,7 +71,7 @@ def test_imports_point_down(path: Path) -> None:
 
 def test_show_imports_no_model() -> None:
     for path in (SRC / "show").rglob("*.py"):
-        assert not imports(path) - {"show", "errors"}, path
+        assert not imports(path) - {"show", "errors", "whole_file"}, path
         assert "torch" not in path.read_text()
 
 

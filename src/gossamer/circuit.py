@@ -18,6 +18,7 @@ from gossamer.errors import BadInput, CorruptFile, Unsupported, one_line
 from gossamer.graph import Graph, Layout
 from gossamer.record import Record
 from gossamer.site import Site
+from gossamer.whole_file import whole_file
 
 FORMAT_VERSION = "1"
 _GRANULARITIES: dict[str, Granularity] = {"node": "node", "edge": "edge"}
@@ -259,12 +260,10 @@ def _labelled(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def save_arrays(arrays: dict[str, np.ndarray], meta: dict[str, str], path: Path) -> Path:
-    """Arrays and metadata as one safetensors file, renamed into place."""
+    """Arrays and metadata as one safetensors file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    save_file(arrays, temporary, metadata=sealed(_labelled(arrays), meta))
-    temporary.chmod(0o644)  # the library writes files only their owner can read
-    temporary.replace(path)
+    with whole_file(path) as partial:
+        save_file(arrays, partial, metadata=sealed(_labelled(arrays), meta))
     return path
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gossamer.errors import BadInput, CorruptFile, nearest, one_line
 from gossamer.hypotheses import LEVEL, Correction
 from gossamer.record import Record
+from gossamer.whole_file import write_whole
 
 Checks = Mapping[str, Mapping[str, float]]
 """The thresholds of every check, by name."""
@@ -113,12 +113,9 @@ class Claim(BaseModel):
         return "\n".join(lines) + "\n"
 
     def save(self, path: Path, asks: Mapping[str, str] | None = None) -> Path:
-        """The file at a path; temporary name, then rename."""
+        """The file at a path, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".partial")
-        temporary.write_text(self.to_yaml(asks), encoding="utf-8")
-        os.replace(temporary, path)
-        return path
+        return write_whole(self.to_yaml(asks), path)
 
 
 def load_claim(path: Path, known: Checks) -> Claim:

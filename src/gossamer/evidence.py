@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from gossamer.errors import BadInput, CorruptFile, one_line
 from gossamer.record import Record
+from gossamer.whole_file import write_whole
 
 FORMAT_VERSION = 2  # 1: without what follows `note` in Evidence
 Verdict = Literal["pass", "fail", "not reached", "not measured"]
@@ -75,16 +75,13 @@ class Evidence(BaseModel):
 
 
 def save_evidence(evidence: Sequence[Evidence], path: Path, record: Record) -> Path:
-    """A JSON file with a format version and the record of the trial; temporary name, then rename."""
+    """A JSON file with a format version and the record of the trial, whole or not at all."""
     content = {
         "format_version": FORMAT_VERSION, "record": record.model_dump(mode="json"),
         "evidence": [e.model_dump(mode="json") for e in evidence],
     }  # fmt: skip
     text = json.dumps(content, indent=1)
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-    return path
+    return write_whole(text, path)
 
 
 def load_evidence(path: Path) -> tuple[Evidence, ...]:

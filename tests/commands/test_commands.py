@@ -84,6 +84,25 @@ def test_a_run_folder_tells_the_story(run: Path) -> None:
     assert [(c.src, c.dst) for c in bundle.circuit.carries] == [("0.attn.resid_delta:6", "final_resid:6")]
 
 
+def test_a_notebook_shows_the_trial_that_lies_in_the_folder(run: Path) -> None:
+    commands.show(run)
+    path, said = run / "bundle.json", list[str]()
+    trial = read_bundle(path).evidence
+
+    def shown(**changes: object) -> dict[str, Any]:
+        path.write_text(read_bundle(path).model_copy(update=changes).model_dump_json())
+        (run / "evidence.json").touch()
+        return dict(commands.widget(run, say=said.append).bundle)
+
+    assert shown(title="as it was")["title"] == "as it was"
+    assert not said
+    assert len(shown(title="as it was", evidence=())["evidence"]) == len(trial)
+    assert shown(title="x", record={**read_bundle(path).record, "seed": 99})["title"] != "x"
+    assert [line for line in said if "made again" in line] == said
+    assert len(said) == 2
+    assert read_bundle(path).evidence == trial
+
+
 MALFORMED = {
     "record.json": ("{", "not a whole run record"), "circuit.safetensors": ("none", "damaged"),
     "evidence.json": ("{", "evidence"), "notes.json": ("[]", "does not hold notes"),

@@ -11,6 +11,7 @@ from gossamer.circuit import Calibration, Circuit
 from gossamer.discover.prune import circuit_gap
 from gossamer.errors import BadInput
 from gossamer.explain import Change, ask
+from gossamer.explain.live import spoken
 from gossamer.models import LoadedModel
 from gossamer.record import Record
 from gossamer.site import Site
@@ -88,16 +89,16 @@ def test_every_problem_of_a_question_is_said(planted: LoadedModel) -> None:
     circuit = planted_circuit(planted)
     changes = [
         Change("ablate", "0.attn.v:999"), Change("ablate", "nowhere"), Change("clamp", "0.attn.v:5"),
-        Change("clamp", "0.attn.v:6", -1e39),
+        Change("clamp", "0.attn.v:6", -1.1e6),
         Change("cut", src="0.attn.act_in:4", dst="0.attn.v:5", matrix="0.attn.c_attn.v"),
         Change("cut", src="0.attn.act_in:3", dst="0.attn.v:5", matrix="0.mlp.c_fx"),
     ]  # fmt: skip
     with pytest.raises(BadInput) as error:
         ask(planted, circuit, "w1 " * 20, changes, ("w1 w2",))
     for part in ("at most 16 tokens, got 21", "'w1 w2' is 2", "0.attn.v:999", "'nowhere'", "clamp 0.attn.v:5",
-                 "clamp 0.attn.v:6 to, got -1e+39",
+                 "within 1,000,000 of 0 to clamp 0.attn.v:6 to, got -1100000.0",
                  "edges of this graph", "0.mlp.c_fx"):  # fmt: skip
         assert part in str(error.value)
     assert ask(planted, circuit, "").tokens == (planted.bos,)
     with pytest.raises(BadInput, match="finite logits, some are not"):
-        ask(planted, circuit, PROMPT, [Change("clamp", f"0.{part}.resid_delta:0", 3e38) for part in ("attn", "mlp")])
+        spoken(torch.tensor([0.0, torch.nan]))

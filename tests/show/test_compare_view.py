@@ -95,13 +95,15 @@ def sites(browser: Any) -> set[str]:
 
 
 def saved(browser: Any, what: str) -> Path:
-    """The JSON file that a button saves."""
+    """The JSON file that a button saves: Chromium puts an empty one in its place until it has the whole."""
     from selenium.webdriver.support.ui import WebDriverWait
 
     for old in browser.downloads.iterdir():
         old.unlink()
     browser.find_element("css selector", f"[data-export={what}]").click()  # a page may not save twice by itself
-    return WebDriverWait(browser, 10, 0.05).until(lambda _: list(browser.downloads.glob("*.json")))[0]
+    return WebDriverWait(browser, 10, 0.05).until(
+        lambda _: [p for p in browser.downloads.glob("*.json") if p.stat().st_size]
+    )[0]
 
 
 def keys(browser: Any, *pressed: str) -> None:

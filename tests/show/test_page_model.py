@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import shutil
@@ -24,6 +25,7 @@ from gossamer.commands.page_model import MOST_BYTES, page_model, page_tokenizer
 from gossamer.commands.run_folder import Run
 from gossamer.corpora.tokenizer import END_OF_TEXT, untrained_tokenizer
 from gossamer.explain import Change, Said, ask
+from gossamer.explain.live import LARGEST_CLAMP
 from gossamer.models import LoadedModel, from_pretrained, kernels
 from gossamer.models.quantise import from_rounded_rows, rounded_rows
 from gossamer.show.live import Answer, Question
@@ -235,7 +237,7 @@ def test_the_page_refuses_what_torch_refuses() -> None:
     wrong = [
         {**none, "kind": "ablate", "site": "0.attn.v:999"}, {**none, "kind": "clamp", "site": "1.attn.v:9"},
         {**none, "kind": "cut", "src": "0.attn.act_in:0", "dst": "1.attn.v:9", "matrix": "1.attn.c_attn.v"},
-        {**none, "kind": "clamp", "site": "1.attn.v:8", "value": 1e39},
+        {**none, "kind": "clamp", "site": "1.attn.v:8", "value": 1e30},
     ]  # fmt: skip
     questions = [{"text": "x " * 200, "interventions": wrong, "candidates": ["two tokens", ")"]}]
     (found,) = in_node([{"bundle": bundle, "questions": questions}])["answers"]
@@ -245,7 +247,7 @@ def test_the_page_refuses_what_torch_refuses() -> None:
         "0.attn.v:999",
         "to clamp 1.attn.v:9",
         "an edge of this model",
-        "to clamp 1.attn.v:8 to, got 1e+39",
+        "to clamp 1.attn.v:8 to, got 1e+30",
     ):
         assert part in found["error"]
 
@@ -268,16 +270,19 @@ def test_a_candidate_that_merges_with_the_prompt_is_the_token_it_is_alone_here_a
     assert merged == ["", "') and \")", '")', ""]
 
 
-def test_logits_that_are_not_finite_are_said() -> None:
+def test_the_largest_clamp_is_answered_as_torch_does_and_logits_that_are_not_finite_are_said() -> None:
     bundle = live_bundle()
-    clamp = {"kind": "clamp", "site": "final_resid:0", "value": 3e38, "src": None, "dst": None, "matrix": None}
-    deltas = [{**clamp, "site": f"{i}.mlp.resid_delta:0"} for i in range(bundle.model.n_layer)]
-    questions = [{"text": "x", "interventions": some, "candidates": ["')"]} for some in (deltas, [clamp])]
-    found, one = in_node([{"bundle": bundle.model_dump(), "questions": questions}])["answers"]
-    assert "finite logits, some are not" in found["error"]
+    clamp = {"kind": "clamp", "site": "final_resid:0", "value": LARGEST_CLAMP, "src": None, "dst": None, "matrix": None}
+    damaged = bundle.model_dump()
+    for array in damaged["live"]["arrays"]:
+        if array["name"].endswith(".resid_delta"):
+            array["base64"] = base64.b64encode(np.full(array["shape"], 3e38, np.float32).tobytes()).decode()
+    asked = {"text": "x", "interventions": [clamp], "candidates": ["')"]}
+    one, none = in_node([{"bundle": b, "questions": [asked]} for b in (bundle.model_dump(), damaged)])["answers"]
     circuit = circuit_of(tiny(), [node.site for node in bundle.circuit.nodes])
-    said = ask(tiny(), circuit, "x", [Change("clamp", "final_resid:0", 3e38)], ("')",))
+    said = ask(tiny(), circuit, "x", [Change("clamp", "final_resid:0", LARGEST_CLAMP)], ("')",))
     assert one["model"]["candidates"] == pytest.approx(said.model.candidates, abs=1e-4)
+    assert "finite logits, some are not" in none["error"]
 
 
 def test_what_does_not_fit_stays_at_home(small: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:

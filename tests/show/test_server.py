@@ -161,6 +161,35 @@ def test_notes_that_are_none_are_one_error_at_the_start(tmp_path: Path, content:
         pass
 
 
+def test_notes_that_cannot_be_kept_are_said_without_the_path(tmp_path: Path) -> None:
+    with serving(tmp_path) as served:
+        (tmp_path / "notes.json").mkdir()
+        found = served("PUT", "/api/notes", {"a": "b"})
+        assert found.status == 422
+        assert json.loads(found.body) == {"message": "Cannot keep the notes: Is a directory."}
+        assert [p.name for p in tmp_path.iterdir()] == ["notes.json"]
+        assert b"a link or a folder" in served("GET", "/api/notes").body
+
+
+def test_notes_that_are_a_link_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "foreign.json").write_text('{"secret": "key"}')
+    notes = tmp_path / "run" / "notes.json"
+    notes.symlink_to(tmp_path / "foreign.json")
+    with pytest.raises(CorruptFile, match="a link"), serving(tmp_path / "run"):
+        pass
+    notes.unlink()
+    with serving(tmp_path / "run") as served:
+        notes.symlink_to(tmp_path / "foreign.json")
+        found = served("GET", "/api/notes")
+        assert found.status == 422
+        assert b"key" not in found.body
+        assert str(tmp_path).encode() not in found.body
+        assert served("PUT", "/api/notes", {"a": "b"}).status == 200
+        assert json.loads(served("GET", "/api/notes").body) == {"a": "b"}
+    assert (tmp_path / "foreign.json").read_text() == '{"secret": "key"}'
+
+
 @pytest.mark.parametrize("path", [
     "/record.json", "/../record.json", "/..%2frecord.json", "/%2e%2e/record.json", "/bundle.json/../record.json",
     "/api/../record.json", "//record.json", "/static/../../etc/passwd", "/api/notes/..", "/docs", "/openapi.json",
@@ -179,7 +208,7 @@ def test_only_its_own_page_may_ask(served: Served) -> None:
     before = len(served.model.asked)
     foreign: tuple[dict[str, str], ...] = (
         {"origin": "https://evil.example"}, {"origin": "null"}, {"origin": f"http://{host}:{port + 1}"},
-        {"sec_fetch_site": "cross-site"}, {"sec_fetch_site": "same-site"},
+        {"sec_fetch_site": "cross-site"}, {"sec_fetch_site": "same-site"}, {"origin": "http://[::1"},
     )  # fmt: skip
     for headers in foreign:
         for method, path in (("POST", "/api/ask"), ("PUT", "/api/notes"), ("OPTIONS", "/api/ask"), ("DELETE", "/")):
@@ -275,6 +304,56 @@ def test_a_request_that_does_not_arrive_is_given_up(tmp_path: Path) -> None:
         assert served.lives()
 
 
+def test_connections_without_a_request_take_no_place(tmp_path: Path) -> None:
+    def hang(served: Served) -> list[socket.socket]:
+        found = [socket.create_connection(served.place.socket.getsockname(), timeout=10) for _ in range(6)]
+        for one in found[::2]:
+            one.sendall(b"GET / HTTP/1.1\r\nHost: loc")
+        return found
+
+    def closed(one: socket.socket) -> bool:
+        with one, suppress(ConnectionError):
+            return one.recv(1) == b""
+        return True
+
+    with serving(tmp_path, limits=Limits(connections=3, slow=60)) as served:
+        held = hang(served)
+        assert served.lives()
+        assert all(closed(one) for one in held[:3])
+        held[5].sendall(b"GET /bundle.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert held[5].recv(15) == b"HTTP/1.1 200 OK"
+        for one in held[3:]:
+            one.close()
+    with serving(tmp_path, limits=Limits(slow=0.1)) as served:
+        assert all(closed(one) for one in hang(served))
+        assert served.lives()
+
+
+def test_so_many_requests_at_a_time_and_no_more(tmp_path: Path) -> None:
+    with serving(tmp_path, limits=Limits(connections=1)) as served:
+        waiting = served.connection()
+        waiting.request("POST", "/api/ask", b'{"text": "wait"}', {"content-type": "application/json"})
+        wait(lambda: served.model.asked)
+        found = served("GET", "/")
+        assert found.status == 503
+        assert "ask again" in json.loads(found.body)["message"]
+        assert served("GET", "/", host="evil.example").status == 421
+        served.model.gate.set()
+        assert waiting.getresponse().status == 200
+        assert served.lives()
+
+
+def test_who_may_not_ask_hears_so_before_the_body_is_awaited(tmp_path: Path) -> None:
+    head = b"POST /api/ask HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
+    with serving(tmp_path, token="a-token-of-my-own_3", limits=Limits(slow=60)) as served:
+        for host, status in ((b"localhost", b"401"), (b"evil.example", b"421")):
+            with socket.create_connection(served.place.socket.getsockname(), timeout=10) as s:
+                s.sendall(head + b"Host: " + host + b"\r\n\r\n")
+                assert s.recv(12) == b"HTTP/1.1 " + status
+        assert served("POST", "/api/ask", {"text": "a"}).status == 401
+        assert served.lives()
+
+
 def test_so_many_questions_wait_and_no_more(tmp_path: Path) -> None:
     with serving(tmp_path, limits=Limits(waiting=2)) as served:
         waiting = [served.connection() for _ in range(2)]
@@ -309,6 +388,10 @@ def test_an_answer_that_takes_too_long_keeps_its_place_until_it_ends(tmp_path: P
     ({"text": "a", "more": 1}, 422, "Extra inputs"),
     ({"text": 1}, 422, "valid string"),
     (b'{"text": "a", "interventions": [{"kind": "clamp", "site": "a", "value": NaN}]}', 422, "finite number"),
+    (b'{"text": "\\ud800"}', 422, "body.text: Value error, expected whole characters"),
+    (b'{"text": "a", "candidates": ["b", "b\\udfff"]}', 422, "candidates.1: Value error, expected whole characters"),
+    (b'{"text": "a", "interventions": [{"kind": "cut", "src": "\\ud800"}]}', 422, "0.src: Value error"),
+    (b'{"text": "a", "\\ud800": 1}', 422, "unicode"),
     (b"[" * 100_000, 400, "parsing"),
     (b"\xff\xfe", 422, ""),
 ])  # fmt: skip

@@ -110,10 +110,64 @@ def test_the_kernel_answers_messages_of_the_page(tmp_path: Path, monkeypatch: py
     assert told({"id": 4, "what": "read notes"}) == {"id": 4, "found": {"x": "y"}}
     assert "that is not supported" in told({"id": 5, "what": "ask", "body": {"text": "refuse"}})["message"]
     for wrong in ({"id": 6, "what": "eval"}, {"what": "ask"}, "ask", None, {"id": 7, "what": "ask", "body": ["a"]},
-                  {"id": 8, "what": "write notes", "body": {"x": 1}}):  # fmt: skip
+                  {"id": 8, "what": "write notes", "body": {"x": 1}},
+                  {"id": 9, "what": "ask", "body": {"text": "\ud800"}},
+                  {"id": 9, "what": "tokenize", "body": {"text": "\ud800"}}):  # fmt: skip
         assert "Expected" in told(wrong)["message"]
     assert reply(desk, {"id": 9, "what": "read notes"})["found"] == {"x": "y"}
     assert page(desk.bundle).asks is False
+
+
+@pytest.mark.browser
+def test_notes_are_not_written_before_they_are_read(browser: Any) -> None:
+    """A busy kernel, a cell that is closed or not, edited or not; then the kernel answers what it was sent."""
+    browser.get("about:blank")
+    bundle = example_bundle().model_dump(mode="json")
+    found = browser.execute_async_script(
+        """
+        const [source, bundle, done] = arguments;
+        const run = async (render, typed, closed) => {
+          let kept = {circuit: "an hour of work", a: "b"};
+          const heard = [], sent = [], el = document.body.appendChild(document.createElement("div"));
+          const pause = (ms) => new Promise((r) => setTimeout(r, ms));
+          const model = {get: (name) => ({bundle, asks: true})[name], send: (m) => sent.push(m),
+                         on: (_, f) => heard.push(f), off: (_, f) => heard.splice(heard.indexOf(f), 1)};
+          const clean = render({model, el});
+          const note = el.querySelector(".note-text");
+          if (typed) {
+            note.value = typed;
+            note.dispatchEvent(new Event("input", {bubbles: true}));
+          }
+          if (closed) clean();
+          await pause(400);
+          const early = sent.filter((m) => m.what === "write notes").length;
+          for (let quiet = 0; quiet < 3; quiet++) {
+            for (const m of sent.splice(0).filter((m) => m.what.endsWith("notes"))) {
+              quiet = 0;
+              if (m.what === "write notes") kept = m.body;
+              for (const f of [...heard]) f({id: m.id, found: m.what === "read notes" ? kept : null});
+            }
+            await pause(10);
+          }
+          const shown = note.value;
+          if (!closed) clean();
+          await pause(10);
+          el.remove();
+          return [early, kept, shown, heard.length];
+        };
+        const cases = [["", true], ["", false], ["new", true], ["new", false]];
+        import(URL.createObjectURL(new Blob([source], {type: "text/javascript"}))).then(async (view) => {
+          done(await Promise.all(cases.map((one) => run(view.default.render, ...one))));
+        }).catch((e) => done(String(e)));
+        """,
+        view_source(),
+        bundle,
+    )
+    old, new = {"circuit": "an hour of work", "a": "b"}, {"circuit": "new", "a": "b"}
+    assert [(early, kept, left) for early, kept, _, left in found] == [(0, kept, 0) for kept in (old, old, new, new)], (
+        found
+    )
+    assert (found[1][2], found[3][2]) == ("an hour of work", "new")
 
 
 @pytest.mark.browser

@@ -47,6 +47,8 @@ export class Notes {
   private waiting: Record<string, string> = {};
   private listeners: (() => void)[] = [];
   private timer = 0;
+  /** Whether the host's notes have been read: before that nothing is written over them. */
+  private known = false;
   private turn: Promise<void> = Promise.resolve();
   private readonly key: string;
   private readonly host: NotesHost | null;
@@ -96,12 +98,14 @@ export class Notes {
     this.listeners.push(listener);
   }
 
-  /** Writes what waits and listens no more. */
-  close(): void {
-    this.last();
+  /** Writes what waits and listens no more; ends when the host has what it is sent. */
+  close(): Promise<void> {
+    if (this.where === "host" && !this.known) this.write();
+    else this.last();
     window.removeEventListener("pagehide", this.last);
     window.removeEventListener("storage", this.hear);
     document.removeEventListener("visibilitychange", this.look);
+    return this.turn;
   }
 
   private change(by: Record<string, string>): void {
@@ -147,24 +151,33 @@ export class Notes {
   private async toHost(): Promise<void> {
     const sent = this.waiting;
     if (!this.host || !Object.keys(sent).length) return;
-    const kept = soundNotes(await this.host.read()) ?? {};
+    const kept = await this.ofHost(this.host);
     this.have(kept);
     await this.host.write(changed(kept, sent));
     this.waiting = Object.fromEntries(Object.entries(this.waiting).filter(([site, text]) => sent[site] !== text));
   }
 
-  /** At the end of the page there is no time to read first. */
+  /** What the host keeps; throws where that is not notes, so that nothing is written over it. */
+  private async ofHost(host: NotesHost): Promise<Record<string, string>> {
+    const found = soundNotes(await host.read());
+    if (!found) throw new Error("not notes");
+    this.known = true;
+    return found;
+  }
+
+  /** At the end of the page there is no time to read again. */
   private readonly last = (): void => {
     window.clearTimeout(this.timer);
     if (!Object.keys(this.waiting).length) return;
     if (this.where === "browser") this.toBrowser();
-    else if (this.where === "host") void Promise.resolve(this.host?.write({ ...this.notes }, true)).catch(() => undefined);
+    else if (this.where === "host" && this.known) void Promise.resolve(this.host?.write({ ...this.notes }, true)).catch(() => undefined);
   };
 
   /** What the host keeps, at the start and when the reader comes back from another tab. */
   private readonly look = (): void => {
-    if (document.hidden || this.where !== "host") return;
-    this.inTurn(async () => this.have(soundNotes(await this.host?.read()) ?? {}));
+    const host = this.host;
+    if (document.hidden || this.where !== "host" || !host) return;
+    this.inTurn(async () => this.have(await this.ofHost(host)));
   };
 
   /** One call of the host after the other: an answer is never older than what was written. */

@@ -6,6 +6,7 @@ import { SparseModel, type Cut, type Run } from "./sparse_model";
 import { Tokenizer } from "./tokenizer";
 
 const TOP = 10;
+const LARGEST_CLAMP = 1e6;
 
 interface Site {
   readonly location: string;
@@ -131,7 +132,7 @@ class PageEngine {
     const mean = site && this.model.means.get(site.location)?.[site.index];
     if (!site || mean === undefined || mean === null) return `Expected a node of this model, got ${change.site}`;
     const value = change.kind === "clamp" ? change.value : mean;
-    if (value === null || !Number.isFinite(Math.fround(value))) return `Expected a number of float32 to clamp ${change.site} to, got ${value}`;
+    if (value === null || !(Math.abs(value) <= LARGEST_CLAMP)) return `Expected a number within ${LARGEST_CLAMP.toLocaleString("en")} of 0 to clamp ${change.site} to, got ${value}`;
     const own = values.get(site.location) ?? new Map<number, number>();
     values.set(site.location, own.set(site.index, value));
     return null;
@@ -139,7 +140,7 @@ class PageEngine {
 
   private reading(run: Run, candidates: number[], pos: number, ofCircuit: boolean): Reading {
     const { logits, reads } = run;
-    if (!logits.every(Number.isFinite)) throw new Error("Expected finite logits, some are not: an activation has overflowed; clamp to a smaller value.");
+    if (!logits.every(Number.isFinite)) throw new Error("Expected finite logits, some are not: an activation has overflowed; make the model again.");
     const largest = logits.reduce((a, b) => Math.max(a, b), -Infinity);
     const p = Float64Array.from(logits, (logit) => Math.exp(logit - largest));
     const total = p.reduce((a, b) => a + b, 0);

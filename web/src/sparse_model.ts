@@ -168,13 +168,13 @@ function keepLargest(x: Float32Array, width: number, k: number): void {
   }
 }
 
-/** x / sqrt(mean(x^2) + eps) * gain of every row; 0, as in torch, where the squares are more than float32 holds. */
+/** x / sqrt(mean(x^2) + eps) * gain of every row. */
 function normed(x: Float32Array, width: number, gain: Float32Array): Float32Array {
   const out = new Float32Array(x.length);
   for (let base = 0; base < x.length; base += width) {
     let square = 0;
     for (let i = 0; i < width; i++) square += (x[base + i] as number) ** 2;
-    const scale = Number.isFinite(Math.fround(square)) ? 1 / Math.sqrt(square / width + EPS) : 0;
+    const scale = 1 / Math.sqrt(square / width + EPS);
     for (let i = 0; i < width; i++) out[base + i] = (x[base + i] as number) * scale * (gain[i] as number);
   }
   return out;

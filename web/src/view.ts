@@ -155,10 +155,9 @@ export function render({ model: given, el }: Host): () => void {
   const unfollow = address ? follow(store, first, bundle) : (): void => undefined;
   return () => {
     unfollow();
-    notes.close();
     watch.disconnect();
-    leave();
     el.replaceChildren();
+    void notes.close().then(leave);
   };
 }
 

@@ -533,8 +533,8 @@ def serve(
 def widget(run: str | Path | Bundle, *, model: str | None = None, device: str = "cpu", say: Say = _silent) -> Page:
     """The page of a run in a notebook (extra `notebook`): of a run folder, of a bundle, or of a file of one.
 
-    A folder that has no bundle.json yet gets it, as from `show`. A run folder's model answers what the reader asks, and
-    is loaded with the first question; a bundle alone has none.
+    A folder that has no bundle.json yet, or one of another circuit or trial than its own, gets it, as from `show`. A
+    run folder's model answers what the reader asks, and is loaded with the first question; a bundle alone has none.
     """
     from gossamer.commands import notebook
 

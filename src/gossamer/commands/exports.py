@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from gossamer.models.extract import extract, require_exportable
 from gossamer.models.onnx_graph import require_onnx, run_onnx, save_onnx
 from gossamer.models.program import program
 from gossamer.models.standalone import load_standalone
+from gossamer.whole_file import write_whole
 
 FORMS = ("torch", "onnx", "python", "huggingface")
 FIT_PAIRS = 512
@@ -62,9 +62,7 @@ def export_run(
         runtime = float((run_onnx(out, held.tokens, held.last) - made(held.tokens, held.last)).abs().max())
     else:
         out.parent.mkdir(parents=True, exist_ok=True)
-        partial = out.with_name(out.name + ".partial")
-        partial.write_text(source, encoding="utf-8")
-        os.replace(partial, out)
+        write_whole(source, out)
     with torch.no_grad():
         ours, theirs = made.gap(held), circuit_gap(r.weight_sparse, r.circuit, held, ablation).cpu()
     error = (ours - theirs).abs()

@@ -6,7 +6,6 @@ Written under a temporary name and renamed, so a run exists whole or not at all.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from gossamer.record import Record
 from gossamer.scores import Scores
 from gossamer.task import Task
 from gossamer.tasks import is_pairs_file, load_task
+from gossamer.whole_file import write_whole
 
 if TYPE_CHECKING:
     from gossamer.models.huggingface import Channels
@@ -114,12 +114,9 @@ def new_folder(out: Path, replace: bool = False) -> Iterator[Path]:
 
 
 def write_json(content: BaseModel | dict[str, Any], path: Path) -> Path:
-    """JSON under a temporary name, renamed."""
+    """JSON, whole or not at all."""
     text = content.model_dump_json(indent=1) if isinstance(content, BaseModel) else json.dumps(content, indent=1)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-    return path
+    return write_whole(text, path)
 
 
 def write_run(

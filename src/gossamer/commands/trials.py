@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +29,7 @@ from gossamer.verdict import TRIED_PAIRS, TrialVerdict, judge
 from gossamer.verify import ChannelTrial, Trial, asks, checks_of, known_checks, run_battery
 from gossamer.verify.causal_scrubbing import hypothesis_of, read_hypothesis
 from gossamer.verify.causal_scrubbing import stated as claims_of
+from gossamer.whole_file import write_whole
 
 TRIAL = "trial.jsonl"
 PAIRS: int = Claim.model_fields["pairs"].default
@@ -206,9 +206,7 @@ def _resumed(state: Path, record: Record) -> dict[str, tuple[Evidence, ...]]:
 
 
 def _start(state: Path, own: dict[str, Any], lines: list[str]) -> None:
-    partial = state.with_name(state.name + ".partial")
-    partial.write_text("".join(f"{line}\n" for line in [json.dumps(own), *lines]), encoding="utf-8")
-    os.replace(partial, state)
+    write_whole("".join(f"{line}\n" for line in [json.dumps(own), *lines]), state)
 
 
 def verdict_of(folder: Path, claim: Path | None, model: str | None = None) -> tuple[TrialVerdict, tuple[Evidence, ...]]:

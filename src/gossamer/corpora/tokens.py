@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 from gossamer.corpora.python_source import Corpus
 from gossamer.corpora.tokenizer import END_OF_TEXT
 from gossamer.errors import BadInput
+from gossamer.whole_file import whole_file
 
 EXCERPT_WINDOWS = 96
 
@@ -82,9 +82,8 @@ def tokenize_corpus(
         if total >= max_tokens:
             break
     joined = np.concatenate(pieces)[:max_tokens]
-    temporary = out.with_suffix(".partial.npy")
-    np.save(temporary, joined)
-    os.replace(temporary, out)
+    with whole_file(out) as partial, partial.open("wb") as file:
+        np.save(file, joined)
     return TokenFile(path=out, n_tokens=len(joined))
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gossamer.models.huggingface import Decoder
 
 TOP = 10
+LARGEST_CLAMP = 1e6  # from 0: beyond it, float32 holds nothing else beside it in a norm
 
 
 class Change(NamedTuple):
@@ -76,8 +77,8 @@ def ask(
     """Run a prompt through the model and through the circuit, with the changes in both.
 
     BadInput, with every problem: a prompt that is empty or too long, a candidate that is not one token, a site or an
-    edge that the model has not, a value that is missing or not finite in float32; and for a clamp so far off that the
-    logits are not finite.
+    edge that the model has not, a value that is missing or more than LARGEST_CLAMP from 0; and for logits that are not
+    finite.
     """
     problems: list[str] = []
     tokens = prompt_tokens(model, text, problems)
@@ -143,7 +144,7 @@ def spoken(logits: Tensor) -> tuple[Tensor, tuple[tuple[int, float], ...]]:
     """(next-token probabilities [vocab], the TOP most probable with their tokens) of logits [vocab]; BadInput where one
     is not finite."""
     if not torch.isfinite(logits).all():
-        raise BadInput("Expected finite logits, some are not: an activation has overflowed; clamp to a smaller value.")
+        raise BadInput("Expected finite logits, some are not: an activation has overflowed; make the model again.")
     p = logits.softmax(-1)
     best = p.topk(min(TOP, len(p)))
     return p, tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
@@ -172,9 +173,8 @@ def _changes(
             number(change.site)
             site = Site.parse(change.site or "")
             value = change.value if change.kind == "clamp" else float(means[site.location][site.index])
-            with np.errstate(over="ignore"):
-                if value is None or not np.isfinite(np.float32(value)):
-                    raise BadInput(f"Expected a number of float32 to clamp {site} to, got {value}.")
+            if value is None or not abs(value) <= LARGEST_CLAMP:
+                raise BadInput(f"Expected a number within {LARGEST_CLAMP:,.0f} of 0 to clamp {site} to, got {value}.")
             values.setdefault(site.location, {})[site.index or 0] = value
         except BadInput as error:
             problems.append(str(error).rstrip("."))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from gossamer.errors import BadInput, CorruptFile, one_line
 from gossamer.record import Record
 from gossamer.task import Example, Task
+from gossamer.whole_file import write_whole
 
 GZIP = b"\x1f\x8b"
 
@@ -59,12 +60,9 @@ def parse_json(text: str, path: Path) -> Any:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Written under another name, then renamed into place."""
+    """The text, whole or not at all; its folder is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-    return path
+    return write_whole(text, path)
 
 
 def record_of(

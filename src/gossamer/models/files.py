@@ -30,6 +30,7 @@ from gossamer.errors import BadInput, CorruptFile, Unsupported, one_line
 from gossamer.models.loaded import LoadedModel, Reference, weights_of
 from gossamer.models.quantise import from_rounded_rows, rounded_rows
 from gossamer.models.sparse import SparseConfig, SparseTransformer
+from gossamer.whole_file import whole_file
 
 FORMAT_VERSION = "1"
 MODEL_TYPE = "gossamer-sparse"
@@ -118,13 +119,11 @@ def _bytes_of(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
 def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
     """Write under a temporary name, flush to disk, rename: a kill leaves the old file or the new one."""
-    temporary = path.with_name(path.name + ".partial")
     meta = sealed(_bytes_of(tensors), metadata)
-    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata=meta)
-    temporary.chmod(0o644)  # the library writes files only their owner can read
-    with open(temporary, "rb") as f:
-        os.fsync(f.fileno())
-    os.replace(temporary, path)
+    with whole_file(path) as partial:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata=meta)
+        with open(partial, "rb") as f:
+            os.fsync(f.fileno())
 
 
 def save_model(

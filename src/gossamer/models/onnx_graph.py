@@ -8,7 +8,6 @@ may fall on the other side than in torch.
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from gossamer.errors import BadInput
 from gossamer.models.standalone import StandaloneCircuit
+from gossamer.whole_file import whole_file
 
 MISSING = "ONNX needs three packages: pip install 'gossamer-interp[onnx]'."
 
@@ -61,9 +61,8 @@ def save_onnx(circuit: StandaloneCircuit, path: Path) -> Path:
     assert made is not None
     made.model.metadata_props["gossamer"] = circuit.config.model_dump_json()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    made.save(partial, external_data=False)
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        made.save(partial, external_data=False)
     return path
 
 

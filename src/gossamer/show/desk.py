@@ -5,6 +5,7 @@ The desk knows no model: it is handed two functions. Notes are the only thing a 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,8 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from gossamer.errors import BadInput, CorruptFile, one_line
 from gossamer.show.bundle import Bundle, BundleModel
-from gossamer.show.live import Answer, Question
-from gossamer.show.page import write_whole
+from gossamer.show.live import Answer, Question, Text
+from gossamer.whole_file import write_whole
 
 BUNDLE, PAGE, NOTES = "bundle.json", "page.html", "notes.json"  # files of a run folder that are of its page
 MOST_BYTES = 256 * 1024  # of a request and of the notes of a run
@@ -31,7 +32,7 @@ ALL_NOTES: TypeAdapter[Notes] = TypeAdapter(Notes)
 class Prompt(BundleModel):
     """A text whose tokens are asked for."""
 
-    text: str
+    text: Text
 
 
 PROMPTS, QUESTIONS = TypeAdapter(Prompt), TypeAdapter(Question)
@@ -61,26 +62,38 @@ class Desk:
         return self.answer(question)
 
     def read_notes(self) -> Notes:
-        """The notes by node, none before the first is written; CorruptFile for a file that does not hold notes."""
-        if not self.notes.is_file():
+        """The notes by node, none before the first is written; CorruptFile for what does not hold notes.
+
+        A link is refused: a received run folder could name any file of this machine.
+        """
+        if not os.path.lexists(self.notes):
             return {}
-        with self.notes.open("rb") as file:
-            text = file.read(MOST_BYTES + 1)
         try:
+            if self.notes.is_symlink() or not self.notes.is_file():
+                raise ValueError("a link or a folder, not a file")
+            try:
+                with self.notes.open("rb") as file:
+                    text = file.read(MOST_BYTES + 1)
+            except OSError as error:
+                raise ValueError(error.strerror) from error
             if len(text) > MOST_BYTES:
                 raise ValueError(f"more than {MOST_BYTES} bytes")
             return ALL_NOTES.validate_json(text)
         except ValueError as error:
             raise CorruptFile(
-                f"{self.notes} does not hold notes by node ({one_line(error)}); correct it or move it away."
+                f"{self.notes.name} beside the run does not hold notes by node ({one_line(error)}); correct it or move "
+                "it away."
             ) from error
 
     def write_notes(self, notes: Notes) -> None:
-        """Replace all notes, in one step."""
+        """Replace all notes, in one step; BadInput, without a path, for a file that cannot be written."""
         text = ALL_NOTES.dump_json(notes, indent=1) + b"\n"
         if len(text) > MOST_BYTES:
             raise BadInput(f"Expected notes of at most {MOST_BYTES} bytes in all, got {len(text)}.")
-        write_whole(text.decode(), self.notes)
+        try:
+            write_whole(text.decode(), self.notes)
+        except OSError as error:
+            raise BadInput(f"Cannot keep the notes: {error.strerror or type(error).__name__}.") from error
 
 
 def checked(kind: TypeAdapter[T], body: object) -> T:

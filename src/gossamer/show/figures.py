@@ -6,7 +6,6 @@ The data is one JSON object (`Curves`); equal data gives equal files. matplotlib
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from gossamer.errors import BadInput, CorruptFile, one_line
+from gossamer.whole_file import whole_file
 
 Kind = Literal["size-for-loss", "frontier"]
 Spread = tuple[float, float, float]
@@ -150,9 +150,8 @@ def save_figure(draw: Callable[[Any], None], stem: Path) -> tuple[Path, Path]:
         FigureCanvasAgg(figure)
         draw(figure)
         for path, options in ((png, {"metadata": {"Software": None}, "dpi": 200}), (svg, {"metadata": {"Date": None}})):
-            partial = path.with_name(f".{path.name}.partial")
-            figure.savefig(partial, format=path.suffix[1:], **options)
-            os.replace(partial, path)
+            with whole_file(path) as partial:
+                figure.savefig(partial, format=path.suffix[1:], **options)
     return png, svg
 
 

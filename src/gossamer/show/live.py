@@ -5,9 +5,23 @@ No model and no tensors here; `web/src/engine.ts` is the TypeScript side.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
 
 from gossamer.show.bundle import BundleModel
+
+
+def _whole(text: str) -> str:
+    """The text; ValueError for half a character (a lone surrogate), which no tokenizer and no file can take."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"expected whole characters, position {error.start} holds half of one") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole)]
 
 
 class Intervention(BundleModel):
@@ -19,11 +33,11 @@ class Intervention(BundleModel):
     """
 
     kind: Literal["ablate", "clamp", "cut"]
-    site: str | None = None
+    site: Text | None = None
     value: float | None = None
-    src: str | None = None
-    dst: str | None = None
-    matrix: str | None = None
+    src: Text | None = None
+    dst: Text | None = None
+    matrix: Text | None = None
 
 
 class Question(BundleModel):
@@ -32,9 +46,9 @@ class Question(BundleModel):
     Two candidates are the clean prompts' answer, then the counterfactual ones': a circuit's calibration acts on them.
     """
 
-    text: str
+    text: Text
     interventions: tuple[Intervention, ...] = ()
-    candidates: tuple[str, ...] = ()
+    candidates: tuple[Text, ...] = ()
 
 
 class TokenProbability(BundleModel):

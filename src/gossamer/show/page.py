@@ -10,13 +10,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import os
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 
 from gossamer.errors import CorruptFile
 from gossamer.show.bundle import BUNDLE_ID, Bundle
+from gossamer.whole_file import write_whole
 
 ROOT_ID = "gossamer-page"
 
@@ -91,18 +90,3 @@ def render_page(bundle: Bundle, server: str | None = None) -> str:
 def write_page(bundle: Bundle, path: Path) -> Path:
     """Write the page to `path`; see write_whole."""
     return write_whole(render_page(bundle), path)
-
-
-def write_whole(text: str, path: Path) -> Path:
-    """Write a text file in one step: a reader sees the old file or the whole new one, never a part."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    partial = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        partial.chmod(0o644)
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    return path

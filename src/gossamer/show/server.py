@@ -37,6 +37,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gossamer.errors import BadInput, GossamerError, one_line
 from gossamer.show.desk import MOST_BYTES, Desk, Notes, Prompt
@@ -49,14 +50,15 @@ _FAR = 4  # times the limit of a body
 SHORTEST_TOKEN = 16  # characters
 HEADERS = {
     "x-content-type-options": "nosniff", "x-frame-options": "DENY", "referrer-policy": "no-referrer",
-    "cross-origin-resource-policy": "same-origin", "cache-control": "no-store",
+    "cross-origin-resource-policy": "same-origin", "cache-control": "no-store", "connection": "close",
 }  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """body: bytes of a request. waiting: questions at a time; one is computed, the others wait. seconds: for an answer,
-    from when it is asked; slow: seconds a body may take to arrive. connections: beyond so many, 503."""
+    from when it is asked; slow: seconds a request's header, then its body, may take to arrive. connections: so many
+    requests at a time, beyond them 503; so many connections without a request, beyond them the oldest is closed."""
 
     body: int = MOST_BYTES
     waiting: int = 8
@@ -81,18 +83,27 @@ class Guard:
 
     def __init__(self, app: ASGIApp, *, names: frozenset[str], token: str | None, limits: Limits) -> None:
         self.app, self.names, self.token, self.limits = app, names, token, limits
+        self.under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         request = Request(scope)
         try:
-            body = await self._body(request, receive)
             added = self._passes(request)
+            if self.under_way >= self.limits.connections:
+                raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests at a time; ask again in a moment.")
+            self.under_way += 1
+            try:
+                await self._answer(request, receive, send, added)
+            finally:
+                self.under_way -= 1
         except _Refused as refused:
-            told = JSONResponse({"message": str(refused)}, refused.status, {**HEADERS, "connection": "close"})
-            await told(scope, receive, send)
-            return
+            await JSONResponse({"message": str(refused)}, refused.status, HEADERS)(scope, receive, send)
+
+    async def _answer(self, request: Request, receive: Receive, send: Send, added: dict[str, str]) -> None:
+        """What the app says to a request that has passed, with headers `added`; _Refused for its body."""
+        body = await self._body(request, receive)
         if body is None:
             return
         waiting = [{"type": "http.request", "body": body, "more_body": False}]
@@ -106,7 +117,7 @@ class Guard:
                 message = {**message, "headers": [*message["headers"], *own]}
             await send(message)
 
-        await self.app(scope, replay, with_headers)
+        await self.app(request.scope, replay, with_headers)
 
     def _passes(self, request: Request) -> dict[str, str]:
         """Headers of the answer; _Refused otherwise."""
@@ -116,7 +127,10 @@ class Guard:
         added = self._admitted(request)
         if request.method not in ("GET", "HEAD"):
             origin = request.headers.get("origin")
-            there = None if origin is None else urlsplit(origin).netloc.lower()
+            try:
+                there = None if origin is None else urlsplit(origin).netloc.lower()
+            except ValueError:
+                there = ""
             site = request.headers.get("sec-fetch-site", "same-origin")
             if there not in (None, hosts[0].lower()) or site not in ("same-origin", "none"):
                 raise _Refused(HTTPStatus.FORBIDDEN, "Only this server's own page may ask.")
@@ -176,6 +190,44 @@ class Guard:
         if size > limit:
             raise long
         return bytes(found)
+
+
+def _connection(limits: Limits) -> type[H11Protocol]:
+    """Connections that cannot be held without a request; one that sends none takes no request's place."""
+    idle: dict[Connection, asyncio.TimerHandle] = {}  # without a request under way, the oldest first
+
+    class Connection(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._look()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._look()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._look()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            self._leave()
+
+        def _look(self) -> None:
+            if self.cycle is not None and not self.cycle.response_complete:
+                self._leave()
+            elif self not in idle:
+                idle[self] = self.loop.call_later(limits.slow, self.transport.close)
+                if len(idle) > limits.connections:
+                    oldest = next(iter(idle))
+                    oldest._leave()
+                    oldest.transport.abort()
+
+        def _leave(self) -> None:
+            if timer := idle.pop(self, None):
+                timer.cancel()
+
+    return Connection
 
 
 class Worker:
@@ -302,9 +354,9 @@ def server_at(place: Place, desk: Desk, limits: Limits | None = None) -> uvicorn
     """A server that is ready to run with `sockets=[place.socket]`."""
     limits = limits or Limits()
     return uvicorn.Server(uvicorn.Config(
-        make_app(desk, names=place.names, token=place.token, limits=limits), http="h11", ws="none", lifespan="off",
-        log_level="warning", access_log=False, server_header=False, proxy_headers=False,
-        limit_concurrency=limits.connections, timeout_graceful_shutdown=2,
+        make_app(desk, names=place.names, token=place.token, limits=limits), http=_connection(limits), ws="none",
+        lifespan="off", log_level="warning", access_log=False, server_header=False, proxy_headers=False,
+        timeout_graceful_shutdown=2,
     ))  # fmt: skip
 
 

@@ -141,20 +141,23 @@ var Notes = class {
     this.waiting = {};
     this.listeners = [];
     this.timer = 0;
+    /** Whether the host's notes have been read: before that nothing is written over them. */
+    this.known = false;
     this.turn = Promise.resolve();
     /** Where they are kept, as the page says it. */
     this.where = "page";
-    /** At the end of the page there is no time to read first. */
+    /** At the end of the page there is no time to read again. */
     this.last = () => {
       window.clearTimeout(this.timer);
       if (!Object.keys(this.waiting).length) return;
       if (this.where === "browser") this.toBrowser();
-      else if (this.where === "host") void Promise.resolve(this.host?.write({ ...this.notes }, true)).catch(() => void 0);
+      else if (this.where === "host" && this.known) void Promise.resolve(this.host?.write({ ...this.notes }, true)).catch(() => void 0);
     };
     /** What the host keeps, at the start and when the reader comes back from another tab. */
     this.look = () => {
-      if (document.hidden || this.where !== "host") return;
-      this.inTurn(async () => this.have(soundNotes(await this.host?.read()) ?? {}));
+      const host = this.host;
+      if (document.hidden || this.where !== "host" || !host) return;
+      this.inTurn(async () => this.have(await this.ofHost(host)));
     };
     /** Another tab has written. */
     this.hear = (event) => {
@@ -195,12 +198,14 @@ var Notes = class {
   listen(listener) {
     this.listeners.push(listener);
   }
-  /** Writes what waits and listens no more. */
+  /** Writes what waits and listens no more; ends when the host has what it is sent. */
   close() {
-    this.last();
+    if (this.where === "host" && !this.known) this.write();
+    else this.last();
     window.removeEventListener("pagehide", this.last);
     window.removeEventListener("storage", this.hear);
     document.removeEventListener("visibilitychange", this.look);
+    return this.turn;
   }
   change(by) {
     this.waiting = { ...this.waiting, ...by };
@@ -240,10 +245,17 @@ var Notes = class {
   async toHost() {
     const sent = this.waiting;
     if (!this.host || !Object.keys(sent).length) return;
-    const kept = soundNotes(await this.host.read()) ?? {};
+    const kept = await this.ofHost(this.host);
     this.have(kept);
     await this.host.write(changed(kept, sent));
     this.waiting = Object.fromEntries(Object.entries(this.waiting).filter(([site, text]) => sent[site] !== text));
+  }
+  /** What the host keeps; throws where that is not notes, so that nothing is written over it. */
+  async ofHost(host) {
+    const found2 = soundNotes(await host.read());
+    if (!found2) throw new Error("not notes");
+    this.known = true;
+    return found2;
   }
   /** One call of the host after the other: an answer is never older than what was written. */
   inTurn(call) {
@@ -4890,7 +4902,7 @@ function normed(x, width, gain) {
   for (let base = 0; base < x.length; base += width) {
     let square = 0;
     for (let i = 0; i < width; i++) square += x[base + i] ** 2;
-    const scale = Number.isFinite(Math.fround(square)) ? 1 / Math.sqrt(square / width + EPS) : 0;
+    const scale = 1 / Math.sqrt(square / width + EPS);
     for (let i = 0; i < width; i++) out[base + i] = x[base + i] * scale * gain[i];
   }
   return out;
@@ -5083,6 +5095,7 @@ var SparseModel = class {
 
 // src/page_engine.ts
 var TOP2 = 10;
+var LARGEST_CLAMP = 1e6;
 function parse(site) {
   const found2 = /^(.+):(\d+)$/.exec(site ?? "");
   return found2 ? { location: found2[1], index: Number(found2[2]) } : null;
@@ -5188,14 +5201,14 @@ var PageEngine = class {
     const mean = site && this.model.means.get(site.location)?.[site.index];
     if (!site || mean === void 0 || mean === null) return `Expected a node of this model, got ${change.site}`;
     const value = change.kind === "clamp" ? change.value : mean;
-    if (value === null || !Number.isFinite(Math.fround(value))) return `Expected a number of float32 to clamp ${change.site} to, got ${value}`;
+    if (value === null || !(Math.abs(value) <= LARGEST_CLAMP)) return `Expected a number within ${LARGEST_CLAMP.toLocaleString("en")} of 0 to clamp ${change.site} to, got ${value}`;
     const own = values.get(site.location) ?? /* @__PURE__ */ new Map();
     values.set(site.location, own.set(site.index, value));
     return null;
   }
   reading(run, candidates, pos, ofCircuit) {
     const { logits, reads } = run;
-    if (!logits.every(Number.isFinite)) throw new Error("Expected finite logits, some are not: an activation has overflowed; clamp to a smaller value.");
+    if (!logits.every(Number.isFinite)) throw new Error("Expected finite logits, some are not: an activation has overflowed; make the model again.");
     const largest = logits.reduce((a, b) => Math.max(a, b), -Infinity);
     const p = Float64Array.from(logits, (logit) => Math.exp(logit - largest));
     const total = p.reduce((a, b) => a + b, 0);
@@ -5517,10 +5530,9 @@ function render({ model: given2, el }) {
   const unfollow = address2 ? follow(store, first, bundle) : () => void 0;
   return () => {
     unfollow();
-    notes.close();
     watch.disconnect();
-    leave();
     el.replaceChildren();
+    void notes.close().then(leave);
   };
 }
 var view_default = { render };

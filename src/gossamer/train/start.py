@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from gossamer.errors import BadInput, CorruptFile, one_line
 from gossamer.train.presets import TrainConfig
+from gossamer.whole_file import write_whole
 
 START = "start.json"
 
@@ -48,9 +48,7 @@ class Start(BaseModel):
     def note(self, work: Path) -> None:
         """Write it into `work`, made if need be."""
         work.mkdir(parents=True, exist_ok=True)
-        partial = work / (START + ".partial")
-        partial.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-        os.replace(partial, work / START)
+        write_whole(self.model_dump_json(indent=1), work / START)
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:

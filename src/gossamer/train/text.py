@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from gossamer.corpora.tokenizer import save_tokenizer, train_tokenizer
 from gossamer.corpora.tokens import EXCERPT_WINDOWS, TokenFile, frozen_excerpt, tokenize_corpus
 from gossamer.errors import BadInput, CorruptFile, one_line
 from gossamer.train.start import ModelStart
+from gossamer.whole_file import write_whole
 
 VAL_TOKENS = 200_000
 
@@ -116,5 +116,4 @@ def tokenize_text(
         "validation_tokens": val_file.n_tokens, "validation_packages": sorted(val_part.packages()),
         "train_packages": dict(train_part.packages()),
     }  # fmt: skip
-    (work / "text.json.partial").write_text(json.dumps(about, indent=1))
-    os.replace(work / "text.json.partial", work / "text.json")
+    write_whole(json.dumps(about, indent=1), work / "text.json")

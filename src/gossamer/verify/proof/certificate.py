@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gossamer.errors import BadInput, CorruptFile, one_line
 from gossamer.evidence import Evidence, Null, Verdict
 from gossamer.record import Record
+from gossamer.whole_file import write_whole
 
 
 class Witnesses(BaseModel):
@@ -81,13 +81,10 @@ def seal(content: dict[str, Any]) -> str:
 
 
 def save_certificate(certificate: Certificate, path: Path) -> Path:
-    """Write under a temporary name, then rename."""
+    """The certificate with its seal, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = certificate.model_dump(mode="json")
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps({**content, "sha256": seal(content)}), encoding="utf-8")
-    os.replace(partial, path)
-    return path
+    return write_whole(json.dumps({**content, "sha256": seal(content)}), path)
 
 
 def load_certificate(path: Path) -> Certificate:
