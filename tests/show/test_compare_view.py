@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -104,6 +105,13 @@ def saved(browser: Any, what: str) -> Path:
     return WebDriverWait(browser, 10, 0.05).until(
         lambda _: [p for p in browser.downloads.glob("*.json") if p.stat().st_size]
     )[0]
+
+
+def until(holds: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.02)
 
 
 def keys(browser: Any, *pressed: str) -> None:
@@ -230,7 +238,7 @@ def test_the_slider_draws_the_cut_and_the_address_brings_everything_back(browser
     assert sites(browser) == {n.site for n in bundle.circuit.nodes}
     slider = browser.find_element("css selector", ".cut input")
     slider.send_keys(Keys.ARROW_RIGHT)
-    browser.execute_async_script("setTimeout(arguments[0], 250)")
+    until(lambda: "cut=" in js(browser, "return location.hash"))
     larger = int(js(browser, "return new URLSearchParams(location.hash.slice(1)).get('cut')"))
     assert larger > bundle.circuit.n_nodes
     assert sites(browser) == set(bundle.cuts.nodes[:larger])
@@ -246,7 +254,7 @@ def test_the_slider_draws_the_cut_and_the_address_brings_everything_back(browser
         "return [location.hash, document.querySelector('.stage:not([hidden]) [data-card]').dataset.card, "
         "document.querySelector('.gossamer').dataset.theme, document.querySelector('.cut input').value]"
     )
-    browser.execute_async_script("setTimeout(arguments[0], 250)")
+    until(lambda: "theme=light" in js(browser, "return location.hash"))
     before = js(browser, state)
     assert before[1:3] == [site, "light"]
     browser.refresh()
@@ -372,7 +380,7 @@ render({model: {get: (name) => ({bundle, notes})[name]}, el});
     assert js(browser, "return document.querySelector('.note-text').value") == "from the host"
     browser.find_element("css selector", ".note-text").send_keys("!")
     js(browser, "document.querySelector('.theme').click()")
-    browser.execute_async_script("setTimeout(arguments[0], 350)")
+    until(lambda: bool(js(browser, "return window.written.length")))
     assert js(browser, "return [window.written, location.hash]") == [
         [{"circuit": "from the host!"}], "#selected=final_resid%3A6",
     ]  # fmt: skip
@@ -394,7 +402,7 @@ def test_the_graph_and_the_notes_leave_as_files_that_are_read(browser: Any, runs
     more = tmp_path / "notes.json"
     more.write_text(json.dumps({bundle.circuit.nodes[0].site: "read"}))
     browser.find_element("css selector", ".share input[type=file]").send_keys(str(more))
-    browser.execute_async_script("setTimeout(arguments[0], 100)")
+    until(lambda: "(2)" in js(browser, "return document.querySelector('[data-export=notes]').innerText"))
     assert len(json.loads(saved(browser, "notes").read_text())) == 2
     js(browser, "localStorage.clear()")
 
@@ -425,6 +433,10 @@ def test_notes_of_two_tabs_are_all_kept(browser: Any, runs: Path) -> None:
     bundle = read_bundle(runs / "run" / "bundle.json")
     site = bundle.circuit.nodes[0].site
     page, note = runs / "run" / "page.html", "return document.querySelector('.note-text').value"
+
+    def kept() -> list[dict[str, str]]:
+        return [json.loads(text) for text in js(browser, "return Object.values(localStorage)")]
+
     opened(browser, page)
     first = browser.current_window_handle
     browser.switch_to.new_window("tab")
@@ -432,22 +444,21 @@ def test_notes_of_two_tabs_are_all_kept(browser: Any, runs: Path) -> None:
     second = browser.current_window_handle
     try:
         browser.find_element("css selector", ".note-text").send_keys("of a node")
-        browser.execute_async_script("setTimeout(arguments[0], 350)")
+        until(lambda: kept() == [{site: "of a node"}])
         browser.switch_to.window(first)
         browser.find_element("css selector", ".note-text").send_keys("of all")
-        browser.execute_async_script("setTimeout(arguments[0], 350)")
-        kept = js(browser, "return Object.values(localStorage)")
-        assert [json.loads(text) for text in kept] == [{site: "of a node", "circuit": "of all"}]
+        until(lambda: kept() == [{site: "of a node", "circuit": "of all"}])
         browser.switch_to.window(second)
-        assert js(browser, "return document.querySelector('[data-export=notes]').innerText") == "Save notes (2)"
+        count = "return document.querySelector('[data-export=notes]').innerText"
+        until(lambda: js(browser, count) == "Save notes (2)")
         js(browser, "document.querySelector('.close').click()")
         assert js(browser, note) == "of all"
         field = browser.find_element("css selector", ".note-text")
         field.send_keys(Keys.CONTROL, "a")
         field.send_keys(Keys.DELETE)  # what one tab takes away is gone in the other
-        browser.execute_async_script("setTimeout(arguments[0], 350)")
+        until(lambda: kept() == [{site: "of a node"}])
         browser.switch_to.window(first)
-        assert js(browser, note) == ""
+        until(lambda: js(browser, note) == "")
     finally:
         browser.switch_to.window(second)
         js(browser, "localStorage.clear()")
