@@ -27,6 +27,7 @@ from gossamer.record import Record, code_sha256
 from gossamer.subject import require_model_of
 from gossamer.verdict import TRIED_PAIRS, TrialVerdict, judge
 from gossamer.verify import ChannelTrial, Trial, asks, checks_of, known_checks, run_battery
+from gossamer.verify.battery import OF_HYPOTHESIS
 from gossamer.verify.causal_scrubbing import hypothesis_of, read_hypothesis
 from gossamer.verify.causal_scrubbing import stated as claims_of
 from gossamer.whole_file import write_whole
@@ -64,6 +65,8 @@ def default_claim(run: Run | EdgeRun, *, quick: bool = False, **fields: Any) -> 
     grain = grain_of(run)
     known = known_checks(grain)
     checks = {name: dict(known[name]) for name in checks_of(grain, quick=quick)}
+    if fields.get("hypothesis"):
+        checks[OF_HYPOTHESIS] = dict(known[OF_HYPOTHESIS])
     if isinstance(run, Run):
         checks["sufficiency"]["target_loss"] = run.about.result.target_loss_nats
     elif (fields.get("ablation") or edge_runs.own_ablation(run.circuit.record)) != "resample":
@@ -124,11 +127,11 @@ def stated_of(claim: Claim) -> dict[str, dict[str, Any]]:
     """What checks are given beside their thresholds."""
     if claim.hypothesis is None:
         return {}
-    if "causal-scrubbing" not in claim.checks:
+    if OF_HYPOTHESIS not in claim.checks:
         raise BadInput(
-            "Expected the check causal-scrubbing beside a hypothesis; claim it, or leave the hypothesis out."
+            f"Expected the check {OF_HYPOTHESIS} beside a hypothesis; claim it, or leave the hypothesis out."
         )
-    return {"causal-scrubbing": {"hypothesis": hypothesis_of(claim.hypothesis, "the claim's hypothesis")}}
+    return {OF_HYPOTHESIS: {"hypothesis": hypothesis_of(claim.hypothesis, "the claim's hypothesis")}}
 
 
 def write_claim(folder: Path, out: Path | None, quick: bool, model: str | None) -> ClaimReport:
@@ -154,7 +157,7 @@ def put_on_trial(
             raise BadInput(f"Expected a circuit of the {what} {wanted}, as claimed; {run.folder} is of {got}.")
     trial, stated = trial_of(run, claim, progress), stated_of(claim)
     if stated:
-        claims_of(trial.of_nodes(), stated["causal-scrubbing"]["hypothesis"])  # a wrong name is told before the trial
+        claims_of(trial.of_nodes(), stated[OF_HYPOTHESIS]["hypothesis"])  # a wrong name is told before the trial
     model_hash, means_hash = run.model.hashes()
     made = claim.recorded(Record.now(
         method="verify", config={"claim": claim.model_dump(mode="json")}, seed=claim.seed, model=model_of(run),

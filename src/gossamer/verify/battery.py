@@ -18,8 +18,9 @@ OF_EDGES = tuple(EDGE_BATTERY)
 OF_ALL = (
     "every-value", "random-subsets", "adversarial-subset", "completeness", "minimality", "frozen-norms",
     "attention-divergence", "role-drift", "generalisation", "interventions", "budget-matched", "shuffled-model",
-    "nonsense-task", "stability", "rivals", "mixtures", "causal-scrubbing",
+    "nonsense-task", "stability", "rivals", "mixtures",
 )  # fmt: skip
+OF_HYPOTHESIS = "causal-scrubbing"  # made where a hypothesis is stated: there is none that fits every circuit
 
 
 LEAST = {("stability", "runs"): 2, ("completeness", "rounds"): 0}  # of counts that are not at least 1

@@ -39,7 +39,7 @@ MOST_BACKUPS = 60  # parts without a place that are tried on their own
 
 @check("minimality")
 def minimality(
-    trial: Trial, *, threshold: float = 0.9, rate: float = 0.05, others: int = OTHERS, most: int = MOST
+    trial: Trial, *, threshold: float = 0.95, rate: float = 0.05, others: int = OTHERS, most: int = MOST
 ) -> Evidence:  # fmt: skip
     """The share of the circuit's parts that earn their place; Wilson's interval over the parts tested.
 
