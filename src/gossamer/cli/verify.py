@@ -41,7 +41,7 @@ def verify(
     pairs: Annotated[int | None, typer.Option(help="Held-out pairs to use; default: 128.")] = None,
     edges: Annotated[int | None, typer.Option(help="Of a file of scores: how many edges to keep.")] = None,
     hypothesis: Annotated[
-        Path | None, typer.Option(help="What parts depend on, as YAML, for causal scrubbing; default: the answer.")
+        Path | None, typer.Option(help="What parts depend on, as YAML: causal scrubbing tries it.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="Of a circuit file: float32, bfloat16 or float64.")] = "float32",
     device: Device = "cpu",
