@@ -296,7 +296,7 @@ def test_the_address_follows_after_a_pause_and_a_copied_link_at_once(browser: An
     assert js("return window.copied") == f"{browser.current_url}#strongest=1"
     browser.execute_async_script(
         "const [done, begun] = [arguments[0], Date.now()];"
-        "const wait = () => { if (location.hash || Date.now() - begun > 2e4) done(); else setTimeout(wait, 20) }; wait()"
+        "const wait = () => location.hash || Date.now() - begun > 2e4 ? done() : setTimeout(wait, 20); wait()"
     )
     assert js("return [window.written, location.hash]") == [1, "#strongest=1"]
 
