@@ -75,8 +75,11 @@ def report(rows: list[Row], given: argparse.Namespace) -> Row:
             mean, interval = hierarchical_bootstrap([np.array(by[side, t], dtype=float) for t in whole])
             here[side] = {"mean": mean, "interval": interval}
         if len(whole) > 1:
-            differences = [float(np.mean(by[given.sparse, t]) - np.mean(by[given.dense, t])) for t in whole]  # type: ignore[arg-type]
-            here |= {"differences": differences, "p": sign_flip_test(np.array(differences), side="greater").p_value}
+            means = {
+                side: [np.array(by[side, t], dtype=float).mean() for t in whole] for side in (given.sparse, given.dense)
+            }
+            differences = np.subtract(means[given.sparse], means[given.dense])
+            here |= {"differences": differences.tolist(), "p": sign_flip_test(differences, side="greater").p_value}
         out[check] = here
     return out
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from toys import planted_model, planted_task, random_model
 
 from gossamer import commands
-from gossamer.errors import BadInput, CorruptFile
+from gossamer.errors import BadInput, CorruptFile, Unsupported
 from gossamer.models.files import save_model
 from gossamer.show import read_bundle
 from gossamer.show.live import Answer
@@ -214,6 +214,10 @@ def test_replay_notices_every_edited_number(
 def test_a_run_is_not_drawn_or_tried_with_another_model(run: Path, tmp_path: Path) -> None:
     other = planted_model(decoys=False)
     save_model(other.model, tmp_path / "other", tokenizer=other.tokenizer, reference=other.reference, record={})
+    with pytest.raises(BadInput, match="nowhere"):
+        commands.show(run, compare=tmp_path / "nowhere")
+    with pytest.raises(Unsupported, match="channel by channel"):
+        commands.roles("tiny", "gendered_pronoun")
     for command in (commands.show, commands.verify):
         with pytest.raises(BadInput, match="the model the circuit was found in"):
             command(run, model=str(tmp_path / "other"))

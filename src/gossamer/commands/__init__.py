@@ -604,14 +604,20 @@ def roles(
 
     `options` changes fields of gossamer.explain.HeadRolesConfig (top, members, pairs, samples, draws, seed, ...).
     """
+    from gossamer.errors import Unsupported
     from gossamer.explain import head_roles, head_roles_config
-    from gossamer.models.huggingface import load_decoder
+    from gossamer.models import LoadedModel, any_model
     from gossamer.tasks import load_task
 
     started = time.perf_counter()
     config = head_roles_config(**options)
     asked = load_task(str(task), task_seed)
-    loaded = load_decoder(model, device, dtype)
+    loaded = any_model(model, device, dtype)
+    if isinstance(loaded, LoadedModel):
+        raise Unsupported(
+            f"head roles of {loaded.name}", "a weight-sparse model's heads are read channel by channel",
+            "a Hugging Face decoder; or `gossamer show` of a run",
+        )  # fmt: skip
     asked = loaded.fitting(asked, positions="last")
     say(f"{len(loaded.parts.layers) * loaded.parts.n_heads} heads of {loaded.name} on {asked.name}")
     found = head_roles(loaded, asked, config, progress=progress)

@@ -75,7 +75,7 @@ def build_bundle(
         cuts=cuts(run, [n for n, _, _ in result.curve], CUT_EDGES),
         other=(
             compared(beside, run.circuit, run.model.graph("channel"), twin=compare is None)
-            if beside and (beside / CIRCUIT).is_file() else None
+            if beside and (compare or (beside / CIRCUIT).is_file()) else None
         ),
     )  # fmt: skip
 
