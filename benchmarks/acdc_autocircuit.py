@@ -31,7 +31,10 @@ from gossamer.discover import ACDCConfig, acdc
 from gossamer.models.huggingface import decoder_of
 from gossamer.task import sides
 
-NEEDED = ("auto-circuit==1.0.1", "transformer-lens==2.7.0", "transformers==4.45.2", "numpy<2", "pyarrow<18")
+NEEDED = (  # it bounds none of them, and the newest of each do not go together
+    "auto-circuit==1.0.1", "transformer-lens==2.7.0", "transformers==4.45.2", "datasets<3", "pyarrow<18", "numpy<2",
+    "typeguard<5",
+)  # fmt: skip
 THEIRS = """
 import json, sys, time
 import torch

@@ -168,7 +168,8 @@ def main() -> None:
     if given.json:
         print(json.dumps({"rows": rows, "shuffled": null}))
         return
-    print("| program | edges | ablation | true |", " | ".join(METHODS), "|")
+    if rows:
+        print("| program | edges | ablation | true |", " | ".join(METHODS), "|")
     for i in range(0, len(rows), len(METHODS)):
         cells = [f"{r['precision']} / {r['recall']}" for r in rows[i : i + len(METHODS)]]
         print(
