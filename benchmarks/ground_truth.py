@@ -66,10 +66,11 @@ def by_entries(model: CompiledModel, seed: int) -> CompiledModel:
 def by_matrix(model: CompiledModel, seed: int) -> CompiledModel:
     """The entries within each matrix of a head, of an MLP, of the embedding: every one stays in its part."""
     generator = torch.Generator().manual_seed(seed)
-    per_head, per_layer = ("q", "k", "v", "q_bias", "k_bias", "v_bias", "out"), ("out_bias", "up", "up_bias", "down")
+    per_head = ("q", "k", "v", "q_bias", "k_bias", "v_bias", "out")
+    per_layer = ("out_bias", "up", "up_bias", "down", "down_bias")
 
     def permuted(name: str, t: torch.Tensor) -> torch.Tensor:
-        over = 2 if name in per_head else 1 if name in (*per_layer, "down_bias") else 0
+        over = 2 if name in per_head else 1 if name in per_layer else 0
         rows = t.flatten(0, over - 1).flatten(1) if over else t.flatten()[None]
         return torch.stack([r[torch.randperm(len(r), generator=generator)] for r in rows]).view_as(t)
 
