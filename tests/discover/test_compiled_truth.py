@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,18 @@ from compiled_helpers import edges_of, names, under
 from torch import Tensor
 
 from gossamer.circuit import Circuit
-from gossamer.discover import ACDCConfig, EAPIGConfig, EdgeMaskConfig, acdc, acdc_config, eap, eap_ig, edge_mask
+from gossamer.discover import (
+    ACDCConfig,
+    EAPIGConfig,
+    EdgeMaskConfig,
+    RandomConfig,
+    acdc,
+    acdc_config,
+    eap,
+    eap_ig,
+    edge_mask,
+    random_edges,
+)
 from gossamer.models.compiled import PROGRAMS, CompiledModel, Program, gate
 from gossamer.task import Encoded, Task, sides
 
@@ -163,15 +176,30 @@ def test_gates_say_what_they_combine() -> None:
 
 
 def test_methods_ablate_as_they_are_told() -> None:
-    """Zero as an option is what a model with silent writes gives."""
+    """Zero as an option is what a model with silent writes gives, and each finds its own truth."""
     p = PROGRAMS["proportion"](n=8)
     graph = p.model.graph()
-    for name, run in (
-        ("acdc", lambda m, v: acdc(m, p.task, ACDCConfig(threshold=1e-3, ablation=v))),
-        ("eap-ig", lambda m, v: eap_ig(m, p.task, EAPIGConfig(ablation=v)).top(5)),
-    ):
+    runs: dict[str, Callable[[Any, Any], Circuit]] = {
+        "acdc": lambda m, v: acdc(m, p.task, ACDCConfig(threshold=1e-3, ablation=v)),
+        "eap-ig": lambda m, v: eap_ig(m, p.task, EAPIGConfig(ablation=v)).above(1e-6),
+    }
+    for name, run in runs.items():
         told, silent, other = run(p.model, "zero"), run(under(p.model, "zero"), "resample"), run(p.model, "resample")
-        assert edges_of(graph, told) == edges_of(graph, silent), name
+        assert edges_of(graph, told) == edges_of(graph, silent) == truth("proportion", "zero"), name
+        assert edges_of(graph, other) == truth("proportion", "resample"), name
         assert told.record.details["methodology"]["value"] == "zero"
-        if name == "acdc":
-            assert edges_of(graph, told) != edges_of(graph, other)
+
+
+def test_edges_at_random_and_too_high_a_threshold_do_not_find_the_truth() -> None:
+    """What precision and recall are without a method: as many edges as are true, drawn at random."""
+    for name in ("induction", "reverse"):
+        p, true = program(name), truth(name)
+        graph = p.model.graph()
+        sizes = [np.abs(random_edges(p.model, p.task, RandomConfig(seed=s)).values) for s in range(100)]
+        drawn = [names(graph, np.argsort(-size)[: len(true)]) for size in sizes]
+        mean = np.mean([precision_and_recall(kept, true) for kept in drawn], axis=0)
+        assert mean == pytest.approx(len(true) / graph.n_edges, abs=0.05)
+        scores = eap(p.model, p.task)
+        worth = np.sort(np.abs(scores.values))[::-1]
+        assert worth[len(true) - 1] > 100 * worth[len(true)]  # nothing lies between the true ones and the others
+        assert acdc(p.model, p.task, ACDCConfig(threshold=100.0)).n_edges == 0

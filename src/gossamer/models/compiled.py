@@ -372,7 +372,7 @@ def _carried(
             attends = (live[column + h] | live[column + heads + h]) & stream
             moved = path if not zero and attends.any() else path[stream]  # another pattern moves whatever there is
             found[place + h] = moved.any(0) | (zero & (w["v_bias"][i, h] @ w["out"][i, h] != 0))
-        stream = stream | found[place : place + heads].any(0)
+        stream = stream | found[place : place + heads].any(0) | (zero & (w["out_bias"][i] != 0))  # read by later ones
         units = w["up"][i][stream].any(0) | (zero & (w["up_bias"][i] > 0))
         found[place + heads] = w["down"][i][units].any(0) | (zero & (w["down_bias"][i] != 0))
         stream = stream | found[place + heads]

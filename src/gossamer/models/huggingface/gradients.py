@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class _Sums:
-    """What several runs add up to at one group of readers. heads: per reader of attention s g, [tokens, heads, d_head];
+    """What several runs add up to at one group of readers. maps: per map to attention's readers s g, [tokens, outputs];
     pulled: the gradient at the input of a single reader [rows, pos, d]; table: finished scores [writers, readers]."""
 
     table: Tensor
-    heads: list[Tensor] = field(default_factory=list)
+    maps: dict[nn.Module, Tensor] = field(default_factory=dict)
     pulled: Tensor | None = None
 
 
@@ -122,23 +122,20 @@ class Gradients:
             inner = pulled(layer.attn_norm, x, inner.unflatten(1, x.shape[:2]))
             sums.table[:n] += _products(change[:n], inner)
             return
-        found, along = [], []
-        size, unit = form.unit(x) if form is not None else (None, None)
-        for r in readers(layer):
-            out, g = (_columns(r, t) for t in by_linear[r.linear])
-            if form is not None and size is not None:
-                g = g * size.flatten(0, 1)[..., None]
-                at_zero = _columns(r, self.at_offset[number][r.linear])[0]
-                along.append((g * (out - at_zero)).sum(-1, dtype=size.dtype) / x.shape[-1])
-            found.append(g.to(self.wide))
-        if unit is not None:
-            direction = unit.flatten(0, 1)[:, None].to(self.wide)
+        if form is None:
+            found = {m: g.to(self.wide, copy=True) for m, (_, g) in by_linear.items()}
+        else:
+            size, unit = (t.flatten(0, 1) for t in form.unit(x))
+            found = {m: (g * size).to(self.wide) for m, (_, g) in by_linear.items()}
+            moved = {m: (by_linear[m][0] - self.at_offset[number][m]).to(g).mul_(g) for m, g in found.items()}
+            along = torch.cat([_columns(r, moved[r.linear]).sum(-1) for r in readers(layer)], dim=1) / x.shape[-1]
+            direction = unit[:, None].to(self.wide)
             for some, table in zip(_chunks(change[:n]), _chunks(sums.table[:n], change.dtype), strict=True):
                 # [tokens, d, writers]: a bmm reads it fastest
                 channels_first = some.flatten(1, 2).permute(1, 2, 0).to(self.wide)
-                moved = torch.bmm(direction, channels_first)[:, 0]
-                table -= moved.T @ torch.cat(along, dim=1).to(self.wide)
-        sums.heads = [a + b for a, b in zip(sums.heads, found, strict=True)] if sums.heads else found
+                table -= torch.bmm(direction, channels_first)[:, 0].T @ along
+        for m, g in found.items():
+            sums.maps[m] = sums.maps[m].add_(g) if m in sums.maps else g
 
     def scores(self, change: Tensor) -> Tensor:
         """The sum over runs of the gradients to every edge, as a table [writers, readers]."""
@@ -153,11 +150,12 @@ class Gradients:
                     sums.table += _products(change[:, rows, self.batch.last.to(rows)], inner)
                 elif sums.pulled is not None:
                     sums.table[:n] += _products(change[:n], sums.pulled[None])
-                elif sums.heads:
-                    shape = sums.table.shape[1], *sums.heads[0].shape[:1], change.shape[-1]
+                elif sums.maps:
+                    shape = sums.table.shape[1], change.shape[1:3].numel(), change.shape[-1]
                     inner = change.new_empty(shape, dtype=self.wide)
                     at = 0
-                    for r, g in zip(readers(self.layers[number // 2]), sums.heads, strict=True):
+                    for r in readers(self.layers[number // 2]):
+                        g = _columns(r, sums.maps[r.linear])
                         _through(r, g, self.forms[number // 2], out=inner[at : at + len(r.rows)])
                         at += len(r.rows)
                     sums.table[:n] += _products(change[:n], inner)
