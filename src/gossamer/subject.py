@@ -216,8 +216,9 @@ class ResidualSubject(Protocol):
     def graph(self, grain: str = ...) -> Graph:
         """Nodes and edges at this model's own grain, reader by reader in the order of the forward pass."""
 
-    def writes(self, batch: Encoded) -> tuple[Tensor, Tensor]:
-        """(what every writer wrote [writers, rows, pos, d], logits at the last token [rows, vocab])."""
+    def writes(self, batch: Encoded, *, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(what every writer wrote [writers, rows, pos, d], logits at the last token [rows, vocab]). start: what the
+        residual stream starts as, [rows, pos, d]."""
 
     def ablations(self, batch: Encoded, reference: Tensor) -> Ablations:
         """Many ablations of the same prompts, each computed from where it differs from the clean run on."""

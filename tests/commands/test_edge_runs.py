@@ -13,8 +13,10 @@ from transformers import AutoTokenizer
 from gossamer import commands
 from gossamer.circuit import Circuit
 from gossamer.commands.edge_runs import CONFIGS
-from gossamer.errors import BadInput, CorruptFile, Unsupported
+from gossamer.errors import BadInput, CorruptFile, GossamerError, Unsupported
+from gossamer.formats import autocircuit, edge_pruning, feature_circuits
 from gossamer.scores import EdgeScores, Scores
+from gossamer.task import Task
 
 STORIES = Path(__file__).parents[3] / "shared" / "data" / "stories260k" / "hf"
 
@@ -204,6 +206,63 @@ def test_a_circuit_in_the_peers_format_gets_a_verdict(run: Path, folder: Path, o
     assert {e.name: e.verdict for e in report.evidence}.keys() >= {"faithfulness", "necessity"}
     assert any("key" in note or "group" in note or "list" in note for note in report.notes), report.notes
     assert commands.replay(tmp_path / "run").agrees
+
+
+def test_prompts_of_peers_stand_where_a_task_does(folder: Path, tmp_path: Path) -> None:
+    """The same pairs in the form of four tools, with their answers as texts or as token numbers."""
+    tokenizer, some = AutoTokenizer.from_pretrained(folder), list(pairs()[::6])
+    task = Task(name="p", version="1", description="", train=tuple(some[:8]), heldout=tuple(some[8:]))
+    ids = [[tokenizer.encode(a, add_special_tokens=False)[-1] for a in (e.answer, e.wrong_answer)] for e in some]
+    numbers = [f"{e.clean},{e.counterfactual},{a},{b}" for e, (a, b) in zip(some, ids, strict=True)]
+    csv = tmp_path / "numbers.csv"
+    csv.write_text("\n".join(["clean,corrupted,correct_idx,incorrect_idx", *numbers]))
+    files = {
+        "AutoCircuit": autocircuit.write_task(some, tmp_path / "prompts.json"), "EAP-IG": csv,
+        "Edge Pruning": edge_pruning.write_task(task, tmp_path / "prompts.jsonl"),
+        "feature-circuits": feature_circuits.write_task(some, tmp_path / "plural.json"),
+    }  # fmt: skip
+    for file in files.values():
+        report = commands.tasks_check(file, model=str(folder))
+        assert (report.pairs, report.usable) == (len(some), len(some)), report
+        assert [c.line for c in report.checks] == sorted({c.line for c in report.checks})
+        assert report.paired_accuracy == 1
+    own = tmp_path / "own.jsonl"
+    rows = [
+        {k: getattr(e, k) for k in ("clean", "counterfactual", "answer", "wrong_answer")} | {"split": split}
+        for split, examples in (("train", task.train), ("heldout", task.heldout)) for e in examples
+    ]  # fmt: skip
+    own.write_text("\n".join(map(json.dumps, rows)))
+    made = {}
+    for name, file in (*files.items(), ("own", own)):
+        out = tmp_path / f"run {name}"
+        commands.discover_edges("eap", folder, file, out=out, edges=20)
+        assert commands.replay(out).agrees
+        made[name] = EdgeScores.load(out / "scores.safetensors").values
+        assert (out / file.name).is_file()
+    assert np.allclose(made["Edge Pruning"], made["own"], rtol=1e-4, atol=1e-6)  # the splits are told there
+    verified = commands.verify(
+        out / "circuit.safetensors", model=str(folder), task=csv, quick=True, out=tmp_path / "tried"
+    )
+    assert verified.evidence[0].n == 8
+
+
+def test_a_file_that_is_no_pairs_is_told_as_such(run: Path, folder: Path, tmp_path: Path) -> None:
+    circuit, damaged, odd = (tmp_path / name for name in ("circuit.json", "damaged.json", "odd.csv"))
+    circuit.write_text('[["m0", "resid_post"]]')
+    damaged.write_text('{"prompts": [')
+    odd.write_text("a,b\n1,2\n")
+    for file, says in (
+        (circuit, "holds no prompts but a circuit"), (damaged, "not sound JSON"),
+        (tmp_path / "none.json", "found no file"), (odd, "AutoCircuit, EAP-IG, Edge Pruning or feature-circuits"),
+    ):  # fmt: skip
+        for ask in (
+            lambda f: commands.tasks_check(f, model=str(folder)), lambda f: commands.discover_edges("eap", folder, f),
+            lambda f: commands.verify(run / "circuit.safetensors", model=str(folder), task=f),
+        ):  # fmt: skip
+            with pytest.raises(GossamerError, match=says):
+                ask(file)
+    with pytest.raises(BadInput, match="Expected a file of pairs"):
+        commands.tasks_check("gendered_pronoun", model=str(folder))
 
 
 @pytest.mark.parametrize("name", sorted(set(CONFIGS) - {"eap-ig", "acdc", "edge-patching"}))

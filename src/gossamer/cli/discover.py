@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Find the circuit of a task.")
 
-TaskName = Annotated[str, typer.Argument(help="A task (see gossamer tasks), or a .jsonl or .csv file of pairs.")]
+TaskName = Annotated[str, typer.Argument(help="A task (see gossamer tasks), or a file of pairs, ours or a peer's.")]
 TargetLoss = Annotated[float | None, typer.Option(help="Task loss the circuit must reach, in nats (0.15).")]
 Penalties = Annotated[list[float] | None, typer.Option(help="Node penalty; repeat it to search several at once.")]
 Calibrate = Annotated[bool, typer.Option("--calibrate", help="Fit scale and shift of the circuit's logit.")]

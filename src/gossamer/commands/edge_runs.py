@@ -55,7 +55,7 @@ from gossamer.statistics import bootstrap_interval
 from gossamer.subject import ResidualSubject, require_model_of
 from gossamer.task import Task
 from gossamer.task import asked as whole_answers
-from gossamer.tasks import load_task
+from gossamer.tasks import asks_by_token_number, load_task
 from gossamer.verify import EdgeTrial, faithfulness
 from gossamer.verify.edge_faithfulness import why_undefined
 from gossamer.verify.edge_trial import edge_values, gap_metric
@@ -223,8 +223,9 @@ def load_for(
     """A decoder and the pairs of a task that it can be asked; BadInput, without `force`, if it does not do the task."""
     from gossamer.models.huggingface import load_decoder
 
-    asked = load_task(str(task), task_seed)
+    asked = None if asks_by_token_number(str(task)) else load_task(str(task), task_seed)
     loaded = load_decoder(model, device, dtype)
+    asked = asked or load_task(str(task), task_seed, loaded.tokenizer)
     asked = loaded.fitting(asked, positions=positions, several=several)
     if asked.left_out:
         which = ", ".join(f"{n} {split}" for split, n in asked.left_out.items())
@@ -393,7 +394,7 @@ def read(folder: Path, model: str | None = None, device: str = "cpu") -> EdgeRun
     require_model_of(circuit.record, loaded)
     at, several = own_positions(about.record), of_whole_answers(about.record)
     fitting = partial(loaded.fitting, positions=at, several=several)
-    task = task_of_run(folder, about.task_source, about.task_seed, about.record, fitting)
+    task = task_of_run(folder, about.task_source, about.task_seed, about.record, fitting, loaded.tokenizer)
     return EdgeRun(folder=folder, about=about, circuit=circuit, model=loaded, task=task)
 
 
@@ -407,8 +408,9 @@ def put_in_run(
     if model is None or task is None:
         missing = " and ".join(n for n, v in (("--model", model), ("--task", task)) if v is None)
         raise BadInput(f"Expected {missing} with the circuit file {file}: it does not say what it is of.")
-    asked = load_task(str(task))
+    asked = None if asks_by_token_number(str(task)) else load_task(str(task))
     loaded = load_decoder(model, device, dtype)
+    asked = asked or load_task(str(task), 0, loaded.tokenizer)
     circuit = read_circuit(file, loaded.graph(), size=edges)
     at, several = own_positions(circuit.record), of_whole_answers(circuit.record)
     asked = loaded.fitting(asked, positions=at, several=several)

@@ -90,9 +90,9 @@ class Blocks:
         return base.index_add(0, first, change)
 
     @torch.no_grad()
-    def writes(self, batch: Encoded) -> tuple[Tensor, Tensor]:
-        """(what every block wrote [blocks, rows, pos, d], logits at the last token [rows, vocab])."""
-        writes, logits = self.decoder.writes(batch)
+    def writes(self, batch: Encoded, *, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(what every block wrote [blocks, rows, pos, d], logits at the last token [rows, vocab]): see Decoder."""
+        writes, logits = self.decoder.writes(batch, start=start)
         return self._summed(writes), logits
 
     def patched(self, batch: Encoded, alpha: Tensor, reference: Tensor) -> Tensor:

@@ -383,9 +383,10 @@ class Decoder:
     # what methods ask for
 
     @torch.no_grad()
-    def writes(self, batch: Encoded) -> tuple[Tensor, Tensor]:
-        """(what every writer wrote [writers, rows, pos, d], logits at the last token [rows, vocab])."""
-        state = _Pass(last=batch.last, into=self.room(batch))
+    def writes(self, batch: Encoded, *, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(what every writer wrote [writers, rows, pos, d], logits at the last token [rows, vocab]). start: what the
+        residual stream starts as, [rows, pos, d]."""
+        state = _Pass(last=batch.last, start=start, into=self.room(batch))
         logits = self._forward(batch.tokens, state)
         return cast(Tensor, state.into), logits
 

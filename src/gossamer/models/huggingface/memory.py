@@ -102,7 +102,7 @@ def give_back_large_blocks() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+        mallopt(_M_MMAP_THRESHOLD, 1 << 14)
 
 
 def _kept(model: Decoder) -> tuple[float, ...]:
