@@ -143,12 +143,36 @@ class Removing(Protocol):
         """Edges ablated one after the other from the logits back, as ACDC does."""
 
 
+class Room(NamedTuple):
+    """How many pairs go at once, and how many trials of them in a pass."""
+
+    pairs: int
+    trials: int
+
+
+Probe = Callable[[Encoded, int], Iterator[None]]
+"""Runs what is dearest of a method on pairs and with so many trials in a pass, and stops after each of its phases."""
+
+
 @runtime_checkable
 class Budgeted(Protocol):
-    """A model that knows how much memory a method takes."""
+    """A model that can tell how much memory a method takes."""
 
-    def within_budget(self, n_tokens: int, budget_bytes: int, method: str) -> int:
-        """How many pairs of so many tokens a prompt to take at once; BadInput, naming what would do, if none fits."""
+    def trials_at_once(self, tokens: int) -> int:
+        """How many runs of so many tokens a pass is worth on this device."""
+
+    def needed(
+        self, n_tokens: int, method: str, probe: Probe | None, *, pairs: int, trials: Callable[[int], int] | None = None
+    ) -> int:
+        """Peak bytes, weights included, on so many pairs of so many tokens a prompt at once."""
+
+    def within_budget(
+        self, n_tokens: int, budget_bytes: int, method: str, probe: Probe | None, *, most: int, least: int = 1,
+        trials: Callable[[int], int] | None = None,
+    ) -> Room:  # fmt: skip
+        """How many pairs of so many tokens a prompt to take at once, from `least` to `most`, and how many trials, up to
+        what is worth it. probe: None for the methods that are known without. BadInput, naming what would do, if the
+        least does not fit."""
 
 
 @runtime_checkable

@@ -43,6 +43,8 @@ from gossamer.discover import (
     random_config,
     weight_magnitude_config,
 )
+from gossamer.discover.edge_patching import trials_of
+from gossamer.discover.room import PROBES, probe_of
 from gossamer.errors import BadInput, CorruptFile, Unsupported, one_line, require_new
 from gossamer.evidence import Evidence
 from gossamer.formats import read_circuit
@@ -52,7 +54,7 @@ from gossamer.registry import method
 from gossamer.replacement import Replacement, replacement
 from gossamer.scores import EdgeScores
 from gossamer.statistics import bootstrap_interval
-from gossamer.subject import ResidualSubject, require_model_of
+from gossamer.subject import Budgeted, ResidualSubject, require_model_of
 from gossamer.task import Task
 from gossamer.task import asked as whole_answers
 from gossamer.tasks import asks_by_token_number, load_task
@@ -146,17 +148,19 @@ def edge_trial(
     )  # fmt: skip
 
 
-def _needs(model: Decoder, task: Task, name: str, config: Any) -> str:
-    """How much memory a method is expected to need, in words, where that is known."""
-    from gossamer.models.huggingface import estimate
-    from gossamer.models.huggingface.memory import METHODS
-
-    if name not in METHODS or config.memory is not None:
+def needed_by(model: ResidualSubject, task: Task, name: str, config: Any) -> str:
+    """How much memory a method is expected to need, in words; nothing where that is not known, or a limit was given."""
+    if name not in PROBES or config.memory is not None or not isinstance(model, Budgeted):
         return ""
-    batch = model.encode(task.train[: config.pairs], positions=config.positions, several=True)
+    positions = getattr(config, "positions", "all")
+    batch = model.encode(task.train[: config.pairs], positions=positions, several=True)
     if batch.marks.answers is not None:  # which take rows of their own
         return ""
-    need = estimate(model, batch.tokens.shape[1], min(config.pairs_at_once, batch.n_pairs), name)
+    most = getattr(config, "pairs_at_once", getattr(config, "batch", config.pairs))
+    n, length = min(most, batch.n_pairs), batch.tokens.shape[1]
+    need = model.needed(
+        length, name, probe_of(model, config, name), pairs=n, trials=trials_of(model, name, length),
+    )  # fmt: skip
     return f", about {in_words(need)} (--memory sets a limit)"
 
 
@@ -259,7 +263,7 @@ def discover(
     folder = Path(out) if out else next_free(Path("runs") / f"{asked.name}-{loaded.name}-{name}")
     require_new(folder)
     _require_positions(loaded, asked, getattr(config, "ablation", ""), positions)
-    say(f"{name} over {graph.n_edges:,} edges{_needs(loaded, asked, name, config)}")
+    say(f"{name} over {graph.n_edges:,} edges{needed_by(loaded, asked, name, config)}")
     found = method[name](loaded, asked, config, progress=progress)
     cut: dict[str, float] | None = None
     if name == "edge-mask" and edges is None:

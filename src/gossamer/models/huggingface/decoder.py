@@ -43,12 +43,19 @@ from gossamer.models.huggingface.anatomy import (
     weight_of,
 )
 from gossamer.models.huggingface.gradients import edge_gradient, path_gradient
-from gossamer.models.huggingface.memory import give_back_large_blocks, pairs_that_fit, trials_at_once
+from gossamer.models.huggingface.memory import (
+    estimate,
+    give_back_large_blocks,
+    needs,
+    pairs_that_fit,
+    room,
+    trials_at_once,
+)
 from gossamer.models.huggingface.norms import HeldNorms, forms_of
 from gossamer.models.huggingface.patterns import watching
 from gossamer.models.huggingface.removals import Removals
 from gossamer.models.loaded import tensors_sha256
-from gossamer.subject import Objective
+from gossamer.subject import Objective, Probe, Room
 from gossamer.task import Encoded, Example, Task, encode, fitting
 
 
@@ -405,6 +412,13 @@ class Decoder:
         state = _Pass(last=batch.last, alpha=self._table(alpha), reference=reference, chosen=mask_of(batch))
         return self._patched(batch, state)
 
+    @torch.no_grad()
+    def written(self, batch: Encoded, alpha: Tensor, reference: Tensor) -> Tensor:
+        """What every writer writes [writers, rows, pos, d] in the run that `patched` makes."""
+        state = _Pass(last=batch.last, alpha=self._table(alpha), reference=reference, chosen=mask_of(batch))
+        self._patched(batch, state)
+        return torch.cat(state.writes)
+
     def _patched(self, batch: Encoded, state: _Pass) -> Tensor:
         if not self.norms_held:
             return self._forward(batch.tokens, state)
@@ -495,12 +509,30 @@ class Decoder:
             logits = self._forward(batch.tokens, state)
         return Followed(logits=logits, reads=state.reads)
 
-    def within_budget(self, n_tokens: int, budget_bytes: int, method: str) -> int:
-        """How many pairs of so many tokens a method can take at once, from here on with memory given back when let go.
+    def trials_at_once(self, tokens: int) -> int:
+        """How many runs of so many tokens a pass is worth on this device."""
+        return trials_at_once(self, tokens)
 
-        See `memory.pairs_that_fit`; BadInput if not even one fits.
+    def needed(
+        self, n_tokens: int, method: str, probe: Probe | None, *, pairs: int, trials: Callable[[int], int] | None = None
+    ) -> int:
+        """Peak bytes, weights included, of a method on so many pairs at once; see memory.py."""
+        if probe is None:
+            return estimate(self, n_tokens, pairs, method)
+        return needs(self, probe, n_tokens, trials=trials is not None)(pairs, 1 if trials is None else trials(pairs))
+
+    def within_budget(
+        self, n_tokens: int, budget_bytes: int, method: str, probe: Probe | None, *, most: int, least: int = 1,
+        trials: Callable[[int], int] | None = None,
+    ) -> Room:  # fmt: skip
+        """How many pairs and trials a method can take at once, from here on with memory given back when let go.
+
+        See `memory.room` and `memory.pairs_that_fit`; BadInput if the least does not fit.
         """
-        found = pairs_that_fit(self, n_tokens, budget_bytes, method)
+        if probe is None:
+            found = Room(min(most, pairs_that_fit(self, n_tokens, budget_bytes, method)), 1)
+        else:
+            found = room(self, n_tokens, budget_bytes, method, probe, most=most, least=least, trials=trials)
         if self.device.type == "cpu":
             give_back_large_blocks()
         return found
