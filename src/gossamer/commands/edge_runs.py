@@ -234,6 +234,9 @@ def load_for(
     if asked.left_out:
         which = ", ".join(f"{n} {split}" for split, n in asked.left_out.items())
         say(f"{asked.name}: {which} pairs left out, they do not fit {loaded.name}")
+    own = sorted((e for e in (*asked.train, *asked.heldout) if e.line), key=lambda e: e.line)
+    if own:  # what cannot be asked is told before the search, held-out pairs too
+        loaded.encode(own, positions=positions, several=several)
     if not force:
         paired, ordered = require_done(loaded, asked, positions)
         say(f"{loaded.name} gets {paired:.1%} of training pairs right (coin 25%), orders {ordered:.1%} (coin 50%)")
@@ -277,7 +280,8 @@ def discover(
     else:
         scores, circuit = None, found
     if not circuit.n_edges:
-        raise BadInput(f"{name} kept no edge of {loaded.name} that lies on a path or counts; ask for more edges.")
+        more = "lower its threshold" if name == "acdc" else "ask for more edges"
+        raise BadInput(f"{name} kept no edge of {loaded.name} that lies on a path or counts; {more}.")
     trial = edge_trial(loaded, asked, circuit, own_ablation(circuit.record), positions=positions)
     evidence = faithfulness(trial, target=f)
     result = EdgeResult(

@@ -24,12 +24,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
 
 from gossamer.errors import BadInput, Unsupported, one_line
 from gossamer.graph import Graph, HeadShape, head_graph
 from gossamer.models.hub import checked_device, hub_answers
 from gossamer.models.huggingface.anatomy import (
+    _INSTEAD,
     Anatomy,
     Layer,
     NormForm,
@@ -39,6 +40,7 @@ from gossamer.models.huggingface.anatomy import (
     post_scale,
     probe_tokens,
     prove_rows,
+    refuse_by_config,
     same,
     weight_of,
 )
@@ -192,9 +194,10 @@ class Decoder:
         ends = batch.last.view(-1, 2)
         if wrong := (ends[:, 0] != ends[:, 1]).nonzero().flatten().tolist():
             e = examples[wrong[0]]
+            place = f"that of line {e.line}" if e.line else f"pair {wrong[0] + 1}"
             raise BadInput(
                 f"Expected both prompts of a pair to have as many tokens, {len(wrong)} of {len(examples)} pairs do "
-                f"not, the first being pair {wrong[0] + 1} ({ends[wrong[0], 0] + 1} and {ends[wrong[0], 1] + 1} "
+                f"not, the first being {place} ({ends[wrong[0], 0] + 1} and {ends[wrong[0], 1] + 1} "
                 f"tokens: {e.clean[-30:]!r}, {e.counterfactual[-30:]!r}); pair words of as many tokens, or mark spans "
                 "and ablate at their positions."
             )
@@ -658,6 +661,11 @@ def load_decoder(
         )  # fmt: skip
         tokenizer = AutoTokenizer.from_pretrained(name_or_folder, local_files_only=local)
     except (OSError, ValueError) as error:
+        if "Unrecognized configuration class" in str(error):  # which goes on to list two hundred others
+            refuse_by_config(AutoConfig.from_pretrained(name_or_folder, local_files_only=local))
+            raise Unsupported(
+                f"the model {Path(name_or_folder).name}", "it is no decoder that goes on with a text", _INSTEAD
+            ) from error
         raise BadInput(
             f"Expected a Hugging Face model with its tokenizer at {name_or_folder} ({one_line(error)}); check the name "
             "and the connection."
