@@ -41,7 +41,7 @@ from gossamer.discover.room import PROBES
 from gossamer.errors import BadInput, Unsupported
 from gossamer.models.huggingface import Blocks, Decoder, decoder_of, estimate, load_decoder, pairs_that_fit
 from gossamer.models.huggingface import decoder as decoder_module
-from gossamer.models.huggingface.memory import _kept, _kept_at, _peaks, needs, room, weights, working
+from gossamer.models.huggingface.memory import WORKING, _kept, _kept_at, _peaks, needs, room, weights, with_working
 from gossamer.task import Example, Task
 
 
@@ -85,10 +85,10 @@ def test_the_weights_are_counted_once_each(llama: Decoder) -> None:
 
 
 def test_an_estimate_is_a_straight_line_in_pairs_and_half_as_much_in_half_the_precision(llama: Decoder) -> None:
-    one, two, nine = (estimate(llama, 6, n) - weights(llama) - working(llama) for n in (1, 2, 9))
+    one, two, nine = (estimate(llama, 6, n) - with_working(llama, 0) for n in (1, 2, 9))
     assert (two, nine) == pytest.approx((2 * one, 9 * one), rel=1e-3)
     narrow = decoder_of(decoder("llama").float(), None, "llama")
-    wide, half = (estimate(d, 6, 9) - working(d) for d in (llama, narrow))
+    wide, half = (estimate(d, 6, 9) - WORKING for d in (llama, narrow))
     assert half == pytest.approx(wide / 2, rel=0.05)
     assert estimate(llama, 6, 9, "eap-ig") >= estimate(llama, 6, 9)
 
@@ -146,8 +146,9 @@ def test_what_short_probes_take_tells_what_longer_ones_do(llama: Decoder, name: 
         found = needs(llama, probe, length, trials=trials)
         for p, t in ((1, 1), (5, 1), (3, 4)) if trials else ((1, 1), (7, 1)):
             wanted = max(_peaks(llama, probe, length, p, t))
-            assert found(p, t) - found.held == pytest.approx(wanted, rel=0.05)
-            assert found(2 * p, t) - found.held > 1.5 * wanted * (1 if t == 1 else 0.9)
+            assert found.tensors(p, t) == pytest.approx(wanted, rel=0.05)
+            assert found.tensors(2 * p, t) > 1.5 * wanted * (1 if t == 1 else 0.9)
+            assert found(p, t) > found.tensors(p, t) + weights(llama)
 
 
 @pytest.mark.parametrize("name", sorted(TRIED))
