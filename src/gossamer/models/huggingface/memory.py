@@ -15,7 +15,7 @@ When it lies: operations that choose another algorithm at another length, prompt
 and ACDC then need less), and an allocator that keeps what was let go. glibc does (half as much again on a CPU) unless
 it is told not to, as a run with a budget does, down to blocks of 64 KiB: with those above a megabyte alone, small runs
 in half precision took 18% more than predicted. The libraries' own working memory and what the allocator rounds up are
-counted on a CPU as what they were in such runs, 12 MiB and 4% of the tensors.
+counted on a CPU as what they were in such runs, 12 MiB (5 where all tensors are counted) and 4%.
 """
 
 from __future__ import annotations
@@ -45,10 +45,9 @@ if TYPE_CHECKING:
     from gossamer.models.huggingface.decoder import Decoder
 
 METHODS = ("eap", "eap-ig")
-WORKING, SCRATCH = (
-    12 << 20,
-    0.04,
-)  # what libraries hold on a CPU besides tensors: bytes, and a share of those of tensors
+# what a CPU's libraries hold besides tensors: bytes (more where tensors of a moment are not in the sizes that are added
+# up, less where every tensor is counted), and a share of those of tensors
+WORKING, WORKING_BESIDE_PROBES, SCRATCH = 12 << 20, 5 << 20, 0.04
 _LENGTHS = (4, 8, 12)
 _PROBED = (8, 16, 24)
 PROBE_MARGIN = 1.3  # by which short probes may be wrong
@@ -90,9 +89,9 @@ def estimate(model: Decoder, n_tokens: int, pairs_at_once: int, method: str = "e
     return with_working(model, max(first, later))
 
 
-def with_working(model: Decoder, tensors: float) -> int:
+def with_working(model: Decoder, tensors: float, working: int = WORKING) -> int:
     """Bytes of a run whose own tensors take so many: with the weights and, on a CPU, what libraries hold besides."""
-    besides = WORKING + SCRATCH * tensors if model.device.type == "cpu" else 0.0
+    besides = working + SCRATCH * tensors if model.device.type == "cpu" else 0.0
     return weights(model) + int(tensors + besides)
 
 
@@ -116,7 +115,7 @@ class Needs:
 
     def __call__(self, pairs: int, trials: int = 1) -> int:
         """Of everything, weights included."""
-        return with_working(self.model, self.tensors(pairs, trials))
+        return with_working(self.model, self.tensors(pairs, trials), WORKING_BESIDE_PROBES)
 
 
 def needs(
