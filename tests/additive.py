@@ -48,7 +48,8 @@ class Additive:
     def fitting(self, task: Task, *, positions: str = "all", several: bool = False) -> Task:
         return task
 
-    def writes(self, batch: Encoded) -> tuple[Tensor, Tensor]:
+    def writes(self, batch: Encoded, *, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        assert start is None
         own = (batch.tokens - 100).double()
         return own.expand(len(SHAPE.writers), -1, -1)[..., None], torch.empty(0)
 

@@ -23,8 +23,8 @@ class Zeroed:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
 
-    def writes(self, batch: Encoded) -> tuple[Tensor, Tensor]:
-        writes, logits = self.model.writes(batch)
+    def writes(self, batch: Encoded, *, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        writes, logits = self.model.writes(batch, start=start)
         return torch.zeros_like(writes), logits
 
 

@@ -71,17 +71,19 @@ class ScalarDecoder:
         answer = self.logit(read())[:, 0]
         return torch.stack([answer, torch.zeros_like(answer)], 1), torch.stack(written)[..., None]
 
-    def writes(self, batch: Encoded) -> tuple[Tensor, Tensor]:
-        logits, written = self.patched_run(batch, None, None)
+    def writes(self, batch: Encoded, *, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        logits, written = self.patched_run(batch, None, None, start)
         return written, logits
 
-    def patched_run(self, batch: Encoded, alpha: Tensor | None, reference: Tensor | None) -> tuple[Tensor, Tensor]:
+    def patched_run(
+        self, batch: Encoded, alpha: Tensor | None, reference: Tensor | None, start: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         none = torch.zeros(self.graph("head").n_edges, dtype=torch.float64)
 
         def change(written: list[Tensor]) -> list[Tensor]:
             return [w - w if reference is None else reference[i, ..., 0] - w for i, w in enumerate(written)]
 
-        return self._run(batch, none if alpha is None else alpha, change, None)
+        return self._run(batch, none if alpha is None else alpha, change, start)
 
     def patched(self, batch: Encoded, alpha: Tensor, reference: Tensor) -> Tensor:
         return self.patched_run(batch, alpha, reference)[0]

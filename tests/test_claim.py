@@ -109,7 +109,7 @@ def test_the_hash_is_of_the_content_not_of_the_text() -> None:
         ({"level": "1e-3"}, "level is the text '1e-3'; YAML reads numbers like 1.0e-3"),
         ({"level": math.nan}, "level: Input should be a finite number"),
         ({"level": 1}, "level: Input should be less than 0.5"),
-        ({"granularity": "nodes"}, "granularity: Input should be 'edge' or 'node'"),
+        ({"granularity": "nodes"}, "granularity: Input should be 'node', 'edge' or 'branch'"),
         ({"correction": "bonferroni"}, "correction: Input should be 'benjamini-hochberg' or"),
         ({"checks": {}}, "checks: Dictionary should have at least 1 item"),
         ({"checks": None}, "checks: Input should be a valid dictionary"),

@@ -40,6 +40,7 @@ SIDEWAYS = {
     ("budget", "errors"),
     ("models", "corpora"),
     ("formats", "models"),
+    ("tasks", "formats"),
     ("site", "errors"),
     ("record", "errors"),
     ("hypotheses", "statistics"),

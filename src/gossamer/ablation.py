@@ -10,7 +10,7 @@ import numpy as np
 from gossamer.errors import BadInput, Unsupported, nearest
 
 Value = Literal["zero", "mean", "position-mean", "resample", "noise", "optimal"]
-Granularity = Literal["node", "edge"]
+Granularity = Literal["node", "edge", "branch"]
 Direction = Literal["clean", "counterfactual"]
 Set = Literal["complement", "circuit"]
 Reference = Literal["pretraining", "counterfactual", "clean", "training", "none"]
@@ -23,13 +23,14 @@ MEANS_OF: dict[str, MeansOf] = {"pretraining": "pretraining", "training": "train
 class Methodology:
     """What "ablate" means for a number. No field has a default: a number that does not say is not a number.
 
-    granularity: what is ablated as one: a node (what it writes, for all its readers) or an edge. set: `complement`
-    ablates everything outside the circuit, `circuit` only the circuit. positions: the tokens at which, `all`, `last`
-    (each prompt's last one) or those of a span by its name; at the others everything keeps its own value. direction:
-    the prompts that run; with `counterfactual` the clean ones' values are put into those (also called denoising).
-    reference: the data the
-    replacement values come from: `pretraining` text, the pair's other prompt (`counterfactual` or `clean`, its value at
-    the same position), the task's `training` prompts, or `none`.
+    granularity: what is ablated as one: a node (what it writes, for all its readers), an edge, or a branch, which is a
+    whole path from the input to the logits (gossamer.replacement says what that means). set: `complement` ablates
+    everything outside the circuit, `circuit` only the circuit. positions: the tokens at which, `all`, `last` (each
+    prompt's last one) or those of a span by its name; at the others everything keeps its own value, and so does the
+    input of an ablated branch. direction: the prompts that run; with `counterfactual` the clean ones' values are put
+    into those (also called denoising). reference: the data the replacement values come from: `pretraining` text, the
+    pair's other prompt (`counterfactual` or `clean`, its value at the same position), the task's `training` prompts,
+    or `none`.
     """
 
     granularity: Granularity
@@ -87,7 +88,8 @@ def of_edges(
 ) -> Methodology:  # fmt: skip
     """The methodology of ablating edges of a residual stream; the reference follows from the value and the direction.
 
-    BadInput for an unknown value or granularity; Unsupported for a direction that has no meaning for the value.
+    BadInput for an unknown value or granularity; Unsupported for a direction that has no meaning for the value, and for
+    optimal constants of branches.
     """
     values, granularities = ({k: k for k in get_args(kind)} for kind in (Value, Granularity))
     if value not in values:
@@ -99,6 +101,10 @@ def of_edges(
             f"ablation by {value} in the direction of the counterfactual", "only the clean run's own values restore it",
             "value resample, or direction clean",
         )  # fmt: skip
+    if granularity == "branch" and value == "optimal":
+        raise Unsupported(
+            "ablation of branches by optimal", "the constants are fitted to edges or nodes", "mean or resample"
+        )
     return Methodology(
         granularity=granularities[granularity], component=component, value=values[value], positions=positions,
         direction=direction, set=set,
@@ -110,9 +116,9 @@ def of_edges(
 class Ablation:
     """A methodology applied to a circuit: `keep` is 1 where a node keeps its own value, per location.
 
-    edges (granularity edge): the circuit's (source, destination, matrix) numbers, [3, n]. With set `complement` every
-    other edge between kept nodes is ablated, with set `circuit` these are: the destination reads the source's
-    replacement value in place of its own.
+    edges (granularity edge or branch): the circuit's (source, destination, matrix) numbers, [3, n]. With set
+    `complement` every other edge between kept nodes is ablated, with set `circuit` these are: the destination reads the
+    source's replacement value in place of its own. Of branches, those that they make, see gossamer.replacement.
     """
 
     methodology: Methodology

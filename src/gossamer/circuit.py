@@ -125,15 +125,20 @@ class Circuit:
                 f"ablation of channels at positions {method.positions!r}", "channels are ablated at every position",
                 "positions all, or a circuit of heads",
             )  # fmt: skip
+        if method.component == "channel" and method.granularity == "branch":
+            raise Unsupported(
+                "ablation of branches of channels", "they are paths between reads and writes of a residual stream",
+                "granularity edge or node, or a circuit of heads or blocks",
+            )  # fmt: skip
         inside = self.kept_by_location()
-        if method.granularity == "edge":
+        if method.granularity != "node":
             keep = {k: v | (method.set == "circuit") for k, v in inside.items()}
             return Ablation(methodology=method, keep=keep, edges=np.stack([self.src, self.dst, self.matrix]))
         keep = inside if method.set == "complement" else {k: ~v for k, v in inside.items()}
         return Ablation(methodology=method, keep=keep)
 
     def shares(self, graph: Graph, how: Methodology) -> np.ndarray:
-        """The share ablated of every edge of a residual graph, float [edges]: 1 where it is ablated, else 0."""
+        """How much of its replacement every edge of a residual graph carries, float [edges]: see `shares_of`."""
         if graph.layout != self.layout:
             raise BadInput(
                 f"Expected a circuit at grain {graph.layout.grain} of a model with {graph.layout.n_nodes} nodes, got "
@@ -145,7 +150,7 @@ class Circuit:
             return (~keep[graph.src]).astype(np.float64)
         inside = np.zeros(graph.n_edges, dtype=bool)
         inside[graph.numbers(*ablation.edges)] = True
-        return (inside == (how.set == "circuit")).astype(np.float64)
+        return shares_of(graph, inside, how)
 
     def _combine(self, nodes: np.ndarray, other: Circuit | None) -> Circuit:
         if other is not None and other.layout != self.layout:
@@ -226,6 +231,19 @@ class Circuit:
         if ((self.matrix < 0) | (self.matrix >= len(self.matrices))).any():
             return f"has edges of matrices that are not among its {len(self.matrices)}"
         return ""
+
+
+def shares_of(graph: Graph, inside: np.ndarray, how: Methodology) -> np.ndarray:
+    """1 where an edge of a residual graph carries its replacement value and 0 where it does not, float [.., edges], for
+    circuits of these edges (bool [.., edges]).
+
+    Those are the ablated edges; where the circuit's branches alone are ablated, see gossamer.replacement, the edges of
+    the circuit out of the input, and beyond the input all that are not in the circuit.
+    """
+    ablated = inside == (how.set == "circuit")
+    if how.granularity == "branch" and how.set == "circuit":
+        ablated = np.where(graph.src == graph.layout.starts["input"], inside, ~inside)
+    return ablated.astype(np.float64)
 
 
 def layout_of(meta: dict[str, str]) -> Layout:

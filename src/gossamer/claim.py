@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from gossamer.ablation import Granularity
 from gossamer.errors import BadInput, CorruptFile, nearest, one_line
 from gossamer.hypotheses import LEVEL, Correction
 from gossamer.record import Record
@@ -37,7 +38,7 @@ class Claim(BaseModel):
     task: str = Field(default="", description="the task's name; empty: whichever the circuit is of")
     checks: dict[str, dict[str, _Finite]] = Field(min_length=1, description="what is claimed, with its thresholds")
     ablation: str = Field(default="", description="what an ablated value becomes; empty: as in the circuit's method")
-    granularity: Literal["edge", "node"] = Field(default="edge", description="what is ablated as one, of edges")
+    granularity: Granularity = Field(default="edge", description="what is ablated as one: edge, node or branch")
     positions: str = Field(default="", description="where edges are ablated; empty: as in the circuit's method")
     hypothesis: dict[str, Any] | None = Field(default=None, description="of causal scrubbing; empty: the usual one")
     seed: int = Field(default=0, ge=0, description="of random circuits and bootstraps")

@@ -237,6 +237,28 @@ def block_graph(shape: HeadShape) -> Graph:
     )  # fmt: skip
 
 
+def count_branches(graph: Graph, edges: np.ndarray) -> int:
+    """How many paths from `input` to `logits` these edges (indices) make, exactly. Head and block grain.
+
+    What a head reads for its queries, keys and values are paths of their own; through a key-value group go as many as
+    through each of its heads.
+    """
+    starts, into = graph.layout.starts, dict[int, list[int]]()
+    links = group_links(graph.layout)
+    for src, dst in zip(graph.src[edges].tolist(), graph.dst[edges].tolist(), strict=True):
+        into.setdefault(dst, []).append(src)
+    for group, head in links.tolist():
+        into.setdefault(head, []).append(group)
+    found = {starts["input"]: 1}
+
+    def to(node: int) -> int:
+        if node not in found:
+            found[node] = sum(map(to, into.get(node, ())))
+        return found[node]
+
+    return to(starts["logits"])
+
+
 def kind_of(name: str) -> str:
     """Of a node of a residual graph: input, logits, a head, a key-value group, an attention or an MLP."""
     return name if name in ("input", "logits") else name[0] + name.partition(".")[2][:1]

@@ -9,6 +9,19 @@
 | noise         | its own write and noise of 3 standard deviations (Meng et al. 2022, there of the embeddings alone) |
 | optimal       | the constant under which the ablated model is nearest to the whole (Li and Janson 2024)            |
 
+A branch is a path from the input to the logits: in the computation unrolled to a tree, in which every node is computed
+anew for each of its readers, the input is copied once per path (paper 9: Miller et al. 2024, arXiv 2407.08734; the tree
+of Chan et al. 2022). To ablate a branch is to replace that copy of the input, at the chosen positions; what lies on the
+way computes from it. So of the table only the line of the input counts, and noise is that of Meng et al. The branches
+of a circuit are all paths of its edges. The tree need not be built: its copies of a node are of two kinds.
+
+- Complement ablated: a node reads its like along the circuit's edges, and along all others what the writer writes in a
+  run on the replaced input. By resampling at all positions that is the run of the other prompt: a branch then is kept
+  where each of its edges is, and branches are as good as edges.
+- Circuit ablated: along the circuit's edges a node reads its like, which starts at the replaced input, and along all
+  others what the writer writes when nothing is ablated. A node on an ablated branch keeps its value for readers that
+  it reaches by others; ablated edges would be lost for all branches through them.
+
 When they lie: zero and noise take the model where it never is, a mean of different things may mean nothing, resampling
 hides what both prompts share, and the optimal constant is fitted to the very circuit that it is to judge.
 """
@@ -46,10 +59,29 @@ class Replacement:
     def __call__(self, run: Encoded, other: Encoded) -> Tensor:
         """[writers, rows, pos, d] for the prompts that run; other: the other prompt of each one's pair.
 
-        Unsupported by noise and position-mean for rows that give answers of several tokens, whatever the training.
+        At granularity branch for `everywhere` of those prompts. Unsupported by noise and position-mean for rows that
+        give answers of several tokens, whatever the training.
         """
         if run.marks.prompt is not None:
             _require_several(self.how)
+        values = self._values(run, other)
+        return self._of_branches(run, values) if self.how.granularity == "branch" else values
+
+    def _of_branches(self, run: Encoded, values: Tensor) -> Tensor:
+        """What edges carry where an ablation of branches does not leave them alone: see the head of this file."""
+        at_all = run.marks.chosen is None
+        if self.how.set == "complement" and at_all and self.how.value == "resample":
+            return values
+        if self.how.set == "complement" and at_all:
+            return self.model.writes(run, start=values[0])[0]
+        own = self.model.writes(run)[0]
+        start = run.where_chosen(values[0], own[0])
+        if self.how.set == "complement":
+            return self.model.writes(run, start=start)[0]
+        own[0] = start
+        return own
+
+    def _values(self, run: Encoded, other: Encoded) -> Tensor:
         if self.how.value == "resample":
             return resampled(self.model, run, other)
         own = self.model.writes(run)[0]
@@ -94,6 +126,11 @@ class Replacement:
                 loss.backward()
             optimizer.step()
         return replace(self, mean=(self.mean + scale * change).detach().to(self.mean))
+
+
+def everywhere(run: Encoded, how: Methodology) -> Encoded:
+    """The prompts that run, for `patched`: what a branch changes at chosen positions is read at all of them."""
+    return run.choose("all") if how.granularity == "branch" else run
 
 
 def resampled(model: ResidualSubject, run: Encoded, other: Encoded) -> Tensor:

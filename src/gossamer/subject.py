@@ -143,12 +143,36 @@ class Removing(Protocol):
         """Edges ablated one after the other from the logits back, as ACDC does."""
 
 
+class Room(NamedTuple):
+    """How many pairs go at once, and how many trials of them in a pass."""
+
+    pairs: int
+    trials: int
+
+
+Probe = Callable[[Encoded, int], Iterator[None]]
+"""Runs what is dearest of a method on pairs and with so many trials in a pass, and stops after each of its phases."""
+
+
 @runtime_checkable
 class Budgeted(Protocol):
-    """A model that knows how much memory a method takes."""
+    """A model that can tell how much memory a method takes."""
 
-    def within_budget(self, n_tokens: int, budget_bytes: int, method: str) -> int:
-        """How many pairs of so many tokens a prompt to take at once; BadInput, naming what would do, if none fits."""
+    def trials_at_once(self, tokens: int) -> int:
+        """How many runs of so many tokens a pass is worth on this device."""
+
+    def needed(
+        self, n_tokens: int, method: str, probe: Probe | None, *, pairs: int, trials: Callable[[int], int] | None = None
+    ) -> int:
+        """Peak bytes, weights included, on so many pairs of so many tokens a prompt at once."""
+
+    def within_budget(
+        self, n_tokens: int, budget_bytes: int, method: str, probe: Probe | None, *, most: int, least: int = 1,
+        trials: Callable[[int], int] | None = None,
+    ) -> Room:  # fmt: skip
+        """How many pairs of so many tokens a prompt to take at once, from `least` to `most`, and how many trials, up to
+        what is worth it. probe: None for the methods that are known without. BadInput, naming what would do, if the
+        least does not fit."""
 
 
 @runtime_checkable
@@ -216,8 +240,9 @@ class ResidualSubject(Protocol):
     def graph(self, grain: str = ...) -> Graph:
         """Nodes and edges at this model's own grain, reader by reader in the order of the forward pass."""
 
-    def writes(self, batch: Encoded) -> tuple[Tensor, Tensor]:
-        """(what every writer wrote [writers, rows, pos, d], logits at the last token [rows, vocab])."""
+    def writes(self, batch: Encoded, *, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(what every writer wrote [writers, rows, pos, d], logits at the last token [rows, vocab]). start: what the
+        residual stream starts as, [rows, pos, d]."""
 
     def ablations(self, batch: Encoded, reference: Tensor) -> Ablations:
         """Many ablations of the same prompts, each computed from where it differs from the clean run on."""

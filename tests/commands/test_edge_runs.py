@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from taught import pairs, saved, taught
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration, ViTConfig, ViTModel
 
 from gossamer import commands
 from gossamer.circuit import Circuit
 from gossamer.commands.edge_runs import CONFIGS
-from gossamer.errors import BadInput, CorruptFile, Unsupported
+from gossamer.errors import BadInput, CorruptFile, GossamerError, Unsupported
+from gossamer.formats import autocircuit, edge_pruning, feature_circuits
 from gossamer.scores import EdgeScores, Scores
+from gossamer.task import Task
 
 STORIES = Path(__file__).parents[3] / "shared" / "data" / "stories260k" / "hf"
 
@@ -206,6 +208,99 @@ def test_a_circuit_in_the_peers_format_gets_a_verdict(run: Path, folder: Path, o
     assert commands.replay(tmp_path / "run").agrees
 
 
+def test_prompts_of_peers_stand_where_a_task_does(folder: Path, tmp_path: Path) -> None:
+    """The same pairs in the form of four tools, with their answers as texts or as token numbers."""
+    tokenizer, some = AutoTokenizer.from_pretrained(folder), list(pairs()[::6])
+    task = Task(name="p", version="1", description="", train=tuple(some[:8]), heldout=tuple(some[8:]))
+    ids = [[tokenizer.encode(a, add_special_tokens=False)[-1] for a in (e.answer, e.wrong_answer)] for e in some]
+    numbers = [f"{e.clean},{e.counterfactual},{a},{b}" for e, (a, b) in zip(some, ids, strict=True)]
+    csv = tmp_path / "numbers.csv"
+    csv.write_text("\n".join(["clean,corrupted,correct_idx,incorrect_idx", *numbers]))
+    files = {
+        "AutoCircuit": autocircuit.write_task(some, tmp_path / "prompts.json"), "EAP-IG": csv,
+        "Edge Pruning": edge_pruning.write_task(task, tmp_path / "prompts.jsonl"),
+        "feature-circuits": feature_circuits.write_task(some, tmp_path / "plural.json"),
+    }  # fmt: skip
+    for file in files.values():
+        report = commands.tasks_check(file, model=str(folder))
+        assert (report.pairs, report.usable) == (len(some), len(some)), report
+        assert [c.line for c in report.checks] == sorted({c.line for c in report.checks})
+        assert report.paired_accuracy == 1
+    own = tmp_path / "own.jsonl"
+    rows = [
+        {k: getattr(e, k) for k in ("clean", "counterfactual", "answer", "wrong_answer")} | {"split": split}
+        for split, examples in (("train", task.train), ("heldout", task.heldout)) for e in examples
+    ]  # fmt: skip
+    own.write_text("\n".join(map(json.dumps, rows)))
+    made = {}
+    for name, file in (*files.items(), ("own", own)):
+        out = tmp_path / f"run {name}"
+        commands.discover_edges("eap", folder, file, out=out, edges=20)
+        assert commands.replay(out).agrees
+        made[name] = EdgeScores.load(out / "scores.safetensors").values
+        assert (out / file.name).is_file()
+    assert np.allclose(made["Edge Pruning"], made["own"], rtol=1e-4, atol=1e-6)  # the splits are told there
+    verified = commands.verify(
+        out / "circuit.safetensors", model=str(folder), task=csv, quick=True, out=tmp_path / "tried"
+    )
+    assert verified.evidence[0].n == 8
+
+
+def test_what_cannot_be_asked_is_told_by_its_line_before_anything_is_searched(folder: Path, tmp_path: Path) -> None:
+    """In the held-out pairs too, which a search does not touch."""
+    e, *rest = pairs()[::6]
+    bad = {
+        "answers": ({"answer": e.answer + e.wrong_answer}, r"line 1\b.*(token|answer)"),
+        "uneven": ({"clean": "there " + e.clean}, r"that of line 1\b"),
+    }  # fmt: skip
+    for name, (change, says) in bad.items():
+        file = tmp_path / f"{name}.jsonl"
+        rows = [
+            {"clean": x.clean, "counterfactual": x.counterfactual, "answer": x.answer, "wrong_answer": x.wrong_answer}
+            | (change | {"split": "heldout"} if x is e else {"split": "heldout" if x is rest[0] else "train"})
+            for x in (e, *rest)
+        ]  # fmt: skip
+        file.write_text("\n".join(map(json.dumps, rows)))
+        said: list[str] = []
+        with pytest.raises(BadInput, match=says):
+            commands.discover_edges("eap", folder, file, out=tmp_path / "run", say=said.append)
+        assert not said
+        assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_decoder_is_told_in_a_line(own: Path, tmp_path: Path) -> None:
+    shape = {"vocab_size": 64, "d_model": 16, "d_ff": 16, "num_layers": 1, "num_heads": 2, "d_kv": 8}
+    T5ForConditionalGeneration(T5Config(**shape)).save_pretrained(tmp_path / "t5")
+    vit = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ViTModel(ViTConfig(**vit)).save_pretrained(tmp_path / "vit")
+    for name, says in (
+        ("t5", "the encoder-decoder t5 is not supported"),
+        ("vit", "no decoder that goes on with a text"),
+    ):
+        with pytest.raises(Unsupported, match=says) as caught:
+            commands.discover_edges("eap", tmp_path / name, own, out=tmp_path / "run")
+        assert len(str(caught.value)) < 300
+
+
+def test_a_file_that_is_no_pairs_is_told_as_such(run: Path, folder: Path, tmp_path: Path) -> None:
+    circuit, damaged, odd = (tmp_path / name for name in ("circuit.json", "damaged.json", "odd.csv"))
+    circuit.write_text('[["m0", "resid_post"]]')
+    damaged.write_text('{"prompts": [')
+    odd.write_text("a,b\n1,2\n")
+    for file, says in (
+        (circuit, "holds no prompts but a circuit"), (damaged, "not sound JSON"),
+        (tmp_path / "none.json", "found no file"), (odd, "AutoCircuit, EAP-IG, Edge Pruning or feature-circuits"),
+    ):  # fmt: skip
+        for ask in (
+            lambda f: commands.tasks_check(f, model=str(folder)), lambda f: commands.discover_edges("eap", folder, f),
+            lambda f: commands.verify(run / "circuit.safetensors", model=str(folder), task=f),
+        ):  # fmt: skip
+            with pytest.raises(GossamerError, match=says):
+                ask(file)
+    with pytest.raises(BadInput, match="Expected a file of pairs"):
+        commands.tasks_check("gendered_pronoun", model=str(folder))
+
+
 @pytest.mark.parametrize("name", sorted(set(CONFIGS) - {"eap-ig", "acdc", "edge-patching"}))
 def test_every_method_makes_a_run_that_replays(name: str, folder: Path, own: Path, tmp_path: Path) -> None:
     options: dict[str, dict[str, object]] = {
@@ -216,6 +311,30 @@ def test_every_method_makes_a_run_that_replays(name: str, folder: Path, own: Pat
     assert 0 < report.edges <= 82
     again = commands.replay(tmp_path / "run", search=True)
     assert again.agrees, again.differences
+
+
+def test_numbers_of_blocks_are_asked_for_by_their_grain(folder: Path, own: Path, tmp_path: Path) -> None:
+    for name in ("activation-patching", "attribution-patching", "path-patching", "direct-logit-attribution"):
+        report = commands.discover_nodes(name, folder, own, grain="block", out=tmp_path / name, pairs=4)
+        found = Scores.load(tmp_path / name / "scores.safetensors")
+        assert found.layout.grain == "block"
+        assert {"a0", "m1"} <= {what for what, _ in report.scores}
+    with pytest.raises(BadInput, match="Unknown grain 'blok': did you mean block"):
+        commands.discover_nodes("activation-patching", folder, own, grain="blok", out=tmp_path / "x")
+    with pytest.raises(Unsupported, match="query-key-attribution at grain block"):
+        commands.discover_nodes(
+            "query-key-attribution", folder, own, grain="block", out=tmp_path / "x", head="a1.h0", key=1
+        )
+
+
+def test_a_budget_is_kept_or_refused_and_the_need_is_said(folder: Path, own: Path, tmp_path: Path) -> None:
+    for name, ask in (("edge-patching", commands.discover_edges), ("activation-patching", commands.discover_nodes)):
+        said: list[str] = []
+        more: dict[str, object] = {"edges": 20} if name == "edge-patching" else {}
+        ask(name, folder, own, out=tmp_path / name, pairs=2, say=said.append, **more)  # type: ignore[operator]
+        assert any("(--memory sets a limit)" in line for line in said)
+        with pytest.raises(BadInput, match=f"memory budget of at least .* with {name}"):
+            ask(name, folder, own, out=tmp_path / "x", memory="1kB", **more)  # type: ignore[operator]
 
 
 def test_numbers_of_nodes_have_a_folder_and_a_sign(folder: Path, own: Path, tmp_path: Path) -> None:

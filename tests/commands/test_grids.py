@@ -54,8 +54,8 @@ def test_edges_under_every_methodology_and_the_same_files_again(edges: Path, tmp
     done = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "a")])
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
-    assert len(report["rows"]) == 2 * 2 * (2 * 2 + 2)
-    assert report["finding"].startswith("Of the same circuit, 8 ways")
+    assert len(report["rows"]) == 2 * 3 * (2 * 2 + 2)
+    assert report["finding"].startswith("Of the same circuit, 12 ways")
     data = read_grid(Path(report["data"]))
     assert [r.model_dump(mode="json") for r in data.rows] == report["rows"]
     assert data.record["method"] == "grid"

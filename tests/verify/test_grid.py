@@ -76,7 +76,7 @@ def test_roc_is_one_with_matched_truth_and_below_with_the_other() -> None:
 
 def test_every_row_says_all_of_its_methodology_and_how_single_pairs_fare() -> None:
     rows = rows_of("resample")
-    assert len(rows) == 2 * 2 * (3 * 2 + 2)
+    assert len(rows) == 2 * 3 * (3 * 2 + 2)
     assert len({(r.granularity, r.value, r.direction, r.set, r.aggregate) for r in rows}) == len(rows)
     assert {(r.direction, r.set, r.asks, r.expected) for r in rows} == set(TARGETS)
     for row in rows:
@@ -95,7 +95,7 @@ def test_every_row_says_all_of_its_methodology_and_how_single_pairs_fare() -> No
     zero = [r for r in rows if (r.granularity, r.value, r.asks) == ("edge", "zero", "maintained performance")]
     assert zero[0].score != zero[1].score  # ratio of means, mean of ratios
     # a circuit of edges as its nodes keeps more
-    assert {r.granularity for r in rows} == {"edge", "node"}
+    assert {r.granularity for r in rows} == {"edge", "node", "branch"}
 
 
 def test_rows_that_are_known_are_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Find the circuit of a task.")
 
-TaskName = Annotated[str, typer.Argument(help="A task (see gossamer tasks), or a .jsonl or .csv file of pairs.")]
+TaskName = Annotated[str, typer.Argument(help="A task (see gossamer tasks), or a file of pairs, ours or a peer's.")]
 TargetLoss = Annotated[float | None, typer.Option(help="Task loss the circuit must reach, in nats (0.15).")]
 Penalties = Annotated[list[float] | None, typer.Option(help="Node penalty; repeat it to search several at once.")]
 Calibrate = Annotated[bool, typer.Option("--calibrate", help="Fit scale and shift of the circuit's logit.")]
@@ -122,7 +122,7 @@ def _of_edges(name: str, options: str, about: str, *own: str) -> None:
         positions: Annotated[
             str | None, typer.Option(help="Where edges are ablated: all (default), last, or a span of the pairs.")
         ] = None,
-        memory: Annotated[str | None, typer.Option(help="Budget, such as 8GB: fewer pairs go at once.")] = None,
+        memory: Annotated[str | None, typer.Option(help="Budget, such as 8GB: less goes at once.")] = None,
         out: EdgeOut = None, pairs: PairsUsed = None, task_seed: TaskSeed = 0, force: Force = False, set_: Set = None,
         dtype: Dtype = "float32", device: Device = "cpu", json: Json = False,
     ) -> None:  # fmt: skip
@@ -132,7 +132,7 @@ def _of_edges(name: str, options: str, about: str, *own: str) -> None:
             "steps": steps, "threshold": threshold, "floor": floor, "order": order, "then_edges": then_edges,
             "method": of, "ablation": ablation, "metric": metric, "positions": positions, "memory": memory,
         }  # fmt: skip
-        asked |= {} if name == "consensus" else {"pairs": pairs}
+        asked |= {"memory": None, "budget": memory} if name == "consensus" else {"pairs": pairs}
         given = fields(getattr(discover, options), set_, **asked)
         if name == "consensus" and pairs:
             given["options"] = {**fields(getattr(discover, options), set_).get("options", {}), "pairs": pairs}
@@ -156,6 +156,8 @@ def _of_nodes(name: str, options: str, about: str, *own: str) -> None:
         positions: Annotated[
             str | None, typer.Option(help="Where nodes are ablated: all (default), last, or a span of the pairs.")
         ] = None,
+        grain: Annotated[str, typer.Option(help="head, or block: all heads of a layer as one node.")] = "head",
+        memory: Annotated[str | None, typer.Option(help="Budget, such as 8GB: less goes at once.")] = None,
         show: Annotated[int, typer.Option(help="How many numbers to print.")] = 20,
         out: EdgeOut = None, pairs: PairsUsed = None, task_seed: TaskSeed = 0, force: Force = False, set_: Set = None,
         dtype: Dtype = "float32", device: Device = "cpu", json: Json = False,
@@ -165,11 +167,11 @@ def _of_nodes(name: str, options: str, about: str, *own: str) -> None:
 
         given = fields(
             getattr(discover, options), set_, receivers=receiver or None, attention_parts=attention_parts, head=head,
-            key=key, query=query, positions=positions, pairs=pairs,
+            key=key, query=query, positions=positions, pairs=pairs, memory=memory,
         )  # fmt: skip
         with steps(name, "score") as progress:
             r = discover_nodes(
-                name, model, task, out=out, task_seed=task_seed, force=force, dtype=dtype, device=device,
+                name, model, task, grain=grain, out=out, task_seed=task_seed, force=force, dtype=dtype, device=device,
                 progress=progress, say=say, **given,
             )  # fmt: skip
 
@@ -180,7 +182,10 @@ def _of_nodes(name: str, options: str, about: str, *own: str) -> None:
 
         emit(r, json, text)
 
-    _add(command, name, about, {"receiver", "attention_parts", "head", "key", "query", "positions"} - set(own))
+    _add(command, name, about, _OF_NODES - set(own))
+
+
+_OF_NODES = {"receiver", "attention_parts", "head", "key", "query", "positions", "grain", "memory"}
 
 
 def _add(command: Callable[..., None], name: str, about: str, without: set[str]) -> None:
@@ -196,11 +201,14 @@ _SCORED = (*_CUT, "pairs", "ablation", "metric", "positions")
 _EAP = (*_SCORED, "memory")
 _of_edges("eap", "EAPConfig", "Score every edge by its gradient (Syed et al. 2023) and cut.", *_EAP)
 _of_edges("eap-ig", "EAPIGConfig", "Score by gradients between two inputs (Hanna et al. 2024) and cut.", *_EAP, "steps")
-_of_edges("eap-ig-activations", "EAPIGConfig", "The same between two activations of each sublayer.", *_SCORED, "steps")
-_of_edges("ceap", "EAPIGConfig", "Score by conductance (arXiv 2606.16920) and cut.", *_CUT, "pairs", "metric", "steps")
+_of_edges("eap-ig-activations", "EAPIGConfig", "The same between two activations of each sublayer.", *_EAP, "steps")
+_of_edges(
+    "ceap", "EAPIGConfig", "Score by conductance (arXiv 2606.16920) and cut.", *_CUT, "pairs", "metric", "steps",
+    "memory",
+)  # fmt: skip
 _of_edges(
     "acdc", "ACDCConfig", "Try every edge from the logits back (Conmy et al. 2023).", "threshold", "pairs", "ablation",
-    "metric", "positions",
+    "metric", "positions", "memory",
 )  # fmt: skip
 _of_edges(
     "iterative-sweep", "IterativeSweepConfig", "Try every head and MLP, backward and forward (Lan et al. 2024).",
@@ -214,6 +222,7 @@ _of_edges(
     "pairs",
     "metric",
     "positions",
+    "memory",
 )
 _of_edges(
     "edge-mask",
@@ -224,18 +233,29 @@ _of_edges(
     "ablation",
     "metric",
     "positions",
+    "memory",
 )
-_of_edges("consensus", "ConsensusConfig", "Edges that are found whichever pairs are drawn.", "edges", "pairs", "of")
+_of_edges(
+    "consensus", "ConsensusConfig", "Edges that are found whichever pairs are drawn.", "edges", "pairs", "of", "memory"
+)
 _of_edges("weight-magnitude", "WeightMagnitudeConfig", "Baseline: score by the size of weights and cut.", *_CUT)
 _of_edges("random", "RandomConfig", "Baseline: random scores, cut.", *_CUT)
 
 
+_GRAINS = ("grain", "memory")
 _of_nodes(
-    "activation-patching", "ActivationPatchingConfig", "Exact: ablate every node alone.", "attention_parts", "positions"
+    "activation-patching", "ActivationPatchingConfig", "Exact: ablate every node alone.", "attention_parts",
+    "positions", *_GRAINS,
+)  # fmt: skip
+_of_nodes(
+    "attribution-patching", "AttributionPatchingConfig", "Every node to first order, with the fixes of AtP*.", *_GRAINS
 )
-_of_nodes("attribution-patching", "AttributionPatchingConfig", "Every node to first order, with the fixes of AtP*.")
-_of_nodes("path-patching", "PathPatchingConfig", "Exact: what senders do to these reads directly.", "receiver")
-_of_nodes("direct-logit-attribution", "DirectLogitAttributionConfig", "Parts that sum to the logit difference.")
+_of_nodes(
+    "path-patching", "PathPatchingConfig", "Exact: what senders do to these reads directly.", "receiver", *_GRAINS
+)
+_of_nodes(
+    "direct-logit-attribution", "DirectLogitAttributionConfig", "Parts that sum to the logit difference.", *_GRAINS
+)
 _of_nodes(
     "query-key-attribution", "QueryKeyAttributionConfig", "Why a head attends there: parts of its score.", "head",
     "key", "query",

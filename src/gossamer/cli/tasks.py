@@ -56,7 +56,10 @@ def tasks(
 
 @app.command("check")
 def check(
-    pairs: Annotated[Path, typer.Argument(help="A .jsonl or .csv file: clean, counterfactual, answer, wrong_answer.")],
+    pairs: Annotated[
+        Path,
+        typer.Argument(help="A .jsonl or .csv file: clean, counterfactual, answer, wrong_answer; or a peer's prompts."),
+    ],
     model: Annotated[str, typer.Option(help="A shipped model, a model folder, or a Hub name.")] = "tiny",
     json: Json = False,
 ) -> None:

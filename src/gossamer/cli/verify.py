@@ -29,9 +29,9 @@ def verify(
         str | None,
         typer.Option(help="Edges: resample, zero, mean, position-mean, noise or optimal; default: the method's."),
     ] = None,
-    granularity: Annotated[str | None, typer.Option(help="Edges: edge (default) or node, what is ablated as one.")] = (
-        None
-    ),
+    granularity: Annotated[
+        str | None, typer.Option(help="Edges: edge (default), node or branch (a path), what is ablated as one.")
+    ] = None,
     positions: Annotated[
         str | None, typer.Option(help="Edges: all, last, or a span of the pairs, where they are ablated.")
     ] = None,

@@ -200,21 +200,22 @@ def _discover(
 
 
 def discover_nodes(
-    method: str, model: str | Path, task: str | Path, /, *, out: str | Path | None = None, device: str = "cpu",
-    dtype: str = "float32", task_seed: int = 0, force: bool = False, progress: Steps | None = None, say: Say = _silent,
-    **options: Any,
+    method: str, model: str | Path, task: str | Path, /, *, grain: str = "head", out: str | Path | None = None,
+    device: str = "cpu", dtype: str = "float32", task_seed: int = 0, force: bool = False,
+    progress: Steps | None = None, say: Say = _silent, **options: Any,
 ) -> NodeReport:  # fmt: skip
     """A number for every node of a Hugging Face decoder on a task, largest first; no circuit is cut.
 
     method: activation-patching, attribution-patching, path-patching, direct-logit-attribution, and, for pairs of
-    writers, query-key-attribution. The run folder `out` holds report.json and, of nodes, scores.safetensors. `options`
-    are fields of the method's configuration; the rest as discover_edges.
+    writers, query-key-attribution. grain: head, or block with all heads of a layer as one node. The run folder
+    `out` holds report.json and, of nodes, scores.safetensors. `options` are fields of the method's configuration; the
+    rest as discover_edges.
     """
     from gossamer.commands.node_runs import discover
 
     return discover(
-        method, model, task, out=out, device=device, dtype=dtype, task_seed=task_seed, force=force, progress=progress,
-        say=say, options=options,
+        method, model, task, grain=grain, out=out, device=device, dtype=dtype, task_seed=task_seed, force=force,
+        progress=progress, say=say, options=options,
     )  # fmt: skip
 
 

@@ -43,6 +43,8 @@ from gossamer.discover import (
     random_config,
     weight_magnitude_config,
 )
+from gossamer.discover.edge_patching import trials_of
+from gossamer.discover.room import PROBES, probe_of
 from gossamer.errors import BadInput, CorruptFile, Unsupported, one_line, require_new
 from gossamer.evidence import Evidence
 from gossamer.formats import read_circuit
@@ -52,10 +54,10 @@ from gossamer.registry import method
 from gossamer.replacement import Replacement, replacement
 from gossamer.scores import EdgeScores
 from gossamer.statistics import bootstrap_interval
-from gossamer.subject import ResidualSubject, require_model_of
+from gossamer.subject import Budgeted, ResidualSubject, require_model_of
 from gossamer.task import Task
 from gossamer.task import asked as whole_answers
-from gossamer.tasks import load_task
+from gossamer.tasks import asks_by_token_number, load_task
 from gossamer.verify import EdgeTrial, faithfulness
 from gossamer.verify.edge_faithfulness import why_undefined
 from gossamer.verify.edge_trial import edge_values, gap_metric
@@ -146,17 +148,19 @@ def edge_trial(
     )  # fmt: skip
 
 
-def _needs(model: Decoder, task: Task, name: str, config: Any) -> str:
-    """How much memory a method is expected to need, in words, where that is known."""
-    from gossamer.models.huggingface import estimate
-    from gossamer.models.huggingface.memory import METHODS
-
-    if name not in METHODS or config.memory is not None:
+def needed_by(model: ResidualSubject, task: Task, name: str, config: Any) -> str:
+    """How much memory a method is expected to need, in words; nothing where that is not known, or a limit was given."""
+    if name not in PROBES or config.memory is not None or not isinstance(model, Budgeted):
         return ""
-    batch = model.encode(task.train[: config.pairs], positions=config.positions, several=True)
+    positions = getattr(config, "positions", "all")
+    batch = model.encode(task.train[: config.pairs], positions=positions, several=True)
     if batch.marks.answers is not None:  # which take rows of their own
         return ""
-    need = estimate(model, batch.tokens.shape[1], min(config.pairs_at_once, batch.n_pairs), name)
+    most = getattr(config, "pairs_at_once", getattr(config, "batch", config.pairs))
+    n, length = min(most, batch.n_pairs), batch.tokens.shape[1]
+    need = model.needed(
+        length, name, probe_of(model, config, name), pairs=n, trials=trials_of(model, name, length),
+    )  # fmt: skip
     return f", about {in_words(need)} (--memory sets a limit)"
 
 
@@ -223,12 +227,16 @@ def load_for(
     """A decoder and the pairs of a task that it can be asked; BadInput, without `force`, if it does not do the task."""
     from gossamer.models.huggingface import load_decoder
 
-    asked = load_task(str(task), task_seed)
+    asked = None if asks_by_token_number(str(task)) else load_task(str(task), task_seed)
     loaded = load_decoder(model, device, dtype)
+    asked = asked or load_task(str(task), task_seed, loaded.tokenizer)
     asked = loaded.fitting(asked, positions=positions, several=several)
     if asked.left_out:
         which = ", ".join(f"{n} {split}" for split, n in asked.left_out.items())
         say(f"{asked.name}: {which} pairs left out, they do not fit {loaded.name}")
+    own = sorted((e for e in (*asked.train, *asked.heldout) if e.line), key=lambda e: e.line)
+    if own:  # what cannot be asked is told before the search, held-out pairs too
+        loaded.encode(own, positions=positions, several=several)
     if not force:
         paired, ordered = require_done(loaded, asked, positions)
         say(f"{loaded.name} gets {paired:.1%} of training pairs right (coin 25%), orders {ordered:.1%} (coin 50%)")
@@ -258,7 +266,7 @@ def discover(
     folder = Path(out) if out else next_free(Path("runs") / f"{asked.name}-{loaded.name}-{name}")
     require_new(folder)
     _require_positions(loaded, asked, getattr(config, "ablation", ""), positions)
-    say(f"{name} over {graph.n_edges:,} edges{_needs(loaded, asked, name, config)}")
+    say(f"{name} over {graph.n_edges:,} edges{needed_by(loaded, asked, name, config)}")
     found = method[name](loaded, asked, config, progress=progress)
     cut: dict[str, float] | None = None
     if name == "edge-mask" and edges is None:
@@ -272,7 +280,8 @@ def discover(
     else:
         scores, circuit = None, found
     if not circuit.n_edges:
-        raise BadInput(f"{name} kept no edge of {loaded.name} that lies on a path or counts; ask for more edges.")
+        more = "lower its threshold" if name == "acdc" else "ask for more edges"
+        raise BadInput(f"{name} kept no edge of {loaded.name} that lies on a path or counts; {more}.")
     trial = edge_trial(loaded, asked, circuit, own_ablation(circuit.record), positions=positions)
     evidence = faithfulness(trial, target=f)
     result = EdgeResult(
@@ -393,7 +402,7 @@ def read(folder: Path, model: str | None = None, device: str = "cpu") -> EdgeRun
     require_model_of(circuit.record, loaded)
     at, several = own_positions(about.record), of_whole_answers(about.record)
     fitting = partial(loaded.fitting, positions=at, several=several)
-    task = task_of_run(folder, about.task_source, about.task_seed, about.record, fitting)
+    task = task_of_run(folder, about.task_source, about.task_seed, about.record, fitting, loaded.tokenizer)
     return EdgeRun(folder=folder, about=about, circuit=circuit, model=loaded, task=task)
 
 
@@ -407,8 +416,9 @@ def put_in_run(
     if model is None or task is None:
         missing = " and ".join(n for n, v in (("--model", model), ("--task", task)) if v is None)
         raise BadInput(f"Expected {missing} with the circuit file {file}: it does not say what it is of.")
-    asked = load_task(str(task))
+    asked = None if asks_by_token_number(str(task)) else load_task(str(task))
     loaded = load_decoder(model, device, dtype)
+    asked = asked or load_task(str(task), 0, loaded.tokenizer)
     circuit = read_circuit(file, loaded.graph(), size=edges)
     at, several = own_positions(circuit.record), of_whole_answers(circuit.record)
     asked = loaded.fitting(asked, positions=at, several=several)

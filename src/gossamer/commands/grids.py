@@ -19,7 +19,7 @@ from gossamer.commands.sweeps import open_folder
 from gossamer.errors import BadInput, CorruptFile, one_line
 from gossamer.record import Record
 from gossamer.show.figures import require_matplotlib
-from gossamer.show.grid_figure import GridData, GridScore, write_grid_figure
+from gossamer.show.grid_figure import PARTS, GridData, GridScore, write_grid_figure
 from gossamer.verify import ChannelTrial, EdgeTrial
 from gossamer.verify.grid import GridRow
 from gossamer.verify.grid import grid as grid_of
@@ -114,7 +114,7 @@ def finding_of(rows: Sequence[GridRow]) -> str:
     first, low, high = (asked[i] for i in (0, int(scores.argmin()), int(scores.argmax())))
 
     def named(row: GridRow) -> str:
-        return f"{row.value}, {row.granularity}s, {row.aggregate}"
+        return f"{row.value}, {PARTS[row.granularity]}, {row.aggregate}"
 
     return (
         f"Of the same circuit, {len(asked)} ways to score the performance it maintains go from {low[0]:.3f} "

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gossamer.commands.edge_runs import WHOLE_ANSWERS, Say, Steps, load_for, sign_of
+from gossamer.commands.edge_runs import WHOLE_ANSWERS, Say, Steps, load_for, needed_by, sign_of
 from gossamer.commands.reports import NodeReport
 from gossamer.commands.run_folder import REPORT, SCORES, new_folder, next_free, write_json
 from gossamer.discover import (
@@ -20,7 +20,7 @@ from gossamer.discover import (
     path_patching_config,
     query_key_attribution_config,
 )
-from gossamer.errors import require_new
+from gossamer.errors import BadInput, Unsupported, nearest, require_new
 from gossamer.registry import method
 from gossamer.scores import Scores
 
@@ -30,19 +30,29 @@ CONFIGS: dict[str, Callable[..., Any]] = {
     "query-key-attribution": query_key_attribution_config,
 }  # fmt: skip
 
+GRAINS = ("head", "block")
+
 
 def discover(
-    name: str, model: str | Path, task: str | Path, *, out: str | Path | None, device: str, dtype: str, task_seed: int,
-    force: bool, progress: Steps | None, say: Say, options: dict[str, Any],
+    name: str, model: str | Path, task: str | Path, *, grain: str, out: str | Path | None, device: str, dtype: str,
+    task_seed: int, force: bool, progress: Steps | None, say: Say, options: dict[str, Any],
 ) -> NodeReport:  # fmt: skip
     """See gossamer.commands.discover_nodes."""
+    from gossamer.models.huggingface import Blocks
+
     started = time.perf_counter()
     config = CONFIGS[name](**options)
+    if grain not in GRAINS:
+        raise BadInput(f"Unknown grain {grain!r}: {nearest(grain, dict.fromkeys(GRAINS))}")
+    if grain == "block" and name == "query-key-attribution":
+        raise Unsupported("query-key-attribution at grain block", "a score is of one head", "grain head")
     positions, several = getattr(config, "positions", "all"), getattr(config, "metric", "") == WHOLE_ANSWERS
     loaded, asked = load_for(model, task, task_seed, device, dtype, force, say, positions, several)
     folder = Path(out) if out else next_free(Path("runs") / f"{asked.name}-{loaded.name}-{name}")
     require_new(folder)
-    found = method[name](loaded, asked, config, progress=progress)
+    subject = loaded if grain == "head" else Blocks(loaded)
+    say(f"{name} over {subject.graph().layout.n_nodes} nodes{needed_by(subject, asked, name, config)}")
+    found = method[name](subject, asked, config, progress=progress)
     with new_folder(folder) as work:
         if isinstance(found, QueryKeyAttribution):
             names = [f"{q} & {k}" for q in found.names for k in found.names]

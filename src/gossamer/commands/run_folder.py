@@ -150,9 +150,11 @@ def copied_pairs(task: str, into: Path | None = None) -> str:
     return Path(task).name
 
 
-def task_of_run(folder: Path, source: str, seed: int, record: Record, fitting: Callable[[Task], Task]) -> Task:
+def task_of_run(
+    folder: Path, source: str, seed: int, record: Record, fitting: Callable[[Task], Task], tokenizer: Any = None
+) -> Task:
     """The pairs of a run that its model can be asked; BadInput when they are not those it was made with."""
-    task = fitting(load_task(str(folder / source) if is_pairs_file(source) else source, seed))
+    task = fitting(load_task(str(folder / source) if is_pairs_file(source) else source, seed, tokenizer))
     if task.version != record.task_version:
         raise BadInput(
             f"Expected task {task.name} version {record.task_version}, this Gossamer has {task.version}; use the "

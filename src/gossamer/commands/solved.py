@@ -22,7 +22,7 @@ from gossamer.metric import (
 from gossamer.models import LoadedModel, any_model
 from gossamer.registry import task as registry
 from gossamer.task import Example, Task, asked, check_pair, unequal
-from gossamer.tasks import load_task, read_pairs
+from gossamer.tasks import asks_by_token_number, is_pairs_file, load_task
 
 if TYPE_CHECKING:
     from gossamer.models.huggingface import Channels, Decoder
@@ -109,8 +109,11 @@ def _task_report(task: Task, model: LoadedModel | Decoder | None) -> TaskReport:
 
 def check_pairs(pairs: str | Path, model: str | Path) -> PairsReport:
     """See gossamer.commands.tasks_check."""
-    task = read_pairs(str(pairs))
+    if not is_pairs_file(str(pairs)):
+        raise BadInput(f"Expected a file of pairs (.jsonl, .csv or .json), got {str(pairs)!r}.")
+    asked = None if asks_by_token_number(str(pairs)) else load_task(str(pairs), numbered=True)
     loaded = any_model(model)
+    task = asked or load_task(str(pairs), 0, loaded.tokenizer, numbered=True)
     n_ctx, bos = loaded.limits
     examples = sorted((*task.train, *task.heldout), key=lambda e: e.line)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from gossamer.ablation import of_edges
@@ -23,6 +24,7 @@ from gossamer.commands.reports import ClaimReport, VerifyReport
 from gossamer.commands.run_folder import CIRCUIT, EVIDENCE, Run, read_run
 from gossamer.errors import BadInput, Unsupported
 from gossamer.evidence import Evidence, load_evidence, load_record, save_evidence
+from gossamer.graph import count_branches
 from gossamer.record import Record, code_sha256
 from gossamer.subject import require_model_of
 from gossamer.verdict import TRIED_PAIRS, TrialVerdict, judge
@@ -169,6 +171,10 @@ def put_on_trial(
     if done:
         say(f"going on with the trial in {state}: {', '.join(done)} were made before")
     size = f"{circuit.n_nodes} nodes" if isinstance(run, Run) else f"{circuit.n_edges} edges"
+    if isinstance(run, EdgeRun) and claim.granularity == "branch":
+        graph = run.model.graph()
+        own = graph.numbers(circuit.src, circuit.dst, circuit.matrix)
+        size += f" ({count_branches(graph, own):.3g} of {count_branches(graph, np.arange(graph.n_edges)):.3g} branches)"
     say(f"trying {size} on {trial.n_pairs} held-out pairs, {len(claim.checks)} checks")
     begun = time.perf_counter()
 

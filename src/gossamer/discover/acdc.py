@@ -24,16 +24,18 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from gossamer.ablation import of_edges
+from gossamer.ablation import Methodology, of_edges
 from gossamer.circuit import Circuit
 from gossamer.discover.eap import Ablated, Progress, training_pairs
+from gossamer.discover.edge_patching import trials_of
+from gossamer.discover.room import probed, room_for
 from gossamer.errors import options
 from gossamer.graph import Graph
 from gossamer.metric import row_metric
 from gossamer.record import Record
 from gossamer.registry import method
 from gossamer.replacement import replacement
-from gossamer.subject import Removing, ResidualSubject
+from gossamer.subject import Probe, Removing, ResidualSubject
 from gossamer.task import Encoded, Task, sides
 
 if TYPE_CHECKING:
@@ -45,7 +47,8 @@ class ACDCConfig(BaseModel):
     several tokens), logits for `logit-difference`; pairs: of the training split.
 
     ablation: what a removed edge carries, see gossamer.replacement; positions: where, `all`, `last` or a span of the
-    pairs; order: in which a reader's writers are tried, the last first or the first first.
+    pairs; order: in which a reader's writers are tried, the last first or the first first. memory: a budget such as
+    "8GB", weights included, for which fewer removals are tried in a pass; all pairs go together, and no edge changes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -56,6 +59,7 @@ class ACDCConfig(BaseModel):
     ablation: Ablated = "resample"
     positions: str = "all"
     order: Literal["reverse", "forward"] = "reverse"
+    memory: str | None = None
 
 
 def acdc_config(**changes: Any) -> ACDCConfig:
@@ -74,13 +78,14 @@ def acdc(
     config = config or ACDCConfig()
     task, batch = training_pairs(model, task, config)
     clean, other = sides(batch)
-    component: Literal["head", "block"] = "block" if model.graph().layout.grain == "block" else "head"
-    how = of_edges(config.ablation, component=component, positions=config.positions)
+    n, trials = batch.n_pairs, trials_of(model, "acdc", batch.tokens.shape[1])
+    room = room_for(model, batch, config, "acdc", most=n, least=n, trials=trials)
+    how = _how(model, config)
     reference = replacement(model, batch, how)(clean, other)
-    runs = model.removals(clean, reference) if isinstance(model, Removing) else _OneByOne(model, clean, reference)
+    runs = _runs(model, clean, reference)
     score = metric_of(config, clean, runs.clean)
     graph = model.graph()
-    search = _Search(runs, score, config.threshold)
+    search = _Search(runs, score, config.threshold, room.trials)
     done = 0
     for stage in runs.stages():
         if config.order == "forward":
@@ -109,6 +114,34 @@ def acdc(
         },
     )  # fmt: skip
     return Circuit.from_edges(graph, kept, np.array([search.rises[e] for e in kept.tolist()]), record=record)
+
+
+def _how(model: ResidualSubject, config: ACDCConfig) -> Methodology:
+    component: Literal["head", "block"] = "block" if model.graph().layout.grain == "block" else "head"
+    return of_edges(config.ablation, component=component, positions=config.positions)
+
+
+def _runs(model: ResidualSubject, clean: Encoded, reference: Tensor) -> Removals:
+    return model.removals(clean, reference) if isinstance(model, Removing) else _OneByOne(model, clean, reference)
+
+
+@probed("acdc")
+def _probe(model: ResidualSubject, config: ACDCConfig) -> Probe:
+    """Every reader has lost an edge, and one to the first layer is tried: all layers are computed again."""
+
+    def probe(pairs: Encoded, trials: int) -> Iterator[None]:
+        clean, other = sides(pairs)
+        runs = _runs(model, clean, replacement(model, pairs, _how(model, config))(clean, other))
+        yield
+        edges = np.concatenate(list(runs.stages()))
+        writer, reader = model.graph().src[edges], model.graph().dst[edges]
+        first = edges[(writer == 0) & (reader == reader[-1])]
+        runs.drop(edges[(writer == 0) & ~np.isin(edges, first)])
+        metric_of(config, clean, runs.clean)(runs.logits(np.resize(first, trials)))
+        runs.accept(1)
+        yield
+
+    return probe
 
 
 def _forward(graph: Graph, edges: np.ndarray) -> np.ndarray:
@@ -170,15 +203,15 @@ class _OneByOne:
 class _Search:
     """The search so far: `now` the metric, `rises` of the edges kept, `unrun` edges removed without a run."""
 
-    def __init__(self, runs: Removals, score: Callable[[Tensor], list[float]], threshold: float) -> None:
-        self.runs, self.score, self.threshold = runs, score, threshold
+    def __init__(self, runs: Removals, score: Callable[[Tensor], list[float]], threshold: float, most: int) -> None:
+        self.runs, self.score, self.threshold, self.most = runs, score, threshold, most
         self.now = score(runs.clean[None])[0]
         self.rises: dict[int, float] = {}
         self.passes, self.unrun, self.width = 0, 0, 1
 
     def advance(self, edges: np.ndarray) -> int:
         """Try the first of these edges, as many in a pass as lately were accepted in a row; how many are decided."""
-        most = self.runs.at_once(edges)
+        most = min(self.most, self.runs.at_once(edges))
         tried = edges[: min(self.width, most)]
         values = self.score(self.runs.logits(tried))
         self.passes += 1

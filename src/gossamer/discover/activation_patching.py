@@ -17,12 +17,20 @@ from typing import Any
 import numpy as np
 
 from gossamer.discover.eap import Progress, training_pairs
-from gossamer.discover.edge_patching import SIGN, EdgePatchingConfig, ablated_alone, named, record_of
-from gossamer.errors import options
+from gossamer.discover.edge_patching import (
+    SIGN,
+    EdgePatchingConfig,
+    ablated_alone,
+    named,
+    probe_of_sets,
+    record_of,
+)
+from gossamer.discover.room import probed
+from gossamer.errors import Unsupported, options
 from gossamer.graph import Graph, Layout
 from gossamer.registry import method
 from gossamer.scores import Scores
-from gossamer.subject import ResidualSubject
+from gossamer.subject import Probe, ResidualSubject
 from gossamer.task import Task
 
 
@@ -44,18 +52,27 @@ def activation_patching(
 ) -> Scores:  # fmt: skip
     """Exact scores of all nodes on the task's training pairs, in units of the metric per node ablated.
 
-    Nodes are numbered as in the graph at grain head; parts of attention come after them. progress(runs done, all runs,
-    largest size so far).
+    Nodes are numbered as in the graph of heads or blocks; parts of attention come after them. progress(runs done, all
+    runs, largest size so far).
     """
     config = config or ActivationPatchingConfig()
-    graph = model.graph("head")
+    graph = model.graph()
+    if config.attention_parts and graph.layout.grain != "head":
+        raise Unsupported(
+            f"parts of attention at grain {graph.layout.grain}", "its heads are one node", "grain head, or no parts"
+        )
     layout = with_parts(graph) if config.attention_parts else graph.layout
     task, pairs = training_pairs(model, task, config)
     sets = [edges_of(graph, name) for name, _ in layout.locations]
-    found = ablated_alone(model, pairs, config, sets, progress)
-    sign, how = SIGN.format(what="node"), named(config.positions)
+    found = ablated_alone(model, pairs, config, sets, progress, name="activation-patching")
+    sign, how = SIGN.format(what="node"), named(config.positions, graph.layout.grain)
     record = record_of("activation-patching", config, model, task, pairs, sign=sign, methodology=how)
     return Scores(layout=layout, values=found.mean(1), record=record, signed=True)
+
+
+@probed("activation-patching")
+def _probe(model: ResidualSubject, config: ActivationPatchingConfig) -> Probe:
+    return probe_of_sets(model, config, np.flatnonzero(model.graph().src == 0))
 
 
 def with_parts(graph: Graph) -> Layout:
@@ -63,7 +80,7 @@ def with_parts(graph: Graph) -> Layout:
     names = list(graph.layout.starts)
     into = np.unique(np.stack([graph.dst, graph.matrix]), axis=1).T.tolist()
     parts = [f"{names[node]}<{graph.matrices[m]}>" for node, m in into if graph.matrices[m] in ("q", "k", "v")]
-    return Layout(grain="head", locations=(*graph.layout.locations, *((p, 1) for p in parts)))
+    return Layout(grain=graph.layout.grain, locations=(*graph.layout.locations, *((p, 1) for p in parts)))
 
 
 def edges_of(graph: Graph, name: str) -> np.ndarray:

@@ -18,6 +18,7 @@ from what does not. Try what it finds by activation_patching.py.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,8 @@ import torch
 from gossamer.discover.activation_patching import with_parts
 from gossamer.discover.ceap import wide
 from gossamer.discover.eap import MetricConfig, Progress, per_pair
-from gossamer.discover.edge_patching import SIGN, record_of
+from gossamer.discover.edge_patching import SIGN, named, record_of
+from gossamer.discover.room import probed, room_for
 from gossamer.errors import Unsupported, options
 from gossamer.registry import method
 from gossamer.scores import Scores
@@ -35,8 +37,9 @@ from gossamer.task import Encoded, Task, sides
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gossamer.models.huggingface import Decoder
+    from gossamer.models.huggingface import Blocks, Decoder
     from gossamer.models.huggingface.reads import Activations
+    from gossamer.subject import Probe
 
 
 class AttributionPatchingConfig(MetricConfig):
@@ -53,11 +56,13 @@ def attribution_patching_config(**changes: Any) -> AttributionPatchingConfig:
 
 @method("attribution-patching")
 def attribution_patching(
-    model: Decoder, task: Task, config: AttributionPatchingConfig | None = None, *, progress: Progress | None = None
-) -> Scores:
+    model: Decoder | Blocks, task: Task, config: AttributionPatchingConfig | None = None, *,
+    progress: Progress | None = None,
+) -> Scores:  # fmt: skip
     """First-order scores of all nodes on the task's training pairs, in units of the metric per node ablated.
 
-    Nodes as in activation_patching.py with `attention_parts`: those of the graph, then queries, keys and values.
+    Nodes as in activation_patching.py with `attention_parts`: those of the graph, then queries, keys and values. At
+    block grain, the blocks; they have no queries and keys for `qk_fix` to help.
     """
     config = config or AttributionPatchingConfig()
     if config.metric == "sequence-log-probability":
@@ -65,39 +70,63 @@ def attribution_patching(
             "attribution patching by the metric sequence-log-probability", "it scores answers of one token",
             "metric logit-difference, or activation-patching",
         )  # fmt: skip
-    graph = model.graph("head")
-    if config.grad_drop and model.shape.n_layers < 2:
+    graph, decoder = model.graph(), at_heads(model)
+    if config.grad_drop and decoder.shape.n_layers < 2:
         raise Unsupported("grad_drop", "the model has one layer, and a node counts the others", "grad_drop=False")
     layout = with_parts(graph)
     task = model.fitting(task)
     pairs = model.encode(task.train[: config.pairs])
     total = np.zeros(layout.n_nodes)
-    for start in range(0, pairs.n_pairs, config.pairs_at_once):
-        done = min(start + config.pairs_at_once, pairs.n_pairs)
+    at_once = room_for(model, pairs, config, "attribution-patching", most=config.pairs_at_once).pairs
+    for start in range(0, pairs.n_pairs, at_once):
+        done = min(start + at_once, pairs.n_pairs)
         clean, other = sides(pairs.pairs(start, done))
-        found = node_estimates(model, clean, other, config)
+        found = node_estimates(decoder, clean, other, config, grain=graph.layout.grain)
         total += np.array([float(found[name].cpu().double().sum()) for name in layout.starts])
         if progress:
             progress(done, pairs.n_pairs, float(np.abs(total).max() / done))
     sign = SIGN.format(what="node")
     if config.grad_drop:
         sign = "size of the change of the metric when the node is ablated, mean over gradients without one layer each"
-    record = record_of("attribution-patching", config, model, task, pairs, sign=sign, methodology="acdc-resample")
+    record = record_of(
+        "attribution-patching", config, model, task, pairs, sign=sign, methodology=named("all", graph.layout.grain)
+    )
     return Scores(layout=layout, values=total / pairs.n_pairs, record=record, signed=True)
 
 
+@probed("attribution-patching")
+def _probe(model: Decoder | Blocks, config: AttributionPatchingConfig) -> Probe:
+    def probe(pairs: Encoded, trials: int) -> Iterator[None]:
+        node_estimates(at_heads(model), *sides(pairs), config, grain=model.graph().layout.grain)
+        yield
+
+    return probe
+
+
+def at_heads(model: Any) -> Decoder:
+    """The decoder whose heads a model at head or block grain is made of."""
+    found: Decoder = getattr(model, "decoder", model)
+    return found
+
+
 def node_estimates(
-    model: Decoder, clean: Encoded, other: Encoded, config: AttributionPatchingConfig
+    model: Decoder, clean: Encoded, other: Encoded, config: AttributionPatchingConfig, *, grain: str = "head"
 ) -> dict[str, Tensor]:
-    """Per node and part of attention its score for each row, [rows]."""
+    """Per node and part of attention its score for each row, [rows]; at grain block per block."""
     from gossamer.models.huggingface.reads import activations, gradients, head_values_with
 
     there = activations(model, other)
     here, sets = gradients(
         model, clean, lambda logits: per_pair(config, clean, logits).sum(), drop_each_layer=config.grad_drop
     )
-    exact = {p: head_values_with(model, clean, here, p, there) for p in ("q", "k")} if config.qk_fix else {}
+    exact = (
+        {p: head_values_with(model, clean, here, p, there) for p in ("q", "k")}
+        if config.qk_fix and grain == "head"
+        else {}
+    )
     estimates = [_estimates(model, here, there, g, exact) for g in sets]
+    if grain == "block":
+        estimates = [_of_blocks(e) for e in estimates]
     if not config.grad_drop:
         return estimates[0]
     inner = len(sets) - 1  # of a layer's own nodes one of the sets has no gradient at all
@@ -105,6 +134,18 @@ def node_estimates(
         name: torch.stack([e[name].abs() for e in estimates]).sum(0) / (inner if name[0] in "am" else len(sets))
         for name in estimates[0]
     }
+
+
+def _of_blocks(by_head: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What all heads of a layer write is one write: the estimates are linear in it."""
+    found: dict[str, Tensor] = {}
+    for name, value in by_head.items():
+        layer, _, part = name.partition(".")
+        if not part:
+            found[layer] = value
+        elif part.startswith("h") and "<" not in part:
+            found[layer] = found[layer] + value if layer in found else value
+    return found
 
 
 @torch.no_grad()

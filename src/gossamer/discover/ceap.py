@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gossamer.discover.eap import Progress, scored
+from gossamer.discover.eap import Progress, Score, probe_of_score, scored
 from gossamer.discover.eap_ig import EAPIGConfig
+from gossamer.discover.room import probed
 from gossamer.errors import Unsupported
 from gossamer.registry import method
 from gossamer.scores import EdgeScores
-from gossamer.subject import ResidualSubject
+from gossamer.subject import Probe, ResidualSubject
 from gossamer.task import Encoded, Task
 
 if TYPE_CHECKING:
@@ -55,6 +56,15 @@ def ceap(
             f"conductance at positions {config.positions!r}", "what it adds up flows through all of them", "eap-ig"
         )
 
+    return scored(model, task, config, "ceap", _score(model, steps), progress)
+
+
+@probed("ceap")
+def _probe(model: ResidualSubject, config: EAPIGConfig) -> Probe:
+    return probe_of_score(model, config, _score(model, min(config.steps, 3)))
+
+
+def _score(model: ResidualSubject, steps: int) -> Score:
     def score(clean: Encoded, reference: Tensor, objective: Objective) -> Tensor:
         after, _ = model.writes(clean)
         whole = after[0]
@@ -66,7 +76,7 @@ def ceap(
         assert total is not None
         return total
 
-    return scored(model, task, config, "ceap", score, progress)
+    return score
 
 
 def wide(x: Tensor) -> Tensor:

@@ -19,9 +19,10 @@ from typing import Any, Literal, get_type_hints
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from gossamer.budget import bytes_of
 from gossamer.circuit import Circuit
 from gossamer.discover.eap import Progress
-from gossamer.errors import BadInput, options
+from gossamer.errors import BadInput, Unsupported, options
 from gossamer.graph import Graph
 from gossamer.record import Record
 from gossamer.registry import config_kind, method
@@ -36,7 +37,9 @@ class ConsensusConfig(BaseModel):
 
     edges, cut, signed: the cut of each resample's scores, see EdgeScores.top and EdgeScores.greedy. probability: the
     consensus keeps edges that are in more than this share of the circuits. memory: bytes that the scores of blocks may
-    take; where those of single pairs take more, blocks of several are drawn.
+    take; where those of single pairs take more, blocks of several are drawn. budget: such as "8GB", weights included,
+    of everything: a tenth is for the scores of blocks, if that is less than `memory`, the rest for each run of the
+    method.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -50,6 +53,7 @@ class ConsensusConfig(BaseModel):
     probability: float = Field(default=0.5, ge=0, lt=1)
     seed: int = Field(default=0, ge=0)
     memory: int = Field(default=10**9, gt=0)
+    budget: str | None = None
 
 
 def consensus_config(**changes: Any) -> ConsensusConfig:
@@ -143,6 +147,12 @@ class _Run:
         if kind is None or "pairs" not in kind.model_fields:
             raise BadInput(f"Expected a method that takes a number of pairs, {config.method!r} does not; try eap-ig.")
         self.own = options(kind, config.options, f"set of options of {config.method}")
+        self.memory = config.memory
+        if config.budget is not None:
+            if "memory" not in kind.model_fields:
+                raise Unsupported(f"a memory budget of {config.method}", "it has none", "a method such as eap-ig")
+            self.memory = min(config.memory, max(1, bytes_of(config.budget) // 10))
+            self.own = self.own.model_copy(update={"memory": f"{bytes_of(config.budget) - self.memory}B"})
         if get_type_hints(self.function).get("return") is not Circuit and config.edges > graph.n_edges:
             raise BadInput(f"Expected a cut of at most {graph.n_edges} edges, got {config.edges}.")
         at = getattr(self.own, "positions", "all")
@@ -165,7 +175,7 @@ class _Run:
 
     def resampled(self) -> tuple[np.ndarray, int, Iterator[EdgeScores | Circuit]]:
         """(numbers of all pairs, pairs per block, what each resample gives)."""
-        n, most = len(self.pairs), max(1, self.config.memory // (8 * self.graph.n_edges))
+        n, most = len(self.pairs), max(1, self.memory // (8 * self.graph.n_edges))
         block = -(-n // most)
         self.total = -(-n // block)
         first = self(self.pairs[:block])

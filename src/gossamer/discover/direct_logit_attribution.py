@@ -13,14 +13,17 @@ writer the norm's scale would be another, and two large contributions may be the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from gossamer.discover.attribution_patching import at_heads
 from gossamer.discover.eap import Progress
 from gossamer.discover.edge_patching import record_of
+from gossamer.discover.room import probed, room_for
 from gossamer.errors import options
 from gossamer.graph import Layout
 from gossamer.registry import method
@@ -30,19 +33,21 @@ from gossamer.task import Encoded, Task, sides
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gossamer.models.huggingface import Decoder
+    from gossamer.models.huggingface import Blocks, Decoder
+    from gossamer.subject import Probe
 
 CONSTANT = "constant"
 SIGN = "part of the right answer's logit minus the wrong one's: positive where it is for the right answer"
 
 
 class DirectLogitAttributionConfig(BaseModel):
-    """pairs: how many training pairs, their clean prompts; pairs_at_once: memory, no number changes with it."""
+    """pairs: how many training pairs, their clean prompts; pairs_at_once, memory: as for EAP, no number changes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     pairs: int = Field(default=64, gt=0)
     pairs_at_once: int = Field(default=16, gt=0)
+    memory: str | None = None
 
 
 def direct_logit_attribution_config(**changes: Any) -> DirectLogitAttributionConfig:
@@ -52,7 +57,7 @@ def direct_logit_attribution_config(**changes: Any) -> DirectLogitAttributionCon
 
 @method("direct-logit-attribution")
 def direct_logit_attribution(
-    model: Decoder, task: Task, config: DirectLogitAttributionConfig | None = None, *,
+    model: Decoder | Blocks, task: Task, config: DirectLogitAttributionConfig | None = None, *,
     progress: Progress | None = None,
 ) -> Scores:  # fmt: skip
     """Logits that each writer adds to the difference on the task's training pairs, and last a node `constant`.
@@ -61,14 +66,15 @@ def direct_logit_attribution(
     positive one is for the right answer. details: `constant`, that row by where it comes from; `softcap`, 0 without.
     """
     config = config or DirectLogitAttributionConfig()
-    graph = model.graph("head")
-    layout = Layout(grain="head", locations=(*graph.layout.locations, (CONSTANT, 1)))
+    graph, decoder = model.graph(), at_heads(model)
+    layout = Layout(grain=graph.layout.grain, locations=(*graph.layout.locations, (CONSTANT, 1)))
     task = model.fitting(task)
     pairs = model.encode(task.train[: config.pairs])
     batches = []
-    for start in range(0, pairs.n_pairs, config.pairs_at_once):
-        done = min(start + config.pairs_at_once, pairs.n_pairs)
-        batches.append(contributions(model, sides(pairs.pairs(start, done))[0]))
+    at_once = room_for(model, pairs, config, "direct-logit-attribution", most=config.pairs_at_once).pairs
+    for start in range(0, pairs.n_pairs, at_once):
+        done = min(start + at_once, pairs.n_pairs)
+        batches.append(contributions(decoder, sides(pairs.pairs(start, done))[0]))
         if progress:
             progress(done, pairs.n_pairs, float(np.abs(batches[-1][0]).max()))
     by_writer, rest = np.concatenate([w for w, _ in batches], axis=1).mean(1), {
@@ -76,10 +82,20 @@ def direct_logit_attribution(
     }  # fmt: skip
     cap = rest.pop("softcap")
     values = np.zeros(layout.n_nodes)
-    values[[layout.starts[w] for w in model.shape.writers]] = by_writer
+    nodes = [w.split(".")[0] if graph.layout.grain == "block" else w for w in decoder.shape.writers]
+    np.add.at(values, [layout.starts[n] for n in nodes], by_writer)  # what heads write is added up to their block's
     values[layout.starts[CONSTANT]] = sum(rest.values())
     record = record_of("direct-logit-attribution", config, model, task, pairs, sign=SIGN, constant=rest, softcap=cap)
     return Scores(layout=layout, values=values, record=record, signed=True)
+
+
+@probed("direct-logit-attribution")
+def _probe(model: Decoder | Blocks, config: DirectLogitAttributionConfig) -> Probe:
+    def probe(pairs: Encoded, trials: int) -> Iterator[None]:
+        contributions(at_heads(model), sides(pairs)[0])
+        yield
+
+    return probe
 
 
 @torch.no_grad()

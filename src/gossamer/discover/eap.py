@@ -10,7 +10,7 @@ that is sure has no gradient; eap_ig.py helps) and an edge whose effect needs an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -18,21 +18,22 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from gossamer.ablation import of_edges
-from gossamer.budget import bytes_of
-from gossamer.errors import Unsupported, options
+from gossamer.ablation import Methodology, of_edges
+from gossamer.discover.room import probed, room_for
+from gossamer.errors import options
 from gossamer.metric import row_metric
 from gossamer.record import Record
 from gossamer.registry import method
 from gossamer.replacement import replacement
 from gossamer.scores import EdgeScores
-from gossamer.subject import Budgeted, ResidualSubject
+from gossamer.subject import Probe, ResidualSubject
 from gossamer.task import Encoded, Task, sides
 
 if TYPE_CHECKING:
     from gossamer.subject import Objective
 
 Progress = Callable[[int, int, float], None]
+Score = Callable[[Encoded, Tensor, "Objective"], Tensor]
 
 
 Ablated = Literal["resample", "zero", "mean", "position-mean", "noise"]
@@ -42,7 +43,8 @@ class MetricConfig(BaseModel):
     """metric: of the clean prompts, the right answer's logit minus the wrong one's, or the same of probabilities; or,
     for answers of several tokens, of log probabilities of the whole answers, in nats.
 
-    pairs: how many training pairs; pairs_at_once: how many are in memory together, at most: no number changes with it.
+    pairs: how many training pairs; pairs_at_once: how many are in memory together, at most; memory: a budget such as
+    "8GB", weights included, for which fewer go at once where needed. No number changes with either.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,18 +52,16 @@ class MetricConfig(BaseModel):
     metric: Literal["logit-difference", "probability-difference", "sequence-log-probability"] = "logit-difference"
     pairs: int = Field(default=64, gt=0)
     pairs_at_once: int = Field(default=16, gt=0)
+    memory: str | None = None
 
 
 class EAPConfig(MetricConfig):
     """ablation: what an ablated write becomes, see gossamer.replacement; means are over both prompts of these pairs.
     positions: where edges are ablated, `all`, `last` or a span of the pairs, see Encoded.choose.
-
-    memory: a budget such as "8GB", weights included, for which fewer pairs go at once where needed; no number changes.
     """
 
     ablation: Ablated = "resample"
     positions: str = "all"
-    memory: str | None = None
 
 
 def eap_config(**changes: Any) -> EAPConfig:
@@ -75,11 +75,19 @@ def eap(
 ) -> EdgeScores:
     """Scores of all edges on the task's training pairs, in units of the metric per edge ablated."""
     config = config or EAPConfig()
+    return scored(model, task, config, "eap", _score(model), progress)
 
+
+def _score(model: ResidualSubject) -> Score:
     def score(clean: Encoded, reference: Tensor, objective: Objective) -> Tensor:
         return model.edge_gradient(clean, reference, objective)[0]
 
-    return scored(model, task, config, "eap", score, progress)
+    return score
+
+
+@probed("eap")
+def _probe(model: ResidualSubject, config: EAPConfig) -> Probe:
+    return probe_of_score(model, config, _score(model))
 
 
 class Asking(Protocol):
@@ -112,19 +120,34 @@ def _total(config: EAPConfig, clean: Encoded, logits: Tensor) -> Tensor:
     return per_pair(config, clean, logits).sum()
 
 
+def _how(model: ResidualSubject, config: EAPConfig) -> Methodology:
+    component: Literal["head", "block"] = "block" if model.graph().layout.grain == "block" else "head"
+    return of_edges(config.ablation, component=component, positions=config.positions)
+
+
+def probe_of_score(model: ResidualSubject, config: EAPConfig, score: Score) -> Probe:
+    """The probe of a method whose scores are added up batch by batch."""
+
+    def probe(pairs: Encoded, trials: int) -> Iterator[None]:
+        clean, other = sides(pairs)
+        reference = replacement(model, pairs, _how(model, config), pairs_at_once=pairs.n_pairs)(clean, other)
+        score(clean, reference, partial(_total, config, clean)).cpu()
+        yield
+
+    return probe
+
+
 def scored(
-    model: ResidualSubject, task: Task, config: EAPConfig, name: str,
-    score: Callable[[Encoded, Tensor, Objective], Tensor], progress: Progress | None,
-) -> EdgeScores:  # fmt: skip
+    model: ResidualSubject, task: Task, config: EAPConfig, name: str, score: Score, progress: Progress | None
+) -> EdgeScores:
     """The mean over pairs of `score` (sum over pairs of a batch), with the record of how it was made.
 
     Pairs that the model cannot be asked are left out, as the record says.
     """
     graph, (task, pairs) = model.graph(), training_pairs(model, task, config)
     total = np.zeros(graph.n_edges)
-    at_once = _at_once(model, pairs, config, name)
-    component: Literal["head", "block"] = "block" if graph.layout.grain == "block" else "head"
-    how = of_edges(config.ablation, component=component, positions=config.positions)
+    at_once = room_for(model, pairs, config, name, most=config.pairs_at_once).pairs
+    how = _how(model, config)
     replaced = replacement(model, pairs, how, pairs_at_once=at_once)
     for start in range(0, pairs.n_pairs, at_once):
         clean, other = sides(pairs.pairs(start, min(start + at_once, pairs.n_pairs)))
@@ -144,24 +167,3 @@ def scored(
         },
     )  # fmt: skip
     return EdgeScores(graph=graph, values=total / pairs.n_pairs, record=record)
-
-
-def _at_once(model: ResidualSubject, pairs: Encoded, config: EAPConfig, name: str) -> int:
-    """How many pairs go at once under the budget."""
-    if config.memory is None:
-        return config.pairs_at_once
-    budget = bytes_of(config.memory)
-    if config.ablation != "resample":
-        raise Unsupported(
-            f"a memory budget under ablation by {config.ablation}", "what it takes is known of resampling", "resample"
-        )
-    if pairs.marks.answers is not None:
-        raise Unsupported(
-            "a memory budget for answers of several tokens", "what it takes is known of one token",
-            "a number of pairs_at_once",
-        )  # fmt: skip
-    if not isinstance(model, Budgeted):
-        raise Unsupported(
-            f"a memory budget for {model.name}", "what it takes is not known", "a number of pairs_at_once"
-        )
-    return min(config.pairs_at_once, model.within_budget(pairs.tokens.shape[1], budget, name))

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 from torch import Tensor
 
-from gossamer.discover.eap import EAPConfig, Progress, scored
+from gossamer.discover.eap import EAPConfig, Progress, Score, probe_of_score, scored
+from gossamer.discover.room import probed
 from gossamer.errors import options
 from gossamer.registry import method
 from gossamer.scores import EdgeScores
-from gossamer.subject import AlongPath, ResidualSubject
+from gossamer.subject import AlongPath, Probe, ResidualSubject
 from gossamer.task import Encoded, Task
 
 if TYPE_CHECKING:
@@ -44,8 +45,15 @@ def eap_ig(
 ) -> EdgeScores:
     """Scores of all edges on the task's training pairs, in units of the metric per edge ablated."""
     config = config or EAPIGConfig()
-    steps = config.steps
+    return scored(model, task, config, "eap-ig", _score(model, config.steps), progress)
 
+
+@probed("eap-ig")
+def _probe(model: ResidualSubject, config: EAPIGConfig) -> Probe:
+    return probe_of_score(model, config, _score(model, min(config.steps, 2)))
+
+
+def _score(model: ResidualSubject, steps: int) -> Score:
     def score(clean: Encoded, reference: Tensor, objective: Objective) -> Tensor:
         if isinstance(model, AlongPath):
             return model.path_gradient(clean, reference, objective, [1.0, *(k / steps for k in range(1, steps))])
@@ -56,4 +64,4 @@ def eap_ig(
             total = total + model.edge_gradient(clean, reference, objective, start=start, writes=writes)[0]
         return total / steps
 
-    return scored(model, task, config, "eap-ig", score, progress)
+    return score

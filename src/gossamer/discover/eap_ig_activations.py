@@ -28,12 +28,13 @@ import torch
 from torch import Tensor
 
 from gossamer.discover.ceap import wide
-from gossamer.discover.eap import Progress, scored
+from gossamer.discover.eap import Progress, Score, probe_of_score, scored
 from gossamer.discover.eap_ig import EAPIGConfig
+from gossamer.discover.room import probed
 from gossamer.graph import Graph
 from gossamer.registry import method
 from gossamer.scores import EdgeScores
-from gossamer.subject import ResidualSubject
+from gossamer.subject import Probe, ResidualSubject
 from gossamer.task import Encoded, Task
 
 if TYPE_CHECKING:
@@ -46,10 +47,20 @@ def eap_ig_activations(
 ) -> EdgeScores:
     """Scores of all edges on the task's training pairs, in units of the metric per edge ablated.
 
-    Runs with an input of its own per reader, as exact patching has: lower `pairs_at_once` where memory is short.
+    Runs with an input of its own per reader, as exact patching has: they take more memory than EAP's.
     """
     config = config or EAPIGConfig()
-    steps, of_sublayer = config.steps, sublayers(model.graph("head"))
+    return scored(model, task, config, "eap-ig-activations", _score(model, config.steps), progress)
+
+
+@probed("eap-ig-activations")
+def _probe(model: ResidualSubject, config: EAPIGConfig) -> Probe:
+    return probe_of_score(model, config, _score(model, min(config.steps, 2), 1))  # every run takes as much
+
+
+def _score(model: ResidualSubject, steps: int, first: int | None = None) -> Score:
+    """first: only so many sublayers."""
+    of_sublayer = sublayers(model.graph())[:first]
 
     def score(clean: Encoded, reference: Tensor, objective: Objective) -> Tensor:
         total = wide(model.edge_gradient(clean, reference, objective)[0])  # k = m is the clean run, whatever is moved
@@ -63,11 +74,12 @@ def eap_ig_activations(
                 total[edges] += grad[edges]
         return total / steps
 
-    return scored(model, task, config, "eap-ig-activations", score, progress)
+    return score
 
 
 def sublayers(graph: Graph) -> list[np.ndarray]:
-    """Edges (indices) out of each sublayer in order: the input, a layer's heads, a layer's MLP, ... Head grain."""
+    """Edges (indices) out of each sublayer in order: the input, a layer's heads, a layer's MLP, ... Head and
+    block grain."""
     nodes = [str(graph.layout.site(n)).split(".")[0] for n in range(graph.layout.n_nodes)]
     names = list(dict.fromkeys(nodes))
     of_edge = np.array([names.index(n) for n in nodes])[graph.src]

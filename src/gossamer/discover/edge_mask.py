@@ -19,6 +19,7 @@ hold the difference down are dropped though the model uses them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ from torch import Tensor
 
 from gossamer.ablation import Methodology, of_edges
 from gossamer.discover.eap import Ablated, Progress, training_pairs
+from gossamer.discover.room import probed, room_for
 from gossamer.errors import BadInput, options
 from gossamer.mask import hard_concrete, probability_kept
 from gossamer.metric import row_metric
@@ -36,7 +38,7 @@ from gossamer.record import Record
 from gossamer.registry import method
 from gossamer.replacement import replacement
 from gossamer.scores import EdgeScores
-from gossamer.subject import ResidualSubject
+from gossamer.subject import Probe, ResidualSubject
 from gossamer.task import Encoded, Task, sides
 
 START = 2.0  # log alpha of every mask at first: 97% of the samples are not 0
@@ -48,7 +50,8 @@ class EdgeMaskConfig(BaseModel):
 
     over: one mask per edge, or one per node for all edges out of it. penalty: per edge kept, in units of the metric;
     target: edges to end with, in place of the penalty. lr: of Adam. pairs: of the training split; batch: pairs a step.
-    positions: where masks take away, `all`, `last` or a span of the pairs.
+    positions: where masks take away, `all`, `last` or a span of the pairs. memory: a budget such as "8GB", weights
+    included, for which the pairs of a step go one part after the other; the gradients are the same but for rounding.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -64,6 +67,7 @@ class EdgeMaskConfig(BaseModel):
     positions: str = "all"
     batch: int = Field(default=16, gt=0)
     seed: int = Field(default=0, ge=0)
+    memory: str | None = None
 
 
 def edge_mask_config(**changes: Any) -> EdgeMaskConfig:
@@ -81,7 +85,7 @@ def edge_mask(
     for a target that is more than all edges.
     """
     config = config or EdgeMaskConfig()
-    graph, (task, pairs) = model.graph("head"), training_pairs(model, task, config)
+    graph, (task, pairs) = model.graph(), training_pairs(model, task, config)
     if config.target is not None and config.target > graph.n_edges:
         raise BadInput(f"Expected a target of at most {graph.n_edges} edges, got {config.target}; give a smaller one.")
     owner = np.unique(graph.src, return_inverse=True)[1] if config.over == "nodes" else np.arange(graph.n_edges)
@@ -92,7 +96,7 @@ def edge_mask(
         method="edge-mask", config=config.model_dump(mode="json"), seed=config.seed, model=model.name,
         model_sha256=model_hash, means_sha256=means_hash, task=task.name, task_version=task.version,
         details={
-            "pairs": pairs.n_pairs, "left_out": dict(task.left_out), "methodology": _how(config).as_dict(),
+            "pairs": pairs.n_pairs, "left_out": dict(task.left_out), "methodology": _how(model, config).as_dict(),
             "sign": "none: the probability that the edge is kept",
             "kept": int((kept > 0.5).sum()), "undecided": int(((kept > 0.1) & (kept < 0.9)).sum()),
             "loss_at_end": losses[-1],
@@ -101,8 +105,22 @@ def edge_mask(
     return EdgeScores(graph=graph, values=kept, record=record)
 
 
-def _how(config: EdgeMaskConfig) -> Methodology:
-    return of_edges(config.ablation, positions=config.positions)
+def _how(model: ResidualSubject, config: EdgeMaskConfig) -> Methodology:
+    component: Literal["head", "block"] = "block" if model.graph().layout.grain == "block" else "head"
+    return of_edges(config.ablation, component=component, positions=config.positions)
+
+
+@probed("edge-mask")
+def _probe(model: ResidualSubject, config: EdgeMaskConfig) -> Probe:
+    def probe(pairs: Encoded, trials: int) -> Iterator[None]:
+        clean, other = sides(pairs)
+        reference = replacement(model, pairs, _how(model, config), pairs_at_once=pairs.n_pairs)(clean, other)
+        whole = model.writes(clean)[1]
+        keep = torch.full((model.graph().n_edges,), 0.5, device=reference.device, requires_grad=True)
+        loss_of(config, clean, whole, model.patched(clean, 1 - keep, reference)).backward()
+        yield
+
+    return probe
 
 
 def loss_of(config: EdgeMaskConfig, clean: Encoded, whole: Tensor, logits: Tensor) -> Tensor:
@@ -117,15 +135,16 @@ def _train(
 ) -> tuple[Tensor, list[float]]:
     """(log alpha of every mask, loss of every step). owner: the mask of each edge."""
 
-    replaced = replacement(model, pairs, _how(config), pairs_at_once=config.batch)
+    part = room_for(model, pairs, config, "edge-mask", most=config.batch).pairs
+    replaced = replacement(model, pairs, _how(model, config), pairs_at_once=part)
 
     @lru_cache(maxsize=1)
-    def prepared(start: int) -> tuple[Encoded, Tensor, Tensor]:
+    def prepared(start: int, stop: int) -> tuple[Encoded, Tensor, Tensor]:
         """Clean prompts, what they are ablated by, and the whole model's logits."""
-        clean, other = sides(pairs.pairs(start, min(start + config.batch, pairs.n_pairs)))
+        clean, other = sides(pairs.pairs(start, stop))
         return clean, replaced(clean, other), model.writes(clean)[1]
 
-    device, n = prepared(0)[1].device, len(owner)
+    device, n = prepared(0, min(part, pairs.n_pairs))[1].device, len(owner)
     index, sizes = torch.from_numpy(owner).to(device), torch.from_numpy(np.bincount(owner)).to(device).float()
     log_alpha = torch.full((len(sizes),), START, device=device, requires_grad=True)
     optimizer = torch.optim.Adam([log_alpha], lr=config.lr)
@@ -134,14 +153,22 @@ def _train(
     losses: list[float] = []
     for step in range(config.steps):
         order = order or rng.permutation(np.arange(0, pairs.n_pairs, config.batch)).tolist()
-        clean, reference, whole = prepared(order.pop())
-        keep = hard_concrete(log_alpha, torch.rand(len(sizes), generator=generator).to(device))[index]
-        loss = loss_of(config, clean, whole, model.patched(clean, 1 - keep, reference))
-        losses.append(float(loss.detach()))
-        if config.target is None:
-            loss = loss + config.penalty * (probability_kept(log_alpha) * sizes).sum()
+        start = order.pop()
+        stop = min(start + config.batch, pairs.n_pairs)
+        sampled = hard_concrete(log_alpha, torch.rand(len(sizes), generator=generator).to(device))
+        keep = sampled.detach().requires_grad_()
         optimizer.zero_grad()
-        loss.backward()
+        losses.append(0.0)
+        for begin in range(start, stop, part):
+            end = min(begin + part, stop)
+            clean, reference, whole = prepared(begin, end)
+            loss = loss_of(config, clean, whole, model.patched(clean, 1 - keep[index], reference))
+            loss = loss * ((end - begin) / (stop - start))
+            loss.backward()
+            losses[-1] += float(loss.detach())
+        if config.target is None:
+            (config.penalty * (probability_kept(log_alpha) * sizes).sum()).backward()
+        sampled.backward(keep.grad)
         optimizer.step()
         if config.target is not None:
             _within(log_alpha, sizes, n + min(1.0, 2 * (step + 1) / config.steps) * (config.target - n))

@@ -11,7 +11,7 @@ useless; where a later part makes up for an ablated one, the edge looks less nee
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,13 @@ from pydantic import BaseModel, Field
 
 from gossamer.ablation import of_edges
 from gossamer.discover.eap import MetricConfig, Progress, per_pair, training_pairs
+from gossamer.discover.room import probed, room_for
 from gossamer.errors import BadInput, options
 from gossamer.record import Record
 from gossamer.registry import method
 from gossamer.replacement import resampled
 from gossamer.scores import EdgeScores
-from gossamer.subject import ResidualSubject
+from gossamer.subject import Budgeted, Probe, ResidualSubject
 from gossamer.task import Encoded, Task, sides
 
 SIGN = "change of the metric when the {what} is ablated: negative where the metric needs it"
@@ -57,24 +58,33 @@ def edge_patching(
     task, pairs = training_pairs(model, task, config)
     found = ablated_alone(model, pairs, config, np.arange(graph.n_edges)[:, None], progress)
     record = record_of(
-        "edge-patching", config, model, task, pairs, sign=SIGN.format(what="edge"), methodology=named(config.positions)
+        "edge-patching",
+        config,
+        model,
+        task,
+        pairs,
+        sign=SIGN.format(what="edge"),
+        methodology=named(config.positions, graph.layout.grain),
     )
     return EdgeScores(graph=graph, values=found.mean(1), record=record)
 
 
-def named(positions: str) -> str | dict[str, str]:
-    """The methodology of exact patching: a preset's name, or at chosen positions in full."""
-    return "acdc-resample" if positions == "all" else of_edges(positions=positions).as_dict()
+def named(positions: str, grain: str = "head") -> str | dict[str, str]:
+    """The methodology of exact patching: a preset's name, or, at chosen positions or block grain, in full."""
+    if positions == "all" and grain == "head":
+        return "acdc-resample"
+    return of_edges(component="block" if grain == "block" else "head", positions=positions).as_dict()
 
 
 @torch.no_grad()
 def ablated_alone(
     model: ResidualSubject, pairs: Encoded, config: MetricConfig, sets: Sequence[np.ndarray] | np.ndarray,
-    progress: Progress | None = None,
+    progress: Progress | None = None, *, name: str = "edge-patching",
 ) -> np.ndarray:  # fmt: skip
     """What the metric of each pair changes by when each of these sets of edges is ablated alone, [sets, pairs].
 
-    sets: indices of edges of the graph, none of them empty; an ablated edge carries the counterfactual prompt's value,
+    name: of the method, for its budget of memory. sets: indices of edges of the graph, none of them empty; an ablated
+    edge carries the counterfactual prompt's value,
     at the positions that the pairs have chosen.
     """
     if len(sets) == 0:
@@ -86,27 +96,61 @@ def ablated_alone(
         raise BadInput(f"Expected sets of edges with numbers of 0 to {n - 1}, got an empty set or another number.")
     starts = np.cumsum(sizes) - sizes
     found = np.zeros((len(sets), pairs.n_pairs))
-    batches = range(0, pairs.n_pairs, config.pairs_at_once)
+    trials = trials_of(model, name, pairs.tokens.shape[1])
+    room = room_for(model, pairs, config, name, most=config.pairs_at_once, trials=trials)
+    batches = range(0, pairs.n_pairs, room.pairs)
     done = 0
     for begin in batches:
-        end = min(begin + config.pairs_at_once, pairs.n_pairs)
+        end = min(begin + room.pairs, pairs.n_pairs)
         clean, other = sides(pairs.pairs(begin, end))
         runs = model.ablations(clean, resampled(model, clean, other))
         before = per_pair(config, clean, runs.clean)
         writer, reader, layer = runs.places(edges)
         first = np.minimum.reduceat(layer, starts)
-        for trials in _chunks(first, runs.at_once):
-            alpha = torch.zeros(len(trials), *runs.table_shape, dtype=runs.clean.dtype, device=runs.clean.device)
-            for i, t in enumerate(trials.tolist()):
+        for some in _chunks(first, min(runs.at_once, room.trials)):
+            alpha = torch.zeros(len(some), *runs.table_shape, dtype=runs.clean.dtype, device=runs.clean.device)
+            for i, t in enumerate(some.tolist()):
                 own = slice(starts[t], starts[t] + sizes[t])
                 alpha[i, writer[own], reader[own]] = 1
-            logits = runs.logits(alpha, int(first[trials[0]]))
+            logits = runs.logits(alpha, int(first[some[0]]))
             change = torch.stack([per_pair(config, clean, trial) - before for trial in logits])
-            found[trials, begin:end] = change.cpu().double().numpy()
-            done += len(trials)
+            found[some, begin:end] = change.cpu().double().numpy()
+            done += len(some)
             if progress:
                 progress(done, len(sets) * len(batches), float(np.abs(found).max()))
     return found
+
+
+IN_TRIALS = ("edge-patching", "activation-patching", "path-patching", "acdc")
+
+
+def trials_of(model: ResidualSubject, name: str, length: int) -> Callable[[int], int] | None:
+    """How many runs of pairs of so long prompts a pass of a method is worth; None where every run is one of its own."""
+    if name not in IN_TRIALS or not isinstance(model, Budgeted):
+        return None
+    return lambda pairs: model.trials_at_once(pairs * length)
+
+
+@probed("edge-patching")
+def _probe(model: ResidualSubject, config: EdgePatchingConfig) -> Probe:
+    return probe_of_sets(model, config, np.zeros(1, dtype=np.int64))
+
+
+def probe_of_sets(model: ResidualSubject, config: MetricConfig, edges: np.ndarray) -> Probe:
+    """The probe of sets of edges ablated alone, of which this is the one that reaches most."""
+
+    def probe(pairs: Encoded, trials: int) -> Iterator[None]:
+        clean, other = sides(pairs)
+        runs = model.ablations(clean, resampled(model, clean, other))
+        yield
+        writer, reader, layer = runs.places(edges)
+        alpha = torch.zeros(trials, *runs.table_shape, dtype=runs.clean.dtype, device=runs.clean.device)
+        alpha[:, writer, reader] = 1
+        logits = runs.logits(alpha, int(layer.min()))
+        torch.stack([per_pair(config, clean, trial) for trial in logits]).cpu()
+        yield
+
+    return probe
 
 
 def _chunks(first: np.ndarray, size: int) -> list[np.ndarray]:

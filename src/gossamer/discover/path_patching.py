@@ -19,7 +19,7 @@ looks useless alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -27,25 +27,26 @@ import torch
 from pydantic import Field
 
 from gossamer.discover.eap import MetricConfig, Progress, per_pair, training_pairs
-from gossamer.discover.edge_patching import EdgePatchingConfig, ablated_alone, record_of
+from gossamer.discover.edge_patching import EdgePatchingConfig, ablated_alone, named, probe_of_sets, record_of
+from gossamer.discover.room import probed, room_for
 from gossamer.errors import BadInput, Unsupported, nearest, options
 from gossamer.graph import Graph
 from gossamer.registry import method
 from gossamer.scores import Scores
-from gossamer.subject import ResidualSubject
+from gossamer.subject import Probe, ResidualSubject
 from gossamer.task import Encoded, Task, sides
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gossamer.models.huggingface import Decoder
+    from gossamer.models.huggingface import Blocks, Decoder
 
 SIGN = "change of the metric when {receivers} get the node's counterfactual value: negative where the metric needs it"
 
 
 class PathPatchingConfig(EdgePatchingConfig):
     """receivers: what gets the sender's counterfactual value: `logits`, `m3`, or `a5.h1<q>`, also k and v (of a group
-    `a5.g0<k>`). through: what lies between a sender and the receivers and computes again."""
+    `a5.g0<k>`); at block grain `a5`, `m3`. through: what lies between a sender and the receivers and computes again."""
 
     receivers: tuple[str, ...] = Field(default=("logits",), min_length=1)
     through: Literal["nothing", "mlps"] = "nothing"
@@ -58,7 +59,7 @@ def path_patching_config(**changes: Any) -> PathPatchingConfig:
 
 @method("path-patching")
 def path_patching(
-    model: Decoder, task: Task, config: PathPatchingConfig | None = None, *, progress: Progress | None = None
+    model: Decoder | Blocks, task: Task, config: PathPatchingConfig | None = None, *, progress: Progress | None = None
 ) -> Scores:
     """Per sender the change of the metric by its direct effect on the receivers, on the task's training pairs.
 
@@ -71,7 +72,7 @@ def path_patching(
             f"path patching at positions {config.positions!r}", "what lies beside the path is held at all of them",
             "edge-patching or activation-patching",
         )  # fmt: skip
-    graph = model.graph("head")
+    graph = model.graph()
     known = {_reader_name(graph, e): None for e in range(graph.n_edges)}
     if unknown := [r for r in config.receivers if r not in known]:
         raise BadInput(f"Unknown receiver {unknown[0]!r}: {nearest(unknown[0], known)}")
@@ -80,14 +81,17 @@ def path_patching(
     senders = np.unique(graph.src[into])
     if config.through == "nothing" and not _hear_each_other(graph, into):  # ablating the sender's edges is then all
         found = ablated_alone(
-            model, pairs, config, [np.flatnonzero(into & (graph.src == s)) for s in senders], progress
-        )
+            model, pairs, config, [np.flatnonzero(into & (graph.src == s)) for s in senders], progress,
+            name="path-patching",
+        )  # fmt: skip
     else:
         found = _one_by_one(model, pairs, config, senders, into, progress)
     values = np.zeros(graph.layout.n_nodes)
     values[senders] = found.mean(1)
     sign = SIGN.format(receivers=", ".join(config.receivers))
-    record = record_of("path-patching", config, model, task, pairs, sign=sign, methodology="acdc-resample")
+    record = record_of(
+        "path-patching", config, model, task, pairs, sign=sign, methodology=named("all", graph.layout.grain)
+    )
     return Scores(layout=graph.layout, values=values, record=record, signed=True)
 
 
@@ -105,7 +109,7 @@ def path_effects(
             f"paths at positions {pairs.marks.positions!r}", "what lies beside them is held at all of them",
             "pairs.choose('all')",
         )  # fmt: skip
-    graph = model.graph("head")
+    graph = model.graph()
     route = _route(graph, paths)
     found = np.zeros(pairs.n_pairs)
     for clean, other, begin, end in _batches(pairs, config):
@@ -180,7 +184,7 @@ def _step(graph: Graph, step: str) -> tuple[str, list[str]]:
 
 
 def _one_by_one(
-    model: Decoder, pairs: Encoded, config: PathPatchingConfig, senders: np.ndarray, into: np.ndarray,
+    model: Decoder | Blocks, pairs: Encoded, config: PathPatchingConfig, senders: np.ndarray, into: np.ndarray,
     progress: Progress | None,
 ) -> np.ndarray:  # fmt: skip
     """Change of the metric per sender [senders, pairs] where what the receivers read has to be held: a run per sender.
@@ -188,13 +192,12 @@ def _one_by_one(
     A first run, with heads held at the clean run's values, gives what MLPs make of the sender; in the second all that
     the receivers read is given.
     """
-    from gossamer.models.huggingface.reads import writes_under
-
-    graph, found = model.graph("head"), np.zeros((len(senders), pairs.n_pairs))
+    graph, found = model.graph(), np.zeros((len(senders), pairs.n_pairs))
     names, place = list(graph.layout.starts), {w: i for i, w in enumerate(_writers(graph))}
     mlps = [n for n in place if n.startswith("m")]
     live = np.isin(graph.src, [graph.layout.starts[m] for m in mlps])
-    batches = list(_batches(pairs, config))
+    room = room_for(model, pairs, config, "path-patching", most=config.pairs_at_once)
+    batches = list(_batches(pairs, config.model_copy(update={"pairs_at_once": room.pairs})))
     for b, (clean, other, begin, end) in enumerate(batches):
         own, plain = model.writes(clean)
         there, _ = model.writes(other)
@@ -204,7 +207,7 @@ def _one_by_one(
             reference[place[name]] = there[place[name]]
             if config.through == "mlps":
                 held = np.where(live & (graph.src != sender), 0, 1).astype(np.float32)
-                made = writes_under(model, clean, torch.from_numpy(held).to(reference), reference)
+                made = model.written(clean, torch.from_numpy(held).to(reference), reference)
                 for m in mlps:
                     if m != name:
                         reference[place[m]] = made[place[m]]
@@ -212,6 +215,21 @@ def _one_by_one(
             if progress:
                 progress(b * len(senders) + i + 1, len(batches) * len(senders), float(np.abs(found).max()))
     return found
+
+
+@probed("path-patching")
+def _probe(model: Decoder | Blocks, config: PathPatchingConfig) -> Probe:
+    graph = model.graph()
+    if config.through == "nothing":
+        return probe_of_sets(model, config, np.flatnonzero(graph.src == 0))
+    into = np.array([_reader_name(graph, e) in config.receivers for e in range(graph.n_edges)])
+
+    def probe(pairs: Encoded, trials: int) -> Iterator[None]:
+        one = config.model_copy(update={"memory": None, "pairs_at_once": pairs.n_pairs})
+        _one_by_one(model, pairs, one, np.zeros(1, dtype=np.int64), into, None)
+        yield
+
+    return probe
 
 
 @torch.no_grad()
@@ -230,7 +248,7 @@ def _batches(pairs: Encoded, config: MetricConfig) -> list[tuple[Encoded, Encode
 
 def _reader_name(graph: Graph, edge: int) -> str:
     name, what = graph.layout.locations[graph.dst[edge]][0], graph.matrices[graph.matrix[edge]]
-    return name if what in ("mlp", "logits") else f"{name}<{what}>"
+    return f"{name}<{what}>" if what in ("q", "k", "v") else name
 
 
 def _writers(graph: Graph) -> list[str]:

@@ -38,11 +38,11 @@ _MODULE = re.compile(r"blocks\.(\d+)\.hook_(?:([qkv])_input|mlp_in|resid_post)")
 _NODE = re.compile(r"A(\d+)\.(\d+)(?:\.([QKV]))?|MLP (\d+)|Resid Start|Resid End")
 
 
-def read_task(path: Path, *, first: bool = False, seed: int = 0) -> Task:
+def read_task(path: Path, *, first: bool = False, seed: int = 0, numbered: bool = False) -> Task:
     """The prompts of a file as a task; every prompt that makes no pair is reported at once.
 
     first: of several answers or wrong answers take the first, which is another question than AutoCircuit's mean over
-    them; without it such prompts are refused.
+    them; without it such prompts are refused. numbered: see gossamer.formats.files.task_of.
     """
     data = parse_json(read_text(path), path)
     prompts = data.get("prompts") if isinstance(data, dict) else None
@@ -69,7 +69,7 @@ def read_task(path: Path, *, first: bool = False, seed: int = 0) -> Task:
         rows.append(Row(place, Example(**sides, answer=answers["answers"], wrong_answer=answers["wrong_answers"])))
     taken = f"; of {cut} lists of answers only the first was taken" if cut else ""
     about = f"pairs of {path.name} (AutoCircuit); the wrong answer is what the metric compares with{taken}"
-    return task_of(path, rows, problems, seed, about)
+    return task_of(path, rows, problems, seed, about, numbered)
 
 
 def write_task(examples: Sequence[Example], path: Path) -> Path:

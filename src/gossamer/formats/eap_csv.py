@@ -61,10 +61,13 @@ def _rows(text: str, path: Path, needed: Sequence[str]) -> list[tuple[int, dict[
     return rows
 
 
-def read_task(path: Path, tokenizer: Tokenizer | None, *, corrupted: str = "corrupted", seed: int = 0) -> Task:
+def read_task(
+    path: Path, tokenizer: Tokenizer | None, *, corrupted: str = "corrupted", seed: int = 0, numbered: bool = False
+) -> Task:
     """The pairs of a file as a task; every row that makes none is reported at once.
 
-    corrupted: the column of the counterfactual prompts, where a file has several. Errors: BadInput also for a token
+    corrupted: the column of the counterfactual prompts, where a file has several; numbered: see
+    gossamer.formats.files.task_of. Errors: BadInput also for a token
     that is not the one that follows its prompt when its text is written there; Unsupported for files of which the
     answer is a range (greater-than).
     """
@@ -76,7 +79,7 @@ def read_task(path: Path, tokenizer: Tokenizer | None, *, corrupted: str = "corr
         )  # fmt: skip
     table = _rows(text, path, ("clean", corrupted, "correct_idx", "incorrect_idx"))
     if tokenizer is None:
-        raise BadInput(f"The answers in {path} are token numbers; give the tokenizer that they are of.")
+        raise BadInput(f"The answers in {path} are token numbers; give the tokenizer, or a decoder, that they are of.")
     rows, problems = [], []
     for line, row in table:
         sides = [(row["clean"], row["correct_idx"]), (row["clean"], row["incorrect_idx"])]
@@ -90,7 +93,7 @@ def read_task(path: Path, tokenizer: Tokenizer | None, *, corrupted: str = "corr
         example = Example(clean=row["clean"], counterfactual=row[corrupted], answer=answer, wrong_answer=wrong)
         rows.append(Row(line, example))
     about = f"pairs of {path.name} (EAP-IG); the wrong answer is what the metric compares with"
-    return task_of(path, rows, problems, seed, about)
+    return task_of(path, rows, problems, seed, about, numbered)
 
 
 def _answer(tokenizer: Tokenizer, prompt: str, number: str) -> tuple[str, str]:

@@ -117,7 +117,7 @@ def write_circuit(circuit: Circuit, graph: Graph, path: Path, *, embeddings: Seq
     return write_text(path, json.dumps(pairs, indent=1))
 
 
-def read_task(path: Path, *, seed: int = 0) -> Task:
+def read_task(path: Path, *, seed: int = 0, numbered: bool = False) -> Task:
     """The prompts of a file as a task (its split `validation` is held out); every row that makes no pair is reported.
 
     The answer is what `<predict>` marks, with the space before it; what follows it is not read.
@@ -136,7 +136,7 @@ def read_task(path: Path, *, seed: int = 0) -> Task:
         answer, wrong = clean[2] + clean[3], other[2] + other[3]
         example = Example(clean=clean[1], counterfactual=other[1], answer=answer, wrong_answer=wrong)
         rows.append(Row(line, example, split))
-    return task_of(path, rows, problems, seed, f"pairs of {path.name} (Edge Pruning)")
+    return task_of(path, rows, problems, seed, f"pairs of {path.name} (Edge Pruning)", numbered)
 
 
 def write_task(task: Task, path: Path) -> Path:

@@ -19,7 +19,7 @@ KEYS = {
 }  # fmt: skip
 
 
-def read_task(path: Path, *, seed: int = 0) -> Task:
+def read_task(path: Path, *, seed: int = 0, numbered: bool = False) -> Task:
     """The rows of a file as a task; every row that makes no pair is reported at once."""
     lines, problems = json_lines(read_text(path))
     rows = []
@@ -32,7 +32,7 @@ def read_task(path: Path, *, seed: int = 0) -> Task:
             )
             continue
         rows.append(Row(line, Example(**{ours: row[k] for k, ours in KEYS.items()}, template=case)))
-    return task_of(path, rows, problems, seed, f"pairs of {path.name} (feature-circuits)")
+    return task_of(path, rows, problems, seed, f"pairs of {path.name} (feature-circuits)", numbered)
 
 
 def write_task(examples: Sequence[Example], path: Path) -> Path:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,14 +124,19 @@ def json_lines(text: str) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
     return rows, problems
 
 
-def task_of(path: Path, rows: Sequence[Row], problems: Sequence[str], seed: int, description: str) -> Task:
+def task_of(
+    path: Path, rows: Sequence[Row], problems: Sequence[str], seed: int, description: str, numbered: bool = False
+) -> Task:
     """The pairs as a task; every problem is reported at once.
 
     Where the file names no splits, its different pairs of prompts are divided in two halves by the seed; rows with the
-    same two prompts stay together. Both splits are in an order drawn by the seed.
+    same two prompts stay together. Both splits are in an order drawn by the seed. numbered: examples know their line,
+    as those of a user's own file do, so that none is left out.
     """
     if problems:
         raise BadInput(f"{path} has {len(problems)} rows that make no pair: {several(problems)}.")
+    if numbered:
+        rows = [r._replace(example=replace(r.example, line=r.line)) for r in rows]
     drawn = random.Random(seed).sample(list(rows), len(rows))
     keys = [(r.example.clean, r.example.counterfactual) for r in drawn]
     unique = sorted(set(keys))

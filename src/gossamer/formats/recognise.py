@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gossamer.circuit import Circuit
-from gossamer.errors import BadInput, CorruptFile
+from gossamer.errors import BadInput, CorruptFile, GossamerError
 from gossamer.formats import (
     autocircuit,
     eap_csv,
@@ -187,16 +187,30 @@ def _own_scores(path: Path, graph: Graph) -> EdgeScores:
     return scores
 
 
-def read_task(path: Path, tokenizer: eap_csv.Tokenizer | None = None, *, seed: int = 0) -> Task:
-    """The prompts in a file of another tool as a task; tokenizer: for files whose answers are token numbers."""
+def read_task(
+    path: Path, tokenizer: eap_csv.Tokenizer | None = None, *, seed: int = 0, numbered: bool = False
+) -> Task:  # fmt: skip
+    """The prompts in a file of another tool as a task; tokenizer: for files whose answers are token numbers; numbered:
+    see gossamer.formats.files.task_of."""
     path = Path(path)
     kind, _ = recognise(path)
-    if kind == "autocircuit-prompts":
-        return autocircuit.read_task(path, seed=seed)
     if kind == "eap-csv-prompts":
-        return eap_csv.read_task(path, tokenizer, seed=seed)
-    if kind == "edge-pruning-prompts":
-        return edge_pruning.read_task(path, seed=seed)
-    if kind == "feature-circuits-prompts":
-        return feature_circuits.read_task(path, seed=seed)
-    raise BadInput(f"{path} ({kind}) holds no prompts.")
+        return eap_csv.read_task(path, tokenizer, seed=seed, numbered=numbered)
+    if kind not in _READERS:
+        raise BadInput(f"{path} ({kind}) holds no prompts but a circuit or scores; give those to verify.")
+    return _READERS[kind].read_task(path, seed=seed, numbered=numbered)
+
+
+_READERS: dict[str, Any] = {
+    "autocircuit-prompts": autocircuit, "edge-pruning-prompts": edge_pruning,
+    "feature-circuits-prompts": feature_circuits,
+}  # fmt: skip
+
+
+def holds_prompts(path: Path) -> Kind | None:
+    """The kind of a file of another tool's prompts; None for any other file, a damaged one among them."""
+    try:
+        kind, _ = recognise(Path(path))
+    except GossamerError:
+        return None
+    return kind if kind in PROMPTS else None

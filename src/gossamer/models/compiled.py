@@ -242,8 +242,8 @@ class CompiledModel:
         return logits[:, rows, batch.last.to(rows)]
 
     @torch.no_grad()
-    def writes(self, batch: Encoded) -> tuple[Tensor, Tensor]:
-        writes, logits = self._forward(batch.tokens, batch.last)
+    def writes(self, batch: Encoded, *, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        writes, logits = self._forward(batch.tokens, batch.last, start=start)
         return writes[0], self._at_last(batch, logits)[0]
 
     def _table(self, alpha: Tensor) -> Tensor:

@@ -44,6 +44,9 @@ class GridScore(_Part):
     why: str
 
 
+PARTS = {"node": "nodes", "edge": "edges", "branch": "branches"}
+
+
 class GridData(_Part):
     """The data of a grid."""
 
@@ -88,7 +91,9 @@ def _draw(data: GridData, figure: Any) -> None:
         axes.set_title(f"{asks}: {rows[0].direction} run, {rows[0].set} ablated", fontsize=7, loc="left", pad=2)
         if rows[0].direction == "counterfactual":
             axes.set_title(f"{asks}: counterfactual run, {rows[0].set} restored", fontsize=7, loc="left", pad=2)
-        axes.set_yticks([-i for i in range(len(names))], [f"{value}, {part}s" for part, value in names], fontsize=6.5)
+        axes.set_yticks(
+            [-i for i in range(len(names))], [f"{value}, {PARTS[part]}" for part, value in names], fontsize=6.5
+        )
         axes.set_ylim(0.4 - len(names), 0.6)
         axes.tick_params(labelbottom=axes is all_axes[-1])
         for row in rows:

@@ -59,7 +59,8 @@ def read_pairs(path: str, seed: int = 0) -> Task:
         examples.append((example, split))
     if problems:
         raise BadInput(
-            f"{file} has {len(problems)} bad rows: {' | '.join(problems[:10])}. Needed: {', '.join(_NEEDED)}."
+            f"{file} has {len(problems)} bad rows: {' | '.join(problems[:10])}. Needed: {', '.join(_NEEDED)}; or "
+            "prompts as AutoCircuit, EAP-IG, Edge Pruning or feature-circuits write them."
         )
     if len(examples) < 2:
         raise BadInput(

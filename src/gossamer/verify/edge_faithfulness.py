@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 
 from gossamer.ablation import Methodology, of_edges
-from gossamer.circuit import Circuit
+from gossamer.circuit import Circuit, shares_of
 from gossamer.errors import BadInput
 from gossamer.evidence import Evidence, Null
 from gossamer.graph import Graph, on_paths
@@ -98,7 +98,7 @@ def metric_values(
     if kept.ndim != 2 or kept.shape[1] != n_edges or kept.dtype != bool:
         raise BadInput(f"Expected circuits as bool [circuits, {n_edges}], got {kept.dtype} {list(kept.shape)}.")
     (values,) = edge_values(
-        model, pairs, (kept == (how.set == "circuit")).astype(np.float32), how, (metric,), training=training, seed=seed,
+        model, pairs, shares_of(model.graph(how.component), kept, how), how, (metric,), training=training, seed=seed,
         pairs_at_once=pairs_at_once, progress=progress,
     )  # fmt: skip
     return values
@@ -154,21 +154,21 @@ def circuit_faithfulness(
     model: ResidualSubject, pairs: Encoded, circuit: Circuit, *, metric: Metric = "logit-difference",
     aggregate: Aggregate = "ratio-of-means", value: str = "resample", training: Encoded | None = None,
     target: float = 0.9, draws: int = DRAWS, connected: bool = False, seed: int = 0, pairs_at_once: int = 16,
-    progress: Progress | None = None,
+    granularity: Literal["edge", "branch"] = "edge", progress: Progress | None = None,
 ) -> Evidence:  # fmt: skip
     """f of a circuit on pairs that it was not found on, beside random, empty and full circuits.
 
     Passes if f is in [target, 2 - target] and its whole interval above every random circuit; `not measured` where f is
-    not defined. A circuit of another model is BadInput. value, training: of the ablation, see gossamer.replacement, at
-    the positions that the pairs have chosen.
-    connected: random circuits on paths (see random_connected), a harder null than any edges.
+    not defined. A circuit of another model is BadInput. value, training, granularity: of the ablation, see
+    gossamer.replacement, at the positions that the pairs have chosen. connected: random circuits on paths (see
+    random_connected), a harder null than any edges.
     """
     if draws < DRAWS:
         raise BadInput(f"Expected at least {DRAWS} random circuits, got {draws}.")
     require_aggregate(aggregate)
     require_model_of(circuit.record, model)
     component: Literal["head", "block"] = "block" if circuit.layout.grain == "block" else "head"
-    how = of_edges(value, component=component, positions=pairs.marks.positions)
+    how = of_edges(value, granularity=granularity, component=component, positions=pairs.marks.positions)
     graph = model.graph(how.component)
     own = kept_edges(graph, [circuit])
     ends = np.repeat([[False], [True]], graph.n_edges, axis=1)

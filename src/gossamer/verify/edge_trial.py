@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from gossamer.ablation import Direction, Methodology, Set, Value, of_edges
-from gossamer.circuit import Circuit
+from gossamer.circuit import Circuit, shares_of
 from gossamer.errors import BadInput, Unsupported
 from gossamer.graph import Graph, kind_of
 from gossamer.metric import Metric, row_metric
 from gossamer.record import Record
-from gossamer.replacement import Replacement, replacement
+from gossamer.replacement import Replacement, everywhere, replacement
 from gossamer.subject import Objective, ResidualSubject, Subject, Watched
 from gossamer.task import Encoded, Example, Task, sides
 from gossamer.verify.nulls import DRAWS, SAME_EDGES, SAME_HEADS, random_edge_circuits
@@ -43,7 +43,8 @@ CIRCUIT, EMPTY, FULL, RANDOM = 0, 1, 2, slice(3, None)
 class EdgeTrial:
     """A circuit of edges on held-out pairs. value: of the ablation, see gossamer.replacement, at the positions that the
     pairs have chosen; training: pairs that means and optimal constants are of. Each methodology is run once. Its parts
-    are edges or, at granularity node, what the nodes that write write, for all their readers."""
+    are edges (at granularity branch, a set of them stands for all paths that it makes) or, at granularity node, what
+    the nodes that write write, for all their readers."""
 
     model: ResidualSubject
     circuit: Circuit
@@ -116,7 +117,8 @@ class EdgeTrial:
     @property
     def values(self) -> tuple[str, ...]:
         """The trial's own value first, then the others."""
-        return (self.value, *(v for v in get_args(Value) if v != self.value))
+        without = (self.value, "optimal") if self.granularity == "branch" else (self.value,)
+        return (self.value, *(v for v in get_args(Value) if v not in without))
 
     @cached_property
     def _sources(self) -> np.ndarray:
@@ -126,7 +128,7 @@ class EdgeTrial:
     @cached_property
     def kinds(self) -> np.ndarray:
         """What reads an edge (query, key, value, MLP or logits); of nodes, whether it is input, head or MLP."""
-        if self.granularity == "edge":
+        if self.granularity != "node":
             return self.graph().matrix.astype(np.int64)
         names = [self.circuit.layout.locations[n][0] for n in self._sources]
         return np.unique([kind_of(name) for name in names], return_inverse=True)[1]
@@ -149,7 +151,7 @@ class EdgeTrial:
 
     def _of_edges(self, per_part: np.ndarray) -> np.ndarray:
         """[.., parts] as [.., edges]."""
-        if self.granularity == "edge":
+        if self.granularity != "node":
             return per_part
         return per_part[..., self._column]
 
@@ -180,7 +182,7 @@ class EdgeTrial:
             self._bases[key] = base.fitted(share)
         other = torch.arange(len(batch.last)).view(-1, 2).flip(1).flatten()
         reference = self._bases[key](batch, batch._replace(tokens=batch.tokens[other], last=batch.last[other]))
-        writes, patterns = self.model.watched(batch, share.to(reference), reference)
+        writes, patterns = self.model.watched(everywhere(batch, how), share.to(reference), reference)
         return writes, patterns, batch.last.cpu()
 
     @torch.no_grad()
@@ -206,7 +208,7 @@ class EdgeTrial:
         keys = [(how, np.packbits(row).tobytes()) for row in kept]
         new = [i for i, key in enumerate(keys) if key not in self._effects and key not in keys[:i]]
         if new:
-            shares = self._of_edges(kept[new] if restores else ~kept[new]).astype(np.float32)
+            shares = shares_of(self.graph(), self._of_edges(kept[new]), how)
             (found,) = edge_values(
                 self.model, self.heldout, shares, how, (self.metric,), training=self.training, seed=self.seed,
                 pairs_at_once=self.pairs_at_once, progress=self.progress if len(new) > 8 else None,
@@ -227,7 +229,7 @@ class EdgeTrial:
         if self.granularity == "node":
             kept = kept[torch.from_numpy(self._column).to(kept.device)]
         reference = self._references[how, start, stop]
-        logits = self.model.patched(clean, 1 - kept.to(reference), reference)
+        logits = self.model.patched(everywhere(clean, how), 1 - kept.to(reference), reference)
         return row_metric(self.metric, clean)(logits)
 
     def attributions(self) -> np.ndarray:
@@ -239,10 +241,10 @@ class EdgeTrial:
         for pair in range(self.n_pairs):
             clean, other = sides(self.heldout.pairs(pair, pair + 1))
             reference = base(clean, other)
-            rise, _ = self.model.edge_gradient(clean, reference, self._total(clean))
+            rise, _ = self.model.edge_gradient(everywhere(clean, how), reference, self._total(clean))
             found.append(-rise.cpu().double().numpy())
         per_edge = np.stack(found)
-        if self.granularity == "edge":
+        if self.granularity != "node":
             return per_edge
         return np.stack([np.bincount(self._column, row, len(self._sources)) for row in per_edge])
 
@@ -319,8 +321,8 @@ def edge_values(
 ) -> np.ndarray:  # fmt: skip
     """Metrics of each prompt that runs, under each of several ablations, float64 [metrics, ablations, pairs].
 
-    shares: [ablations, edges], 1 where an edge is ablated; equal ones are run once. `kl` is to the whole model on the
-    same prompt. training: pairs that means, spreads and optimal constants are of, which those values need; seed: of
+    shares: [ablations, edges], see gossamer.circuit.shares_of; equal ones are run once. `kl` is to the whole model on
+    the same prompt. training: pairs that means, spreads and optimal constants are of, which those values need; seed: of
     noise. pairs_at_once: memory, no number changes with it beyond rounding. progress(runs done, all runs, mean of the
     last metric under the first ablation). Edges are ablated at the positions that the pairs have chosen, which have to
     be those of the methodology: BadInput.
@@ -348,10 +350,11 @@ def edge_values(
         clean, counterfactual = sides(pairs.pairs(start, stop))
         run, other = (clean, counterfactual) if how.direction == "clean" else (counterfactual, clean)
         reference = base(run, other)
+        run = everywhere(run, how)
         whole = model.patched(run, torch.zeros(shares.shape[1]).to(reference), reference) if "kl" in metrics else None
         scores = [row_metric(metric, run, whole) for metric in metrics]
         for i, alpha in alphas.items():
-            to = reference if bases[i] is base else bases[i](run, other)
+            to = reference if bases[i] is base else bases[i](run, other)  # of optimal, never of branches
             logits: Tensor = model.patched(run, alpha.to(to), to)
             if logits.dtype in (torch.bfloat16, torch.float16):
                 logits = logits.float()

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -36,7 +37,7 @@ from gossamer.circuit import Circuit
 from gossamer.errors import BadInput, nearest
 from gossamer.statistics import quantile_interval, resampled_means
 from gossamer.verify.channel_trial import ChannelTrial
-from gossamer.verify.edge_faithfulness import Aggregate, why_undefined
+from gossamer.verify.edge_faithfulness import Aggregate, metric_values, why_undefined
 from gossamer.verify.edge_trial import EdgeTrial
 from gossamer.verify.nulls import random_circuits, whole_or_nothing
 from gossamer.verify.trial import Progress, random_sets
@@ -139,14 +140,15 @@ def _rows(
 
 @dataclass(frozen=True, eq=False)
 class _Edges:
-    """Head and block grain: edges, and what nodes write."""
+    """Head and block grain: edges, what nodes write, and branches."""
 
     trial: EdgeTrial
     draws: int
 
     def cells(self, values: Sequence[str]) -> Iterator[Cell]:
-        for granularity in ("edge", "node"):
-            for value in values:
+        granularities: tuple[Granularity, ...] = ("edge", "node", "branch")
+        for granularity, value in product(granularities, values):
+            if (granularity, value) != ("branch", "optimal"):
                 yield from (
                     Cell(granularity, value, direction, set_, asks, expected)
                     for direction, set_, asks, expected in TARGETS
@@ -160,9 +162,22 @@ class _Edges:
     def run(self, cell: Cell, how: Methodology) -> np.ndarray:
         """Effects [3 + draws, pairs] of: the circuit, the empty and the whole one, random sets."""
         trial = self.trial
+        if cell.granularity == "branch":
+            return self._of_branches(cell, how)
         if cell.granularity != trial.granularity:
             trial = replace(trial, granularity=cell.granularity, _known={}, _effects={}, _references={})
         return _by_sets(replace(trial, progress=None), cell, self.draws)
+
+    def _of_branches(self, cell: Cell, how: Methodology) -> np.ndarray:
+        """The same: to ablate the branches of a circuit is not to keep those of its other edges."""
+        trial = replace(self.trial, granularity="branch")
+        sets = np.concatenate([trial.inside[None], random_sets(trial, self.draws, trial.seed)])
+        ablated = (cell.set == "complement") != (cell.direction == "clean")  # the circuit's branches are the other's
+        ends = np.repeat([[ablated], [not ablated]], sets.shape[1], axis=1)
+        return metric_values(
+            trial.model, trial.heldout, np.concatenate([sets[:1], ends, sets[1:]]), metric=trial.metric, how=how,
+            training=trial.training, seed=trial.seed, pairs_at_once=trial.pairs_at_once,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

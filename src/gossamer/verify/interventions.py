@@ -26,7 +26,7 @@ from torch import Tensor
 from gossamer.evidence import Evidence, Null
 from gossamer.metric import row_metric
 from gossamer.registry import check
-from gossamer.replacement import replacement
+from gossamer.replacement import everywhere, replacement
 from gossamer.statistics import quantile_interval, resampled_means
 from gossamer.task import sides
 from gossamer.verify.channel_trial import ChannelTrial
@@ -151,9 +151,10 @@ def _of_edges(trial: EdgeTrial, draws: int) -> Changed:
         clean, other = sides(trial.heldout.pairs(start, min(start + trial.pairs_at_once, trial.n_pairs)))
         own, to, score = trial.model.writes(clean)[0], base(clean, other), row_metric(trial.metric, clean)
         alpha, sizes = shares.to(own), (to - own).norm(dim=-1)
-        nothing.append(score(trial.model.patched(clean, alpha, own)))
+        run = everywhere(clean, how)
+        nothing.append(score(trial.model.patched(run, alpha, own)))
         for draw in range(draws):
             reference = own + _directions(sizes, own.shape[-1], clean.last, (trial.seed, draw, start))
-            random[draw].append(score(trial.model.patched(clean, alpha, reference)))
+            random[draw].append(score(trial.model.patched(run, alpha, reference)))
     effects = [torch.cat(parts).cpu().double().numpy() for parts in (*random, nothing)]
     return Changed(np.stack(effects[:-1]), effects[-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,35 @@ from number_words import Numbers
 from zoo import decoder
 
 from gossamer.budget import bytes_of
-from gossamer.discover import EAPConfig, EAPIGConfig, eap, eap_ig
+from gossamer.discover import (
+    ACDCConfig,
+    ActivationPatchingConfig,
+    AttributionPatchingConfig,
+    DirectLogitAttributionConfig,
+    EAPConfig,
+    EAPIGConfig,
+    EdgeMaskConfig,
+    EdgePatchingConfig,
+    PathPatchingConfig,
+    acdc,
+    activation_patching,
+    attribution_patching,
+    ceap,
+    consensus,
+    consensus_config,
+    direct_logit_attribution,
+    eap,
+    eap_ig,
+    eap_ig_activations,
+    edge_mask,
+    edge_patching,
+    path_patching,
+)
+from gossamer.discover.room import PROBES
 from gossamer.errors import BadInput, Unsupported
-from gossamer.models.huggingface import Decoder, decoder_of, estimate, load_decoder, pairs_that_fit
+from gossamer.models.huggingface import Blocks, Decoder, decoder_of, estimate, load_decoder, pairs_that_fit
 from gossamer.models.huggingface import decoder as decoder_module
-from gossamer.models.huggingface.memory import _kept, _kept_at, weights
+from gossamer.models.huggingface.memory import WORKING, _kept, _kept_at, _peaks, needs, room, weights, with_working
 from gossamer.task import Example, Task
 
 
@@ -60,10 +85,11 @@ def test_the_weights_are_counted_once_each(llama: Decoder) -> None:
 
 
 def test_an_estimate_is_a_straight_line_in_pairs_and_half_as_much_in_half_the_precision(llama: Decoder) -> None:
-    one, two, nine = (estimate(llama, 6, n) - weights(llama) for n in (1, 2, 9))
+    one, two, nine = (estimate(llama, 6, n) - with_working(llama, 0) for n in (1, 2, 9))
     assert (two, nine) == pytest.approx((2 * one, 9 * one), rel=1e-3)
     narrow = decoder_of(decoder("llama").float(), None, "llama")
-    assert estimate(narrow, 6, 9) == pytest.approx(estimate(llama, 6, 9) / 2, rel=0.05)
+    wide, half = (estimate(d, 6, 9) - WORKING for d in (llama, narrow))
+    assert half == pytest.approx(wide / 2, rel=0.05)
     assert estimate(llama, 6, 9, "eap-ig") >= estimate(llama, 6, 9)
 
 
@@ -94,9 +120,104 @@ def test_a_budget_changes_how_many_go_at_once_and_no_score(
         function(llama, TASK, kind(memory="20kB"))  # type: ignore[operator]
 
 
+# methods that are tried
+
+TRIED: dict[str, tuple[Any, Any]] = {
+    "ceap": (ceap, EAPIGConfig(steps=2)), "eap-ig-activations": (eap_ig_activations, EAPIGConfig(steps=2)),
+    "edge-patching": (edge_patching, EdgePatchingConfig()), "acdc": (acdc, ACDCConfig(threshold=0.001)),
+    "activation-patching": (activation_patching, ActivationPatchingConfig()),
+    "attribution-patching": (attribution_patching, AttributionPatchingConfig()),
+    "path-patching": (path_patching, PathPatchingConfig()), "edge-mask": (edge_mask, EdgeMaskConfig(steps=4)),
+    "path-patching through": (path_patching, PathPatchingConfig(through="mlps")),
+    "direct-logit-attribution": (direct_logit_attribution, DirectLogitAttributionConfig()),
+    "eap": (eap, EAPConfig(ablation="zero")), "eap-ig": (eap_ig, EAPIGConfig(ablation="mean")),
+}  # fmt: skip
+IN_TRIALS = ("edge-patching", "activation-patching", "path-patching", "acdc")
+
+
+@pytest.mark.parametrize(
+    ("name", "grain"),
+    [*((n, "head") for n in sorted(TRIED)), *((n, "block") for n in ("acdc", "eap", "edge-patching"))],
+)
+def test_what_short_probes_take_tells_what_longer_ones_do(llama: Decoder, name: str, grain: str) -> None:
+    """Trials, pairs and lengths that were not probed; and an estimate without the base is off."""
+    _, config = TRIED[name]
+    model: Any = llama if grain == "head" else Blocks(llama)
+    probe, trials = PROBES[name.split(" ")[0]](model, config), name in IN_TRIALS
+    for length in (13, 32):
+        found = needs(llama, probe, length, trials=trials)
+        for p, t in ((1, 1), (5, 1), (3, 4)) if trials else ((1, 1), (7, 1)):
+            wanted = max(_peaks(llama, probe, length, p, t))
+            assert found.tensors(p, t) == pytest.approx(wanted, rel=0.05)
+            assert found.tensors(2 * p, t) > 1.5 * wanted * (1 if t == 1 else 0.9)
+            assert found(p, t) > found.tensors(p, t) + weights(llama)
+
+
+@pytest.mark.parametrize("name", sorted(TRIED))
+def test_a_budget_changes_no_number_of_methods_that_are_tried(
+    llama: Decoder, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder_module, "give_back_large_blocks", lambda: None)
+    function, config = TRIED[name]
+    probe = PROBES[name.split(" ")[0]](llama, config)
+    fixed = name == "acdc"  # whose pairs go together
+    found = needs(llama, probe, 6, trials=name in IN_TRIALS)
+    seen: list[int] = []
+
+    def run(memory: str | None) -> Any:
+        result = function(llama, TASK, config.model_copy(update={"memory": memory}))
+        return (result.weight, result.src) if name == "acdc" else (result.values,)
+
+    def noted(*args: Any, **more: Any) -> Any:
+        made = room(*args, **more)
+        seen.append(made.pairs)
+        return made
+
+    monkeypatch.setattr(decoder_module, "room", noted)
+    enough = found(6 if fixed else 2)
+    given = run(f"{enough}B")
+    assert seen == [6 if fixed else 2]
+    for a, b in zip(run(None), given, strict=True):
+        assert np.allclose(a, b, atol=1e-5 if name == "edge-mask" else 1e-9 * np.abs(a).max())
+    with pytest.raises(BadInput, match="6 pairs, which go together" if fixed else "one pair of 6 tokens"):
+        run(f"{found(6 if fixed else 1) - 1}B")
+
+
+def test_trials_are_fewer_where_pairs_leave_less_room(llama: Decoder) -> None:
+    probe = PROBES["edge-patching"](llama, EdgePatchingConfig())
+    found = needs(llama, probe, 6, trials=True)
+
+    def given(budget: int, most: int = 8) -> tuple[int, int]:
+        return room(llama, 6, budget, "edge-patching", probe, most=most, trials=lambda pairs: 40 // pairs)
+
+    assert given(found(8, 5)) == (8, 5)
+    assert given(found(8, 3)) == (8, 3)
+    assert given(found(8, 1)) == (8, 1)
+    assert given(found(8, 1) - 1)[0] == 7
+    assert given(found(1, 7), most=1) == (1, 7)
+
+
+def test_a_budget_of_a_consensus_is_its_method_s_and_its_blocks(
+    llama: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder_module, "give_back_large_blocks", lambda: None)
+    own = {"method": "eap", "edges": 20, "resamples": 5}
+    enough = estimate(llama, 6, 2, "eap")
+    found, whole = (
+        consensus(llama, TASK, consensus_config(**own, **more)) for more in ({"budget": f"{int(enough * 1.2)}B"}, {})
+    )
+    assert np.array_equal(found.inclusion.values, whole.inclusion.values)
+    with pytest.raises(BadInput, match="memory budget of at least"):
+        consensus(llama, TASK, consensus_config(**own, budget="20kB"))
+    with pytest.raises(Unsupported, match="a memory budget of iterative-sweep"):
+        consensus(llama, TASK, consensus_config(method="iterative-sweep", edges=20, resamples=5, budget="1GB"))
+
+
 def test_what_cannot_be_estimated_is_refused(llama: Decoder) -> None:
     with pytest.raises(Unsupported, match="acdc"):
         estimate(llama, 6, 1, "acdc")
+    with pytest.raises(BadInput, match="at least one token"):
+        needs(llama, PROBES["acdc"](llama, ACDCConfig()), 0)
     with pytest.raises(BadInput, match="at least one token"):
         estimate(llama, 0, 1)
 

@@ -114,7 +114,8 @@ def _number(config: Any, *names: str) -> int | None:
     return next((int(v) for n in names if isinstance(v := getattr(config, n, None), int) and v), None)
 
 
-def _refuse_by_config(config: Any) -> None:
+def refuse_by_config(config: Any) -> None:
+    """Unsupported for what a configuration shows to be no decoder of the kind."""
     name = config.model_type
     if getattr(config, "is_encoder_decoder", False):
         raise Unsupported(f"the encoder-decoder {name}", "its decoder reads a second stream", _INSTEAD)
@@ -174,7 +175,7 @@ def probe_tokens(model: PreTrainedModel) -> Tensor:
 def anatomy(model: PreTrainedModel) -> Anatomy:
     """Find and prove the parts of a decoder; Unsupported, with the reason, for one that they do not fit."""
     config = model.config.get_text_config()
-    _refuse_by_config(config)
+    refuse_by_config(config)
     n_layer = _number(config, "num_hidden_layers", "n_layer")
     heads = _number(config, "num_attention_heads", "n_head")
     d_model = _number(config, "hidden_size", "n_embd")

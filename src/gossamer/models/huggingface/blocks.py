@@ -5,7 +5,7 @@ Every run is one of the decoder at head grain: an edge between blocks stands for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from gossamer.errors import Unsupported
 from gossamer.graph import READS, Graph, block_graph
 from gossamer.models.huggingface.decoder import Ablations, Decoder
-from gossamer.subject import Objective
+from gossamer.subject import Objective, Probe, Room
 from gossamer.task import Encoded, Example, Task
 
 
@@ -24,7 +24,8 @@ from gossamer.task import Encoded, Example, Task
 class Blocks:
     """The attention and the MLP of each layer as nodes (`a0`, `m0`, ...) with `input` and `logits`.
 
-    It answers the same protocol as the decoder: eap, eap_ig and acdc run on it. Writers are `input`, `a0`, `m0`, ...
+    It answers the same protocol as the decoder: methods that need no heads run on it. Writers are `input`,
+    `a0`, `m0`, ...
     """
 
     decoder: Decoder
@@ -90,14 +91,37 @@ class Blocks:
         return base.index_add(0, first, change)
 
     @torch.no_grad()
-    def writes(self, batch: Encoded) -> tuple[Tensor, Tensor]:
-        """(what every block wrote [blocks, rows, pos, d], logits at the last token [rows, vocab])."""
-        writes, logits = self.decoder.writes(batch)
+    def writes(self, batch: Encoded, *, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(what every block wrote [blocks, rows, pos, d], logits at the last token [rows, vocab]): see Decoder."""
+        writes, logits = self.decoder.writes(batch, start=start)
         return self._summed(writes), logits
 
     def patched(self, batch: Encoded, alpha: Tensor, reference: Tensor) -> Tensor:
         """Logits [rows, vocab] with a share alpha [edges] of each edge ablated; gradients flow into it."""
         return self.decoder.patched(batch, alpha[self._members(alpha)], self._spread(reference))
+
+    def written(self, batch: Encoded, alpha: Tensor, reference: Tensor) -> Tensor:
+        """What every block writes [blocks, rows, pos, d] in the run that `patched` makes."""
+        return self._summed(self.decoder.written(batch, alpha[self._members(alpha)], self._spread(reference)))
+
+    def trials_at_once(self, tokens: int) -> int:
+        """How many runs of so many tokens a pass is worth: see Decoder."""
+        return self.decoder.trials_at_once(tokens)
+
+    def needed(
+        self, n_tokens: int, method: str, probe: Probe | None, *, pairs: int, trials: Callable[[int], int] | None = None
+    ) -> int:
+        """Peak bytes of a method at this grain: see Decoder."""
+        return self.decoder.needed(n_tokens, method, probe, pairs=pairs, trials=trials)
+
+    def within_budget(
+        self, n_tokens: int, budget_bytes: int, method: str, probe: Probe | None, *, most: int, least: int = 1,
+        trials: Callable[[int], int] | None = None,
+    ) -> Room:  # fmt: skip
+        """How many pairs and trials a method can take at once at this grain: see Decoder."""
+        return self.decoder.within_budget(
+            n_tokens, budget_bytes, method, probe, most=most, least=least, trials=trials
+        )  # fmt: skip
 
     def frozen_norms(self) -> Blocks:
         """The same model, norms held in its ablated runs: see Decoder."""

@@ -24,12 +24,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
 
 from gossamer.errors import BadInput, Unsupported, one_line
 from gossamer.graph import Graph, HeadShape, head_graph
 from gossamer.models.hub import checked_device, hub_answers
 from gossamer.models.huggingface.anatomy import (
+    _INSTEAD,
     Anatomy,
     Layer,
     NormForm,
@@ -39,16 +40,24 @@ from gossamer.models.huggingface.anatomy import (
     post_scale,
     probe_tokens,
     prove_rows,
+    refuse_by_config,
     same,
     weight_of,
 )
 from gossamer.models.huggingface.gradients import edge_gradient, path_gradient
-from gossamer.models.huggingface.memory import give_back_large_blocks, pairs_that_fit, trials_at_once
+from gossamer.models.huggingface.memory import (
+    estimate,
+    give_back_large_blocks,
+    needs,
+    pairs_that_fit,
+    room,
+    trials_at_once,
+)
 from gossamer.models.huggingface.norms import HeldNorms, forms_of
 from gossamer.models.huggingface.patterns import watching
 from gossamer.models.huggingface.removals import Removals
 from gossamer.models.loaded import tensors_sha256
-from gossamer.subject import Objective
+from gossamer.subject import Objective, Probe, Room
 from gossamer.task import Encoded, Example, Task, encode, fitting
 
 
@@ -185,9 +194,10 @@ class Decoder:
         ends = batch.last.view(-1, 2)
         if wrong := (ends[:, 0] != ends[:, 1]).nonzero().flatten().tolist():
             e = examples[wrong[0]]
+            place = f"that of line {e.line}" if e.line else f"pair {wrong[0] + 1}"
             raise BadInput(
                 f"Expected both prompts of a pair to have as many tokens, {len(wrong)} of {len(examples)} pairs do "
-                f"not, the first being pair {wrong[0] + 1} ({ends[wrong[0], 0] + 1} and {ends[wrong[0], 1] + 1} "
+                f"not, the first being {place} ({ends[wrong[0], 0] + 1} and {ends[wrong[0], 1] + 1} "
                 f"tokens: {e.clean[-30:]!r}, {e.counterfactual[-30:]!r}); pair words of as many tokens, or mark spans "
                 "and ablate at their positions."
             )
@@ -385,9 +395,10 @@ class Decoder:
     # what methods ask for
 
     @torch.no_grad()
-    def writes(self, batch: Encoded) -> tuple[Tensor, Tensor]:
-        """(what every writer wrote [writers, rows, pos, d], logits at the last token [rows, vocab])."""
-        state = _Pass(last=batch.last, into=self.room(batch))
+    def writes(self, batch: Encoded, *, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(what every writer wrote [writers, rows, pos, d], logits at the last token [rows, vocab]). start: what the
+        residual stream starts as, [rows, pos, d]."""
+        state = _Pass(last=batch.last, start=start, into=self.room(batch))
         logits = self._forward(batch.tokens, state)
         return cast(Tensor, state.into), logits
 
@@ -405,6 +416,13 @@ class Decoder:
         """
         state = _Pass(last=batch.last, alpha=self._table(alpha), reference=reference, chosen=mask_of(batch))
         return self._patched(batch, state)
+
+    @torch.no_grad()
+    def written(self, batch: Encoded, alpha: Tensor, reference: Tensor) -> Tensor:
+        """What every writer writes [writers, rows, pos, d] in the run that `patched` makes."""
+        state = _Pass(last=batch.last, alpha=self._table(alpha), reference=reference, chosen=mask_of(batch))
+        self._patched(batch, state)
+        return torch.cat(state.writes)
 
     def _patched(self, batch: Encoded, state: _Pass) -> Tensor:
         if not self.norms_held:
@@ -496,12 +514,30 @@ class Decoder:
             logits = self._forward(batch.tokens, state)
         return Followed(logits=logits, reads=state.reads)
 
-    def within_budget(self, n_tokens: int, budget_bytes: int, method: str) -> int:
-        """How many pairs of so many tokens a method can take at once, from here on with memory given back when let go.
+    def trials_at_once(self, tokens: int) -> int:
+        """How many runs of so many tokens a pass is worth on this device."""
+        return trials_at_once(self, tokens)
 
-        See `memory.pairs_that_fit`; BadInput if not even one fits.
+    def needed(
+        self, n_tokens: int, method: str, probe: Probe | None, *, pairs: int, trials: Callable[[int], int] | None = None
+    ) -> int:
+        """Peak bytes, weights included, of a method on so many pairs at once; see memory.py."""
+        if probe is None:
+            return estimate(self, n_tokens, pairs, method)
+        return needs(self, probe, n_tokens, trials=trials is not None)(pairs, 1 if trials is None else trials(pairs))
+
+    def within_budget(
+        self, n_tokens: int, budget_bytes: int, method: str, probe: Probe | None, *, most: int, least: int = 1,
+        trials: Callable[[int], int] | None = None,
+    ) -> Room:  # fmt: skip
+        """How many pairs and trials a method can take at once, from here on with memory given back when let go.
+
+        See `memory.room` and `memory.pairs_that_fit`; BadInput if the least does not fit.
         """
-        found = pairs_that_fit(self, n_tokens, budget_bytes, method)
+        if probe is None:
+            found = Room(min(most, pairs_that_fit(self, n_tokens, budget_bytes, method)), 1)
+        else:
+            found = room(self, n_tokens, budget_bytes, method, probe, most=most, least=least, trials=trials)
         if self.device.type == "cpu":
             give_back_large_blocks()
         return found
@@ -627,6 +663,11 @@ def load_decoder(
         )  # fmt: skip
         tokenizer = AutoTokenizer.from_pretrained(name_or_folder, local_files_only=local)
     except (OSError, ValueError) as error:
+        if "Unrecognized configuration class" in str(error):  # which goes on to list two hundred others
+            refuse_by_config(AutoConfig.from_pretrained(name_or_folder, local_files_only=local))
+            raise Unsupported(
+                f"the model {Path(name_or_folder).name}", "it is no decoder that goes on with a text", _INSTEAD
+            ) from error
         raise BadInput(
             f"Expected a Hugging Face model with its tokenizer at {name_or_folder} ({one_line(error)}); check the name "
             "and the connection."

@@ -15,19 +15,11 @@ from torch import Tensor, nn
 
 from gossamer.errors import Unsupported
 from gossamer.models.huggingface.anatomy import Layer, Reader, post_scale, same, weight_of
-from gossamer.models.huggingface.decoder import Decoder, _Pass
+from gossamer.models.huggingface.decoder import Decoder
 from gossamer.subject import Objective
 from gossamer.task import Encoded
 
 Hook = Callable[..., Any]
-
-
-@torch.no_grad()
-def writes_under(decoder: Decoder, batch: Encoded, alpha: Tensor, reference: Tensor) -> Tensor:
-    """What every writer writes [writers, rows, pos, d] with edges ablated as by `Decoder.patched`."""
-    state = _Pass(last=batch.last, alpha=decoder._table(alpha), reference=reference)
-    decoder._forward(batch.tokens, state)
-    return torch.cat(state.writes)
 
 
 # a run's activations by node, and gradients at them
