@@ -139,7 +139,7 @@ def test_frozen_mode_keeps_only_kept_nodes() -> None:
     circuit = random_circuit(model, 0.3)
     frozen = extract(model, circuit, "frozen", prompts=prompts(model))
     exact = extract(model, circuit)
-    rows = [sum(len(p.weight) for p in m.modules() if isinstance(p, Contest)) for m in (frozen, exact)]
+    rows = [sum(p.numbers["kept"] for p in m.modules() if isinstance(p, Contest)) for m in (frozen, exact)]
     assert rows[0] < rows[1]
     assert not any(p.numbers["rank"] for p in frozen.modules() if isinstance(p, (Contest, Read)))
     assert (frozen.gap(prompts(model)) - exact.gap(prompts(model))).abs().max() > 1e-3
