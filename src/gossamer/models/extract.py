@@ -118,7 +118,7 @@ def extract(
     fit = circuit.calibration
     config = StandaloneConfig(
         mode=mode, ablation=preset, answers=wanted, vocab_size=vocab, n_ctx=model.model.config.n_ctx,
-        everywhere=builder.narrowing_layer() is not None, nodes=circuit.n_nodes, edges=circuit.n_edges,
+        everywhere=builder.everywhere, nodes=circuit.n_nodes, edges=circuit.n_edges,
         calibration=(fit.scale, fit.shift) if fit else None, record=circuit.record, outline=parts,
     )  # fmt: skip
     carried = mode == "exact" and len(builder.varying) > 0
@@ -227,12 +227,21 @@ class _Builder:
             for sub in ("attn", "mlp"):
                 self._sublayer(i, sub)
         self.readout = self._readout(answers)
-        if (narrowing := self._narrowing()) is not None:
-            self.layers[narrowing] = cast(Attention, self.layers[narrowing]).narrow()
+        self.everywhere = self._narrow()
 
     def _narrowing(self) -> int | None:
         looks = [n for n, p in enumerate(self.layers) if isinstance(p, Attention) and p.looks_back()]
         return looks[-1] if looks else None
+
+    def _narrow(self) -> bool:
+        """From where later keys and values depend on tokens alone only last positions are computed; False: all the
+        way."""
+        attention = [(n, p) for n, p in enumerate(self.layers) if isinstance(p, Attention)]
+        carried = [n for n, p in attention if p.carries_back()]
+        for n, part in attention:
+            if part.looks_back() and n >= max(carried, default=0):
+                self.layers[n] = part.narrow()
+        return bool(carried)
 
     def narrowing_layer(self) -> int | None:
         """The model's last layer whose attention looks back, in this circuit."""

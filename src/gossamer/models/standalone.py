@@ -47,7 +47,7 @@ from gossamer.models.files import read_safetensors, write_safetensors
 from gossamer.record import Record
 from gossamer.task import Encoded
 
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "2"
 KIND = "gossamer-standalone"
 
 Mode = Literal["exact", "frozen"]
@@ -257,7 +257,11 @@ class Attention(Part):
         """Whether a query depends on tokens before its own."""
         return any(map(self.has, ("k", "v", "kv_table")))
 
-    def _qkv(self, x: Tensor | None, tokens: Tensor, last: Tensor | None) -> tuple[Tensor | None, ...]:
+    def carries_back(self) -> bool:
+        """Whether keys or values depend on what was carried to their position, not on its token alone."""
+        return any(self.has(p) and self.part(p).has("weight") for p in "kv")
+
+    def _qkv(self, x: Tensor | None, tokens: Tensor, last: Tensor | None, wide: bool) -> tuple[Tensor | None, ...]:
         at = tokens if last is None else tokens.gather(1, last[:, None])
         if self.has("q_table") or self.has("kv_table"):
             q = F.embedding(at, self.q_table) if self.has("q_table") else None
@@ -265,15 +269,18 @@ class Attention(Part):
                 return q, None, None
             kv = F.embedding(tokens, self.kv_table)
             return q, kv[..., : self.numbers["n_keys"]], kv[..., self.numbers["n_keys"] :]
-        a = self.part("read")(x, tokens) if self.has("read") else None
+        a = self.part("read")(x, tokens if wide else at) if self.has("read") else None
         k, v = (self.part(p)(a, tokens) if self.has(p) else None for p in "kv")
-        if a is not None and last is not None:
+        if a is not None and last is not None and wide:
             a = a[torch.arange(len(a), device=a.device), last, None]
         return self.part("q")(a, at) if self.has("q") else None, k, v
 
-    def forward(self, x: Tensor | None, tokens: Tensor, count: Tensor, last: Tensor | None) -> Tensor:
-        """count: [batch or 1, pos], keys that each query sees. With `last` [batch] only those queries are computed."""
-        q, k, v = self._qkv(x, tokens, last)
+    def forward(
+        self, x: Tensor | None, tokens: Tensor, count: Tensor, last: Tensor | None = None, wide: bool = True
+    ) -> Tensor:
+        """count: [batch or 1, pos], keys that each query sees. With `last` [batch] only those queries are computed;
+        wide: whether x is there at every position, or at `last` alone, where it has no part in keys and values."""
+        q, k, v = self._qkv(x, tokens, last, wide)
         p, y, even = self._everywhere(q, k, v, count) if last is None else self._at_last(q, k, v, last)
         found, shares = [] if y is None else [y], []
         if self.has("share_take"):
@@ -378,7 +385,8 @@ KINDS: dict[str, type[Part]] = {c.__name__: c for c in (Contest, Read, Write, Ne
 
 
 class StandaloneConfig(BaseModel):
-    """What a standalone circuit is and where it comes from. answers: the token ids of its logits, in order."""
+    """What a standalone circuit is and where it comes from. answers: the token ids of its logits, in order;
+    everywhere: whether it carries anything at other positions than the last."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -414,27 +422,28 @@ class StandaloneCircuit(nn.Module):
 
     def forward(self, tokens: Tensor, last: Tensor) -> Tensor:
         """tokens: int64 [batch, pos], right-padded with any tokens; last: [batch], each row's last position."""
-        if not self.config.everywhere:
-            tokens, count = tokens.gather(1, last[:, None]), last[:, None] + 1
-        else:
-            count = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)[None]
+        ends, seen = tokens.gather(1, last[:, None]), last[:, None] + 1
+        wide, here, count = self.config.everywhere, ends, seen
+        if wide:
+            here, count = tokens, torch.arange(1, tokens.shape[1] + 1, device=tokens.device)[None]
         rows = torch.arange(tokens.shape[0], device=tokens.device)
         x: Tensor | None = None
         for layer in self.layers:
             if not isinstance(layer, Attention):
-                x = layer(x, tokens)
+                x = layer(x, here)
                 continue
-            at = last if layer.numbers["narrows"] else None
-            delta = layer(x, tokens, count if at is None else last[:, None] + 1, at)
-            if at is not None:
-                tokens, count = tokens.gather(1, last[:, None]), last[:, None] + 1
-                x = None if x is None else x[rows, last, None]
+            if layer.numbers["narrows"]:
+                delta = layer(x, tokens, seen, last, wide)
+                x = x[rows, last, None] if wide and x is not None else x
+                wide, here, count = False, ends, seen
+            else:
+                delta = layer(x, here, count)
             if x is None and self.start is not None:
-                x = F.embedding(tokens, self.start)
+                x = F.embedding(here, self.start)
             x = layer.write(x, delta)
         if x is None and self.start is not None:
-            x = F.embedding(tokens, self.start)
-        return cast(Tensor, self.readout(x, tokens))[:, 0]
+            x = F.embedding(here, self.start)
+        return cast(Tensor, self.readout(x, here))[:, 0]
 
     @torch.no_grad()
     def gap(self, batch: Encoded) -> Tensor:
