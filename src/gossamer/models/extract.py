@@ -322,21 +322,23 @@ class _Builder:
             h = abs_topk(h[None], k)[0]
         if not varies.any() or not len(rows):
             return Rows(None, rows[:0], torch.where(kept, h, 0))
-        first, rest = (kept & varies).nonzero()[:, 0], (varies & ~kept).nonzero()[:, 0]
-        fixed = rows[:0] if alone else (kept & ~varies).nonzero()[:, 0]
+        first = (kept & varies).nonzero()[:, 0]
         numbers: Numbers = {"kept": len(first), "rank": 0, "activation": activation, "threshold": None}
-        constants = torch.where(kept & ~varies, h, 0) if alone else torch.zeros_like(h)
+        sure = (kept & ~varies).nonzero()[:, 0]  # constants that are not decided from prompt to prompt
         if self.frozen is not None:
             numbers["threshold"] = self.frozen.threshold.get(location, 0.0)
-            return Rows(self._frozen_rows(weight[first], bias[first], numbers, by_token, first), first, constants)
-        together = torch.cat([first, rest])
-        tensors = {"weight": weight[together], "bias": bias[together]}
-        if len(fixed):
-            tensors["fixed"] = h[fixed]
-        if not alone:
-            rivals, numbers["rank"] = strongest(h[~varies].abs(), k, len(together))
-            tensors |= {"rivals": rivals} if len(rivals) else {}
-        return Rows(Contest(numbers, tensors), torch.cat([first, fixed]), constants)
+            part = self._frozen_rows(weight[first], bias[first], numbers, by_token, first)
+        elif alone:
+            part = Contest(numbers, {"weight": weight[first], "bias": bias[first]})
+        else:
+            still = (~varies).nonzero()[:, 0]
+            places, survive = strongest(h[still].abs(), k, int(varies.sum()))
+            sure, rivals = still[places[:survive]], still[places[survive:]]
+            sure, first = sure[kept[sure]], torch.cat([first, rivals[kept[rivals]]])
+            compete = torch.cat([first, (varies & ~kept).nonzero()[:, 0], rivals[~kept[rivals]]])
+            numbers |= {"kept": len(first), "rank": k - survive}
+            part = Contest(numbers, {"weight": weight[compete], "bias": bias[compete]})
+        return Rows(part, first, torch.zeros_like(h).index_put((sure,), h[sure]))
 
     def _frozen_rows(
         self, weight: Tensor, bias: Tensor, numbers: Numbers, by_token: Tensor | None, rows: Tensor
@@ -373,7 +375,9 @@ class _Builder:
         tensors = {"take": _pick(channels[inside], self.varying) * gain[self.varying]}
         if k < self.c.d_model:
             tensors["gain"] = gain[self.varying]
-            rivals, numbers["rank"] = strongest(table[:, self.still].abs(), k, len(self.varying))
+            sizes = table[:, self.still].abs()
+            places, survive = strongest(sizes, k, len(self.varying))
+            rivals, numbers["rank"] = sizes.gather(1, places[:, survive:]), k - survive
         tensors["table"] = torch.cat([square, rivals, table[:, channels[~inside]]], dim=-1)
         numbers["own"] = 1 + rivals.shape[-1]
         return Reads(Read(numbers, tensors), torch.cat([channels[inside], channels[~inside]]), None)

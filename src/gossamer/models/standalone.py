@@ -17,7 +17,8 @@ is not kept is a constant after its AbsTopK, which leaves these questions, in th
 5. *Attention.* Scores are q.k over the channels kept in q or in k, plus a constant. The constant matters where there
    is a sink; so does a value channel that is not kept: its mean is weighed by the share of attention that the sink
    leaves, one number per head and query. A head without kept keys attends evenly: a running mean instead of scores.
-6. *Positions.* After the last attention that has kept keys or values everything is computed at the last token alone.
+6. *Positions.* After the last attention whose keys or values carry something from their position, everything is
+   computed at the last token alone; before it, once for each prefix that prompts share.
 7. *Tables.* Up to the first attention all of this is a function of the token and computed once, when it is built.
 
 `frozen` runs the kept nodes alone: each AbsTopK is a fixed threshold (the median over training prompts under the same
@@ -44,6 +45,7 @@ from torch import Tensor, nn
 from gossamer.errors import BadInput, CorruptFile, one_line
 from gossamer.metric import calibrate
 from gossamer.models.files import read_safetensors, write_safetensors
+from gossamer.models.prefixes import Prefixes
 from gossamer.record import Record
 from gossamer.task import Encoded
 
@@ -67,10 +69,9 @@ def _survive(values: Tensor, candidates: Tensor, rank: int) -> Tensor:
 
 
 def strongest(fixed: Tensor, k: int, varying: int) -> tuple[Tensor, int]:
-    """The part of fixed sizes [..., n] that decides who is among the k largest together with `varying` others, and
-    the rank it decides at (see 3 in the module's docstring)."""
-    start = max(0, k - varying - 1)
-    return fixed.sort(dim=-1, descending=True).values[..., start:k], k - start
+    """Places of the k largest of fixed sizes [..., n], largest first, and how many of them always are among the k
+    largest together with `varying` others. The rest decides, at rank k less that number (see 3 in the docstring)."""
+    return fixed.argsort(dim=-1, descending=True)[..., :k], max(0, k - varying - 1)
 
 
 class Part(nn.Module):
@@ -102,15 +103,13 @@ class Part(nn.Module):
 class Contest(Part):
     """Kept rows of a linear map, after its activation and AbsTopK among all rows: [..., sources] -> [..., rows].
 
-    weight, bias: rows that vary, the `kept` ones first; fixed: kept rows that are constant; rivals: sizes of the other
-    constant rows, as far as they matter; rank 0: no AbsTopK; threshold: a fixed one in its place, with the bias in
-    `table` [vocab, rows] where rows depend on the token too.
+    weight, bias: the `kept` rows first, then the others that compete at `rank`, constant ones with a weight of 0; rank
+    0: no AbsTopK; threshold: a fixed one in its place, with the bias in `table` [vocab, rows] where rows depend on the
+    token too.
     """
 
     weight: Tensor
     bias: Tensor
-    fixed: Tensor
-    rivals: Tensor
     table: Tensor
 
     def forward(self, sources: Tensor | None, tokens: Tensor) -> Tensor:
@@ -124,14 +123,9 @@ class Contest(Part):
         if n["threshold"] is not None:
             return F.hardshrink(h, n["threshold"])
         values = h[..., : n["kept"]]
-        if self.has("fixed"):
-            values = torch.cat([values, self.fixed.expand(*h.shape[:-1], -1)], dim=-1)
         if not n["rank"]:
             return values
-        sizes = h.abs()
-        if self.has("rivals"):
-            sizes = torch.cat([sizes, self.rivals.expand(*h.shape[:-1], -1)], dim=-1)
-        return torch.where(_survive(values.abs(), sizes, n["rank"]), values, 0)
+        return torch.where(_survive(values.abs(), h.abs(), n["rank"]), values, 0)
 
 
 class Read(Part):
@@ -261,26 +255,38 @@ class Attention(Part):
         """Whether keys or values depend on what was carried to their position, not on its token alone."""
         return any(self.has(p) and self.part(p).has("weight") for p in "kv")
 
-    def _qkv(self, x: Tensor | None, tokens: Tensor, last: Tensor | None, wide: bool) -> tuple[Tensor | None, ...]:
-        at = tokens if last is None else tokens.gather(1, last[:, None])
+    def _qkv(
+        self, x: Tensor | None, tokens: Tensor, last: Tensor | None, wide: bool, shared: Prefixes | None
+    ) -> tuple[Tensor | None, ...]:
+        def at_last(each: Tensor) -> Tensor:
+            if shared is not None:
+                return each[0, shared.ends, None]
+            return each[torch.arange(each.shape[0], device=each.device), last, None]
+
+        at = tokens if last is None else at_last(tokens)
         if self.has("q_table") or self.has("kv_table"):
             q = F.embedding(at, self.q_table) if self.has("q_table") else None
-            if not self.has("kv_table"):
-                return q, None, None
-            kv = F.embedding(tokens, self.kv_table)
-            return q, kv[..., : self.numbers["n_keys"]], kv[..., self.numbers["n_keys"] :]
-        a = self.part("read")(x, tokens if wide else at) if self.has("read") else None
-        k, v = (self.part(p)(a, tokens) if self.has(p) else None for p in "kv")
-        if a is not None and last is not None and wide:
-            a = a[torch.arange(len(a), device=a.device), last, None]
-        return self.part("q")(a, at) if self.has("q") else None, k, v
+            kv = F.embedding(tokens, self.kv_table) if self.has("kv_table") else None
+            n = self.numbers["n_keys"]
+            k, v = (None, None) if kv is None else (kv[..., :n], kv[..., n:])
+        else:
+            a = self.part("read")(x, tokens if wide else at) if self.has("read") else None
+            k, v = (self.part(p)(a, tokens) if self.has(p) else None for p in "kv")
+            a = at_last(a) if a is not None and last is not None and wide else a
+            q = self.part("q")(a, at) if self.has("q") else None
+        if shared is None:
+            return q, k, v
+        q = q if q is None or last is not None else shared.spread(q)
+        return q, *(None if each is None else shared.spread(each) for each in (k, v))
 
     def forward(
-        self, x: Tensor | None, tokens: Tensor, count: Tensor, last: Tensor | None = None, wide: bool = True
-    ) -> Tensor:
+        self, x: Tensor | None, tokens: Tensor, count: Tensor, last: Tensor | None = None, wide: bool = True,
+        shared: Prefixes | None = None,
+    ) -> Tensor:  # fmt: skip
         """count: [batch or 1, pos], keys that each query sees. With `last` [batch] only those queries are computed;
-        wide: whether x is there at every position, or at `last` alone, where it has no part in keys and values."""
-        q, k, v = self._qkv(x, tokens, last, wide)
+        wide: whether x is there at every position, or at `last` alone, where it has no part in keys and values; shared:
+        x and tokens are those of the prefixes, [1, prefixes, ...], not of every position."""
+        q, k, v = self._qkv(x, tokens, last, wide, shared)
         p, y, even = self._everywhere(q, k, v, count) if last is None else self._at_last(q, k, v, last)
         found, shares = [] if y is None else [y], []
         if self.has("share_take"):
@@ -289,11 +295,15 @@ class Attention(Part):
             share = self.even_none if q is None or not self.has("even_q") else F.linear(q, self.even_q, self.even_none)
             share = (share + count[..., None].to(self.even_none).log()).sigmoid()
             if self.has("even_share"):
-                shares.append(share[..., self.even_share].expand(tokens.shape[0], -1, -1))
+                rows = tokens.shape[0] if shared is None else shared.cells.shape[0]
+                shares.append(share[..., self.even_share].expand(rows, -1, -1))
             if even is not None:
                 even = even * share[..., self.even_head]
         found += [] if even is None else [even]
-        return cast(Tensor, self.part("out")(torch.cat(found + shares, dim=-1), tokens))
+        y = torch.cat(found + shares, dim=-1)
+        if shared is not None and last is None:
+            y = shared.gather(y, 1)
+        return cast(Tensor, self.part("out")(y, tokens))
 
     def _everywhere(
         self, q: Tensor | None, k: Tensor | None, v: Tensor | None, count: Tensor
@@ -423,9 +433,13 @@ class StandaloneCircuit(nn.Module):
     def forward(self, tokens: Tensor, last: Tensor) -> Tensor:
         """tokens: int64 [batch, pos], right-padded with any tokens; last: [batch], each row's last position."""
         ends, seen = tokens.gather(1, last[:, None]), last[:, None] + 1
-        wide, here, count = self.config.everywhere, ends, seen
+        wide, here, count, shared = self.config.everywhere, ends, seen, None
         if wide:
-            here, count = tokens, torch.arange(1, tokens.shape[1] + 1, device=tokens.device)[None]
+            here = tokens
+            if tokens.device.type == "cpu" and not torch.compiler.is_exporting():
+                shared = Prefixes.of(tokens, last)
+                here, tokens = shared.tokens[None], tokens[:, : shared.cells.shape[1]]
+            count = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)[None]
         rows = torch.arange(tokens.shape[0], device=tokens.device)
         x: Tensor | None = None
         for layer in self.layers:
@@ -433,11 +447,12 @@ class StandaloneCircuit(nn.Module):
                 x = layer(x, here)
                 continue
             if layer.numbers["narrows"]:
-                delta = layer(x, tokens, seen, last, wide)
-                x = x[rows, last, None] if wide and x is not None else x
-                wide, here, count = False, ends, seen
+                delta = layer(x, here if wide else tokens, seen, last, wide, shared)
+                if wide and x is not None:
+                    x = x[rows, last, None] if shared is None else x[0, shared.ends, None]
+                wide, here, count, shared = False, ends, seen, None
             else:
-                delta = layer(x, here, count)
+                delta = layer(x, here, count, shared=shared)
             if x is None and self.start is not None:
                 x = F.embedding(here, self.start)
             x = layer.write(x, delta)
