@@ -285,6 +285,8 @@ class _Builder:
                 self.stream[:, channels] += part.delta(None, every)[0]
                 return
             part.add_module("write", Write({}, {}))
+            if isinstance(part, Attention) and not part.has("read"):
+                part = part.tabulate(None, every)
             self.written = torch.cat([self.written, channels])
         else:
             place = _pick(self.varying, channels)
@@ -351,7 +353,7 @@ class _Builder:
         if depends:
             return Contest(numbers, {"weight": weight, "table": table})
         table = F.hardshrink(ACTIVATIONS[numbers["activation"]](table), numbers["threshold"])
-        return Contest(numbers | {"activation": "none", "threshold": 0.0}, {"table": table})
+        return Contest(numbers | {"activation": "none", "threshold": None}, {"table": table})
 
     def _read(self, location: str, gain: Tensor, channels: Tensor, k: int) -> Reads:
         """The kept `channels` of a normalised read."""

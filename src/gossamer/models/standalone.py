@@ -221,7 +221,7 @@ class Attention(Part):
         parts = {k: cast(Part, p) for k, p in self._modules.items() if k not in without}
         return Attention(self.numbers | numbers, tensors, parts)
 
-    def tabulate(self, x: Tensor, tokens: Tensor) -> Attention:
+    def tabulate(self, x: Tensor | None, tokens: Tensor) -> Attention:
         """The same with queries, keys and values looked up by token; x, tokens: [1, vocab, ...], every token once."""
         a = self.part("read")(x, tokens) if self.has("read") else None
         found = {p: self.part(p)(a, tokens) for p in "qkv" if self.has(p)}
@@ -290,15 +290,15 @@ class Attention(Part):
         p, y, even = self._everywhere(q, k, v, count) if last is None else self._at_last(q, k, v, last)
         found, shares = [] if y is None else [y], []
         if self.has("share_take"):
-            shares.append(cast(Tensor, p).sum(-1).transpose(1, 2)[..., self.share_take])
+            shares.append(cast(Tensor, p).sum(-1).transpose(1, 2).index_select(-1, self.share_take))
         if self.has("even_none"):
             share = self.even_none if q is None or not self.has("even_q") else F.linear(q, self.even_q, self.even_none)
             share = (share + count[..., None].to(self.even_none).log()).sigmoid()
             if self.has("even_share"):
                 rows = tokens.shape[0] if shared is None else shared.cells.shape[0]
-                shares.append(share[..., self.even_share].expand(rows, -1, -1))
+                shares.append(share.index_select(-1, self.even_share).expand(rows, -1, -1))
             if even is not None:
-                even = even * share[..., self.even_head]
+                even = even * share.index_select(-1, self.even_head)
         found += [] if even is None else [even]
         y = torch.cat(found + shares, dim=-1)
         if shared is not None and last is None:
@@ -342,8 +342,9 @@ class Attention(Part):
             weights.append((seen / (last[:, None] + 1).to(cast(Tensor, v)))[:, None])
         if v is None or not weights:
             return p, None, None
-        y = (torch.cat(weights, dim=1) @ v).flatten(1)
-        return p, *(y[:, None, self._buffers[at]] if self.has(at) else None for at in ("y_at", "even_at"))
+        y = (torch.cat(weights, dim=1) @ v).flatten(1)[:, None]
+        at = (self._buffers.get(name) for name in ("y_at", "even_at"))
+        return p, *(None if places is None else y.index_select(-1, places) for places in at)
 
     def _picked(self, x: Tensor, pick: Tensor) -> Tensor:
         """x [batch, pos, channels] -> [batch, pos, head, as many channels as the fullest head has]."""
