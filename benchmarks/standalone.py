@@ -5,7 +5,8 @@
 
 The opponent is LoadedModel.run under the circuit's ablation (gao-mean), which computes two logits at the last position.
 Both get the same prompts of the held-out split and give the same logit gap. The circuit is that of a run, or found
-here, or (--nodes) a random share of all nodes, the hardest case for exact mode. Medians of interleaved repeats.
+here, or (--nodes) a random share of all nodes, the hardest case for exact mode. Medians of interleaved repeats, in
+processor time of the process: on a busy machine a long call is interrupted more often than a short one.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ from gossamer.record import Record
 
 
 def medians(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Seconds per call, the sides taking turns."""
+    """Processor seconds per call, the sides taking turns."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     for n in range(repeats + 1):
         for name, side in sides.items():
-            started = time.perf_counter()
+            started = time.process_time()
             side()
             if n:
-                found[name].append(time.perf_counter() - started)
+                found[name].append(time.process_time() - started)
     return {name: statistics.median(times) for name, times in found.items()}
 
 

@@ -41,11 +41,11 @@ def bridge(tmp_path: Path) -> Path:
 
 
 def test_the_planted_node_is_found_and_moves_the_answer(bridge: Path, pairs: Path) -> None:
-    found = commands.bridge_perturb(bridge, pairs, rotations=4)
+    found = commands.bridge_perturb(bridge, pairs, among="0.attn.act_in", rotations=19)
     assert found.nodes == ("0.attn.act_in:3",)
     assert found.chosen
     assert found.evidence.verdict == "pass"
-    given = commands.bridge_perturb(bridge, pairs, nodes=found.nodes, rotations=4)
+    given = commands.bridge_perturb(bridge, pairs, nodes=found.nodes, rotations=19)
     assert not given.chosen
     assert given.evidence == found.evidence
     with pytest.raises(BadInput, match="Expected a site"):
@@ -53,7 +53,7 @@ def test_the_planted_node_is_found_and_moves_the_answer(bridge: Path, pairs: Pat
 
 
 def test_json_is_one_object_and_text_a_table(bridge: Path, pairs: Path) -> None:
-    arguments = ["bridge", "perturb", str(bridge), str(pairs), "--node", "0.attn.act_in:3", "--rotations", "4"]
+    arguments = ["bridge", "perturb", str(bridge), str(pairs), "--node", "0.attn.act_in:3", "--rotations", "19"]
     printed = CliRunner().invoke(app, [*arguments, "--json"])
     assert printed.exit_code == 0, printed.output
     assert len(json.loads(printed.stdout)["curve"]) == 11

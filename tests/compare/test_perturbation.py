@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from toys import planted_model, planted_task, random_model
+from toys import PLANTED_NODES, planted_model, planted_task, random_model
 
 from gossamer.compare import perturbation, strongest_nodes
+from gossamer.compare.perturbation import _add, _best_rotation, _gap, _rotations, change_of
 from gossamer.errors import BadInput
 from gossamer.evidence import Evidence
 from gossamer.models import LoadedModel
@@ -46,9 +47,10 @@ def null(evidence: Evidence, name: str) -> float:
 
 def test_the_planted_node_moves_the_answer_all_the_way_and_random_rotations_do_not() -> None:
     pair = to_itself(planted_model())
-    found = perturbation(pair, (QUOTE,), planted_task(), rotations=8)
+    found = perturbation(pair, (QUOTE,), planted_task(8), rotations=19)
     e = found.evidence
     assert e.verdict == "pass"
+    assert e.p_value == e.p_smallest == pytest.approx(0.05)
     assert e.value == pytest.approx(null(e, "the other prompt itself"), abs=1e-12)
     assert e.value == pytest.approx(null(e, "the same nodes replaced"), abs=1e-12)
     assert e.value == pytest.approx(null(e, "dense model's whole read"), abs=1e-12)
@@ -63,6 +65,56 @@ def test_a_node_outside_the_mechanism_fails() -> None:
     e = perturbation(to_itself(planted_model()), (Site("0.attn.act_in", 1),), planted_task(), rotations=4).evidence
     assert e.verdict == "fail"
     assert e.value == pytest.approx(0, abs=1e-12)
+
+
+def test_too_few_rotations_cannot_pass() -> None:
+    e = perturbation(to_itself(planted_model()), (QUOTE,), planted_task(8), strengths=(0, 1), rotations=18).evidence
+    assert e.verdict == "fail"
+    assert e.p_value == pytest.approx(1 / 19)
+
+
+def test_a_change_that_random_rotations_match_fails() -> None:
+    """A node of a random model moves its own answers a little, and any direction of that size does the same."""
+    pair = to_itself(random_model(5))
+    nodes = (Site("0.mlp.act_in", 2),)
+    e = perturbation(pair, nodes, planted_task(8), strengths=(0, 1), rotations=39).evidence
+    assert e.verdict == "fail"
+    assert e.p_value is not None
+    assert e.p_value > 0.05
+
+
+@pytest.mark.parametrize("location", ["0.attn.q", "0.attn.v", "0.attn.resid_delta", "0.mlp.post_act", "1.attn.k"])
+def test_a_node_inside_a_sublayer_is_replaced_exactly_between_equal_models(location: str) -> None:
+    pair, task = to_itself(random_model(5)), planted_task()
+    for channels in (range(16), (3, 6, 9)):
+        nodes = tuple(Site(location, c) for c in channels)
+        found = perturbation(pair, nodes, task, strengths=(0, 1), rotations=2)
+        assert found.evidence.value == pytest.approx(null(found.evidence, "the same nodes replaced"), abs=1e-12)
+        assert found.curve[0].random == pytest.approx(found.curve[0].gap, abs=1e-12)
+    assert abs(null(found.evidence, "dense model's whole write")) > 1e-6
+
+
+def test_all_writes_are_the_whole_write() -> None:
+    nodes = tuple(Site("1.attn.resid_delta", c) for c in range(16))
+    e = perturbation(to_itself(random_model(6)), nodes, planted_task(), strengths=(0, 1), rotations=2).evidence
+    assert e.value == pytest.approx(null(e, "dense model's whole write"), abs=1e-12)
+    assert abs(e.value or 0) > 1e-3
+
+
+def test_the_best_rotation_reaches_the_bound_and_no_random_one_does() -> None:
+    """To first order the gap moves by <change Q, gradient>: at most the singular values of change' gradient, summed."""
+    pair, batch = to_itself(random_model(5)), planted_model().encode(planted_task().train)
+    nodes = (Site("0.attn.v", 3), Site("0.attn.v", 9))
+    change = change_of(pair, nodes, batch)
+    leaf = torch.zeros_like(change, requires_grad=True)
+    _gap(pair.dense.model, batch, _add("0.attn.resid_delta", leaf)).sum().backward()
+    assert leaf.grad is not None
+    m = change.flatten(0, 1).T @ leaf.grad.flatten(0, 1)
+    best = _best_rotation(pair, nodes, "0.attn.resid_delta", batch)
+    assert torch.allclose(best @ best.T, torch.eye(16, dtype=torch.float64), atol=1e-9)
+    bound = float(torch.linalg.svdvals(m).sum())
+    assert float((best * m).sum()) == pytest.approx(bound, rel=1e-9)
+    assert max(float((q * m).sum()) for q in _rotations(16, 50, 0)) < 0.9 * bound
 
 
 def test_strength_0_is_the_identity_and_1_replaces_the_nodes_exactly() -> None:
@@ -100,20 +152,29 @@ def test_the_scale_of_the_dense_residual_makes_no_difference() -> None:
     scaled = BridgedPair(bridge=bridge, sparse=pair.sparse, dense=scaled_twin(pair.dense, 7), record={})
     tokens = torch.randint(0, 16, (4, 9), generator=torch.Generator().manual_seed(0))
     assert torch.allclose(scaled.sparse_to_dense(tokens, 3), pair.dense.model(tokens), atol=1e-10)
-    nodes = (Site("1.attn.act_in", 4),)
-    a, b = (perturbation(p, nodes, task, strengths=(0, 1), rotations=2).evidence for p in (pair, scaled))
-    assert a.value == pytest.approx(b.value, rel=1e-9)
     wrong = BridgedPair(bridge=pair.bridge, sparse=pair.sparse, dense=scaled.dense, record={})  # forgets the scale
-    c = perturbation(wrong, nodes, task, strengths=(0, 1), rotations=2).evidence
-    assert a.value != pytest.approx(c.value, rel=1e-2)
+    for location in ("1.attn.act_in", "1.attn.v"):
+        nodes = (Site(location, 4),)
+        a, b, c = (perturbation(p, nodes, task, strengths=(0, 1), rotations=2).evidence for p in (pair, scaled, wrong))
+        assert a.value == pytest.approx(b.value, rel=1e-9)
+        assert a.value != pytest.approx(c.value, rel=1e-2)
 
 
 def test_the_strongest_node_is_the_planted_one() -> None:
     pair = to_itself(planted_model())
-    assert strongest_nodes(pair, planted_task()) == (QUOTE,)
-    assert strongest_nodes(pair, planted_task(), 3)[0] == QUOTE
-    with pytest.raises(BadInput, match="1 to 128 nodes, got 0"):
-        strongest_nodes(pair, planted_task(), 0)
+    reads, task = "0.attn.act_in", planted_task(8)
+    assert str(strongest_nodes(pair, task)[0]) in PLANTED_NODES
+    assert strongest_nodes(pair, task, among=reads) == (QUOTE,)
+    assert strongest_nodes(pair, task, 3, among=reads)[0] == QUOTE
+    for location in ("0.attn.v", "0.attn.resid_delta"):  # where the mechanism goes on
+        (node,) = strongest_nodes(pair, task, among=location)
+        assert str(node) in PLANTED_NODES
+        e = perturbation(pair, (node,), task, strengths=(0, 1), rotations=19).evidence
+        assert e.verdict == "pass"
+    with pytest.raises(BadInput, match=r"1 to 128 nodes of 0\.attn\.act_in, got 0"):
+        strongest_nodes(pair, task, 0, among=reads)
+    with pytest.raises(BadInput, match=r"can push .*got 0\.mlp\.post_act"):
+        strongest_nodes(pair, task, among="0.mlp.post_act")
 
 
 def test_it_is_deterministic_by_seed() -> None:
@@ -128,14 +189,15 @@ def test_it_is_deterministic_by_seed() -> None:
     ("nodes", "says"),
     [
         ((), "got none"),
-        ((Site("0.attn.v", 3),), "of a read of the sparse model"),
-        ((Site("3.attn.act_in", 3),), "of a read of the sparse model"),
+        ((Site("0.mlp.post_act", 3),), "before its last MLP's neurons, one of 0.attn.act_in"),
+        ((Site("final_resid", 3),), "before its last MLP's neurons"),
+        ((Site("3.attn.act_in", 3),), "before its last MLP's neurons"),
         ((Site("0.attn.act_in", 128),), "channels 0 to 127"),
-        ((QUOTE, Site("0.mlp.act_in", 3)), "nodes of one read"),
+        ((QUOTE, Site("0.mlp.act_in", 3)), "nodes of one location"),
         ((QUOTE, QUOTE), "different nodes"),
     ],
 )
-def test_nodes_that_are_no_read_are_refused(nodes: tuple[Site, ...], says: str) -> None:
+def test_nodes_that_cannot_push_are_refused(nodes: tuple[Site, ...], says: str) -> None:
     with pytest.raises(BadInput, match=says):
         perturbation(to_itself(planted_model()), nodes, planted_task(4))
 

@@ -71,7 +71,8 @@ def test_the_rivals_decide_as_all_channels_do() -> None:
     generator = torch.Generator().manual_seed(0)
     for n_fixed, n_varying, k in ((9, 3, 5), (4, 8, 5), (12, 1, 3), (1, 6, 6), (6, 6, 1)):
         fixed, varying = (torch.rand(200, n, generator=generator) for n in (n_fixed, n_varying))
-        rivals, rank = strongest(fixed, k, n_varying)
+        places, survive = strongest(fixed, k, n_varying)
+        rivals, rank = fixed.gather(1, places[:, survive:]), k - survive
         assert rivals.shape[-1] <= n_varying + 1
         everyone, few = torch.cat([fixed, varying], 1), torch.cat([rivals, varying], 1)
         for value in everyone.unbind(1):
@@ -139,7 +140,7 @@ def test_frozen_mode_keeps_only_kept_nodes() -> None:
     circuit = random_circuit(model, 0.3)
     frozen = extract(model, circuit, "frozen", prompts=prompts(model))
     exact = extract(model, circuit)
-    rows = [sum(len(p.weight) for p in m.modules() if isinstance(p, Contest)) for m in (frozen, exact)]
+    rows = [sum(p.numbers["kept"] for p in m.modules() if isinstance(p, Contest)) for m in (frozen, exact)]
     assert rows[0] < rows[1]
     assert not any(p.numbers["rank"] for p in frozen.modules() if isinstance(p, (Contest, Read)))
     assert (frozen.gap(prompts(model)) - exact.gap(prompts(model))).abs().max() > 1e-3

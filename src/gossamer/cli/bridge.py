@@ -107,12 +107,15 @@ def perturb(
     bridge: Folder,
     task: Annotated[str, typer.Argument(help="A task (see gossamer tasks), or a .jsonl or .csv file of pairs.")],
     node: Annotated[
-        list[str] | None, typer.Option(help="A read of the sparse model, e.g. 1.attn.act_in:37; repeatable.")
+        list[str] | None, typer.Option(help="A node of the sparse model, e.g. 1.attn.v:10; repeatable.")
     ] = None,
     strongest: Annotated[
-        int, typer.Option(help="Without --node: so many reads that move the sparse model's own answer most.")
+        int, typer.Option(help="Without --node: so many nodes that move the sparse model's own answer most.")
     ] = 1,
-    rotations: Annotated[int, typer.Option(help="Random rotations of the same change to compare with.")] = 32,
+    among: Annotated[
+        str | None, typer.Option(help="Without --node: only nodes of this location, e.g. 1.attn.act_in.")
+    ] = None,
+    rotations: Annotated[int, typer.Option(help="Random rotations of the same change to compare with.")] = 99,
     dense: Dense = None,
     seed: Annotated[int, typer.Option(help="Seed of the random rotations and of the bootstrap.")] = 0,
     device: Device = "cpu",
@@ -123,16 +126,21 @@ def perturb(
 
     with steps("pushing") as progress:
         r = commands.bridge_perturb(
-            bridge, task, nodes=node or (), strongest=strongest, rotations=rotations, dense=dense, seed=seed,
-            device=device, progress=progress, say=say,
+            bridge, task, nodes=node or (), strongest=strongest, among=among, rotations=rotations, dense=dense,
+            seed=seed, device=device, progress=progress, say=say,
         )  # fmt: skip
 
     def text() -> None:
         rows = [
-            [f"{p.strength:g}", number(p.probability), _with(p.gap, p.interval), _with(p.random, p.random_interval)]
+            [f"{p.strength:g}", number(p.probability), _with(p.gap, p.interval), _with(p.random, p.random_quantiles)]
             for p in r.curve
         ]
-        columns = ["strength", "probability of the other answer", "logit gap, nats", "gap, random rotations"]
+        columns = [
+            "strength",
+            "probability of the other answer",
+            "logit gap, nats",
+            "gap, random rotations: mean [95% of draws]",
+        ]
         table(f"{r.task}: the dense model pushed along {', '.join(r.nodes)}", columns, rows)
         e = r.evidence
         typer.echo(f"{e.verdict}: moved by {_with(e.value or 0, e.interval or (0, 0))} nats; {e.threshold}.\n{e.note}")

@@ -275,20 +275,21 @@ def bridge_report(
 
 
 def bridge_perturb(
-    bridge: str | Path, task: str | Path, *, nodes: Sequence[str] = (), strongest: int = 1, rotations: int = 32,
-    dense: str | Path | None = None, device: str = "cpu", seed: int = 0, progress: Steps | None = None,
-    say: Say = _silent,
+    bridge: str | Path, task: str | Path, *, nodes: Sequence[str] = (), strongest: int = 1, among: str | None = None,
+    rotations: int = 99, dense: str | Path | None = None, device: str = "cpu", seed: int = 0,
+    progress: Steps | None = None, say: Say = _silent,
 ) -> PerturbReport:  # fmt: skip
     """Push the dense model along nodes of the sparse one: its answers on held-out pairs over strengths 0 to 1.
 
-    nodes: channels of one read, such as 1.attn.act_in:37; without any, the `strongest` so many that move the sparse
-    model's own answer most, on training pairs. rotations: random rotations of the same change to compare with.
+    nodes: channels of one location, such as 1.attn.act_in:37 or 1.attn.v:9; without any, the `strongest` so many (of
+    the location `among`) that move the sparse model's own answer most, on training pairs. rotations: random rotations
+    of the same change to compare with, 19 or more to pass.
     """
     from gossamer.commands.bridges import run_perturb
 
     return run_perturb(
-        Path(bridge), str(task), nodes=nodes, strongest=strongest, rotations=rotations, dense=dense, device=device,
-        seed=seed, progress=progress, say=say,
+        Path(bridge), str(task), nodes=nodes, strongest=strongest, among=among, rotations=rotations, dense=dense,
+        device=device, seed=seed, progress=progress, say=say,
     )  # fmt: skip
 
 

@@ -97,16 +97,16 @@ def run_report(
 
 
 def run_perturb(
-    folder: Path, task: str, *, nodes: Sequence[str], strongest: int, rotations: int, dense: str | Path | None,
-    device: str, seed: int, progress: Steps | None, say: Say,
+    folder: Path, task: str, *, nodes: Sequence[str], strongest: int, among: str | None, rotations: int,
+    dense: str | Path | None, device: str, seed: int, progress: Steps | None, say: Say,
 ) -> PerturbReport:  # fmt: skip
     """See gossamer.commands.bridge_perturb."""
     sites = tuple(Site.parse(node) for node in nodes)
     found_task = load_task(task)
     pair = load_bridge(folder, dense=dense, device=device)
     if not sites:
-        sites = strongest_nodes(pair, found_task, strongest)
-        say(f"the sparse model's reads that move its own answer most: {', '.join(map(str, sites))}")
+        sites = strongest_nodes(pair, found_task, strongest, among=among)
+        say(f"the sparse model's nodes that move its own answer most: {', '.join(map(str, sites))}")
     found = perturbation(pair, sites, found_task, rotations=rotations, seed=seed, progress=progress)
     return PerturbReport(
         bridge=str(folder), nodes=tuple(map(str, sites)), chosen=not nodes, task=found_task.name,

@@ -383,14 +383,15 @@ class BridgeReport(Report):
 
 class CurvePoint(Report):
     """One strength of a perturbation: logit gap towards the counterfactual answer in nats with its interval over pairs,
-    probability of that answer, and the mean gap and central 95% of random rotations of the same change."""
+    probability of that answer, and the mean gap and the central 95% of random rotations of the same change (quantiles
+    of the draws, no confidence interval)."""
 
     strength: float
     gap: float
     interval: tuple[float, float]
     probability: float
     random: float
-    random_interval: tuple[float, float]
+    random_quantiles: tuple[float, float]
 
 
 class PerturbReport(Report):

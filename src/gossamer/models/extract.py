@@ -23,6 +23,7 @@ from gossamer.models.standalone import (
     Contest,
     Mode,
     Neurons,
+    Numbers,
     Part,
     Read,
     Readout,
@@ -51,12 +52,22 @@ class Frozen:
     share: Mapping[int, Tensor]
 
 
-class Sources(NamedTuple):
-    """A sublayer as it was built: None if its kept writes are constants, their channels in order, those constants."""
+class Rows(NamedTuple):
+    """Kept rows of a map, or a sublayer's kept writes, as they were built: those that vary, in the part's order (no
+    part: none does), and the values of those that are constant, 0 for all others [all rows]."""
 
     part: Part | None
     channels: Tensor
     constants: Tensor
+
+
+class Reads(NamedTuple):
+    """The kept channels of a normalised read: those of `part`, in order; the values of the others by token
+    [vocab, channels], 0 for the rest (frozen mode; None: there are none)."""
+
+    part: Read | None
+    channels: Tensor
+    by_token: Tensor | None
 
 
 def require_exportable(model: LoadedModel, circuit: Circuit, preset: str) -> None:
@@ -107,10 +118,11 @@ def extract(
     fit = circuit.calibration
     config = StandaloneConfig(
         mode=mode, ablation=preset, answers=wanted, vocab_size=vocab, n_ctx=model.model.config.n_ctx,
-        everywhere=builder.narrowing_layer() is not None, nodes=circuit.n_nodes, edges=circuit.n_edges,
+        everywhere=builder.everywhere, nodes=circuit.n_nodes, edges=circuit.n_edges,
         calibration=(fit.scale, fit.shift) if fit else None, record=circuit.record, outline=parts,
     )  # fmt: skip
-    made = StandaloneCircuit(config, builder.start if len(builder.varying) else None, layers, readout)
+    carried = mode == "exact" and len(builder.varying) > 0
+    made = StandaloneCircuit(config, builder.start if carried else None, layers, readout)
     return made.to(model.model.lm_head.weight.dtype).eval().requires_grad_(False)
 
 
@@ -190,8 +202,9 @@ def _between(sizes: Tensor) -> float:
 class _Builder:
     """Goes through the model once, in order, and keeps what the circuit's logits depend on. All in float64.
 
-    level: [d_model] the constants in the residual stream so far; varying: K, the channels that are carried; start:
-    [vocab, |K|] x over K before the first layer that is left.
+    stream: [vocab, d_model] the residual stream so far without the writes of layers that are left; varying: K, the
+    channels that are carried; start: [vocab, |K|] x over K before the first layer that is left; written: channels of
+    the kept writes of the layers so far, one after the other.
     """
 
     def __init__(
@@ -202,24 +215,33 @@ class _Builder:
         self.keep = {k: torch.from_numpy(v.copy()) for k, v in ablation.keep.items()}
         self.mean = {k: v.detach().cpu().double() for k, v in model.means(ablation.methodology.value).items()}
         self.eps = torch.finfo(model.model.lm_head.weight.dtype).eps
-        self.embedding = self.net.wte.weight.detach().cpu().double()
+        self.stream = self.net.wte.weight.detach().cpu().double()
         self.needed = self._needed()
         self.varying = torch.stack(list(self.needed.values())).any(0).nonzero()[:, 0]
         self.still = _others(self.varying, self.c.d_model)
-        self.level = torch.zeros(self.c.d_model, dtype=torch.float64)
-        self.start = self.embedding[:, self.varying]
+        self.written = self.varying[:0]
+        self.start = self.stream[:, self.varying]
         self.layers: list[Part] = []
         self.numbers: list[int] = []
         for i in range(self.c.n_layer):
             for sub in ("attn", "mlp"):
                 self._sublayer(i, sub)
         self.readout = self._readout(answers)
-        if (narrowing := self._narrowing()) is not None:
-            self.layers[narrowing].numbers["narrows"] = True
+        self.everywhere = self._narrow()
 
     def _narrowing(self) -> int | None:
         looks = [n for n, p in enumerate(self.layers) if isinstance(p, Attention) and p.looks_back()]
         return looks[-1] if looks else None
+
+    def _narrow(self) -> bool:
+        """From where later keys and values depend on tokens alone only last positions are computed; False: all the
+        way."""
+        attention = [(n, p) for n, p in enumerate(self.layers) if isinstance(p, Attention)]
+        carried = [n for n, p in attention if p.carries_back()]
+        for n, part in attention:
+            if part.looks_back() and n >= max(carried, default=0):
+                self.layers[n] = part.narrow()
+        return bool(carried)
 
     def narrowing_layer(self) -> int | None:
         """The model's last layer whose attention looks back, in this circuit."""
@@ -245,86 +267,122 @@ class _Builder:
         location = f"{i}.{sub}.resid_delta"
         shift = torch.where(self.keep[location], 0, self.mean[location])
         need = self.needed[location].nonzero()[:, 0]
-        part: Part | None = None
-        channels = need[:0]
+        part, channels = None, need[:0]
         if len(need):
             block = self.net.blocks[i]
             part, channels, constants = self._attention(i, block, need) if sub == "attn" else self._mlp(i, block, need)
-            if part is None:
-                shift = shift.index_put((channels,), constants)
-        self.level = self.level + shift
+            shift = shift + constants
+        self.stream = self.stream + shift
         if part is None:
-            if self.layers:
+            if self.frozen is None and self.layers:
                 cast(Write, self.layers[-1].part("write")).shift += shift[self.varying]
             else:
                 self.start = self.start + shift[self.varying]
             return
-        place = _pick(self.varying, channels)
-        part.add_module("write", Write({}, {"place": place, "shift": shift[self.varying]}))
         every = torch.arange(self.c.vocab_size)[None]
-        if isinstance(part, Neurons) and not self.layers:
-            self.start = part(self.start[None], every)[0]
-            return
-        if isinstance(part, Attention) and not self.layers:
-            part = part.tabulate(self.start[None], every)
+        if self.frozen is not None:
+            if isinstance(part, Neurons) and not part.has("read"):  # of the token alone
+                self.stream[:, channels] += part.delta(None, every)[0]
+                return
+            part.add_module("write", Write({}, {}))
+            if isinstance(part, Attention) and not part.has("read"):
+                part = part.tabulate(None, every)
+            self.written = torch.cat([self.written, channels])
+        else:
+            place = _pick(self.varying, channels)
+            part.add_module("write", Write({}, {"place": place, "shift": shift[self.varying]}))
+            if not self.layers:
+                if isinstance(part, Neurons):
+                    self.start = part(self.start[None], every)[0]
+                    return
+                part = cast(Attention, part).tabulate(self.start[None], every)
         self.layers.append(part)
         self.numbers.append(i)
 
     def _contest(
-        self, location: str, weight: Tensor, bias: Tensor, rows: Tensor, k: int, activation: str = "none"
-    ) -> tuple[Contest | None, Tensor, Tensor]:
-        """Kept `rows` of weight [all rows, sources] @ sources + bias. None: they are constants; rows in their order."""
+        self, location: str, weight: Tensor, bias: Tensor, rows: Tensor, k: int, activation: str = "none",
+        by_token: Tensor | None = None, held: bool = False,
+    ) -> Rows:  # fmt: skip
+        """Kept `rows` of weight [all rows, sources] @ sources + bias + by_token [vocab, all rows].
+
+        held: rows that are constant count as rows that vary.
+        """
         act = ACTIVATIONS[activation]
         wide = len(weight)
-        threshold = self.frozen.threshold.get(location) if self.frozen else None
         alone = self.frozen is not None or k >= wide
         varies = (weight != 0).any(-1) if weight.shape[-1] else torch.zeros(wide, dtype=torch.bool)
+        if by_token is not None:
+            varies |= (by_token != 0).any(0)
         kept = torch.zeros(wide, dtype=torch.bool)
         kept[rows] = True
         if alone:
-            varies &= kept
-        fixed = (kept & ~varies).nonzero()[:, 0]
-        if not varies.any() or not len(rows):
-            h = act(bias)
-            if threshold is not None:
-                h = torch.where(h.abs() >= threshold, h, 0)
-            elif not alone:
-                h = abs_topk(h[None], k)[0]
-            return None, rows, h[rows]
-        first, rest = (kept & varies).nonzero()[:, 0], (varies & ~kept).nonzero()[:, 0]
-        together = torch.cat([first, rest])
-        tensors = {"weight": weight[together], "bias": bias[together]}
-        if len(fixed):
-            tensors["fixed"] = act(bias[fixed])
-        rank = 0
-        if not alone:
-            rivals, rank = strongest(act(bias[~varies]).abs(), k, len(together))
-            tensors |= {"rivals": rivals} if len(rivals) else {}
-        numbers = {"kept": len(first), "rank": rank, "activation": activation, "threshold": threshold}
-        order = torch.cat([first, fixed])
-        return Contest(numbers, tensors), order, torch.zeros(len(order), dtype=torch.float64)
-
-    def _read(self, location: str, gain: Tensor, channels: Tensor, k: int) -> tuple[Read, Tensor]:
-        """The kept `channels` of a normalised read, and their order in it."""
-        gain = gain.detach().cpu().double()
-        table = (self.embedding + self.level) * gain
-        inside = torch.isin(channels, self.varying)
-        own = table[:, channels[~inside]]
-        tensors = {"take": _pick(channels[inside], self.varying) * gain[self.varying]}
-        numbers: dict[str, object] = {"width": self.c.d_model, "eps": self.eps, "rank": 0, "own": 0}
+            varies = kept.clone() if held else varies & kept
+        h = act(bias)
         if self.frozen is not None:
-            numbers |= {"inverse": self.frozen.inverse[location], "threshold": self.frozen.threshold.get(location)}
+            h = F.hardshrink(h, self.frozen.threshold.get(location, 0.0))
+        elif not alone and not varies.any():
+            h = abs_topk(h[None], k)[0]
+        if not varies.any() or not len(rows):
+            return Rows(None, rows[:0], torch.where(kept, h, 0))
+        first = (kept & varies).nonzero()[:, 0]
+        numbers: Numbers = {"kept": len(first), "rank": 0, "activation": activation, "threshold": None}
+        sure = (kept & ~varies).nonzero()[:, 0]  # constants that are not decided from prompt to prompt
+        if self.frozen is not None:
+            numbers["threshold"] = self.frozen.threshold.get(location, 0.0)
+            part = self._frozen_rows(weight[first], bias[first], numbers, by_token, first)
+        elif alone:
+            part = Contest(numbers, {"weight": weight[first], "bias": bias[first]})
         else:
-            square = (self.embedding + self.level)[:, self.still].square().sum(-1, keepdim=True)
-            rivals = square[:, :0]
-            if k < self.c.d_model:
-                tensors["gain"] = gain[self.varying]
-                rivals, numbers["rank"] = strongest(table[:, self.still].abs(), k, len(self.varying))
-            own = torch.cat([square, rivals, own], dim=-1)
-            numbers |= {"own": 1 + rivals.shape[-1], "inverse": None, "threshold": None}
-        if own.shape[-1]:
-            tensors["table"] = own
-        return Read(numbers, tensors), torch.cat([channels[inside], channels[~inside]])
+            still = (~varies).nonzero()[:, 0]
+            places, survive = strongest(h[still].abs(), k, int(varies.sum()))
+            sure, rivals = still[places[:survive]], still[places[survive:]]
+            sure, first = sure[kept[sure]], torch.cat([first, rivals[kept[rivals]]])
+            compete = torch.cat([first, (varies & ~kept).nonzero()[:, 0], rivals[~kept[rivals]]])
+            numbers |= {"kept": len(first), "rank": k - survive}
+            part = Contest(numbers, {"weight": weight[compete], "bias": bias[compete]})
+        return Rows(part, first, torch.zeros_like(h).index_put((sure,), h[sure]))
+
+    def _frozen_rows(
+        self, weight: Tensor, bias: Tensor, numbers: Numbers, by_token: Tensor | None, rows: Tensor
+    ) -> Contest:
+        """A contest with a fixed threshold; where nothing but the token counts, a table of its results."""
+        depends = bool((weight != 0).any())
+        if by_token is None and depends:
+            return Contest(numbers, {"weight": weight, "bias": bias})
+        table = bias + (by_token[:, rows] if by_token is not None else bias.new_zeros(self.c.vocab_size, 1))
+        if depends:
+            return Contest(numbers, {"weight": weight, "table": table})
+        table = F.hardshrink(ACTIVATIONS[numbers["activation"]](table), numbers["threshold"])
+        return Contest(numbers | {"activation": "none", "threshold": None}, {"table": table})
+
+    def _read(self, location: str, gain: Tensor, channels: Tensor, k: int) -> Reads:
+        """The kept `channels` of a normalised read."""
+        gain = gain.detach().cpu().double()
+        table = self.stream * gain
+        numbers: Numbers = {"width": self.c.d_model, "eps": self.eps, "rank": 0, "own": 0, "threshold": None}
+        if self.frozen is not None:
+            threshold, inverse = self.frozen.threshold.get(location, 0.0), self.frozen.inverse[location]
+            moved = torch.isin(channels, self.written)
+            inside, outside = channels[moved], channels[~moved]
+            by_token = None
+            if len(outside):
+                by_token = torch.zeros_like(table)
+                by_token[:, outside] = F.hardshrink(table[:, outside] * inverse, threshold)
+            take = _pick(inside, self.written) * (gain[inside] * inverse)[:, None]
+            part = Read(numbers | {"threshold": threshold}, {"take": take, "table": table[:, inside] * inverse})
+            return Reads(part if len(inside) else None, inside, by_token)
+        inside = torch.isin(channels, self.varying)
+        square = self.stream[:, self.still].square().sum(-1, keepdim=True)
+        rivals = square[:, :0]
+        tensors = {"take": _pick(channels[inside], self.varying) * gain[self.varying]}
+        if k < self.c.d_model:
+            tensors["gain"] = gain[self.varying]
+            sizes = table[:, self.still].abs()
+            places, survive = strongest(sizes, k, len(self.varying))
+            rivals, numbers["rank"] = sizes.gather(1, places[:, survive:]), k - survive
+        tensors["table"] = torch.cat([square, rivals, table[:, channels[~inside]]], dim=-1)
+        numbers["own"] = 1 + rivals.shape[-1]
+        return Reads(Read(numbers, tensors), torch.cat([channels[inside], channels[~inside]]), None)
 
     def _reading(self, location: str, maps: Sequence[tuple[Tensor, Tensor, int]]) -> Tensor:
         """Kept channels of a read that any of the maps (weight, rows wanted, k) depends on."""
@@ -337,29 +395,27 @@ class _Builder:
     def _considered(self, weight: Tensor, rows: Tensor, k: int) -> Tensor:
         return weight[rows] if self.frozen is not None or k >= len(weight) else weight
 
-    def _mlp(self, i: int, block: Block, need: Tensor) -> Sources:
+    def _mlp(self, i: int, block: Block, need: Tensor) -> Rows:
         c, mlp = self.c, block.mlp
         down, up = _weights(mlp.c_proj), _weights(mlp.c_fc)
         k_out, k_mid = c.kept("mlp_out"), c.kept("mlp_neuron")
         used = (self._considered(down.weight, need, k_out) != 0).any(0)
         neurons = (used & self.keep[f"{i}.mlp.post_act"]).nonzero()[:, 0]
         channels = self._reading(f"{i}.mlp.act_in", [(up.weight, neurons, k_mid)])
-        read, channels = self._read(f"{i}.mlp.act_in", block.ln_2.weight, channels, c.kept("mlp_in"))
         bias = up.bias + up.weight @ _at_rest(self.mean[f"{i}.mlp.act_in"], channels)
-        first, neurons, constants = self._contest(
-            f"{i}.mlp.post_act", up.weight[:, channels], bias, neurons, k_mid, c.activation
+        read, channels, by_token = self._read(f"{i}.mlp.act_in", block.ln_2.weight, channels, c.kept("mlp_in"))
+        by_token = None if by_token is None else by_token @ up.weight.T
+        first, varying, constants = self._contest(
+            f"{i}.mlp.post_act", up.weight[:, channels], bias, neurons, k_mid, c.activation, by_token
         )
-        rest = _at_rest(self.mean[f"{i}.mlp.post_act"], neurons)
-        if first is None:
-            rest, neurons = rest.index_put((neurons,), constants), neurons[:0]
+        rest = _at_rest(self.mean[f"{i}.mlp.post_act"], neurons) + constants
         second, need, constants = self._contest(
-            f"{i}.mlp.resid_delta", down.weight[:, neurons], down.bias + down.weight @ rest, need, k_out
+            f"{i}.mlp.resid_delta", down.weight[:, varying], down.bias + down.weight @ rest, need, k_out
         )
-        if second is None:
-            return Sources(None, need, constants)
-        return Sources(Neurons({}, {}, {"read": read, "up": first, "down": second}), need, constants)
+        parts = {"read": read, "up": first, "down": second}
+        return Rows(None if second is None else Neurons({}, {}, parts), need, constants)
 
-    def _attention(self, i: int, block: Block, need: Tensor) -> Sources:
+    def _attention(self, i: int, block: Block, need: Tensor) -> Rows:
         c = self.c
         out, k_out = _weights(block.attn.c_proj), c.kept("attn_out")
         sink = None if block.attn.sink_logit is None else block.attn.sink_logit.detach().cpu().double()
@@ -382,17 +438,16 @@ class _Builder:
         bias = dict(zip("qkv", weights.bias.chunk(3), strict=True))
         location = f"{i}.attn.act_in"
         channels = self._reading(location, [(weight[p], wanted[p], c.kept(places[p])) for p in "qkv"])
-        read, channels = self._read(location, block.ln_1.weight, channels, c.kept("attn_in"))
         rest = _at_rest(self.mean[location], channels)
+        read, channels, by_token = self._read(location, block.ln_1.weight, channels, c.kept("attn_in"))
         parts: dict[str, Part | None] = {"read": read}
         order, still = {}, {}
         for p in "qkv":
             parts[p], order[p], constants = self._contest(
-                f"{i}.attn.{p}", weight[p][:, channels], bias[p] + weight[p] @ rest, wanted[p], c.kept(places[p])
-            )
-            still[p] = _at_rest(self.mean[f"{i}.attn.{p}"], order[p])
-            if parts[p] is None:
-                still[p], order[p] = still[p].index_put((order[p],), constants), order[p][:0]
+                f"{i}.attn.{p}", weight[p][:, channels], bias[p] + weight[p] @ rest, wanted[p], c.kept(places[p]),
+                by_token=None if by_token is None else by_token @ weight[p].T, held=p == "v" and sink is not None,
+            )  # fmt: skip
+            still[p] = _at_rest(self.mean[f"{i}.attn.{p}"], wanted[p]) + constants
         by_head = (out.weight * still["v"]).unflatten(-1, (c.n_head, c.d_head)).sum(-1)  # [d_model, head]
         with_share = (self._considered(by_head, need, k_out) != 0).any(0) if shares else torch.zeros(c.n_head).bool()
         live_heads = (with_share | torch.isin(torch.arange(c.n_head), head[order["v"]])).nonzero()[:, 0]
@@ -413,14 +468,11 @@ class _Builder:
             f"{i}.attn.resid_delta", source, out.bias + by_head @ fixed, need, k_out
         )
         if parts["out"] is None:
-            return Sources(None, need, constants)
+            return Rows(None, need, constants)
         if not any(parts[p] for p in "qkv"):
             parts["read"] = None
-        return Sources(
-            Attention({"narrows": False, "scale": c.d_head**-0.5, "heads": len(scored)}, tensors, parts),
-            need,
-            constants,
-        )
+        numbers: Numbers = {"narrows": False, "scale": c.d_head**-0.5, "heads": len(scored)}
+        return Rows(Attention(numbers, tensors, parts), need, constants)
 
     def _scores(
         self, order: Mapping[str, Tensor], still: Mapping[str, Tensor], head: Tensor, scored: Tensor, even: Tensor,
@@ -467,16 +519,22 @@ class _Builder:
         rows = net.lm_head.weight.detach().cpu().double()[list(answers)] * gain
         channels = keep.nonzero()[:, 0]
         inside = torch.isin(channels, self.varying)
-        channels = torch.cat([channels[inside], channels[~inside]])
+        if self.frozen is None:
+            channels = torch.cat([channels[inside], channels[~inside]])
         rest = torch.where(keep, 0, mean)
         tensors = {
             "weight": rows[:, channels], "bias": rows @ rest,
             "extra": net.final_logits_bias.detach().cpu().double()[list(answers)],
         }  # fmt: skip
-        if inside.any():
-            tensors["take"] = _pick(channels[: int(inside.sum())], self.varying)
-        if not inside.all():
-            tensors["table"] = (self.embedding + self.level)[:, channels[int(inside.sum()) :]]
+        if self.frozen is not None and len(channels):
+            tensors["table"] = self.stream[:, channels]
+            if torch.isin(channels, self.written).any():
+                tensors["take"] = _pick(channels, self.written)
+        elif self.frozen is None:
+            if inside.any():
+                tensors["take"] = _pick(channels[: int(inside.sum())], self.varying)
+            if not inside.all():
+                tensors["table"] = self.stream[:, channels[int(inside.sum()) :]]
         if net.bigram_table is not None:
             tensors["bigram"] = net.bigram_table.detach().cpu().double()[:, list(answers)]
         square = float(rest.square().sum())
