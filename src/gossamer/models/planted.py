@@ -63,7 +63,7 @@ Class = Literal["true", "missing", "redundant", "random", "bad", "nonsense", "mi
 CLASSES: tuple[Class, ...] = get_args(Class)
 CAUGHT_BY: dict[Class, tuple[str, ...]] = {
     "true": (), "missing": ("sufficiency", "completeness"), "redundant": ("minimality",),
-    "random": ("sufficiency", "accuracy"), "bad": ("generalisation",), "nonsense": ("random_subsets",),
+    "random": ("sufficiency", "accuracy"), "bad": ("generalisation",), "nonsense": ("random-subsets",),
     "mixed": ("mixtures",),
 }  # fmt: skip
 
