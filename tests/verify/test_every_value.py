@@ -53,6 +53,11 @@ def test_a_random_set_that_hits_the_chain_does_not_refute_it_and_a_set_that_alwa
     whole = trial.effects(np.ones((1, len(inside)), dtype=bool), value="zero").mean()
     takes_all = trial.effects(~sets, value="zero").mean(1) < 0.01 * whole
     assert row.verdict == "pass"
+    own = _row(trial, "mean", "circuit", "clean", 0.5, 40)  # the value that it was found under
+    assert (own.p_value, own.pairs_needed) == (None, None)
+    assert own.quantiles is not None
+    alone = _row(trial, "mean", "complement", "clean", 0.5, 40)
+    assert alone.p_value == pytest.approx(1 / 41)
     assert 1 < takes_all.sum() < 5
     assert (sets[takes_all] & inside).any(1).all()
     most = np.random.default_rng(0).random(len(inside)) < 0.6  # sets of this size nearly always hit it

@@ -2,7 +2,9 @@
 
 Miller, Chughtai and Saunders 2024 (arXiv 2407.08734) show that one circuit has a different score under every ablation;
 a circuit that is only faithful to the value it was found under is a statement about that value. One row a value; that
-value's own rows have a p-value among 40 random sets, quantiles over pairs and the number of pairs that is needed.
+value's own rows have quantiles over pairs, and sufficiency a p-value among 40 random sets and the number of pairs it
+needs. Necessity has none: a random set that holds one part of a chain takes away all that the chain does, so that many
+draws do as well beside a circuit that is right (up to a quarter of them beside planted chains).
 
 When it lies: zero and noise take a model where it never is; optimal constants are fitted to the set that is tried, so
 they flatter, the random sets too; resampling keeps what the prompts of a pair share, so it misses parts that carry it.
@@ -84,7 +86,8 @@ def _row(trial: Trial, value: str, set_: Set, direction: Direction, threshold: f
     allowed = max(1, (draws - 1) // 2 if set_ == "circuit" else LUCK * draws)
     good = interval[0] > threshold and int((random >= interval[0]).sum()) <= allowed
     if tested:
-        fields |= against_null(own[0], own[1:], "less" if without else "greater")._asdict()
+        told = against_null(own[0], own[1:])._asdict()
+        fields |= {"quantiles": told["quantiles"]} if without else told
     return Evidence.model_validate({
         **fields, "value": float(f[0]), "interval": interval, "nulls": (null,), "verdict": "pass" if good else "fail",
         "note": f"Effect: whole model {whole.mean():.4g}, {'without' if without else 'circuit'} {own[0].mean():.4g}, "
