@@ -177,7 +177,7 @@ def report(rows: Sequence[Row]) -> list[str]:
             silent = sum(v in ("not measured", "not reached") for v in verdicts)
             failed = sum(v in ("fail", "raised") for v in verdicts)
             of = "" if len(verdicts) == len(own) else f" of {len(verdicts)}"
-            cells.append(f"{failed}{of}" + (f" ({silent})" if silent else ""))
+            cells.append(f"{failed}{of}" + (f" ({silent})" if silent else "") if verdicts else "-")
         alone = sum(c["stopped_by"] == [n] for c in wrong) if all(c["all"] for c in wrong) else "-"
         seconds = [r["seconds"] for r in rows if r["check"] == n]
         lines.append(f"| {n} | {' | '.join(cells)} | {alone} | {sum(seconds) / len(seconds):.1f} |")

@@ -61,7 +61,7 @@ def test_every_wrong_class_names_a_check_that_is_meant_for_it() -> None:
     assert meant <= set(battery.known_checks())
     assert all(CAUGHT_BY[label] for label in CLASSES if label != "true")
     lines = report(made_up({name: {"nonsense": "not measured"} for name in meant}))
-    assert any(line.startswith("| nonsense | 0/2") and "random-subsets: 2/2" in line for line in lines)
+    assert any(line.startswith("| nonsense | 0/2") and "random-subsets, completeness: 2/2" in line for line in lines)
 
 
 def test_a_wrong_circuit_is_tried_until_it_is_stopped_and_a_true_one_by_all(
