@@ -48,8 +48,8 @@ from gossamer.verify.stability import iou
 TARGET_LOSS = 0.15
 SLOW = ("every-value", "shuffled-model", "nonsense-task", "stability")
 # A planted chain is saturated: a query or key channel moves the loss by 0.002 nats, to first order, before any part is
-# gone. A larger penalty (the default is 0.004) cuts query and key at once, after which neither has a gradient to come
-# back by: with it half of the planted circuits are not found. Chosen on seeds 3000 to 3011.
+# gone. A larger penalty cuts query and key at once, after which neither has a gradient to come back by. Chosen on seeds
+# 3000 to 3011: this search finds all 12 (overlap 0.8 or more), 0.004 finds 7, prune's default penalties 9.
 FOUND_BY = {"prune": {"steps": 75, "lr": 2e-2, "k_coef": (3e-4,), "target_loss": TARGET_LOSS}}
 SEARCH = "the search itself"
 Row = dict[str, Any]
