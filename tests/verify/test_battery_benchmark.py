@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import battery
@@ -15,6 +16,7 @@ from battery import report, summary, trial_of, verdict_of
 from gossamer.discover import prune_config
 from gossamer.models.planted import CAUGHT_BY, CLASSES, case, planted
 from gossamer.site import Site
+from gossamer.verify import stability
 
 BASE = ["sufficiency", "accuracy", "necessity"]
 
@@ -150,3 +152,16 @@ def test_the_adversary_reports_both_sides(
     assert "true circuits of plain models accepted: 1/1" in out
     assert "attacks accepted: 0/1" in out
     assert run(monkeypatch, capsys, battery_adversary.main, *given) == out
+
+
+def test_stability_tells_the_circuit_that_the_search_finds_from_one_that_it_is_only_said_to_have_found(
+    tmp_path: Path,
+) -> None:
+    record = {"method": "prune", "config": prune_config(**battery.FOUND_BY["prune"]).model_dump(mode="json")}
+    for label, verdict, least in (("true", "pass", 0.99), ("redundant", "pass", 0.7), ("random", "fail", 0.0)):
+        trial = replace(trial_of(case(label, 3008, pairs=24, record=record), 3008), cache=tmp_path)
+        found = stability(trial, runs=2)
+        assert found.verdict == verdict, found
+        assert found.value is not None
+        assert found.value >= least
+        assert (found.value < 0.5) == (label == "random")
