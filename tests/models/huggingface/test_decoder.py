@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -297,3 +298,17 @@ def test_a_weight_sparse_model_refuses_what_it_cannot_ablate(small: LoadedModel)
 def test_half_precision_finds_the_same_graph(name: str) -> None:
     whole, half = (decoder_of(decoder(name).to(dtype), None, name) for dtype in (torch.float32, torch.bfloat16))
     assert half.shape == whole.shape
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_model_has_one_hash_before_it_is_saved_after_and_loaded_again(tmp_path: Path, dtype: torch.dtype) -> None:
+    def sha256(model: PreTrainedModel) -> str:
+        return decoder_of(model, None, "llama").hashes()[0]
+
+    model = decoder("llama").to(dtype)
+    before = sha256(model)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=dtype, attn_implementation="eager")
+    assert sha256(model) == sha256(loaded) == before
+    others = [decoder("llama", rms_norm_eps=0.5), model.to(torch.float64), decoder("llama", seed=1)]
+    assert len({before, *map(sha256, others)}) == 4

@@ -214,6 +214,8 @@ class Decoder:
     def _hashes(self) -> tuple[str, str]:
         said = json.loads(self.model.config.to_json_string(use_diff=False))
         said = {k: v for k, v in said.items() if k not in ("_name_or_path", "transformers_version")}  # it may be moved
+        # Saving notes these two in the configuration, so a model made in memory is to have them before it is saved.
+        said |= {"architectures": [type(self.model).__name__], "dtype": str(self.model.dtype).removeprefix("torch.")}
         config = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
         config.update(tensors_sha256(self.model.state_dict()).encode())
         return config.hexdigest(), ""
