@@ -52,11 +52,13 @@ def circuit_row(name: str, task_name: str, seed: int, given: argparse.Namespace)
 
 
 def beyond_chance(row: Row, check: str) -> float | None:
-    """(IoU - chance) / (1 - chance); None where the check measured nothing."""
+    """(IoU - chance) / (1 - chance), 1 where rivals were looked for in earnest and none found; None where the check
+    measured nothing."""
     found = row.get(check)
-    if not found or found["iou"] is None or found["chance"] is None:
+    if not found or found["chance"] is None or found["verdict"] == "not measured":
         return None
-    return float((found["iou"] - found["chance"]) / (1 - found["chance"]))
+    iou = 1.0 if found["iou"] is None else found["iou"]
+    return float((iou - found["chance"]) / (1 - found["chance"]))
 
 
 def report(rows: list[Row], given: argparse.Namespace) -> Row:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import battery
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 from battery import report, summary, trial_of, verdict_of
 
-from gossamer.models.planted import CLASSES, case, planted
+from gossamer.discover import prune_config
+from gossamer.models.planted import CAUGHT_BY, CLASSES, case, planted
 from gossamer.site import Site
+from gossamer.verify import stability
 
 BASE = ["sufficiency", "accuracy", "necessity"]
 
@@ -53,6 +56,47 @@ def test_not_measured_is_no_pass_unless_of_all_true_circuits() -> None:
     rows = made_up({"accuracy": {"nonsense": "not measured"}, "necessity": {}})
     accepted = {c["class"] for c in summary(rows)["circuits"] if c["accepted"]}
     assert accepted == set(CLASSES) - {"nonsense"}
+
+
+def test_every_wrong_class_names_a_check_that_is_meant_for_it() -> None:
+    meant = {name for names in CAUGHT_BY.values() for name in names}
+    assert meant <= set(battery.known_checks())
+    assert all(CAUGHT_BY[label] for label in CLASSES if label != "true")
+    lines = report(made_up({name: {"nonsense": "not measured"} for name in meant}))
+    assert any(line.startswith("| nonsense | 0/2") and "random-subsets, completeness: 2/2" in line for line in lines)
+
+
+def test_a_wrong_circuit_is_tried_until_it_is_stopped_and_a_true_one_by_all(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    given = ("--n", "4", "--pairs", "8", "--checks", "necessity", *BASE[:2], "--until-stopped", "--rows", str(rows))
+    out = run(monkeypatch, capsys, battery.main, *given)
+    tried = [(r["class"], r["check"]) for r in map(json.loads, rows.read_text().splitlines())]
+    assert [n for label, n in tried if label == "true"] == ["necessity", *BASE[:2]]
+    assert [n for label, n in tried if label == "random"] == ["sufficiency"]  # of those meant for it, which fails
+    assert "| random | 0/1" in out
+    assert "| true | 1/1" in out
+    before = rows.read_text()
+    assert run(monkeypatch, capsys, battery.main, *given) == out
+    assert rows.read_text() == before
+    left = summary([r for r in map(json.loads, before.splitlines()) if r["check"] != "necessity"])
+    assert left["checks"] == BASE[:2]
+    stopped = made_up({"accuracy": {"random": "fail"}, "necessity": {}})
+    part = [r for r in stopped if not (r["class"] in ("random", "missing", "true") and r["check"] == "necessity")]
+    labels = [c["class"] for c in summary(part)["circuits"]]
+    assert labels.count("random") == 2  # stopped, so known
+    assert labels.count("missing") == labels.count("true") == 0  # not yet known
+
+
+@pytest.mark.parametrize("seed", [3000, 3002])
+def test_the_search_in_the_records_is_one_that_finds_planted_circuits(seed: int) -> None:
+    """Under the default penalty the second model's circuit is not found, and a record that says so is not true."""
+    for k_coef, found in ((battery.FOUND_BY["prune"]["k_coef"], True), ((4e-3,), seed == 3000)):
+        config = prune_config(**{**battery.FOUND_BY["prune"], "k_coef": k_coef}).model_dump(mode="json")
+        row = battery.search_of(trial_of(case("true", seed, record={"method": "prune", "config": config}), seed))
+        assert (row["value"] == 1) == found, row
+        assert battery.summary([row | {"index": 0, "class": "true", "kind": "plain", "seed": seed}])["checks"] == []
 
 
 def test_a_wrong_outcome_is_named_by_its_seed() -> None:
@@ -108,3 +152,16 @@ def test_the_adversary_reports_both_sides(
     assert "true circuits of plain models accepted: 1/1" in out
     assert "attacks accepted: 0/1" in out
     assert run(monkeypatch, capsys, battery_adversary.main, *given) == out
+
+
+def test_stability_tells_the_circuit_that_the_search_finds_from_one_that_it_is_only_said_to_have_found(
+    tmp_path: Path,
+) -> None:
+    record = {"method": "prune", "config": prune_config(**battery.FOUND_BY["prune"]).model_dump(mode="json")}
+    for label, verdict, least in (("true", "pass", 0.99), ("redundant", "pass", 0.7), ("random", "fail", 0.0)):
+        trial = replace(trial_of(case(label, 3008, pairs=24, record=record), 3008), cache=tmp_path)
+        found = stability(trial, runs=2)
+        assert found.verdict == verdict, found
+        assert found.value is not None
+        assert found.value >= least
+        assert (found.value < 0.5) == (label == "random")

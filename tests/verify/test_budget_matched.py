@@ -29,6 +29,8 @@ EDGES = edge_trial()
         ("edge-patching", {}, {}, 100),
         ("eap-ig", {"steps": 5}, {}, 7),
         ("eap", {"pairs": 64}, {}, 2),
+        ("consensus", {"method": "eap-ig", "options": {"steps": 4}, "resamples": 10}, {}, 60),
+        ("consensus", {"method": "acdc", "options": {"threshold": 0.1}, "resamples": 3}, {}, 300),
     ],
 )
 def test_budgets_are_counted(name: str, config: dict[str, object], details: dict[str, object], n: int) -> None:

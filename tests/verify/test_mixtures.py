@@ -84,6 +84,23 @@ def test_channels_alike_whichever_prompt_of_a_pair_is_the_clean_one() -> None:
     assert mixtures(one).verdict == "pass"
 
 
+def test_pairs_that_the_model_gets_wrong_are_no_second_mechanism() -> None:
+    """A third of the pairs have their answers exchanged: their attributions are the others' with the sign turned."""
+    model, task = two_routes(("w9", "w10")), mixed_task(("w9", "w10"))
+    trial = ChannelTrial(model=model, circuit=circuit_of(model, FIRST), task=task, heldout=model.encode(task.heldout))
+    left = [e for e in (*task.train, *task.heldout) if e.template == "left"]
+    turned = [replace(e, answer=e.wrong_answer, wrong_answer=e.answer) if i % 3 == 0 else e for i, e in enumerate(left)]
+    found = mixtures(trial.on(turned))
+    assert found.verdict == "pass"
+    assert f"{-(-len(left) // 3)} of {len(left)} pairs the model does not order right" in found.note
+    every = mixtures(trial.on([replace(e, answer=e.wrong_answer, wrong_answer=e.answer) for e in left]))
+    assert (every.verdict, every.value) == ("not measured", None)
+    assert "are needed for two halves" in every.note
+    both = trial.retried(circuit_of(model, FIRST + SECOND))
+    mixed = [*turned, *(e for e in (*task.train, *task.heldout) if e.template != "left")]
+    assert mixtures(both.on(mixed)).verdict == "fail"  # two mechanisms are still seen beside them
+
+
 def test_too_little_is_not_measured() -> None:
     trial = two_heads("chosen")
     few = mixtures(trial.on(trial.task.heldout[:5]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,8 @@ def test_a_second_route_is_a_rival_with_no_part_in_common(planted_pairs: Task) -
     trial = trial_of(two_routes(("left", "right")), planted_pairs, FIRST)
     found = rivals(trial, steps=20, pairs=16)
     assert (found.verdict, found.value) == ("fail", 0)
+    assert found.interval == (0, 0)  # a double does as well whichever pairs are drawn
+    assert "In 100% of draws" in found.note
     there = trial.on(planted_pairs.train[:16])
     forbidden, *_, free = search(there, np.zeros_like(trial.inside), there.attributions().mean(0), steps=20)
     assert {trial.part(int(i)) for i in np.flatnonzero(forbidden.kept)} == set(SECOND)
@@ -46,12 +49,37 @@ def test_a_route_without_a_double_has_no_rival(planted: LoadedModel, planted_pai
     found = rivals(trial, steps=20, pairs=16)
     assert (found.verdict, found.value) == ("pass", None)
     assert found.note.startswith("Not reached")
+    assert found.interval is None
+    assert "In 0% of draws" in found.note
     assert [n.outcome for n in found.nulls] == ["measured", "measured", "not reached"]
     there = trial.on(planted_pairs.train[:16])
     assert np.array_equal(
         core_of(there, *ends(there), 0.9, there.attributions().mean(0)), trial.inside
     )  # every part is needed
     assert rivals(trial, steps=20, pairs=16) == found
+
+
+def test_a_rival_that_does_as_well_on_some_pairs_only_has_a_wide_interval(planted_pairs: Task) -> None:
+    """The second route at nine tenths of the first's strength on half of the held-out pairs: whether it does as well
+    depends on which of them are drawn."""
+    trial = trial_of(two_routes(("left", "right")), planted_pairs, FIRST)
+    second, effects = circuit_of(trial.model, SECOND), trial.effects
+    uneven = np.linspace(-0.6, 0.6, trial.n_pairs)
+
+    class Uneven(ChannelTrial):
+        def effects(self, kept: np.ndarray, **how: Any) -> np.ndarray:
+            found = effects(kept, **how) if self.n_pairs == trial.n_pairs else super().effects(kept, **how)
+            for row, one in zip(kept, found, strict=True):
+                if self.n_pairs == trial.n_pairs and np.array_equal(np.flatnonzero(row), second.nodes):
+                    one += uneven
+            return found
+
+    fields = {k: getattr(trial, k) for k in ("model", "circuit", "task", "heldout")}
+    found = rivals(Uneven(**fields), steps=20, pairs=16)
+    assert found.value == 0
+    assert found.interval is not None
+    assert found.interval[0] == 0
+    assert found.interval[1] > 0.5
 
 
 def test_edges_alike() -> None:

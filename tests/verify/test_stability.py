@@ -16,7 +16,7 @@ from gossamer.registry import method
 from gossamer.scores import EdgeScores
 from gossamer.subject import ResidualSubject
 from gossamer.task import Task
-from gossamer.verify.stability import chance_overlap, iou, stability, variance_of
+from gossamer.verify.stability import _as_sets, chance_overlap, chance_overlaps, iou, stability, variance_of
 
 EDGES = edge_trial()
 
@@ -29,6 +29,36 @@ def test_random_circuits_overlap_at_their_analytic_chance(share: float, expected
     assert share / (2 - share) == pytest.approx(expected, abs=1e-4)
     sets = np.argsort(rng.random((40, n)), axis=1).argsort(1) < size
     assert iou(sets[::2], sets[1::2]).mean() == pytest.approx(share / (2 - share), abs=0.01)
+
+
+def test_chance_is_that_of_sets_drawn_with_as_many_parts_of_each_kind() -> None:
+    n, a, b = np.array([40, 9]), np.array([10, 3]), np.array([6, 8])
+    drawn = chance_overlaps(n, a, b, 20_000, np.random.default_rng(1))
+    kinds, rng = np.repeat([0, 1], n), np.random.default_rng(2)
+    own = np.concatenate([np.arange(k) < m for k, m in zip(n, a, strict=True)])
+    sets = np.zeros((2000, len(kinds)), dtype=bool)
+    for row in sets:
+        for kind, m in enumerate(b):
+            row[rng.choice(np.flatnonzero(kinds == kind), m, replace=False)] = True
+    other = iou(sets, own)
+    assert drawn.mean() == pytest.approx(other.mean(), abs=0.005)
+    assert np.quantile(drawn, (0.1, 0.5, 0.9)) == pytest.approx(np.quantile(other, (0.1, 0.5, 0.9)), abs=0.03)
+    assert chance_overlaps(n, n, n, 2, rng).tolist() == [1, 1]
+
+
+def test_edges_of_channels_are_compared_where_edges_were_cut(planted: LoadedModel, planted_pairs: Task) -> None:
+    """The same nodes with other edges between them are another circuit: nodes alone would say that all overlap."""
+    trial = channel_trial(planted, planted_pairs)
+    whole = replace(trial.circuit, granularity="edge")
+    assert whole.n_edges == 2
+    found = {"again": whole, "half": whole.only(np.arange(1)), "none": None}
+    inside, again, own, sizes, total = _as_sets(trial.retried(whole), list(found.values()))
+    assert iou(again, inside).tolist() == [1, 0.5, 0]
+    assert sizes.sum(1).tolist() == [2, 1, 0]
+    assert own.sum() == 2
+    assert np.array_equal(total, planted.graph("channel").counts())
+    of_nodes, *_ = _as_sets(trial, [])
+    assert of_nodes.sum() == trial.circuit.n_nodes
 
 
 def test_chance_of_kinds_and_variance_by_hand() -> None:

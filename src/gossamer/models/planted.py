@@ -29,7 +29,7 @@ A battery has to come out so (`CLASSES`; `CAUGHT_BY` names the checks of which o
 - nonsense: one of the two cancelled chains, tried on the answers X and Y: alone it gives them, so that sufficiency and
   accuracy pass; but the whole model has no such effect. Necessity fails, as the loss is near ln 2 whatever is ablated,
   and a share of the effect has no denominator: random subsets and all other checks of shares are not measured, which is
-  no pass.
+  no pass. Where noise leaves the model a small effect the share is many times 1, and completeness fails.
 - mixed: both mechanisms of a mixture: sufficient, necessary, complete and minimal on the average of all pairs, but
   no pair uses both: mixtures fails.
 
@@ -63,7 +63,7 @@ Class = Literal["true", "missing", "redundant", "random", "bad", "nonsense", "mi
 CLASSES: tuple[Class, ...] = get_args(Class)
 CAUGHT_BY: dict[Class, tuple[str, ...]] = {
     "true": (), "missing": ("sufficiency", "completeness"), "redundant": ("minimality",),
-    "random": ("sufficiency", "accuracy"), "bad": ("generalisation",), "nonsense": ("random_subsets",),
+    "random": ("sufficiency", "accuracy"), "bad": ("generalisation",), "nonsense": ("random-subsets", "completeness"),
     "mixed": ("mixtures",),
 }  # fmt: skip
 

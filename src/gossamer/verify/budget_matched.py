@@ -10,6 +10,8 @@ tried on training pairs; the one that does best there is compared with the circu
 | edge-patching                              | one per edge                                                     |
 | iterative-sweep                            | its runs                                                         |
 | eap-ig, eap-ig-activations, ceap           | two, and one forward and backward pass for each step             |
+| consensus                                  | those of its method, once per resample (where scores of blocks   |
+|                                            | are shared by resamples it is fewer)                             |
 | all others (eap, random, from files)       | two: the two ends                                                |
 
 Never fewer than `fewest` are tried, as a cut at a target evaluates circuits that the record does not count, and never
@@ -24,9 +26,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from gossamer.errors import options
 from gossamer.evidence import Evidence, Null
 from gossamer.record import Record
-from gossamer.registry import check
+from gossamer.registry import check, config_kind, method
 from gossamer.statistics import quantile_interval
 from gossamer.verify.same_procedure import UNIT, not_measured, why_no_share
 from gossamer.verify.trial import Trial, ends, random_sets, shares
@@ -38,6 +41,11 @@ THRESHOLD = "fails unless the whole interval of the difference from the best ran
 def evaluated(record: Record, parts: int) -> tuple[int, str]:
     """(circuits that a discovery evaluated, how that was counted). parts: of the whole model."""
     c, details = record.config, record.details
+    if record.method == "consensus":
+        kind = config_kind(method[c["method"]])
+        inner = {} if kind is None else options(kind, c["options"], "consensus on record").model_dump(mode="json")
+        each, words = evaluated(record.model_copy(update={"method": c["method"], "config": inner}), parts)
+        return c["resamples"] * each, f"{c['resamples']} resamples of {c['method']}, each {words}"
     if "k_coef" in c:
         masks, again = len(c["k_coef"]), len(c["k_coef"]) * len(c.get("edge_coef", ()))
         words = f"{c['steps']} steps of {masks} masks"

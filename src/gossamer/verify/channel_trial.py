@@ -1,6 +1,7 @@
 """A circuit of channels on held-out pairs, beside matched random, empty and full circuits, run once each.
 
-A circuit with cut edges is tried as its edges in `gaps`, and as its nodes wherever sets of parts are asked for.
+A circuit with cut edges is tried as its edges in `gaps`, and as its nodes wherever sets of parts are asked for: an edge
+that comes from a node outside the circuit carries that node's constant, so that sets of outside edges say nothing.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 Miller, Chughtai and Saunders 2024 (arXiv 2407.08734) show that one circuit has a different score under every ablation;
 a circuit that is only faithful to the value it was found under is a statement about that value. One row a value; that
-value's own rows have a p-value among 40 random sets, quantiles over pairs and the number of pairs that is needed.
+value's own rows have quantiles over pairs, and sufficiency a p-value among 40 random sets and the number of pairs it
+needs. Necessity has none: a random set that holds one part of a chain takes away all that the chain does, so that many
+draws do as well beside a circuit that is right (up to a quarter of them beside planted chains).
 
 When it lies: zero and noise take a model where it never is; optimal constants are fitted to the set that is tried, so
 they flatter, the random sets too; resampling keeps what the prompts of a pair share, so it misses parts that carry it.
@@ -24,7 +26,7 @@ VALUES = ("zero", "mean", "resample", "optimal")
 OWN_DRAWS = 40  # of the value the circuit was found under: enough for a p-value among many
 DRAWS = {"optimal": 2}  # constants are fitted to every draw
 OTHER_DRAWS = 10
-LUCK = 0.1  # of random sets may hit a part that all depends on
+LUCK = 0.1  # of random sets may do as well
 
 
 @check("every-value")
@@ -35,7 +37,8 @@ def every_value(
 
     kept, lost: the share of the effect that has to be kept by the circuit and lost without it; draws: random sets
     beside the rows of the circuit's own value. A row passes if its whole interval is above that and at most a tenth of
-    the random sets, or one, reach it.
+    the random sets, or one, reach it; where the set itself is what is ablated or restored, fewer than half: as in
+    necessity, a set that hits one part of a chain does all that the chain does.
     """
     found = []
     for value in [v for v in trial.values if v in VALUES or v == trial.values[0]]:
@@ -66,7 +69,8 @@ def _row(trial: Trial, value: str, set_: Set, direction: Direction, threshold: f
         "claim": f"every-value ({name} by {value}): {what}", "n": trial.n_pairs, "seed": trial.seed,
         "unit": f"share of the effect {'lost' if without else 'kept'}",
         "methodology": trial.methodology(value, set_, direction).as_dict(),
-        "threshold": f"fails if the interval reaches {threshold:g}, or more than a tenth of random sets (or one) do",
+        "threshold": f"fails if the interval reaches {threshold:g}, or "
+        f"{'half of random sets reach it' if set_ == 'circuit' else 'more than a tenth of random sets (or one) do'}",
     }  # fmt: skip
     if trial.n_pairs < FEWEST:
         note = f"{trial.n_pairs} pairs are too few for an interval, {FEWEST} are needed."
@@ -79,9 +83,11 @@ def _row(trial: Trial, value: str, set_: Set, direction: Direction, threshold: f
     f, spread = (1 - f, 1 - spread) if without else (f, spread)
     interval, random = quantile_interval(spread[0]), f[1:]
     null = Null(name=trial.null, value=float(random.mean()), interval=quantile_interval(random), n=draws)
-    good = interval[0] > threshold and int((random >= interval[0]).sum()) <= max(1, LUCK * draws)
+    allowed = max(1, (draws - 1) // 2 if set_ == "circuit" else LUCK * draws)
+    good = interval[0] > threshold and int((random >= interval[0]).sum()) <= allowed
     if tested:
-        fields |= against_null(own[0], own[1:], "less" if without else "greater")._asdict()
+        told = against_null(own[0], own[1:])._asdict()
+        fields |= {"quantiles": told["quantiles"]} if without else told
     return Evidence.model_validate({
         **fields, "value": float(f[0]), "interval": interval, "nulls": (null,), "verdict": "pass" if good else "fail",
         "note": f"Effect: whole model {whole.mean():.4g}, {'without' if without else 'circuit'} {own[0].mean():.4g}, "

@@ -4,7 +4,8 @@ Rai, Geva and Yao 2026 (arXiv 2605.09129) find one faithful circuit of two tasks
 model processes them before they look for circuits. Here: every pair's attributions over the circuit's parts, of both
 orders of its prompts together (which of them is the clean one is no mechanism), at length 1; k-means with two centres
 on one half of the held-out pairs; and the mean silhouette of the two clusters beside that of attributions permuted over
-pairs within each part, which have the same marginals and no joint structure.
+pairs within each part, which have the same marginals and no joint structure. Pairs that the whole model does not order
+right are left out: nothing answers them, they have no effect to lose, and attributions cluster by that.
 
 Attributions that cluster are not yet mechanisms. The parts on which a cluster relies more than the other (the fewest
 with SPECIFIC of the positive difference of means) are ablated besides everything outside the circuit, on the other half
@@ -71,20 +72,27 @@ def mixtures(trial: Trial, *, split: float = 0.5, level: float = 0.05, draws: in
         raw = (trial.attributions()[:, inside] + other.attributions()[:, inside]) / 2
     except Unsupported as error:
         return result("not measured", str(error))
+    every = np.ones((1, len(trial.kinds)), dtype=bool)
+    answered = (trial.effects(every)[0] + other.effects(every)[0]) > 0
     length = np.linalg.norm(raw, axis=1, keepdims=True)
-    if not (used := length[:, 0] > 0).any() or used.sum() < 2 * FEWEST:
-        return result("not measured", f"{int((~used).sum())} of {n} pairs attribute nothing to the circuit.")
+    used = answered & (length[:, 0] > 0)
+    left_out = "" if used.all() else (
+        f"{int((~answered).sum())} of {n} pairs the model does not order right and {int((answered & ~used).sum())} "
+        "attribute nothing to the circuit: left out. "
+    )  # fmt: skip
+    if used.sum() < 2 * FEWEST:
+        return result("not measured", f"{left_out}{2 * FEWEST} are needed for two halves.")
     rng = np.random.default_rng(trial.seed)
     order = rng.permutation(np.flatnonzero(used))
     first, second = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
     known = raw[first] / length[first]
     if (found := two_means(known, rng)) is None:
-        return result("pass", f"No two clusters of at least {SMALLEST:.0%} of the pairs: nothing to confirm.")
+        return result("pass", f"{left_out}No two clusters of at least {SMALLEST:.0%} of the pairs: nothing to confirm.")
     permuted = [two_means(_unit(rng.permuted(raw[first], axis=0)), rng) for _ in range(draws)]
     loose = np.array([-1.0 if s is None else s.silhouette for s in permuted])
     p_cluster = float((1 + (loose >= found.silhouette).sum()) / (1 + draws))
     labels = nearest(raw[second] / length[second], found.centres)
-    note = (
+    note = left_out + (
         f"Silhouette {found.silhouette:.3f}, of {CLUSTERS} {loose.mean():.3f} (p {p_cluster:.3f}, {draws} draws); "
         f"clusters of {int((~found.labels).sum())} and {int(found.labels.sum())} pairs. "
     )

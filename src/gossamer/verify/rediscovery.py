@@ -3,9 +3,9 @@ nothing to find.
 
 The method and its whole configuration are those in the circuit's Record; the method is looked up in the registry. What
 it returns is made a circuit as the circuit on trial was: scores of edges are cut to as many edges, a search that is cut
-at a target loss is `not reached` where it misses it. Of a pruning with several node penalties only the one that gave
-the circuit is run (every penalty has a mask of its own, so the result is the same), where there should be nothing to
-find a gentler one besides; `notes` says so.
+at a target loss is `not reached` where it misses it. A pruning with several node penalties is run with all of them: on
+other prompts, in another model, another penalty may win, and choosing among them is part of the method. Where there
+should be nothing to find it gets a gentler one besides; `notes` says so.
 
 A result is kept in a folder by a hash of all it depends on: the weights, the method, its configuration, every prompt,
 the versions and the commit. The folder is the trial's `cache`, else $GOSSAMER_CACHE, else $XDG_CACHE_HOME/gossamer or
@@ -125,9 +125,9 @@ class Discovery:
 def discovery_of(trial: Trial, *, steps: int | None = None, gentler: bool = False) -> Discovery:
     """The discovery of the circuit on trial. Unsupported for a circuit that no method of the registry found.
 
-    steps: train masks for so many steps in place of the record's. gentler: give a search under a penalty per node a
-    second mask of a quarter of the penalty, as a task that needs more nodes may lose all of them under one that suits
-    the real task. Each for methods that have it; `notes` says so.
+    steps: train masks for so many steps in place of the record's. gentler: give a search under a penalty per node one
+    more mask, of a quarter of its smallest penalty, as a task that needs more nodes may lose all of them under one that
+    suits the real task. Each for methods that have it; `notes` says so.
     """
     record, circuit = trial.circuit.record, trial.circuit
     if record.method not in method:
@@ -141,16 +141,14 @@ def discovery_of(trial: Trial, *, steps: int | None = None, gentler: bool = Fals
         raise Unsupported(
             f"repeating {record.method}", "its configuration has no class", "a method with a config argument"
         )
-    best = record.details.get("best_k_coef")
-    if "k_coef" in kind.model_fields and best is not None:
-        wanted = (best, best / GENTLER) if gentler else (best,)
-        if wanted != tuple(given.get("k_coef", ())):
-            more = " and a quarter of it" if gentler else ""
-            notes.append(f"Masks were trained with the penalty {best:g}, which gave the circuit{more}.")
-        given["k_coef"] = wanted
     if steps is not None and "steps" in kind.model_fields and steps != given.get("steps"):
         notes.append(f"Masks were trained for {steps} steps, those of the circuit for {given.get('steps')}.")
         given["steps"] = steps
+    config = options(kind, given, f"record of {record.method}")
+    penalties = getattr(config, "k_coef", ())
+    if gentler and penalties and (more := min(penalties) / GENTLER) > 0:
+        notes.append(f"Masks were trained with the penalty {more:g} too.")
+        config = config.model_copy(update={"k_coef": (*penalties, more)})
     if record.task_version and (record.task, record.task_version) != (trial.task.name, trial.task.version):
         notes.append(f"The circuit was found on {record.task} {record.task_version}, not on this task.")
     edges = np.empty(0, dtype=np.int64)
@@ -161,9 +159,8 @@ def discovery_of(trial: Trial, *, steps: int | None = None, gentler: bool = Fals
     else:
         connected = True
     return Discovery(
-        name=record.method, function=function, config=options(kind, given, f"record of {record.method}"),
-        edges=len(edges), connected=connected, grain=circuit.layout.grain, folder=trial.cache or user_folder(),
-        notes=" ".join(notes),
+        name=record.method, function=function, config=config, edges=len(edges), connected=connected,
+        grain=circuit.layout.grain, folder=trial.cache or user_folder(), notes=" ".join(notes),
     )  # fmt: skip
 
 

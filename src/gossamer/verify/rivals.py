@@ -12,6 +12,11 @@ A rival does as well when on training pairs its f reaches the lower end of the c
 the circuit's lower end there. Of those the one with the least overlap counts. Where even the free search, which may use
 every part of the circuit, finds none, a pass would mean nothing: the check is then not measured.
 
+The overlap's interval is over pairs (bootstrap, training and held-out ones each): in every draw those of the circuits
+found count that fall short of the circuit's f, in that draw, by no more than it was allowed; 1 where none does. So it
+says how sure it is that the rival does as well. It is of the circuits that were found, searched for once: how far the
+search itself would land elsewhere on other pairs is not in it.
+
 When it lies: it looks with one optimiser for so many steps, so that "none found" bounds nothing. It fits few training
 pairs, and what it finds there may not hold up held out, where the circuit was found with more of them. A poor circuit
 is easily rivalled. Two circuits without a common part can be one mechanism (the channels before and after a copy; a
@@ -102,12 +107,15 @@ def rivals(
     def f_of(kept: np.ndarray, at: Trial) -> tuple[np.ndarray, np.ndarray]:
         return shares(at.effects(kept), *((empty, whole) if at is there else (own_empty, own_whole)), trial.seed)
 
-    (f_train,), spread_train = f_of(trial.inside[None], there)
-    (f_own,), spread_own = f_of(trial.inside[None], trial)
-    wanted, wanted_here = (quantile_interval(s[0])[0] - ROUNDING for s in (spread_train, spread_own))
+    (f_train,), (spread_train,) = f_of(trial.inside[None], there)
+    (f_own,), (spread_own,) = f_of(trial.inside[None], trial)
+    wanted, wanted_here = (quantile_interval(s)[0] - ROUNDING for s in (spread_train, spread_own))
     core = core_of(there, empty, whole, wanted, start)
     found = search(there, core, start, steps=steps, pairs_at_once=pairs_at_once, wanted=wanted)
-    held, spread = f_of(np.stack([r.kept for r in found]), trial)
+    kept, overlaps = np.stack([r.kept for r in found]), np.array([r.overlap for r in found])
+    (held, spread), (_, seen) = f_of(kept, trial), f_of(kept, there)
+    as_well = (seen - spread_train >= wanted - f_train) & (spread - spread_own >= wanted_here - f_own)
+    least = np.where(as_well, overlaps[:, None], 1.0).min(0)
     good = [r.f >= wanted and h >= wanted_here for r, h in zip(found, held, strict=True)]
     rivals_found = [i for i, r in enumerate(found) if good[i] and r.overlap < 1]
     rival = min(rivals_found, key=lambda i: found[i].overlap, default=None)
@@ -118,6 +126,7 @@ def rivals(
         Null(name="core alone", value=float(iou(core, trial.inside)), n=size),
     ]
     note = (
+        f"In {(least < overlap).mean():.0%} of draws of the pairs one below {overlap:g} does as well. "
         f"The circuit: {size} parts, f {f_own:.3f} held out, {f_train:.3f} on training pairs; a rival needs "
         f"{wanted_here:.3f} and {wanted:.3f}. Core: {int(core.sum())} parts{_named(trial, core)}. Random sets: f "
         f"{f_random.mean():.3f}. Searches (IoU, f on training pairs, held out): "
@@ -139,7 +148,7 @@ def rivals(
         f"{f_interval[1]:.3f}] held out; outside the core IoU {outside:.2f}. {note}"
     )
     return Evidence.model_validate({
-        **fields, "value": r.overlap, "nulls": tuple(nulls), "note": note,
+        **fields, "value": r.overlap, "interval": quantile_interval(least), "nulls": tuple(nulls), "note": note,
         "verdict": "fail" if r.overlap < overlap else "pass",
     })  # fmt: skip
 

@@ -3,7 +3,8 @@
 The circuit's own discovery (rediscovery.py) is run with its configuration, one thing changed at a time: the seed, where
 the method has one; the training pairs it sees, drawn with replacement (Efron 1979; Méloux, Portet and Peyrard 2025,
 arXiv 2510.00845, do this to EAP-IG); or the wording, half of the templates against the other half. Each circuit is
-compared with the one on trial by the intersection of their parts over the union, IoU.
+compared with the one on trial by the intersection of their parts over the union, IoU; of a circuit of channels with cut
+edges the parts are its edges.
 
 Random circuits overlap too: two that keep a share K of all parts by K / (2 - K) (Li and Subramani's check of reuse;
 0.053 at 10%, 0.176 at 30%), more where they are matched by kind. The variance of a part's being kept, summed over
@@ -17,22 +18,25 @@ wholly: the smaller over the larger is the most. With few runs an interval is no
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from gossamer.circuit import Circuit
 from gossamer.errors import GossamerError
 from gossamer.evidence import Evidence, Null
 from gossamer.registry import check
 from gossamer.statistics import bootstrap_interval, quantile_interval
 from gossamer.task import Task
-from gossamer.verify.nulls import DRAWS
 from gossamer.verify.rediscovery import Discovery, discovery_of
 from gossamer.verify.same_procedure import not_measured
-from gossamer.verify.trial import Trial, random_sets
+from gossamer.verify.trial import Trial
 
 CLAIM = "stability: the same discovery finds the same circuit again"
 UNIT = "mean IoU with the circuit"
+DRAWS = 1000
+_EMPTY = np.empty((3, 0), dtype=np.int64)
 Changed = tuple[Task, int | None]
 """(task, seed in place of the configuration's) of a discovery"""
 
@@ -48,6 +52,13 @@ def chance_overlap(n: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
     intersection and union. Of one kind and a share K each it is K / (2 - K)."""
     shared = float((a * b / np.maximum(n, 1)).sum())
     return shared / max(float(a.sum() + b.sum()) - shared, 1.0)
+
+
+def chance_overlaps(n: np.ndarray, a: np.ndarray, b: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """IoU of a set with a of n parts of each kind with random sets with b of them (all [kinds]), [draws]: the number
+    of shared parts of a kind is hypergeometric."""
+    shared = rng.hypergeometric(a, n - a, b, (draws, len(n))).sum(1)
+    return shared / np.maximum(a.sum() + b.sum() - shared, 1)
 
 
 def variance_of(sets: np.ndarray) -> float:
@@ -67,23 +78,20 @@ def stability(trial: Trial, *, runs: int = 3, overlap: float = 0.5, steps: int |
     threshold = f"fails if the interval reaches down to random circuits of the same sizes or below {overlap:g}"
     try:
         discovery = discovery_of(trial, steps=steps)
-        found = {
-            what: np.stack([_kept(trial, discovery, task, seed) for task, seed in changed])
+        runs_of = {
+            what: [_found(trial, discovery, task, seed) for task, seed in changed]
             for what, changed in _changes(trial, discovery, runs).items() if changed
         }  # fmt: skip
     except GossamerError as error:
         return not_measured(trial, CLAIM, threshold, str(error), UNIT)
-    again = np.concatenate(list(found.values()))
-    each = iou(again, trial.inside)
+    inside, again, own, sizes, total = _as_sets(trial, [c for circuits in runs_of.values() for c in circuits])
+    ends = np.cumsum([len(circuits) for circuits in runs_of.values()])
+    found = dict(zip(runs_of, np.split(again, ends[:-1]), strict=True))
+    each = iou(again, inside)
     value, interval = float(each.mean()), bootstrap_interval(each, trial.seed)
-    kinds, n_kinds = trial.kinds, int(trial.kinds.max()) + 1
-    own = np.bincount(kinds[trial.inside], minlength=n_kinds)
-    random, expected = np.zeros(DRAWS), list[float]()
-    for number, kept in enumerate(again):
-        sizes = np.bincount(kinds[kept], minlength=n_kinds)
-        drawn = random_sets(trial, DRAWS, trial.seed + number, sizes=sizes)
-        random += iou(drawn, trial.inside) / len(again)
-        expected.append(chance_overlap(np.bincount(kinds), sizes, own))
+    rng = np.random.default_rng([trial.seed, 5])
+    random = np.mean([chance_overlaps(total, own, size, DRAWS, rng) for size in sizes], axis=0)
+    expected = [chance_overlap(total, size, own) for size in sizes]
     chance = quantile_interval(random)
     good = interval[0] > chance[1] and interval[0] >= overlap
     return Evidence(
@@ -94,7 +102,7 @@ def stability(trial: Trial, *, runs: int = 3, overlap: float = 0.5, steps: int |
         ),
         verdict="pass" if good else "fail", methodology=None, threshold=threshold, seed=trial.seed,
         note=" ".join([
-            f"Expected of random ones: {np.mean(expected):.3g}.", *_told(trial, found),
+            f"Expected of random ones: {np.mean(expected):.3g}.", *_told(inside, found),
             *(["The method draws nothing: no seeds to vary."] if not discovery.seeded else []),
             *(["One template: no wording to vary."] if "templates" not in found else []), discovery.notes,
         ]).strip(),
@@ -121,18 +129,39 @@ def _changes(trial: Trial, discovery: Discovery, runs: int) -> dict[str, list[Ch
     return {"seed": seeds, "prompts": drawn, "templates": halves}
 
 
-def _kept(trial: Trial, discovery: Discovery, task: Task, seed: int | None) -> np.ndarray:
+def _found(trial: Trial, discovery: Discovery, task: Task, seed: int | None) -> Circuit | None:
+    """None where it does not reach its target."""
     found = discovery.run(trial.model, task, seed=seed, progress=trial.progress)
-    return trial.retried(found.circuit).inside if found.reached else np.zeros_like(trial.inside)
+    return found.circuit if found.reached else None
 
 
-def _told(trial: Trial, found: dict[str, np.ndarray]) -> list[str]:
+def _as_sets(
+    trial: Trial, circuits: Sequence[Circuit | None]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(parts of the circuit on trial, bool [parts]; of these circuits, [circuits, parts]; their number by kind,
+    [kinds] and [circuits, kinds]; that of the whole model, [kinds]). Where parts are edges of channels, they are those
+    that some circuit has."""
+    if trial.circuit.granularity == "edge" and trial.circuit.layout.grain == "channel":
+        graph, nodes = trial.model.graph("channel"), trial.circuit.layout.n_nodes
+        shape = (len(graph.matrices), nodes, nodes)
+        edges = [_EMPTY if c is None else np.stack([c.matrix, c.src, c.dst]) for c in (trial.circuit, *circuits)]
+        keys = [np.ravel_multi_index(tuple(e.astype(np.int64)), shape) for e in edges]
+        seen = np.unique(np.concatenate(keys))
+        sets = np.stack([np.isin(seen, k) for k in keys])
+        sizes = np.stack([np.bincount(e[0], minlength=len(graph.matrices)) for e in edges])
+        total = graph.counts()
+    else:
+        empty = np.zeros_like(trial.inside)
+        sets = np.stack([trial.inside, *(empty if c is None else trial.retried(c).inside for c in circuits)])
+        total = np.bincount(trial.kinds)
+        sizes = np.stack([np.bincount(trial.kinds[row], minlength=len(total)) for row in sets])
+    return sets[0], sets[1:], sizes[0], sizes[1:], total
+
+
+def _told(inside: np.ndarray, found: dict[str, np.ndarray]) -> list[str]:
     """Per thing changed the overlaps and the variance, in words. Templates vary between the two halves; the circuit on
     trial is one more draw of a seed and of the prompts."""
-    sets = {
-        what: kept if what == "templates" else np.concatenate([kept, trial.inside[None]])
-        for what, kept in found.items()
-    }
+    sets = {what: kept if what == "templates" else np.concatenate([kept, inside[None]]) for what, kept in found.items()}
     variance = {what: variance_of(each) for what, each in sets.items()}
     total = sum(variance.values())
     told = []
@@ -143,7 +172,7 @@ def _told(trial: Trial, found: dict[str, np.ndarray]) -> list[str]:
         n = int((~kept.any(-1)).sum())
         missed = f" ({n} not reached)" if n else ""
         told.append(
-            f"{what}: IoU {iou(kept, trial.inside).mean():.3g} with the circuit, {between:.3g} among themselves, "
+            f"{what}: IoU {iou(kept, inside).mean():.3g} with the circuit, {between:.3g} among themselves, "
             f"{sizes} parts{missed}, variance {variance[what]:.3g}{part}."
         )
     return told
