@@ -182,5 +182,5 @@ def test_bad_input_is_named(planted: Succession) -> None:
         order_stability([tasks["months"][1]])
     from gossamer.compare.shared_circuits import parts_of
 
-    with pytest.raises(Unsupported, match="grain channel"):
-        parts_of(Layout(grain="channel", locations=(("0.attn.q", 4),)))
+    with pytest.raises(Unsupported, match="grain feature"):
+        parts_of(Layout(grain="feature", locations=(("0.attn.q", 4),)))
