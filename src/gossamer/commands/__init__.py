@@ -456,24 +456,34 @@ def grid(
 
 
 def compare(
-    runs: Sequence[str | Path], *, along: bool = False, reuse: bool = False, model: str | None = None,
-    out: str | Path | None = None, value: str | None = None, granularity: str = "edge", pairs: int = 128,
-    draws: int = 20, seed: int = 0, device: str = "cpu", progress: Steps | None = None, say: Say = _silent,
+    runs: Sequence[str | Path], *, along: bool = False, reuse: bool = False, shared: bool = False,
+    model: str | None = None, out: str | Path | None = None, value: str | None = None, granularity: str = "edge",
+    floor: float = 0.8, pairs: int = 128, draws: int = 20, seed: int = 0, device: str = "cpu",
+    progress: Steps | None = None, say: Say = _silent,
 ) -> CompareReport:  # fmt: skip
     """Circuits of two or more runs on one model: the overlap of every two, and, where their tasks differ, the matrix of
     every circuit ablated on every task. Writes compare.json, .png, .svg and evidence.json to `out` (default:
     runs/compare-MODEL), where a comparison that was stopped goes on.
 
-    along: the runs are of checkpoints of one training, in order, and only overlaps are made. reuse: the circuits of
-    single examples as well; then one run will do. value: of the ablation, default the one the circuits were found by;
+    runs: run folders; or models, weight-sparse or bilinear, which are compared from weights alone. along: the runs (or
+    models) are of checkpoints of one training, in order, and only overlaps (similarities) are made. reuse: the circuits
+    of single examples as well; then one run will do. shared: what the circuits of several tasks have in common, kept
+    and ablated alone (of a task the first run; floor: share of the logit difference that is asked for), and how alike
+    several runs of one task are. value: of the ablation, default the one the circuits were found by;
     granularity: of a decoder's parts; pairs: held-out ones of each task; draws: random sets beside each number. See
-    gossamer.compare.overlap, .specificity, .reuse. Unsupported for circuits of different models.
+    gossamer.compare.overlap, .specificity, .reuse, .shared_circuits, .form_similarity. Unsupported for circuits of
+    different models.
     """
-    from gossamer.commands import comparisons
+    from gossamer.commands import comparisons, model_comparisons
 
+    if model_comparisons.are_models(runs):
+        if reuse or shared or value or model:
+            raise BadInput("Expected models alone: --reuse, --shared, --value and --model are of run folders.")
+        return model_comparisons.compare(runs, along=along, out=out, draws=draws, seed=seed, progress=progress, say=say)
     return comparisons.compare(
-        runs, along=along, with_reuse=reuse, model=model, out=out, value=value, granularity=granularity, pairs=pairs,
-        draws=draws, seed=seed, device=device, progress=progress, say=say,
+        runs, along=along, with_reuse=reuse, with_shared=shared, model=model, out=out, value=value,
+        granularity=granularity, floor=floor, pairs=pairs, draws=draws, seed=seed, device=device, progress=progress,
+        say=say,
     )  # fmt: skip
 
 
