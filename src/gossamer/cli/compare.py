@@ -91,7 +91,7 @@ def compare(
 def _row(e: Evidence) -> list[str]:
     spread = f" [{e.interval[0]:.3f}, {e.interval[1]:.3f}]" if e.interval else ""
     null = next((n for n in e.nulls if n.value is not None), None)
-    beside = "-" if null is None else f"{number(null.value)} ({null.name})"
+    beside = "-" if null is None else number(null.value)
     return [
         e.name,
         number(e.value) + spread,

@@ -16,6 +16,7 @@ from gossamer.commands.reports import (
     BridgeReport,
     BridgeTrainReport,
     ClaimReport,
+    ComposeReport,
     DemoReport,
     DoctorReport,
     EdgeReport,
@@ -60,11 +61,11 @@ Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
 
 __all__ = [
-    "binarise", "bridge_perturb", "bridge_report", "bridge_train", "claim", "compare", "demo", "discover_edges",
-    "discover_nodes", "doctor", "export", "figure_draw", "figure_frontier", "figure_size_for_loss",
-    "figure_tensor_similarity", "grid", "import_openai_viz", "means", "prove_bound", "prove_check", "prove_train",
-    "prune", "prune_edges", "replay", "roles", "serve", "show", "sweep_prune", "tasks", "tasks_check", "train",
-    "verdict", "verify", "widget",
+    "binarise", "bridge_perturb", "bridge_report", "bridge_train", "claim", "compare", "compose", "demo",
+    "discover_edges", "discover_nodes", "doctor", "export", "figure_draw", "figure_frontier",
+    "figure_size_for_loss", "figure_tensor_similarity", "grid", "import_openai_viz", "means", "prove_bound",
+    "prove_check", "prove_train", "prune", "prune_edges", "replay", "roles", "serve", "show", "sweep_prune",
+    "tasks", "tasks_check", "train", "verdict", "verify", "widget",
 ]  # fmt: skip
 
 
@@ -484,6 +485,30 @@ def compare(
         runs, along=along, with_reuse=reuse, with_shared=shared, model=model, out=out, value=value,
         granularity=granularity, floor=floor, pairs=pairs, draws=draws, seed=seed, device=device, progress=progress,
         say=say,
+    )  # fmt: skip
+
+
+def compose(
+    operation: str, runs: Sequence[str | Path], *, tasks: Sequence[str | Path] = (), task_seed: int = 0,
+    rule: str = "first", value: str | None = None, model: str | None = None, out: str | Path | None = None,
+    pairs: int = 128, draws: int = 20, gain: float = 0.1, seed: int = 0, device: str = "cpu",
+    progress: Steps | None = None, say: Say = _silent,
+) -> ComposeReport:  # fmt: skip
+    """A circuit made of those of two or more runs on one model, asked tasks beside random sets of its size; the run
+    folder `out` (default: runs/OPERATION-MODEL, numbered) that verify, show and replay take, with composition.json.
+
+    operation: union, intersection or difference (the first without the others). tasks: default those of the runs; the
+    first is the task of the run folder. rule: whose training pairs the values are means of that stand in for what is
+    outside: those of the first run's task, of the task evaluated, or of all runs' tasks together; a weight-sparse model
+    has reference means of no task. value: of the ablation, default the first run's. draws: random supersets of each
+    part (of a union), or subsets; gain: what a union must do more than its better part. See
+    gossamer.compare.set_algebra. Unsupported for circuits of different models.
+    """
+    from gossamer.commands import compositions
+
+    return compositions.compose(
+        operation, runs, tasks=tasks, task_seed=task_seed, rule=rule, value=value, model=model, out=out, pairs=pairs,
+        draws=draws, gain=gain, seed=seed, device=device, progress=progress, say=say,
     )  # fmt: skip
 
 

@@ -110,7 +110,7 @@ def compare(
             f"Expected different runs to compare, got one twice: the circuit files of {same[0]} and {same[1]} are the "
             "same; a run overlaps itself whatever it is."
         )
-    circuits = dict(zip(_names(folders, found, along), found, strict=True))
+    circuits = dict(zip(run_names(folders, found, along), found, strict=True))
     if not (with_reuse and len(circuits) == 1):
         require_comparable(circuits, along)
     first = next(iter(circuits.values()))
@@ -233,7 +233,7 @@ def evidence_known(
     return known, keep
 
 
-def _names(folders: Sequence[Path], circuits: Sequence[Circuit], along: bool) -> tuple[str, ...]:
+def run_names(folders: Sequence[Path], circuits: Sequence[Circuit], along: bool) -> tuple[str, ...]:
     """The runs by their tasks; where those are alike, by the names of their folders, or else by their paths."""
     choices = [[c.record.task for c in circuits], [f.resolve().name for f in folders], [str(f) for f in folders]]
     return next(tuple(names) for names in choices[along:] if all(names) and len(set(names)) == len(names))

@@ -12,7 +12,7 @@ from gossamer.commands.bundle_of_edges import build_edge_bundle
 from gossamer.commands.bundle_of_run import build_bundle
 from gossamer.commands.live import answer, tokenize
 from gossamer.commands.reports import ServeReport, ShowReport
-from gossamer.commands.run_folder import EVIDENCE, Run, read_run, write_json
+from gossamer.commands.run_folder import COMPOSITION, EVIDENCE, Run, read_run, write_json
 from gossamer.errors import Unsupported
 from gossamer.evidence import load_evidence
 from gossamer.show import Bundle, write_page
@@ -41,8 +41,10 @@ def write(
     run = read_any(folder, model, device)
     path = folder / EVIDENCE
     evidence = load_evidence(path) if path.is_file() else ()
+    composition = folder / COMPOSITION
     if not evidence:
         say("no trial yet: the page has only what `discover` measured; `gossamer verify` adds the checks")
+    evidence += load_evidence(composition) if composition.is_file() else ()
     bundle = (
         build_edge_bundle(run, evidence, compare)
         if isinstance(run, edge_runs.EdgeRun)
