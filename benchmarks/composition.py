@@ -65,8 +65,8 @@ def main() -> None:
     parser.add_argument("--mask-steps", type=int, default=200)
     parser.add_argument("--mask-lr", type=float, default=0.05)
     parser.add_argument(
-        "--penalty", type=float, nargs="+", default=[2.5e-4, 5e-4, 1e-3, 2e-3],
-        help="of a mask, in nats per channel kept; of several the smallest circuit that reaches the floor is taken",
+        "--penalty", type=float, nargs="+", default=[2e-3, 1e-3, 5e-4, 2.5e-4],
+        help="of a mask, in nats per channel kept; of several the largest whose circuit reaches the floor",
     )  # fmt: skip
     parser.add_argument("--floor", type=float, default=0.9, help="faithfulness on training edits, surely")
     parser.add_argument("--value", default="mean", choices=("mean", "zero"), help="what a channel taken away becomes")

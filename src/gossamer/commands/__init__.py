@@ -536,8 +536,10 @@ def show(
 ) -> ShowReport:  # fmt: skip
     """Write bundle.json and the offline page.html of a run, whose circuit is of channels or of edges between heads.
 
-    twin: the run folder of the dense twin's circuit, for circuits of channels. compare: the run folder of any other
-    circuit of the same grain, drawn beside this one; without it the twin's is.
+    run: a run folder; or the folder of a comparison (`compare`), whose first run's page is then written there. twin:
+    the run folder of the dense twin's circuit, for circuits of channels. compare: the run folder of any other circuit
+    of the same grain, drawn beside this one, without it the twin's is; or the folder of a comparison with this run in
+    it, whose numbers the page then has.
     """
     from gossamer.commands import pages
 

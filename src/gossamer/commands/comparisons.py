@@ -326,6 +326,13 @@ def _known(path: Path) -> dict[str, Any]:
     return dict(found)
 
 
+def numbers(path: Path) -> tuple[tuple[OverlapRow, ...], Specificity | None]:
+    """The overlaps, and the cross-task matrix if one was made, of a comparison's made.json."""
+    made = _known(path)
+    cross = made.get("specificity")
+    return _OVERLAP.validate_python(made.get("overlap", ())), cross and _SPECIFICITY.validate_python(cross)
+
+
 def overlap_matrices(names: Sequence[str], rows: Sequence[OverlapRow]) -> list[Matrix]:
     """IoU of all nodes, and of all edges, every circuit with every other, chance beneath."""
     found = []

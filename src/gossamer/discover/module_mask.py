@@ -7,14 +7,14 @@ The masks are annealed ones (mask.py): sigmoids that sharpen to steps. A step de
 
 teacher-forced, so the penalty is what a channel must be worth. Channels with s > 0 in the end are the circuit.
 
-Of several penalties each gives a circuit, and the smallest is kept whose faithfulness (1 - JSD / ln 2) on training
-edits is surely at the floor: the lower end of its 95% interval over edits. Without one, the most faithful is kept and
-`reached` is false. No held-out edit is seen.
+Several penalties are tried from the largest, which leaves the fewest channels, down to the first whose circuit is
+surely at the floor: the lower end of the 95% interval, over edits, of its faithfulness (1 - JSD / ln 2) on training
+edits. If none is, the most faithful circuit is kept and `reached` is false. No held-out edit is seen.
 
 When it lies: the channels of a dense model are no privileged basis, so a circuit's size depends on how the model
 happens to be turned; another value for what is taken away gives another circuit; of two channels of which either is
-enough both may stay; the loss is over all tokens, most of which are easy. The smallest circuit at a floor sits near the
-floor: with other penalties to choose from it has another size.
+enough both may stay; the loss is over all tokens, most of which are easy. A circuit chosen so sits near the floor: with
+other penalties to choose from it has another size. That a larger penalty leaves fewer channels is no law.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ModuleMaskConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     value: Literal["mean", "zero"] = "mean"
-    penalty: tuple[Annotated[float, Field(ge=0)], ...] = Field(default=(2.5e-4, 5e-4, 1e-3, 2e-3), min_length=1)
+    penalty: tuple[Annotated[float, Field(ge=0)], ...] = Field(default=(2e-3, 1e-3, 5e-4, 2.5e-4), min_length=1)
     floor: float = Field(default=0.9, ge=0, le=1)
     steps: int = Field(default=500, gt=0)
     batch: int = Field(default=64, gt=0)
@@ -69,10 +69,11 @@ def module_mask(
     letters: int = 26, name: str = "encoder-decoder", progress: Callable[[int, int, float], None] | None = None,
 ) -> Circuit:  # fmt: skip
     """The channels an operation needs, from training edits of it. The record's `task` names the operation; its details
-    have `reached` and, per penalty, the `trials`: channels, faithfulness on training edits with its interval, loss.
+    have `reached` and, per penalty tried, the `trials`: channels, faithfulness on training edits with its interval,
+    loss.
 
-    progress(step, steps of all penalties, loss). The same seed gives the same circuit on the same machine. BadInput
-    without edits, or with one of another operation.
+    progress(step, steps of all penalties, loss); fewer are made where a large penalty reaches the floor. The same seed
+    gives the same circuit on the same machine. BadInput without edits, or with one of another operation.
     """
     if not train or any(e.operation != operation for e in train):
         raise BadInput(f"Expected one or more edits of {operation}, got {len(train)}, not all of it.")
@@ -83,7 +84,7 @@ def module_mask(
         rows = [data.rows(slice(i, i + AT_ONCE)) for i in range(0, len(train), AT_ONCE)]
         whole = torch.cat([model(*some) for some in rows])
     masks, trials = list[np.ndarray](), list[dict[str, Any]]()
-    for place, penalty in enumerate(config.penalty):
+    for place, penalty in enumerate(sorted(config.penalty, reverse=True)):
 
         def told(step: int, steps: int, loss: float, place: int = place) -> None:
             if progress:
@@ -96,17 +97,15 @@ def module_mask(
             "penalty": penalty, "nodes": int(kept.sum()), "faithfulness": float(faithful.mean()),
             "interval": bootstrap_interval(faithful, config.seed), "loss_at_end": loss,
         })  # fmt: skip
-    enough = [i for i, t in enumerate(trials) if t["interval"][0] >= config.floor]
-    best = (
-        min(enough, key=lambda i: (trials[i]["nodes"], -trials[i]["faithfulness"])) if enough
-        else max(range(len(trials)), key=lambda i: (trials[i]["faithfulness"], -trials[i]["nodes"]))
-    )  # fmt: skip
+        if reached := trials[-1]["interval"][0] >= config.floor:
+            break
+    best = len(trials) - 1 if reached else int(np.argmax([t["faithfulness"] for t in trials]))
     record = Record.now(
         method="module-mask", config=config.model_dump(mode="json"), seed=config.seed, model=name,
         model_sha256=model.sha256(), task=operation,
         details={
-            "edits": len(train), "judged": min(JUDGED, len(train)), "means_of": "training", "reached": bool(enough),
-            "penalty": config.penalty[best], "trials": trials, "loss_at_end": trials[best]["loss_at_end"],
+            "edits": len(train), "judged": min(JUDGED, len(train)), "means_of": "training", "reached": bool(reached),
+            "penalty": trials[best]["penalty"], "trials": trials, "loss_at_end": trials[best]["loss_at_end"],
         },
     )  # fmt: skip
     return Circuit.from_nodes(graph, np.zeros(0), np.flatnonzero(masks[best]), record=record)
