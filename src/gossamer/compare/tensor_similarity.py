@@ -21,6 +21,7 @@ no scale (see norm_ratio). A constant coordinate counts as one more input of siz
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -129,9 +130,7 @@ def sampled_similarity(
 
 def inputs_shuffled(model: BilinearModel, generator: torch.Generator) -> BilinearModel:
     """The network with its input coordinates in a random order, the constant in its place."""
-    c = model.config
-    other = BilinearModel(c)
-    other.load_state_dict(model.state_dict())
+    c, other = model.config, copy.deepcopy(model)
     order = torch.randperm(c.sizes[0], generator=generator) + c.constant
     reading = [name for name in other.weights if name.startswith("0_") and name != "0_down"]
     with torch.no_grad():
