@@ -21,7 +21,7 @@ function cellOf(cell: ComparedCell | undefined): HTMLElement {
   const spread = cell.interval ? `, 95% ${between(cell.interval)}` : "";
   const random = cell.random_interval ? `; random sets, central 95%: ${between(cell.random_interval)}` : "";
   return h("td", { class: "shaded", style: shade(cell.share), "data-tip": `${plural(cell.size, "part")}: ${cell.share}${spread}${random}` },
-    num(cell.share, 3), cell.random === null ? null : h("span", { class: "aside" }, num(cell.random, 2)));
+    `${num(cell.share, 3)} `, cell.random === null ? null : h("span", { class: "aside" }, num(cell.random, 2)));
 }
 
 function losses(found: Comparison): HTMLElement | null {

@@ -806,7 +806,7 @@ function cellOf(cell) {
   return h(
     "td",
     { class: "shaded", style: shade(cell.share), "data-tip": `${plural(cell.size, "part")}: ${cell.share}${spread2}${random}` },
-    num(cell.share, 3),
+    `${num(cell.share, 3)} `,
     cell.random === null ? null : h("span", { class: "aside" }, num(cell.random, 2))
   );
 }
