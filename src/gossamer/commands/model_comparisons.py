@@ -69,9 +69,9 @@ def compare(
                 "--along of several bilinear trainings", "a training has its checkpoints in one folder",
                 "gossamer figure tensor-similarity RUN",
             )  # fmt: skip
-        networks = {n: load_bilinear(m).models[-1] for n, m in zip(names, models, strict=True)}
-        hashes = {n: str(load_bilinear(m).record.model_sha256) for n, m in zip(names, models, strict=True)}
-        tensors = networks
+        runs = {n: load_bilinear(m) for n, m in zip(names, models, strict=True)}
+        tensors = {n: run.models[-1] for n, run in runs.items()}
+        hashes = {n: run.record.model_sha256 for n, run in runs.items()}
     else:
         loaded = {n: _weight_sparse(m) for n, m in zip(names, models, strict=True)}
         hashes = {n: m.hashes()[0] for n, m in loaded.items()}
