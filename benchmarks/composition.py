@@ -64,13 +64,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the training, the masks and the draws")
     parser.add_argument("--mask-steps", type=int, default=200)
     parser.add_argument("--mask-lr", type=float, default=0.05)
-    parser.add_argument("--penalty", type=float, default=5e-4, help="of a mask, in nats per channel kept")
+    parser.add_argument(
+        "--penalty", type=float, nargs="+", default=[2e-3, 1e-3, 5e-4, 2.5e-4],
+        help="of a mask, in nats per channel kept; of several the largest whose circuit reaches the floor",
+    )  # fmt: skip
+    parser.add_argument("--floor", type=float, default=0.9, help="faithfulness on training edits, surely")
     parser.add_argument("--value", default="mean", choices=("mean", "zero"), help="what a channel taken away becomes")
     parser.add_argument(
         "--rule", default="first", choices=("first", "evaluated", "all"), help="whose means, of a union"
     )
     parser.add_argument("--train-edits", type=int, default=2000, help="per operation, for the means and the masks")
-    parser.add_argument("--edits", type=int, default=100, help="held-out edits per operation that circuits are asked")
+    parser.add_argument("--asked", type=int, default=500, help="held-out edits that a circuit's faithfulness is of")
+    parser.add_argument("--edits", type=int, default=100, help="of those, edits that unions and other circuits do")
     parser.add_argument("--draws", type=int, default=20, help="random circuits, and supersets of either part")
     parser.add_argument("--tested", type=int, default=20, help="unions put beside supersets, the largest gains first")
     parser.add_argument("--json", action="store_true")
@@ -85,11 +90,13 @@ def main() -> None:
     model, names = loaded.model, tuple(given.operations)
     splits = {o: recipe.edits(o) for o in names}
     train = {o: t[: given.train_edits] for o, (t, _) in splits.items()}
-    heldout = {o: h[: given.edits] for o, (_, h) in splits.items()}
+    asked = {o: h[: given.asked] for o, (_, h) in splits.items()}
+    heldout = {o: h[: given.edits] for o, h in asked.items()}
     means = edit_means(model, train)
     rule = "zero" if given.value == "zero" else given.rule
     config = ModuleMaskConfig(
-        value=given.value, penalty=given.penalty, steps=given.mask_steps, lr=given.mask_lr, seed=given.seed
+        value=given.value, penalty=tuple(given.penalty), floor=given.floor, steps=given.mask_steps, lr=given.mask_lr,
+        seed=given.seed,
     )  # fmt: skip
     circuits, rows = {}, []
     for o in names:
@@ -106,13 +113,15 @@ def main() -> None:
                 progress=lambda step, n, loss, o=o: say(f"{o}: step {step} of {n}, {loss:.4f} nats"),
             )  # fmt: skip
             circuits[o].save(file)
-        row = edit_faithfulness(model, circuits[o], heldout[o], means, rule=rule, draws=given.draws, seed=given.seed)
+        row = edit_faithfulness(model, circuits[o], asked[o], means, rule=rule, draws=given.draws, seed=given.seed)
         e = row.model_dump(mode="json")
         rows.append({
             "operation": o, "exact_match": loaded.record.details["exact_match"][o],
-            "exact_match_here": exact_match(model, *encode(heldout[o])), "nodes": circuits[o].n_nodes,
+            "exact_match_here": exact_match(model, *encode(asked[o])), "nodes": circuits[o].n_nodes,
             "share": circuits[o].n_nodes / circuits[o].layout.n_nodes, "faithfulness": e["value"],
-            "interval": e["interval"], "random": e["nulls"][0]["value"], "p_value": e["p_value"], "note": e["note"],
+            "interval": e["interval"], "random": e["nulls"][0]["value"], "random_interval": e["nulls"][0]["interval"],
+            "penalty": (found := circuits[o].record.details)["penalty"], "reached": found["reached"],
+            "trials": found["trials"], "p_value": e["p_value"], "note": e["note"],
             "verdict": e["verdict"], "seconds": round(time.perf_counter() - clock, 1),
         })  # fmt: skip
         say(f"{o}: {rows[-1]}")
@@ -146,9 +155,9 @@ def main() -> None:
         return
     print(f"{report['model']['parameters']:,} parameters, trained in {report['model']['train_seconds']:.0f} s; "
           f"{circuits[names[0]].layout.n_nodes} channels; ablation by {given.value}, rule {rule}")  # fmt: skip
-    print(f"\n{'operation':16}{'exact':>7}{'nodes':>7}{'share':>7}{'F':>7}{'random':>8}{'p':>7}  verdict")
+    print(f"\n{'operation':16}{'exact':>7}{'penalty':>9}{'nodes':>7}{'share':>7}{'F':>7}{'random':>8}{'p':>7}  verdict")
     for r in rows:
-        print(f"{r['operation']:16}{r['exact_match']:7.3f}{r['nodes']:7}{r['share']:7.2f}{r['faithfulness']:7.3f}"
+        print(f"{r['operation']:16}{r['exact_match']:7.3f}{r['penalty']:9g}{r['nodes']:7}{r['share']:7.2f}{r['faithfulness']:7.3f}"
               f"{r['random']:8.3f}{r['p_value']:7.3f}  {r['verdict']}; {r['note']}")  # fmt: skip
     grid("faithfulness, all tokens: circuit (row) on operation", names, names, crossed.faithful)
     grid("faithfulness, tokens that tell the operations apart", names, names, crossed.apart)

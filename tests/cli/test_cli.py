@@ -23,7 +23,7 @@ VERBS = (
     ["--help"], ["demo", "--help"], ["train", "--help"], ["discover", "--help"], ["discover", "prune", "--help"],
     ["means", "--help"], ["verify", "--help"], ["show", "--help"], ["replay", "--help"], ["tasks", "--help"],
     ["tasks", "check", "--help"], ["bridge", "train", "--help"], ["bridge", "report", "--help"],
-    ["bridge", "perturb", "--help"], ["export", "--help"],
+    ["bridge", "perturb", "--help"], ["export", "--help"], ["compare", "--help"], ["compose", "--help"],
 )  # fmt: skip
 
 

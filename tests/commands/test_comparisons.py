@@ -3,57 +3,33 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from toys import PLANTED_NODES, planted_model, planted_task
+from run_helpers import run_of
+from toys import PLANTED_NODES, planted_model
 from typer.testing import CliRunner
 from verify_helpers import circuit_of
 
 from gossamer import commands
+from gossamer.circuit import Circuit
 from gossamer.cli.main import app
 from gossamer.commands import comparisons
-from gossamer.commands.run_folder import CIRCUIT, RunRecord, RunResult, write_json
+from gossamer.commands.run_folder import CIRCUIT
+from gossamer.compare import tensor_similarity
 from gossamer.errors import BadInput, CorruptFile, Unsupported
 from gossamer.evidence import load_evidence, load_record
 from gossamer.models import LoadedModel
+from gossamer.models.bilinear import BilinearConfig, load_bilinear
 from gossamer.models.files import save_model
-from gossamer.scores import Scores
+from gossamer.models.sparse import SparseTransformer
+from gossamer.show import read_bundle
 from gossamer.show.matrix_figure import read_matrices, write_matrix_figure
-from gossamer.tasks import load_task
+from gossamer.train.bilinear import BilinearTraining, modular_addition, train_bilinear_into
 
 DECOY = ("0.attn.act_in:1", "0.attn.v:1", "0.attn.resid_delta:2", "final_resid:6")
-
-
-def run_of(folder: Path, name: str, model: LoadedModel, source: Path, sites: tuple[str, ...], seed: int) -> Path:
-    """A run folder with this circuit, as `discover prune` would have left it."""
-    task = planted_task(n=8, seed=seed)
-    file = folder / f"{name}.jsonl"
-    lines = [
-        {"clean": e.clean, "counterfactual": e.counterfactual, "answer": e.answer, "wrong_answer": e.wrong_answer}
-        for e in (*task.train, *task.heldout)
-    ]
-    file.write_text("\n".join(map(json.dumps, lines)))
-    asked = load_task(str(file), 0)
-    made = circuit_of(model, sites)
-    record = made.record.model_copy(
-        update={"task": asked.name, "task_version": asked.version, "config": {"target_loss": 0.15}}
-    )
-    run = folder / "runs" / name
-    run.mkdir(parents=True)
-    replace(made, record=record).save(run / CIRCUIT)
-    Scores(layout=made.layout, values=np.zeros(made.layout.n_nodes), record=record).save(run / "scores.safetensors")
-    result = RunResult(
-        reached=True, target_loss_nats=0.15, loss_train_nats=0.1, loss_heldout_nats=0.1, loss_full_nats=0.1,
-        accuracy_circuit=1.0, accuracy_full=1.0, nodes=made.n_nodes, edges=made.n_edges, curve=(), trials=(),
-    )  # fmt: skip
-    (run / file.name).write_text(file.read_text())
-    write_json(
-        RunRecord(record=record, result=result, model_source=str(source), task_source=file.name), run / "record.json"
-    )
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +58,7 @@ def test_two_tasks_are_compared_and_the_same_files_come_again(runs: tuple[Path, 
     assert share["sides", "others"] == pytest.approx(1, abs=0.05)  # one mechanism does both tasks
     assert "Ablating a circuit costs its own task" in report["finding"]
     evidence = load_evidence(Path(report["evidence"]))
-    assert {e.check for e in evidence} >= {"overlap", "specificity", "selectivity", "part"}
+    assert {e.check for e in evidence} >= {"overlap", "specificity", "selectivity", "part", "form similarity"}
     assert load_record(Path(report["evidence"])).details["circuits"].keys() == {"sides", "others"}
     data = read_matrices(Path(report["data"]))
     assert [m.title for m in data.matrices] == ["IoU of nodes", "IoU of edges", "effect lost, circuit by task"]
@@ -97,6 +73,103 @@ def test_two_tasks_are_compared_and_the_same_files_come_again(runs: tuple[Path, 
         commands.compare(runs, pairs=4, draws=2, out=tmp_path / "out")
     with pytest.raises(BadInput, match="another seed"):
         commands.compare(runs, pairs=4, draws=2, out=tmp_path / "out", seed=1)
+
+
+def test_the_shared_part_of_two_tasks_and_runs_of_one(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    asked = ["compare", *map(str, runs), "--shared", "--pairs", "4", "--draws", "2", "--out", str(tmp_path / "out")]
+    text = CliRunner().invoke(app, asked)
+    assert text.exit_code == 0, text.output
+    assert "Shared by all: final_resid:6" in text.output
+    assert "joint ablation" in text.output
+    done = CliRunner().invoke(app, [*asked, "--json"])
+    report = json.loads(done.stdout)
+    assert report["shared"]["shared"] == ["final_resid:6"]
+    assert "2 tasks share 1 of 7 parts" in report["finding"]
+    checks = [e.check for e in load_evidence(Path(report["evidence"]))]
+    assert (checks.count("cross-evaluation"), checks.count("joint ablation")) == (8, 2)
+    again = tmp_path / "again"
+    shutil.copytree(runs[0], again)
+    smaller = circuit_of(planted_model(), PLANTED_NODES[:3])
+    replace(smaller, record=Circuit.load(runs[0] / CIRCUIT).record).save(again / CIRCUIT)
+    report = commands.compare([runs[0], again], shared=True, pairs=4, draws=2, out=tmp_path / "one")
+    assert report.shared is None
+    assert report.stability[0].value == 0.75
+    assert any("the runs are of one" in note for note in report.notes)
+
+
+def test_models_are_compared_by_their_weights(tmp_path: Path, small: LoadedModel) -> None:
+    places = []
+    for name, seed in (("one", 0), ("two", 1), ("three", 2)):
+        model = SparseTransformer(small.model.config, seed=seed)
+        save_model(model, tmp_path / name, tokenizer=small.tokenizer, reference=None, record={})
+        places.append(str(tmp_path / name))
+    asked = ["compare", *places[:2], "--draws", "2", "--out", str(tmp_path / "out"), "--json"]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert report["names"] == ["one", "two"]
+    (row,) = load_evidence(Path(report["evidence"]))
+    assert row.name == "form similarity (one and two)"
+    assert row.nulls[0].n == 2
+    assert report["finding"].startswith("Form similarity 0.")
+    again = CliRunner().invoke(app, asked)
+    assert "the best order" not in again.stderr  # what was made is kept
+    along = commands.compare(places, along=True, draws=2, out=tmp_path / "along")
+    assert [e.name for e in along.similarity] == ["form similarity (one and three)", "form similarity (two and three)"]
+    assert along.finding.startswith("Along 3 checkpoints")
+    with pytest.raises(Unsupported, match="a page is of a circuit"):
+        commands.show(tmp_path / "along")
+
+
+def test_bilinear_networks_are_compared_as_polynomials(tmp_path: Path) -> None:
+    network = BilinearConfig(sizes=(6, 3), kinds=("bilinear",), hidden=4)
+    for name, seed in (("one", 0), ("two", 1)):
+        training = BilinearTraining(model=network, steps=2, checkpoints=2, seed=seed)
+        train_bilinear_into(tmp_path / name, training, modular_addition(3))
+    report = commands.compare([tmp_path / "one", tmp_path / "two"], draws=3, out=tmp_path / "out")
+    (row,) = report.similarity
+    one, two = (load_bilinear(tmp_path / name).models[-1] for name in ("one", "two"))
+    assert row.value == pytest.approx(tensor_similarity(one, two).value)
+    assert row.check == "tensor similarity"
+    assert "Tensor similarity" in report.finding
+
+
+def test_models_that_cannot_be_compared_are_refused(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    for call, message in (
+        (lambda: commands.compare(["tiny"], out=tmp_path / "x"), "two or more models"),
+        (lambda: commands.compare(["tiny", "tiny"], out=tmp_path / "x"), "got tiny twice"),
+        (lambda: commands.compare(["tiny", runs[0]], out=tmp_path / "x"), "got both: tiny as models"),
+        (lambda: commands.compare(["tiny", "tiny-dense"], shared=True, out=tmp_path / "x"), "--reuse, --shared"),
+    ):
+        with pytest.raises((BadInput, Unsupported), match=message):
+            call()
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_page_of_a_comparison(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    report = commands.compare(runs, pairs=4, draws=2, out=tmp_path / "out")
+    bundle = read_bundle(Path(commands.show(tmp_path / "out").bundle))
+    assert (tmp_path / "out" / "page.html").is_file()
+    found = bundle.comparison
+    assert found is not None
+    assert bundle.other is not None
+    assert (found.own, found.other, bundle.task.name, bundle.other.task) == ("sides", "others", "sides", "others")
+    assert found.finding == report.finding
+    assert [(r.iou, r.p_value) for r in found.overlap] == [(r.iou, r.p_value) for r in report.overlap]
+    assert report.specificity is not None
+    assert [c.share for c in found.cells] == [c.own.share for c in report.specificity.cells if c.own]
+    assert {c.ablated for c in found.parts} == {"sides and others", "sides without others", "others without sides"}
+    assert {e.claim.partition(" ")[0].rstrip(":") for e in found.evidence} == {"specificity", "selectivity", "form"}
+    again = read_bundle(Path(commands.show(runs[1], compare=tmp_path / "out").bundle))
+    assert again.comparison is not None
+    assert (again.comparison.own, again.comparison.other, again.task.name) == ("others", "sides", "others")
+    assert read_bundle(Path(commands.show(runs[1], compare=runs[0]).bundle)).comparison is None
+    with pytest.raises(BadInput, match="it is a comparison"):
+        commands.show(tmp_path / "out", compare=runs[0])
+    moved = tmp_path / "elsewhere" / "deeper"
+    shutil.copytree(tmp_path / "out", moved)
+    with pytest.raises(BadInput, match="found none; compare again"):
+        commands.show(moved)
 
 
 def test_reuse_of_one_run_and_a_run_again(runs: tuple[Path, Path], tmp_path: Path) -> None:

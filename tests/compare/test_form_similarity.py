@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from gossamer.circuit import Circuit
-from gossamer.compare import form_matrix, form_similarity, forms_of
+from gossamer.compare import (
+    checkpoint_form_evidence,
+    circuit_form_evidence,
+    form_matrix,
+    form_similarity,
+    forms_of,
+    model_form_evidence,
+)
 from gossamer.errors import BadInput
 from gossamer.models import LoadedModel
 from gossamer.models.sparse import SparseConfig, SparseTransformer
@@ -139,3 +146,65 @@ def test_a_matrix_and_other_widths(small: LoadedModel) -> None:
         form_matrix([forms_of(small), forms_of(SparseTransformer(narrow))])
     with pytest.raises(BadInput, match="as many layers"):
         form_similarity(forms_of(small), forms_of(SparseTransformer(c.model_copy(update={"n_layer": 1}))))
+
+
+def heads_of(model: LoadedModel, which: tuple[tuple[int, int], ...]) -> Circuit:
+    """The circuit of all that these heads (layer, head) read and write."""
+    graph, c = model.graph("channel"), model.model.config
+    nodes = []
+    for name, width in graph.layout.locations:
+        layer, _, part = name.partition(".")
+        own = [h for i, h in which if layer.isdigit() and i == int(layer)]
+        if part in ("attn.q", "attn.k", "attn.v"):
+            nodes += [graph.layout.starts[name] + h * c.d_head + i for h in own for i in range(c.d_head)]
+        elif part in ("attn.act_in", "attn.resid_delta") and own:
+            nodes += range(graph.layout.starts[name], graph.layout.starts[name] + width)
+    record = Record(method="by hand", config={}, seed=0)
+    return Circuit.from_nodes(graph, model.edge_weights(graph), nodes, record=record)
+
+
+def test_circuits_of_one_head_are_alike_and_of_two_heads_are_not(small: LoadedModel) -> None:
+    """Beside each pair are circuits of random edges; a pair without a head at work is not measured."""
+    circuits = {
+        "one": heads_of(small, ((0, 0),)), "the same": heads_of(small, ((0, 0),)),
+        "another": heads_of(small, ((1, 1),)), "none": heads_of(small, ()), "no other": heads_of(small, ()),
+    }  # fmt: skip
+    rows = {e.name: e for e in circuit_form_evidence(small, circuits, draws=19)}
+    same, other = (rows[f"form similarity (one and {name})"] for name in ("the same", "another"))
+    assert same.value == pytest.approx(1)
+    assert same.nulls[0].interval is not None
+    assert same.nulls[0].interval[1] < 0.9
+    assert (same.verdict, same.p_value) == ("pass", 0.05)
+    assert other.value == pytest.approx(0, abs=1e-12)
+    assert other.verdict == "fail"
+    assert (other.methodology or {})["order of channels"] == "the channels' own"
+    nothing = rows["form similarity (none and no other)"]
+    assert (nothing.value, nothing.verdict, nothing.nulls) == (None, "not measured", ())
+    assert rows["form similarity (one and none)"].value == 0
+
+
+def test_a_copy_passes_and_other_weights_do_not(small: LoadedModel) -> None:
+    a, b, *_ = model_and_copy(small.model)
+    seen: list[int] = []
+    copied = form_similarity(forms_of(a), forms_of(b), draws=19, progress=lambda i, n, x: seen.append(i))
+    row = model_form_evidence("a", "b", copied)
+    assert (row.verdict, row.p_value, row.value) == ("pass", 0.05, pytest.approx(1, abs=1e-12))
+    assert seen == list(range(1, 21))
+    other = form_similarity(forms_of(small), forms_of(SparseTransformer(small.model.config, seed=77)), draws=19)
+    assert model_form_evidence("a", "b", other).verdict == "fail"
+
+
+def test_a_training_nears_its_last_checkpoint(small: LoadedModel) -> None:
+    start, end = SparseTransformer(small.model.config, seed=5), small.model
+    between = copy.deepcopy(end)
+    with torch.no_grad():
+        for p, one, two in zip(between.parameters(), start.parameters(), end.parameters(), strict=True):
+            p.copy_(0.3 * one + 0.7 * two)
+    forms = {name: forms_of(m) for name, m in (("0", start), ("1", between), ("2", end))}
+    first, second = checkpoint_form_evidence(forms, draws=19)
+    assert [e.name for e in (first, second)] == ["form similarity (0 and 2)", "form similarity (1 and 2)"]
+    assert second.value == pytest.approx(float(form_matrix([forms["1"], forms["2"]])[0, 1]))
+    assert second.value is not None
+    assert first.value is not None
+    assert second.value > 0.3 > first.value
+    assert (first.verdict, second.verdict) == ("fail", "pass")

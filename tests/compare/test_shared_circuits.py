@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 from taught import she_he, taught
+from two_tasks import Kind, sides_task, two_channel_tasks
+from verify_helpers import circuit_of
 
 from gossamer.ablation import of_edges
 from gossamer.circuit import Circuit
 from gossamer.compare import SharedCircuits, order_stability, shared_circuits
+from gossamer.compare.shared_circuits import parts_of, stability_evidence
 from gossamer.errors import BadInput, Unsupported
 from gossamer.evidence import Evidence
 from gossamer.graph import Layout, nodes_around
@@ -180,7 +183,48 @@ def test_bad_input_is_named(planted: Succession) -> None:
         shared_circuits(planted.model, empty)
     with pytest.raises(BadInput, match="two or more circuits"):
         order_stability([tasks["months"][1]])
-    from gossamer.compare.shared_circuits import parts_of
+    with pytest.raises(Unsupported, match="grain feature"):
+        parts_of(Layout(grain="feature", locations=(("0.attn.q", 4),)))
 
-    with pytest.raises(Unsupported, match="grain channel"):
-        parts_of(Layout(grain="channel", locations=(("0.attn.q", 4),)))
+
+def of_channels(shared: Kind, draws: int = 19) -> tuple[dict[str, tuple[str, ...]], SharedCircuits]:
+    model, sites = two_channel_tasks(shared)
+    asked = {name: (sides_task(name), circuit_of(model, own)) for name, own in sites.items()}
+    return sites, shared_circuits(model, asked, draws=draws, pairs=24)
+
+
+def test_channels_that_two_tasks_share_cost_both() -> None:
+    sites, found = of_channels("core")
+    core = set(sites["sides"]) & set(sites["others"])
+    assert set(found.shared) == core
+    assert {n: set(parts) for n, parts in found.own.items()} == {n: set(own) - core for n, own in sites.items()}
+    gap, ahead = found.joint
+    assert gap.value == pytest.approx(1, abs=0.05)
+    assert gap.p_value == pytest.approx(0.1)  # the last location has 8 channels, and one random set hits the right one
+    assert gap.nulls[0].value == pytest.approx(0, abs=0.1)
+    assert gap.methodology is not None
+    assert (gap.methodology["component"], gap.methodology["set"]) == ("channel", "circuit")
+    assert ahead.unit.startswith("share of the right answers ahead")
+    for task in sites:
+        own, alone = (named(found.cross, f"({what} on {task})") for what in (task, "the intersection"))
+        assert own.value == pytest.approx(1, abs=0.05)
+        assert own.verdict == "pass"
+        assert alone.verdict == "fail"  # nothing reaches it
+        assert own.nulls[0].name == "random channels, as many of every location"
+
+
+def test_disjoint_channels_share_nothing() -> None:
+    _, found = of_channels("nothing", draws=1)
+    assert (found.shared, found.joint[0].verdict) == ((), "not reached")
+    other = [e.value for e in found.cross if "(sides on others)" in e.claim or "(others on sides)" in e.claim]
+    assert other == pytest.approx([0, 0], abs=0.02)
+
+
+def test_circuits_that_agree_are_stable_and_unlike_ones_are_not(planted: Succession) -> None:
+    own = circuit(planted, planted.shared | planted.private["months"])
+    row = stability_evidence("months", [own, own, own])
+    assert (row.value, row.verdict) == (1.0, "pass")
+    assert "In at least 80% of them: " in row.note
+    names, _ = parts_of(planted.model.graph().layout)
+    apart = [circuit(planted, set(names[i::4])) for i in range(4)]
+    assert stability_evidence("months", apart, draws=99).verdict == "fail"

@@ -15,8 +15,10 @@ from gossamer.compare import (
     sampled_similarity,
     similarity_matrix,
     slice_similarities,
+    tensor_evidence,
     tensor_similarity,
 )
+from gossamer.compare.tensor_similarity import inputs_shuffled
 from gossamer.errors import BadInput
 from gossamer.models.bilinear import BilinearConfig, BilinearModel, random_bilinear
 
@@ -214,3 +216,39 @@ def test_what_cannot_be_compared_is_refused() -> None:
     huge.weights["0_down"].mul_(1e300)
     with pytest.raises(BadInput, match="beyond float64"):
         tensor_similarity(huge, huge)
+
+
+def test_evidence_of_the_same_function_passes_and_of_inputs_in_another_order_fails() -> None:
+    a = drawn(BilinearConfig(sizes=(40, 3), kinds=("bilinear",), hidden=8), 0)
+    same, unlike = BilinearModel(a.config).double(), inputs_shuffled(a, torch.Generator().manual_seed(77))
+    same.load_state_dict(a.state_dict())
+    with torch.no_grad():
+        for name, w in same.weights.items():
+            w.mul_(-2.0 if name in ("0_left", "0_right") else 1.0)  # scaled and turned around
+    row = tensor_evidence("a", a, "b", same.requires_grad_(False), draws=19)
+    assert (row.verdict, row.p_value) == ("pass", 0.05)
+    assert row.value == pytest.approx(1, abs=1e-12)
+    assert row.nulls[0].interval is not None
+    assert row.nulls[0].interval[1] < 0.5
+    assert "ratio of norms 0.25" in row.note
+    assert tensor_evidence("a", a, "b", unlike, draws=19).verdict == "fail"
+
+
+def test_evidence_of_deep_networks_does_not_depend_on_how_they_are_written_down() -> None:
+    """The counter-example of depth two: the recursion says 0, the evidence 1."""
+    networks = []
+    for pairs in ((0, 1, 2, 3), (0, 2, 1, 3)):
+        config = BilinearConfig(sizes=(4, 2, 1), kinds=("bilinear", "bilinear"), hidden=2)
+        model = BilinearModel(config).double().requires_grad_(False)
+        for w in model.weights.values():
+            w.zero_()
+        for i in range(2):
+            model.weights["0_left"][i, pairs[2 * i]] = model.weights["0_right"][i, pairs[2 * i + 1]] = 1
+            model.weights["0_down"][i, i] = 1
+        model.weights["1_left"][0, 0] = model.weights["1_right"][0, 1] = model.weights["1_down"][0, 0] = 1
+        networks.append(model)
+    assert tensor_similarity(*networks).value == pytest.approx(0, abs=1e-12)
+    row = tensor_evidence("a", networks[0], "b", networks[1], draws=1, samples=2000)
+    assert row.value == pytest.approx(1, abs=1e-9)
+    assert row.unit_of_n == "samples"
+    assert row.n == 2000

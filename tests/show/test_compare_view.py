@@ -26,7 +26,7 @@ from gossamer.formats import neuronpedia
 from gossamer.graph import HeadShape, head_graph
 from gossamer.models.files import save_model
 from gossamer.show import read_bundle, write_page
-from gossamer.show.bundle import Bundle
+from gossamer.show.bundle import Bundle, ComparedCell
 
 SEARCH = {"steps": 60, "lr": 3e-2, "batch_pairs": 16, "k_coef": (3e-3,), "target_loss": 0.6}
 
@@ -329,6 +329,52 @@ def test_the_twin_and_another_circuit_are_drawn_beside_this_one(browser: Any, ru
 
 
 @pytest.mark.browser
+def test_what_a_comparison_found_is_on_the_page(browser: Any, runs: Path, tmp_path: Path) -> None:
+    """Every number of the tables is that of the files; a page without a comparison has no such button."""
+    report = commands.compare([runs / "run", runs / "other"], pairs=4, draws=2, out=tmp_path / "found")
+    page = Path(commands.show(runs / "run", compare=tmp_path / "found").page)
+    opened(browser, page)
+    js(browser, "document.querySelector('[data-mode=numbers]').click()")
+    assert report.finding in js(browser, "return document.querySelector('.compared').innerText")
+    shown = js(
+        browser, "return [...document.querySelectorAll('.overlaps [data-tip]')].map((e) => Number(e.dataset.tip))"
+    )
+    numbers = [
+        x for kind in (True, False) for r in report.overlap if (r.kind == "all") == kind and r.iou is not None
+        for x in (r.iou, r.iom, r.chance, r.p_value) if x is not None
+    ]  # fmt: skip
+    assert shown == pytest.approx(numbers, abs=1e-12)
+    checks = js(browser, "return [...document.querySelectorAll('.compared .check h3')].map((e) => e.innerText)")
+    assert checks == [e.name.capitalize() for e in report.similarity]
+    assert js(browser, "return document.querySelectorAll('.losses').length") == 0  # the runs are of one task
+    until(lambda: "compare=numbers" in js(browser, "return location.hash"))
+    cells = [
+        ComparedCell(ablated=a, on=b, size=3, share=None if a == b == "no" else 0.5 + i / 10, interval=(0.1, 0.9),
+                     random=0.25, random_interval=None)
+        for i, (a, b) in enumerate((a, b) for a in ("sides", "no") for b in ("sides", "no"))
+    ]  # fmt: skip
+    bundle = read_bundle(page)
+    assert bundle.comparison is not None
+    found = bundle.comparison.model_copy(
+        update={"names": ("sides", "no"), "cells": tuple(cells), "parts": tuple(cells)}
+    )
+    opened(
+        browser, write_page(bundle.model_copy(update={"comparison": found}), tmp_path / "page.html"), "#compare=numbers"
+    )
+    rows = js(
+        browser, "return [...document.querySelectorAll('.losses tbody tr')].map((e) => e.innerText.split(/\\s+/))"
+    )
+    assert rows == [["sides", "0.5", "0.25", "0.6", "0.25"], ["no", "0.7", "0.25", "empty"]]
+    browser.set_window_size(500, 900)
+    assert js(browser, "const e = document.documentElement; return e.scrollWidth - e.clientWidth") <= 0
+    browser.set_window_size(1280, 900)
+    opened(
+        browser, write_page(bundle.model_copy(update={"comparison": None}), tmp_path / "page.html"), "#compare=numbers"
+    )
+    assert js(browser, "return document.querySelector('[data-mode=numbers]')") is None
+    quiet(browser)
+
+
 def test_thousands_of_edges_of_the_other_circuit_are_drawn_at_once(browser: Any, tmp_path: Path) -> None:
     bundle = hairy(example_bundle(), 3000)
     opened(browser, write_page(bundle, tmp_path / "page.html"))

@@ -148,6 +148,40 @@ export interface EvidenceView {
   readonly note: string;
 }
 
+export interface ComparedOverlap {
+  readonly a: string;
+  readonly b: string;
+  readonly what: "nodes" | "edges";
+  readonly kind: string;
+  readonly sizes: readonly [number, number];
+  readonly shared: number;
+  readonly iou: number | null;
+  readonly iom: number | null;
+  readonly chance: number | null;
+  readonly p_value: number | null;
+}
+
+export interface ComparedCell {
+  readonly ablated: string;
+  readonly on: string;
+  readonly size: number;
+  readonly share: number | null;
+  readonly interval: readonly [number, number] | null;
+  readonly random: number | null;
+  readonly random_interval: readonly [number, number] | null;
+}
+
+export interface Comparison {
+  readonly own: string;
+  readonly other: string | null;
+  readonly names: ReadonlyArray<string>;
+  readonly finding: string;
+  readonly overlap: ReadonlyArray<ComparedOverlap>;
+  readonly cells: ReadonlyArray<ComparedCell>;
+  readonly parts: ReadonlyArray<ComparedCell>;
+  readonly evidence: ReadonlyArray<EvidenceView>;
+}
+
 export interface EdgeScoreView {
   readonly means: string;
   readonly needed: -1 | 0 | 1;
@@ -228,6 +262,7 @@ export interface Bundle {
   readonly cuts: Outline | null;
   readonly other: OtherCircuit | null;
   readonly live: PageModel | null;
+  readonly comparison: Comparison | null;
 }
 
 export interface Intervention {

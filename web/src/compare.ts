@@ -1,5 +1,7 @@
-// The circuit, another one, or both: of one model by what they share, of two models side by side at one scale.
+// The circuit, another one, or both: of one model by what they share, of two models side by side at one scale. Or what a
+// comparison of this circuit with others found, in numbers.
 
+import { compared } from "./compared";
 import type { Bundle, Edge, NodeView, OtherCircuit, Shared } from "./bundle";
 import { count, h, num, plural } from "./dom";
 import { indexOf, type Index } from "./index";
@@ -18,7 +20,7 @@ export interface Stage {
 
 export type MakeStage = (index: Index, store: Store, overview: HTMLElement | null) => Stage;
 
-type Mode = "circuit" | "other" | "both";
+type Mode = "circuit" | "other" | "both" | "numbers";
 
 function shapeOfOther(other: OtherCircuit): Shape {
   return shapeOf(other.outline, other.d_head);
@@ -134,6 +136,7 @@ export function comparison(index: Index, store: Store, main: Stage, make: MakeSt
 
   const modeOf = (): Mode => {
     const asked = store.get().kept["compare"];
+    if (asked === "numbers" && bundle.comparison) return asked;
     return other && (asked === "other" || asked === "both") ? asked : "circuit";
   };
   /** Nodes of the cut that is shown; null for the circuit itself. */
@@ -179,8 +182,10 @@ export function comparison(index: Index, store: Store, main: Stage, make: MakeSt
 
   const buttons = new Map<Mode, HTMLButtonElement>();
   const bar = h("div", { class: "modes", role: "group", "aria-label": "Which circuit is drawn" });
-  if (other) {
-    const names: [Mode, string][] = [["circuit", "Circuit"], ["other", nameOf(other)], ["both", "Both"]];
+  if (other || bundle.comparison) {
+    const names: [Mode, string][] = [["circuit", "Circuit"]];
+    if (other) names.push(["other", nameOf(other)], ["both", "Both"]);
+    if (bundle.comparison) names.push(["numbers", "Comparison"]);
     for (const [mode, name] of names) {
       const button = h("button", { type: "button", class: "mode", "data-mode": mode }, name);
       button.addEventListener("click", () => keep(store, "compare", mode === "circuit" ? null : mode));
@@ -204,7 +209,8 @@ export function comparison(index: Index, store: Store, main: Stage, make: MakeSt
     point();
     main.element.hidden = key !== "circuit|";
     const both = mode === "both" && other ? (other.nodes || other.edges ? together(bundle, other, open) : apart(bundle, other)) : null;
-    place.replaceChildren(...[stage?.element, both].filter((one): one is HTMLElement => Boolean(one)));
+    const numbers = mode === "numbers" && bundle.comparison ? compared(bundle.comparison) : null;
+    place.replaceChildren(...[stage?.element, both, numbers].filter((one): one is HTMLElement => Boolean(one)));
     said.hidden = !(mode === "circuit" && cut !== null);
     if (!said.hidden) {
       const back = h("button", { type: "button", class: "tool" }, "Back to the circuit");
@@ -221,7 +227,7 @@ export function comparison(index: Index, store: Store, main: Stage, make: MakeSt
     if (now.kept !== before.kept) show();
     if (now.selected !== before.selected || now.lit !== before.lit) point();
   });
-  const element = h("div", { class: "comparison" }, other ? bar : null, said, main.element, place);
+  const element = h("div", { class: "comparison" }, buttons.size ? bar : null, said, main.element, place);
   show();
   return { element, arrange, escape: () => shown.store?.set({ selected: null, peeked: null }) };
 }

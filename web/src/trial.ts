@@ -66,9 +66,9 @@ function words(row: Row): string {
   return num(row.value, 4);
 }
 
-function table(evidence: EvidenceView): HTMLElement {
+function table(evidence: EvidenceView, own: string): HTMLElement {
   const rows: Row[] = [
-    { name: "this circuit", value: evidence.value, interval: evidence.interval, n: evidence.n, outcome: evidence.verdict, own: true },
+    { name: own, value: evidence.value, interval: evidence.interval, n: evidence.n, outcome: evidence.verdict, own: true },
     ...evidence.nulls.map((null_) => ({ ...null_, own: false })),
   ];
   const drawn = rows.some((row) => row.value !== null);
@@ -89,7 +89,7 @@ function table(evidence: EvidenceView): HTMLElement {
   return result;
 }
 
-function check(evidence: EvidenceView, when = ""): HTMLElement {
+export function check(evidence: EvidenceView, when = "", own = "this circuit"): HTMLElement {
   const cut = evidence.claim.indexOf(": ");
   const [name, rest] = cut > 0 ? [evidence.claim.slice(0, cut), evidence.claim.slice(cut + 2)] : [evidence.claim, ""];
   const how = evidence.methodology ? Object.entries(evidence.methodology) : [];
@@ -102,10 +102,10 @@ function check(evidence: EvidenceView, when = ""): HTMLElement {
       evidence.threshold ? h("p", { class: "threshold" }, `${sentence(evidence.threshold)}.`) : null,
       evidence.note ? h("p", { class: "note" }, evidence.note) : null,
       how.length
-        ? h("details", { class: "method" }, h("summary", {}, "Ablation used"),
+        ? h("details", { class: "method" }, h("summary", {}, evidence.methodology?.["granularity"] ? "Ablation used" : "Method used"),
             h("dl", {}, ...how.flatMap(([key, value]) => [h("dt", {}, key), h("dd", {}, value)])))
         : null),
-    h("div", { class: "check-data" }, table(evidence)),
+    h("div", { class: "check-data" }, table(evidence, own)),
   );
 }
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gossamer.cli.console import Device, Json, emit, interruptible, number, say, steps, table
 
+if TYPE_CHECKING:
+    from gossamer.evidence import Evidence
+
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, of circuits of one model.")],
+    runs: Annotated[list[str], typer.Argument(help="Run folders, of circuits of one model; or models.")],
     along: Annotated[
         bool, typer.Option("--along", help="The runs are checkpoints of one training, in order; only overlaps.")
     ] = False,
     reuse: Annotated[bool, typer.Option("--reuse", help="Circuits of single examples as well; takes minutes.")] = False,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="What circuits of several tasks share, kept and ablated alone, too.")
+    ] = False,
+    floor: Annotated[float, typer.Option(help="With --shared: share of the effect that must be left.")] = 0.8,
     model: Annotated[str | None, typer.Option(help="Where the model is now; default: where the runs found it.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder; run again with the same one to go on. Default: runs/compare-MODEL.")
@@ -28,14 +35,14 @@ def compare(
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Compare circuits: overlap, the cross-task matrix of ablations, and (--reuse) what single examples share."""
+    """Compare circuits (overlap, whose ablation costs which task) or models (similarity of their weights)."""
     from gossamer import commands
 
     where = f"run the same command with --out {out} to go on." if out else "with --out it would go on where it was."
-    with interruptible(where), steps("ablating", "effect") as progress:
+    with interruptible(where), steps("comparing", "value") as progress:
         r = commands.compare(
-            runs, along=along, reuse=reuse, model=model, out=out, value=value, granularity=granularity, pairs=pairs,
-            draws=draws, seed=seed, device=device, progress=progress, say=say,
+            runs, along=along, reuse=reuse, shared=shared, model=model, out=out, value=value, granularity=granularity,
+            floor=floor, pairs=pairs, draws=draws, seed=seed, device=device, progress=progress, say=say,
         )  # fmt: skip
 
     def text() -> None:
@@ -48,7 +55,8 @@ def compare(
             for o in r.overlap
             if o.kind == "all" or o.kind in ("heads", "MLPs", "attention")
         ]  # fmt: skip
-        table("Overlap", ["circuits", "what", "sizes", "shared", "IoU", "IoM", "chance IoU", "p"], rows)
+        if rows:
+            table("Overlap", ["circuits", "what", "sizes", "shared", "IoU", "IoM", "chance IoU", "p"], rows)
         if r.specificity is not None:
             cells = {(c.ablated, c.on): c for c in r.specificity.cells}
             names = r.specificity.names
@@ -68,8 +76,27 @@ def compare(
             ]  # fmt: skip
             columns = ["K", "p", "nodes", "core", "reuse", "chance", "lost without the core", "random"]
             table(f"Reuse, {name}", columns, rows)
+        more = [*r.similarity, *r.stability, *((*r.shared.cross, *r.shared.joint) if r.shared else ())]
+        if more:
+            table("More", ["what", "value", "unit", "null", "p", "verdict"], [_row(e) for e in more])
+        if r.shared:
+            typer.echo(f"Shared by all: {', '.join(r.shared.shared[:40]) or 'nothing'}")
         for note in r.notes:
             typer.echo(f"Note: {note}")
         typer.echo(f"{r.finding}\nfigure: {r.png}, {r.svg}\ndata: {r.data}, {r.evidence}")
 
     emit(r, json, text)
+
+
+def _row(e: Evidence) -> list[str]:
+    spread = f" [{e.interval[0]:.3f}, {e.interval[1]:.3f}]" if e.interval else ""
+    null = next((n for n in e.nulls if n.value is not None), None)
+    beside = "-" if null is None else number(null.value)
+    return [
+        e.name,
+        number(e.value) + spread,
+        e.unit,
+        beside,
+        "-" if e.p_value is None else f"{e.p_value:.2g}",
+        e.verdict,
+    ]

@@ -13,6 +13,7 @@ from gossamer import __version__
 from gossamer.cli import (
     bridge,
     compare,
+    compose,
     demo,
     discover,
     doctor,
@@ -67,6 +68,7 @@ app.command("verdict")(verify.verdict)
 app.add_typer(prove.app, name="prove")
 app.command("grid")(grid.grid)
 app.command("compare")(compare.compare)
+app.command("compose")(compose.compose)
 app.command("doctor")(doctor.doctor)
 app.add_typer(explain.app, name="explain")
 app.command("show")(show.show)

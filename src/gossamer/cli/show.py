@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 
 def show(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(help="A run folder, or that of a comparison.")],
     model: Annotated[str | None, typer.Option(help="Where the model is now; default: where the run found it.")] = None,
     twin: Annotated[
         Path | None, typer.Option(help="Run folder of the dense twin's circuit (channels), to compare.")
     ] = None,
     compare: Annotated[
-        Path | None, typer.Option(help="Run folder of any other circuit of the same grain, to draw beside this one.")
+        Path | None,
+        typer.Option(help="Run folder of another circuit of the same grain, to draw beside this one; or a comparison."),
     ] = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve the page until Ctrl-C, with the model to answer prompts.")

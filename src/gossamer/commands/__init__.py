@@ -16,6 +16,7 @@ from gossamer.commands.reports import (
     BridgeReport,
     BridgeTrainReport,
     ClaimReport,
+    ComposeReport,
     DemoReport,
     DoctorReport,
     EdgeReport,
@@ -60,11 +61,11 @@ Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
 
 __all__ = [
-    "binarise", "bridge_perturb", "bridge_report", "bridge_train", "claim", "compare", "demo", "discover_edges",
-    "discover_nodes", "doctor", "export", "figure_draw", "figure_frontier", "figure_size_for_loss",
-    "figure_tensor_similarity", "grid", "import_openai_viz", "means", "prove_bound", "prove_check", "prove_train",
-    "prune", "prune_edges", "replay", "roles", "serve", "show", "sweep_prune", "tasks", "tasks_check", "train",
-    "verdict", "verify", "widget",
+    "binarise", "bridge_perturb", "bridge_report", "bridge_train", "claim", "compare", "compose", "demo",
+    "discover_edges", "discover_nodes", "doctor", "export", "figure_draw", "figure_frontier",
+    "figure_size_for_loss", "figure_tensor_similarity", "grid", "import_openai_viz", "means", "prove_bound",
+    "prove_check", "prove_train", "prune", "prune_edges", "replay", "roles", "serve", "show", "sweep_prune",
+    "tasks", "tasks_check", "train", "verdict", "verify", "widget",
 ]  # fmt: skip
 
 
@@ -458,24 +459,58 @@ def grid(
 
 
 def compare(
-    runs: Sequence[str | Path], *, along: bool = False, reuse: bool = False, model: str | None = None,
-    out: str | Path | None = None, value: str | None = None, granularity: str = "edge", pairs: int = 128,
-    draws: int = 20, seed: int = 0, device: str = "cpu", progress: Steps | None = None, say: Say = _silent,
+    runs: Sequence[str | Path], *, along: bool = False, reuse: bool = False, shared: bool = False,
+    model: str | None = None, out: str | Path | None = None, value: str | None = None, granularity: str = "edge",
+    floor: float = 0.8, pairs: int = 128, draws: int = 20, seed: int = 0, device: str = "cpu",
+    progress: Steps | None = None, say: Say = _silent,
 ) -> CompareReport:  # fmt: skip
     """Circuits of two or more runs on one model: the overlap of every two, and, where their tasks differ, the matrix of
     every circuit ablated on every task. Writes compare.json, .png, .svg and evidence.json to `out` (default:
     runs/compare-MODEL), where a comparison that was stopped goes on.
 
-    along: the runs are of checkpoints of one training, in order, and only overlaps are made. reuse: the circuits of
-    single examples as well; then one run will do. value: of the ablation, default the one the circuits were found by;
+    runs: run folders; or models, weight-sparse or bilinear, which are compared from weights alone. along: the runs (or
+    models) are of checkpoints of one training, in order, and only overlaps (similarities) are made. reuse: the circuits
+    of single examples as well; then one run will do. shared: what the circuits of several tasks have in common, kept
+    and ablated alone (of a task the first run; floor: share of the logit difference that is asked for), and how alike
+    several runs of one task are. value: of the ablation, default the one the circuits were found by;
     granularity: of a decoder's parts; pairs: held-out ones of each task; draws: random sets beside each number. See
-    gossamer.compare.overlap, .specificity, .reuse. Unsupported for circuits of different models.
+    gossamer.compare.overlap, .specificity, .reuse, .shared_circuits, .form_similarity. Unsupported for circuits of
+    different models.
     """
-    from gossamer.commands import comparisons
+    from gossamer.commands import comparisons, model_comparisons
 
+    if model_comparisons.are_models(runs):
+        if reuse or shared or value or model:
+            raise BadInput("Expected models alone: --reuse, --shared, --value and --model are of run folders.")
+        return model_comparisons.compare(runs, along=along, out=out, draws=draws, seed=seed, progress=progress, say=say)
     return comparisons.compare(
-        runs, along=along, with_reuse=reuse, model=model, out=out, value=value, granularity=granularity, pairs=pairs,
-        draws=draws, seed=seed, device=device, progress=progress, say=say,
+        runs, along=along, with_reuse=reuse, with_shared=shared, model=model, out=out, value=value,
+        granularity=granularity, floor=floor, pairs=pairs, draws=draws, seed=seed, device=device, progress=progress,
+        say=say,
+    )  # fmt: skip
+
+
+def compose(
+    operation: str, runs: Sequence[str | Path], *, tasks: Sequence[str | Path] = (), task_seed: int = 0,
+    rule: str = "first", value: str | None = None, model: str | None = None, out: str | Path | None = None,
+    pairs: int = 128, draws: int = 20, gain: float = 0.1, seed: int = 0, device: str = "cpu",
+    progress: Steps | None = None, say: Say = _silent,
+) -> ComposeReport:  # fmt: skip
+    """A circuit made of those of two or more runs on one model, asked tasks beside random sets of its size; the run
+    folder `out` (default: runs/OPERATION-MODEL, numbered) that verify, show and replay take, with composition.json.
+
+    operation: union, intersection or difference (the first without the others). tasks: default those of the runs; the
+    first is the task of the run folder. rule: whose training pairs the values are means of that stand in for what is
+    outside: those of the first run's task, of the task evaluated, or of all runs' tasks together; a weight-sparse model
+    has reference means of no task. value: of the ablation, default the first run's. draws: random supersets of each
+    part (of a union), or subsets; gain: what a union must do more than its better part. See
+    gossamer.compare.set_algebra. Unsupported for circuits of different models.
+    """
+    from gossamer.commands import compositions
+
+    return compositions.compose(
+        operation, runs, tasks=tasks, task_seed=task_seed, rule=rule, value=value, model=model, out=out, pairs=pairs,
+        draws=draws, gain=gain, seed=seed, device=device, progress=progress, say=say,
     )  # fmt: skip
 
 
@@ -503,8 +538,10 @@ def show(
 ) -> ShowReport:  # fmt: skip
     """Write bundle.json and the offline page.html of a run, whose circuit is of channels or of edges between heads.
 
-    twin: the run folder of the dense twin's circuit, for circuits of channels. compare: the run folder of any other
-    circuit of the same grain, drawn beside this one; without it the twin's is.
+    run: a run folder; or the folder of a comparison (`compare`), whose first run's page is then written there. twin:
+    the run folder of the dense twin's circuit, for circuits of channels. compare: the run folder of any other circuit
+    of the same grain, drawn beside this one, without it the twin's is; or the folder of a comparison with this run in
+    it, whose numbers the page then has.
     """
     from gossamer.commands import pages
 

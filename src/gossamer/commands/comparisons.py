@@ -1,4 +1,4 @@
-"""`gossamer compare`: circuits of several runs beside each other, as data, evidence, PNG and SVG.
+"""`gossamer compare`: circuits of several runs, or models, beside each other, as data, evidence, PNG and SVG.
 
 The folder: compare.json (what is drawn), evidence.json, made.json (all numbers; a comparison that was stopped goes on
 from it), compare.png, compare.svg, start.json.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from gossamer.circuit import Circuit
-from gossamer.commands.edge_runs import EdgeRun
+from gossamer.commands.edge_runs import EdgeRun, own_ablation, own_positions
 from gossamer.commands.reports import Report
 from gossamer.commands.run_folder import CIRCUIT, EVIDENCE, Run, next_free, write_json
 from gossamer.commands.sweeps import open_folder
@@ -25,17 +26,22 @@ from gossamer.commands.trials import default_claim, read_any, trial_of
 from gossamer.compare import (
     OverlapRow,
     ReuseRow,
+    SharedCircuits,
     Specificity,
+    circuit_form_evidence,
     overlap_evidence,
     overlaps,
     reuse,
     reuse_evidence,
+    shared_circuits,
     specificity,
     specificity_evidence,
 )
 from gossamer.compare.overlap import ALL, require_comparable
+from gossamer.compare.shared_circuits import GAP, stability_evidence
 from gossamer.errors import BadInput, CorruptFile, one_line
 from gossamer.evidence import Evidence, save_evidence
+from gossamer.models import LoadedModel
 from gossamer.record import Record
 from gossamer.show.figures import require_matplotlib
 from gossamer.show.matrix_figure import Matrix, MatrixData, write_matrix_figure
@@ -45,12 +51,16 @@ DATA, MADE, STEM = "compare.json", "made.json", "compare"
 Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
 _OVERLAP, _SPECIFICITY = TypeAdapter(tuple[OverlapRow, ...]), TypeAdapter(Specificity)
-_REUSE = TypeAdapter(tuple[ReuseRow, ...])
+_REUSE, _SHARED = TypeAdapter(tuple[ReuseRow, ...]), TypeAdapter(SharedCircuits)
+_EVIDENCE = TypeAdapter(tuple[Evidence, ...])
+RUNS = "runs"  # in the record's details: the folder of each run, from the comparison's own
 
 
 class CompareReport(Report):
     """Circuits compared: every pair's overlap, the cross-task matrix and the reuse of every task where they were made
-    (`notes` says why not), as data, evidence and pictures, and a one-line finding."""
+    (`notes` says why not), as data, evidence and pictures, and a one-line finding. similarity: of the forms of heads,
+    or of bilinear networks, for circuits or models; shared: the shared part of several tasks; stability: of circuits of
+    one task."""
 
     runs: tuple[str, ...]
     names: tuple[str, ...]
@@ -58,6 +68,9 @@ class CompareReport(Report):
     overlap: tuple[OverlapRow, ...]
     specificity: Specificity | None
     reuse: dict[str, tuple[ReuseRow, ...]]
+    similarity: tuple[Evidence, ...] = ()
+    shared: SharedCircuits | None = None
+    stability: tuple[Evidence, ...] = ()
     notes: tuple[str, ...]
     finding: str
     data: str
@@ -68,19 +81,24 @@ class CompareReport(Report):
 
 
 def compare(
-    runs: Sequence[str | Path], *, along: bool = False, with_reuse: bool = False, model: str | None = None,
-    out: str | Path | None = None, value: str | None = None, granularity: str = "edge", pairs: int = 128,
-    draws: int = 20, seed: int = 0, device: str = "cpu", progress: Steps | None = None, say: Say = lambda line: None,
+    runs: Sequence[str | Path], *, along: bool = False, with_reuse: bool = False, with_shared: bool = False,
+    model: str | None = None, out: str | Path | None = None, value: str | None = None, granularity: str = "edge",
+    floor: float = 0.8, pairs: int = 128, draws: int = 20, seed: int = 0, device: str = "cpu",
+    progress: Steps | None = None, say: Say = lambda line: None,
 ) -> CompareReport:  # fmt: skip
     """See gossamer.commands.compare."""
     started = time.perf_counter()
+    if not 0 < floor <= 1:
+        raise BadInput(f"Expected a floor of above 0 to 1, got {floor:g}.")
     if pairs < 2 or draws < 1 or seed < 0:
         raise BadInput(
             f"Expected at least 2 pairs (one has no interval), 1 random set and a seed of at least 0, got {pairs}, "
             f"{draws} and {seed}."
         )
-    if along and with_reuse:
-        raise BadInput("Expected --along or --reuse: along a training only circuits are compared, no model is run.")
+    if along and (with_reuse or with_shared):
+        raise BadInput(
+            "Expected --along or --reuse or --shared: along a training only circuits are compared, no model is run."
+        )
     require_matplotlib()
     folders = [Path(run) for run in runs]
     found = [Circuit.load(f / CIRCUIT) for f in folders]
@@ -92,13 +110,14 @@ def compare(
             f"Expected different runs to compare, got one twice: the circuit files of {same[0]} and {same[1]} are the "
             "same; a run overlaps itself whatever it is."
         )
-    circuits = dict(zip(_names(folders, found, along), found, strict=True))
+    circuits = dict(zip(run_names(folders, found, along), found, strict=True))
     if not (with_reuse and len(circuits) == 1):
         require_comparable(circuits, along)
     first = next(iter(circuits.values()))
     start: dict[str, Any] = {
         "circuits": dict(zip(circuits, hashes, strict=True)), "along": along, "reuse": with_reuse,
         "value": value, "granularity": granularity, "pairs": pairs, "draws": draws, "seed": seed,
+        **({"shared": True, "floor": floor} if with_shared else {}),
     }  # fmt: skip
     read = {} if along else {n: read_any(f, model, device) for n, f in zip(circuits, folders, strict=True)}
     trials = {} if along else _trials(read, value, granularity, pairs, seed, progress)
@@ -129,33 +148,92 @@ def compare(
             say(f"{name}: circuits of single examples")
             keep(f"reuse {name}", _REUSE.dump_python(reuse(trial, draws=draws, value=value), mode="json"))
         reused[name] = _REUSE.validate_python(made[f"reuse {name}"])
+    own = next(iter(read.values())).model if read else None
+    alike: tuple[Evidence, ...] = ()
+    if isinstance(own, LoadedModel) and len(circuits) > 1:
+        if "forms" not in made:
+            say(f"forms of heads of {len(circuits)} circuits")
+            keep(
+                "forms",
+                _EVIDENCE.dump_python(circuit_form_evidence(own, circuits, draws=draws, seed=seed), mode="json"),
+            )
+        alike = _EVIDENCE.validate_python(made["forms"])
+    shared: SharedCircuits | None = None
+    stable: tuple[Evidence, ...] = ()
+    if with_shared:
+        if "stability" not in made:
+            keep("stability", _EVIDENCE.dump_python(_stability(read, seed), mode="json"))
+        stable = _EVIDENCE.validate_python(made["stability"])
+        if why := _no_shared(read):
+            notes.append(why)
+        else:
+            if "shared" not in made:
+                say("the shared part, kept alone and ablated alone")
+                keep(
+                    "shared",
+                    _SHARED.dump_python(_shared_of(read, value, floor, draws, pairs, seed, progress), mode="json"),
+                )
+            shared = _SHARED.validate_python(made["shared"])
     evidence = list[Evidence](overlap_evidence(rows, seed))
     evidence += specificity_evidence(cross) if cross else ()
     for name, of_task in reused.items():
         evidence += reuse_evidence(trials[name], of_task, value)
+    evidence += (*alike, *stable, *((*shared.cross, *shared.joint) if shared else ()))
     models = tuple(c.record.model for c in circuits.values())
     record = Record.now(
         method="compare", config={k: v for k, v in start.items() if k != "circuits"}, seed=seed, model=models[0],
         model_sha256=first.record.model_sha256, means_sha256=first.record.means_sha256,
         task=", ".join(dict.fromkeys(c.record.task for c in circuits.values())),
-        details={"circuits": start["circuits"]},
+        details={
+            "circuits": start["circuits"],
+            RUNS: {n: os.path.relpath(f.resolve(), target.resolve()) for n, f in zip(circuits, folders, strict=True)},
+        },
     )  # fmt: skip
-    save_evidence(evidence, target / EVIDENCE, record)
-    finding = " ".join(x for x in (_of_overlap(rows, along), _of_matrix(cross), _of_reuse(reused)) if x)
-    data = MatrixData(
-        finding=finding, null="chance, or random sets in the circuit's place", record=record.model_dump(mode="json"),
-        matrices=(*overlap_matrices(tuple(circuits), rows), *((loss_matrix(cross),) if cross else ())),
-    )  # fmt: skip
-    write_json(data, target / DATA)
-    png, svg = write_matrix_figure(data, target / STEM) if data.matrices else (None, None)
+    finding = " ".join(
+        x for x in (_of_overlap(rows, along), _of_matrix(cross), _of_reuse(reused), _of_shared(shared)) if x
+    )
+    matrices = (*overlap_matrices(tuple(circuits), rows), *((loss_matrix(cross),) if cross else ()))
+    files = write_comparison(
+        target, evidence, record, finding, "chance, or random sets in the circuit's place", matrices
+    )
     return CompareReport(
         runs=tuple(map(str, runs)), names=tuple(circuits), models=models, overlap=rows, specificity=cross,
-        reuse=reused, notes=tuple(notes), finding=finding, data=str(target / DATA), evidence=str(target / EVIDENCE),
-        png=str(png or ""), svg=str(svg or ""), seconds=time.perf_counter() - started,
+        reuse=reused, similarity=alike, shared=shared, stability=stable, notes=tuple(notes), finding=finding,
+        **files, seconds=time.perf_counter() - started,
     )  # fmt: skip
 
 
-def _names(folders: Sequence[Path], circuits: Sequence[Circuit], along: bool) -> tuple[str, ...]:
+def write_comparison(
+    target: Path, evidence: Sequence[Evidence], record: Record, finding: str, null: str, matrices: tuple[Matrix, ...]
+) -> dict[str, Any]:
+    """evidence.json, compare.json and the pictures of it; where they are, by the names of CompareReport."""
+    save_evidence(evidence, target / EVIDENCE, record)
+    data = MatrixData(finding=finding, null=null, record=record.model_dump(mode="json"), matrices=matrices)
+    write_json(data, target / DATA)
+    png, svg = write_matrix_figure(data, target / STEM) if data.matrices else ("", "")
+    return {"data": str(target / DATA), "evidence": str(target / EVIDENCE), "png": str(png), "svg": str(svg)}
+
+
+def evidence_known(
+    target: Path,
+) -> tuple[dict[str, tuple[Evidence, ...]], Callable[[str, tuple[Evidence, ...]], None]]:
+    """(rows that an earlier start has made, what keeps further ones)."""
+    path = target / MADE
+    try:
+        known = {k: _EVIDENCE.validate_python(v) for k, v in json.loads(path.read_text(encoding="utf-8")).items()}
+    except FileNotFoundError:
+        known = {}
+    except (ValueError, AttributeError) as error:
+        raise CorruptFile(f"{path} is not whole ({one_line(error)}); remove it and compare again.") from error
+
+    def keep(name: str, rows: tuple[Evidence, ...]) -> None:
+        known[name] = rows
+        write_json({k: _EVIDENCE.dump_python(v, mode="json") for k, v in known.items()}, path)
+
+    return known, keep
+
+
+def run_names(folders: Sequence[Path], circuits: Sequence[Circuit], along: bool) -> tuple[str, ...]:
     """The runs by their tasks; where those are alike, by the names of their folders, or else by their paths."""
     choices = [[c.record.task for c in circuits], [f.resolve().name for f in folders], [str(f) for f in folders]]
     return next(tuple(names) for names in choices[along:] if all(names) and len(set(names)) == len(names))
@@ -193,6 +271,44 @@ def _no_matrix(read: Mapping[str, Run | EdgeRun], along: bool) -> str:
     return ""
 
 
+def _by_task(read: Mapping[str, Run | EdgeRun]) -> dict[str, list[Run | EdgeRun]]:
+    found: dict[str, list[Run | EdgeRun]] = {}
+    for run in read.values():
+        found.setdefault(run.task.name, []).append(run)
+    return found
+
+
+def _no_shared(read: Mapping[str, Run | EdgeRun]) -> str:
+    """Why there is no shared part of several tasks, in words; empty if there is one."""
+    if len(_by_task(read)) < 2:
+        return "No shared part of several tasks: the runs are of one."
+    where = {own_positions(r.circuit.record) for r in read.values() if isinstance(r, EdgeRun)} - {"all"}
+    return f"No shared part: circuits at positions {', '.join(sorted(where))} are not built." if where else ""
+
+
+def _shared_of(
+    read: Mapping[str, Run | EdgeRun], value: str | None, floor: float, draws: int, pairs: int, seed: int,
+    progress: Steps | None,
+) -> SharedCircuits:  # fmt: skip
+    """Of the first run of every task."""
+    firsts = {task: runs[0] for task, runs in _by_task(read).items()}
+    first = next(iter(firsts.values()))
+    if value is None and isinstance(first, EdgeRun):
+        value = own_ablation(first.circuit.record)
+    return shared_circuits(
+        first.model, {task: (run.task, run.circuit) for task, run in firsts.items()}, value=value, floor=floor,
+        draws=draws, pairs=pairs, seed=seed, progress=progress,
+    )  # fmt: skip
+
+
+def _stability(read: Mapping[str, Run | EdgeRun], seed: int) -> tuple[Evidence, ...]:
+    """Of every task of which there are several runs."""
+    return tuple(
+        stability_evidence(task, [run.circuit for run in runs], seed=seed)
+        for task, runs in _by_task(read).items() if len(runs) > 1
+    )  # fmt: skip
+
+
 def _known(path: Path) -> dict[str, Any]:
     """What an earlier start has made; a damaged file is CorruptFile."""
     if not path.is_file():
@@ -200,11 +316,21 @@ def _known(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         for name, content in found.items():
-            kinds: dict[str, TypeAdapter[Any]] = {"overlap": _OVERLAP, "specificity": _SPECIFICITY}
+            kinds: dict[str, TypeAdapter[Any]] = {
+                "overlap": _OVERLAP, "specificity": _SPECIFICITY, "forms": _EVIDENCE, "stability": _EVIDENCE,
+                "shared": _SHARED,
+            }  # fmt: skip
             kinds.get(name, _REUSE).validate_python(content)
     except (ValueError, AttributeError) as error:
         raise CorruptFile(f"{path} is not whole ({one_line(error)}); remove it and compare again.") from error
     return dict(found)
+
+
+def numbers(path: Path) -> tuple[tuple[OverlapRow, ...], Specificity | None]:
+    """The overlaps, and the cross-task matrix if one was made, of a comparison's made.json."""
+    made = _known(path)
+    cross = made.get("specificity")
+    return _OVERLAP.validate_python(made.get("overlap", ())), cross and _SPECIFICITY.validate_python(cross)
 
 
 def overlap_matrices(names: Sequence[str], rows: Sequence[OverlapRow]) -> list[Matrix]:
@@ -289,4 +415,16 @@ def _of_reuse(found: Mapping[str, Sequence[ReuseRow]]) -> str:
     return (
         f"The circuits of single examples (10% of the nodes) share {np.mean([r.reuse for r in chosen]):.3f} of their "
         f"nodes in 95% of examples, chance {np.mean([r.chance for r in chosen]):.1g}."
+    )
+
+
+def _of_shared(found: SharedCircuits | None) -> str:
+    if found is None:
+        return ""
+    if not found.shared:
+        return f"The circuits of {len(found.own)} tasks have no part in common."
+    row = found.joint[0]
+    return (
+        f"{len(found.own)} tasks share {len(found.shared)} of {len(found.union)} parts; without those each loses at "
+        f"least {row.value or 0:.3f} of its {GAP}, random sets {row.nulls[0].value or 0:.3f}."
     )

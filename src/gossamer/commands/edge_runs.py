@@ -300,14 +300,19 @@ def discover(
     )  # fmt: skip
 
 
-def write(folder: Path, about: EdgeRunRecord, circuit: Circuit, scores: EdgeScores | None, task: str) -> None:
-    """The run folder, whole or not at all."""
+def write(
+    folder: Path, about: EdgeRunRecord, circuit: Circuit, scores: EdgeScores | None, task: str,
+    also: Callable[[Path], object] | None = None,
+) -> None:  # fmt: skip
+    """The run folder, whole or not at all. also: writes what else belongs into it."""
     with new_folder(folder) as work:
         if scores is not None:
             scores.save(work / SCORES)
         circuit.save(work / CIRCUIT)
         copied_pairs(task, work)
         write_json(about, work / RECORD)
+        if also:
+            also(work)
 
 
 def cut_of(

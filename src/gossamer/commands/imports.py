@@ -25,6 +25,7 @@ from gossamer.formats import VizData, read_viz_data
 from gossamer.metric import paired_accuracy, task_loss_nats
 from gossamer.models import LoadedModel, from_pretrained
 from gossamer.scores import Scores
+from gossamer.subject import Subject
 from gossamer.task import Encoded, Task
 from gossamer.tasks import load_task
 
@@ -210,20 +211,25 @@ def _derived(viz: VizData, model: LoadedModel, circuit: Circuit, batch: Encoded,
 
 
 def _write_run(model: LoadedModel, circuit: Circuit, task: Task, source: str, target_loss: float, out: Path) -> None:
-    """The run folder that verify, show and replay read. Scores are 1 for kept nodes: the file has no ranking."""
+    """The run folder that verify, show and replay read."""
     record = circuit.record.model_copy(update={"task": task.name, "task_version": task.version})
-    circuit = replace(circuit, record=record)
+    whole = scores_of(model, task.heldout)
+    found = given(model, replace(circuit, record=record), task, target_loss)
+    write_run(
+        out, found, model.source, source, 0, accuracy_full=whole[0], loss_full=whole[2]
+    )  # fmt: skip
+
+
+def given(model: Subject, circuit: Circuit, task: Task, target_loss: float) -> Pruned:
+    """A circuit of channels that no search here has found, with its losses. Scores are 1 for kept nodes: there is no
+    ranking."""
     kept = np.zeros(circuit.layout.n_nodes)
     kept[circuit.nodes] = 1
     train, heldout = model.encode(task.train).pairs(0, EVALUATION_PAIRS), model.encode(task.heldout)
-    whole = scores_of(model, task.heldout)
     loss_train = float(circuit_loss(model, circuit, train).mean())
     own = circuit_gap(model, circuit, heldout)
-    found = Pruned(
-        scores=Scores(layout=circuit.layout, values=kept, record=record), circuit=circuit,
+    return Pruned(
+        scores=Scores(layout=circuit.layout, values=kept, record=circuit.record), circuit=circuit,
         reached=loss_train <= target_loss, loss_train=loss_train, loss_heldout=float(task_loss_nats(own).mean()),
         accuracy_heldout=float(paired_accuracy(own).mean()), curve=(), trials=(),
-    )  # fmt: skip
-    write_run(
-        out, found, model.source, source, 0, accuracy_full=whole[0], loss_full=whole[2]
     )  # fmt: skip

@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from gossamer.commands import edge_runs
+from gossamer.commands.bundle_of_comparison import beside, is_comparison
 from gossamer.commands.bundle_of_edges import build_edge_bundle
 from gossamer.commands.bundle_of_run import build_bundle
 from gossamer.commands.live import answer, tokenize
 from gossamer.commands.reports import ServeReport, ShowReport
-from gossamer.commands.run_folder import EVIDENCE, Run, read_run, write_json
-from gossamer.errors import Unsupported
+from gossamer.commands.run_folder import COMPOSITION, EVIDENCE, Run, read_run, write_json
+from gossamer.errors import BadInput, Unsupported
 from gossamer.evidence import load_evidence
 from gossamer.show import Bundle, write_page
 from gossamer.show.desk import BUNDLE, NOTES, PAGE, Desk
@@ -35,21 +36,32 @@ def read_any(folder: Path, model: str | None, device: str) -> AnyRun:
 def write(
     folder: Path, model: str | None, twin: Path | None, compare: Path | None, device: str, say: Say
 ) -> tuple[AnyRun, Bundle]:
-    """The run, and the bundle that its page now has: both files are written into the run folder."""
+    """The run, and the bundle that its page now has: both files are written into the run folder. Of a comparison's
+    folder the page is that of its first run, written there."""
+    out, found = folder, None
+    if is_comparison(folder):
+        if twin or compare:
+            raise BadInput(f"Expected {folder} alone, it is a comparison; `gossamer show RUN --compare {folder}`.")
+        folder, compare, found = beside(folder)
+    elif compare and is_comparison(compare):
+        _, compare, found = beside(compare, folder)
     if twin and edge_runs.is_edge_run(folder):
         raise Unsupported("a twin beside a circuit of edges", "the two are not compared yet", "no --twin")
     run = read_any(folder, model, device)
     path = folder / EVIDENCE
     evidence = load_evidence(path) if path.is_file() else ()
+    composition = folder / COMPOSITION
     if not evidence:
         say("no trial yet: the page has only what `discover` measured; `gossamer verify` adds the checks")
+    evidence += load_evidence(composition) if composition.is_file() else ()
     bundle = (
         build_edge_bundle(run, evidence, compare)
         if isinstance(run, edge_runs.EdgeRun)
         else build_bundle(run, evidence, twin, compare)
     )
-    write_json(bundle, folder / BUNDLE)
-    write_page(bundle, folder / PAGE)
+    bundle = bundle.model_copy(update={"comparison": found})
+    write_json(bundle, out / BUNDLE)
+    write_page(bundle, out / PAGE)
     return run, bundle
 
 

@@ -72,6 +72,23 @@ class EdgeReport(Report):
     seconds: float
 
 
+class ComposeReport(Report):
+    """A circuit made of others, in the run folder `run`. evidence: a row for every task it was asked; rule: whose
+    values stood in for what is outside."""
+
+    run: str
+    operation: str
+    circuits: tuple[str, ...]
+    model: str
+    task: str
+    rule: str
+    nodes: int
+    edges: int
+    evidence: tuple[Evidence, ...]
+    finding: str
+    seconds: float
+
+
 class NodeReport(Report):
     """A number per node, or per pair of writers (`query & key`), largest size first. sign: what its sign says."""
 

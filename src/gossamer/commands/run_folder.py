@@ -31,8 +31,9 @@ from gossamer.whole_file import write_whole
 if TYPE_CHECKING:
     from gossamer.models.huggingface import Channels
 
-RECORD, SCORES, CIRCUIT, EVIDENCE, BINARISED, REPORT = (
+RECORD, SCORES, CIRCUIT, EVIDENCE, BINARISED, REPORT, COMPOSITION = (
     "record.json", "scores.safetensors", "circuit.safetensors", "evidence.json", "binarised.json", "report.json",
+    "composition.json",
 )  # fmt: skip
 
 
@@ -121,9 +122,10 @@ def write_json(content: BaseModel | dict[str, Any], path: Path) -> Path:
 
 def write_run(
     out: Path, found: Pruned, model_source: str, task: str, task_seed: int, *, accuracy_full: float, loss_full: float,
-    replace: bool = False,
+    replace: bool = False, also: Callable[[Path], object] | None = None,
 ) -> None:  # fmt: skip
-    """The run folder of a circuit: scores, circuit, Record, and a copy of the user's pairs if the task is a file."""
+    """The run folder of a circuit: scores, circuit, Record, and a copy of the user's pairs if the task is a file. also:
+    writes what else belongs into it."""
     c = found.circuit
     result = RunResult(
         reached=found.reached, target_loss_nats=c.record.config["target_loss"], loss_train_nats=found.loss_train,
@@ -139,6 +141,8 @@ def write_run(
         c.save(work / CIRCUIT)
         copied_pairs(task, work)
         write_json(about, work / RECORD)
+        if also:
+            also(work)
 
 
 def copied_pairs(task: str, into: Path | None = None) -> str:

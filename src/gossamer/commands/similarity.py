@@ -10,8 +10,8 @@ import torch
 
 from gossamer.commands.reports import SimilarityReport
 from gossamer.commands.run_folder import write_json
-from gossamer.compare.tensor_similarity import Metric, similarity_matrix, tensor_similarity
-from gossamer.models.bilinear import BilinearModel, BilinearRun, load_bilinear
+from gossamer.compare.tensor_similarity import Metric, inputs_shuffled, similarity_matrix, tensor_similarity
+from gossamer.models.bilinear import BilinearRun, load_bilinear
 from gossamer.record import Record
 from gossamer.show.figures import require_matplotlib
 from gossamer.show.similarity_figure import SimilarityData, write_similarity_figure
@@ -27,7 +27,8 @@ def figure_of_run(run: Path, out: Path | None, metric: Metric, seed: int) -> Sim
     require_matplotlib()
     loaded = load_bilinear(run)
     matrix = similarity_matrix(loaded.models, metric=metric)
-    null = inputs_shuffled(loaded.models[-1], metric, seed)
+    last, generator = loaded.models[-1], torch.Generator().manual_seed(seed)
+    null = [tensor_similarity(last, inputs_shuffled(last, generator), metric=metric).value for _ in range(NULL_DRAWS)]
     finding = finding_of(loaded, matrix[:, -1].numpy())
     own = loaded.record
     record = Record.now(
@@ -48,23 +49,6 @@ def figure_of_run(run: Path, out: Path | None, metric: Metric, seed: int) -> Sim
         steps=loaded.steps, to_last=tuple(matrix[:, -1].tolist()), measured=loaded.measured, null=data.null,
         null_highest=float(np.max(null)), seconds=time.perf_counter() - started,
     )  # fmt: skip
-
-
-def inputs_shuffled(model: BilinearModel, metric: Metric, seed: int) -> np.ndarray:
-    """Similarities of a network to itself with its input coordinates in a random order [20]."""
-    generator, c = torch.Generator().manual_seed(seed), model.config
-    found = []
-    for _ in range(NULL_DRAWS):
-        other = BilinearModel(c)
-        other.load_state_dict(model.state_dict())
-        order = torch.randperm(c.sizes[0], generator=generator) + c.constant
-        reading = [name for name in other.weights if name.startswith("0_") and name != "0_down"]
-        with torch.no_grad():
-            for name in reading or ["0_down"]:  # of a linear layer there is no other
-                w = other.weights[name]
-                w[..., int(c.constant) :] = w[..., order]
-        found.append(tensor_similarity(model, other, metric=metric).value)
-    return np.array(found)
 
 
 def finding_of(run: BilinearRun, to_last: np.ndarray) -> str:

@@ -38,8 +38,7 @@ from gossamer.errors import BadInput, nearest
 from gossamer.evidence import Evidence, Null
 from gossamer.hypotheses import null_p_value
 from gossamer.mask import apply_masks
-from gossamer.metric import jensen_shannon
-from gossamer.models.encoder_decoder import EncoderDecoder, module_means
+from gossamer.models.encoder_decoder import EncoderDecoder, answer_faithfulness, module_means
 from gossamer.statistics import bootstrap_interval, quantile_interval, wilson_interval
 from gossamer.tasks.pcfg_set import PAD, Edit, EncodedEdits, encode, told_apart
 
@@ -93,12 +92,12 @@ def answered(
         masks = {name: torch.from_numpy(m.astype(np.float32)) for name, m in layout.split(some).items()}
         logits = model(batch.source.repeat(n, 1), batch.answer.repeat(n, 1), apply_masks(masks, values))
         logits = logits.unflatten(0, (n, -1))
-        faithful = 1 - jensen_shannon(whole.expand_as(logits), logits)
+        same = whole.expand_as(logits)
         told = (apart if apart.ndim == 2 else apart[i : i + at_once]) & counted
         right = (logits.argmax(-1) == batch.answer) | ~counted
         parts = (
-            (faithful * counted).sum(-1) / counted.sum(-1),
-            (faithful * told).sum(-1) / told.sum(-1),
+            answer_faithfulness(same, logits, counted),
+            answer_faithfulness(same, logits, told),
             right.all(-1),
         )
         found.append([x.double().numpy() for x in parts])

@@ -21,7 +21,8 @@ one head each that share it are alike whatever their MLPs do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -33,6 +34,8 @@ from torch import Tensor
 
 from gossamer.circuit import Circuit
 from gossamer.errors import BadInput
+from gossamer.evidence import Evidence, Null
+from gossamer.graph import Graph
 from gossamer.hypotheses import null_p_value
 from gossamer.models.loaded import LoadedModel
 from gossamer.models.shuffled import permute
@@ -40,6 +43,10 @@ from gossamer.models.sparse import SparseTransformer
 from gossamer.statistics import quantile_interval
 
 ROUNDS = 50  # of the search, at most
+LEVEL = 0.05
+RANDOM_EDGES = "random circuits, as many edges of every matrix and query biases of every layer"
+SHUFFLED = "weights in a random order"
+UNIT = "cosine, mean of QK and OV"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,10 +158,13 @@ def form_matrix(forms: Sequence[Forms]) -> Tensor:
     return total / kinds
 
 
-def form_similarity(a: Forms, b: Forms, *, draws: int = 20, seed: int = 0) -> FormSimilarity:
+def form_similarity(
+    a: Forms, b: Forms, *, draws: int = 20, seed: int = 0, progress: Callable[[int, int, float], None] | None = None
+) -> FormSimilarity:
     """How alike two models' or circuits' heads are, up to the order and sign of channels and the order of heads.
 
-    A model of fewer channels or heads has some of the other's left over. draws: of the null. Errors: BadInput for
+    A model of fewer channels or heads has some of the other's left over. draws: of the null; progress(searches done,
+    all, value of the last). Errors: BadInput for
     another number of layers or vocabulary, or forms that are 0 everywhere (a circuit without a head).
     """
     if len(a.query) != len(b.query) or a.tokens.shape[1] != b.tokens.shape[1]:
@@ -171,8 +181,12 @@ def form_similarity(a: Forms, b: Forms, *, draws: int = 20, seed: int = 0) -> Fo
     as_is = float(form_matrix([a, b])[0, 1]) if a.query.shape == b.query.shape else float("nan")
     width, heads = (max(x.query.shape[i] for x in (a, b)) for i in (3, 1))
     one, two = _padded(a, width, heads), _padded(b, width, heads)
-    best = _search(one, two)
-    null = np.array([_search(one, two.shuffled(seed + i)).value for i in range(draws)])
+    found = list[_Found]()
+    for i in range(draws + 1):
+        found.append(_search(one, two.shuffled(seed + i - 1) if i else two))
+        if progress:
+            progress(i + 1, draws + 1, found[-1].value)
+    best, null = found[0], np.array([f.value for f in found[1:]])
     p, smallest = null_p_value(best.value, null)
     channels = np.where(best.order < b.query.shape[3], best.order, -1)[: a.query.shape[3]]
     return FormSimilarity(
@@ -273,3 +287,98 @@ def _gradient(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], at: Tensor, s:
         found = found + torch.einsum("lhij,lhkj->ik", x, y[..., at] * s)
         found = found + torch.einsum("lhji,lhjk->ik", x, y[:, :, at] * s[:, None])
     return found
+
+
+def model_form_evidence(a: str, b: str, found: FormSimilarity, seed: int = 0) -> Evidence:
+    """The similarity of two models, by name: it passes where weights in a random order are seldom as alike."""
+    as_is = "" if np.isnan(found.as_is) else f"; in the channels' own order {found.as_is:.3g}"
+    return Evidence(
+        claim=f"form similarity ({a} and {b}): their heads' maps are more alike than {SHUFFLED}", value=found.value,
+        unit=UNIT, n=1, unit_of_n="pair of models", seed=seed,
+        nulls=(Null(name=f"{SHUFFLED}, the best order found again", value=found.null, interval=found.null_interval,
+                    n=found.draws),),
+        verdict="pass" if found.p_value <= LEVEL else "fail", methodology=_how("the best found"),
+        threshold=f"fails if {SHUFFLED} are as alike with a probability above {LEVEL:g}", p_value=found.p_value,
+        p_smallest=found.smallest, note=f"QK {found.qk:.3g}, OV {found.ov:.3g}{as_is}. MLPs are not compared.",
+    )  # fmt: skip
+
+
+def _how(order: str) -> dict[str, str]:
+    return {"compared": "QK and OV forms of the heads, from weights", "order of channels": order, "ablation": "none"}
+
+
+def checkpoint_form_evidence(forms: Mapping[str, Forms], *, draws: int = 20, seed: int = 0) -> tuple[Evidence, ...]:
+    """Along a training: every checkpoint, by name and in order, with the last one, in the channels' own order; beside
+    it the last one's weights in a random order."""
+    *names, last = forms
+    final = _flat(forms[last])
+    null = np.array([_cosine(_flat(forms[last].shuffled(seed + i)), final) for i in range(draws)])
+    return tuple(
+        _own_order(f"{name} and {last}", _cosine(_flat(forms[name]), final), null, f"{SHUFFLED} of {last}",
+                   "checkpoints", seed) for name in names
+    )  # fmt: skip
+
+
+def circuit_form_evidence(
+    model: LoadedModel, circuits: Mapping[str, Circuit], *, draws: int = 20, seed: int = 0
+) -> tuple[Evidence, ...]:  # fmt: skip
+    """Every two circuits of one model, in the channels' own order. Beside it, in the second one's place, circuits of
+    random edges of the model, as many of every matrix, and with as many of every layer's query biases.
+
+    A circuit without a head at work has no forms: the row is `not measured`.
+    """
+    graph, rng = model.graph("channel"), np.random.default_rng(seed)
+    flat = {name: _flat(forms_of(model, c)) for name, c in circuits.items()}
+    rows = list[Evidence]()
+    for a, b in itertools.combinations(circuits, 2):
+        value = _cosine(flat[a], flat[b])
+        null = np.array([
+            _cosine(flat[a], _flat(forms_of(model, _random_circuit(graph, circuits[b], rng)))) for _ in range(draws)
+        ])  # fmt: skip
+        rows.append(_own_order(f"{a} and {b}", value, null, RANDOM_EDGES, "circuits", seed))
+    return tuple(rows)
+
+
+def _own_order(pair: str, value: float, null: np.ndarray, name: str, what: str, seed: int) -> Evidence:
+    """A row of two things of one model, nan for a pair without a head at work."""
+    more: dict[str, object] = {"value": None, "verdict": "not measured", "note": "One of the two has no head at work."}
+    null = np.nan_to_num(null)  # a random circuit without a head at work shares nothing
+    if not np.isnan(value):
+        p, smallest = null_p_value(value, null)
+        more = {
+            "value": value, "verdict": "pass" if p <= LEVEL else "fail", "p_value": p, "p_smallest": smallest,
+            "nulls": (Null(name=name, value=float(null.mean()), interval=quantile_interval(null), n=len(null)),),
+            "note": "MLPs are not compared.",
+        }  # fmt: skip
+    return Evidence.model_validate({
+        "claim": f"form similarity ({pair}): their heads' maps are more alike than chance", "unit": UNIT, "n": 1,
+        "unit_of_n": f"pair of {what}", "methodology": _how("the channels' own"), "seed": seed,
+        "threshold": f"fails if {name} are as alike with a probability above {LEVEL:g}", **more,
+    })  # fmt: skip
+
+
+def _flat(forms: Forms) -> tuple[Tensor, Tensor]:
+    return forms.qk().flatten(), forms.ov().flatten()
+
+
+def _cosine(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> float:
+    """The mean over the kinds of form that either has; nan without any."""
+    found = [float(x @ y) for x, y in zip(a, b, strict=True) if bool(x.any() or y.any())]
+    return float(np.mean(found)) if found else float("nan")
+
+
+def _random_circuit(graph: Graph, circuit: Circuit, rng: np.random.Generator) -> Circuit:
+    """As many random edges of the graph of every matrix, and as many random nodes of every location of queries."""
+    edges = [
+        rng.choice(np.flatnonzero(graph.matrix == m), int(n), replace=False)
+        for m, n in enumerate(np.bincount(circuit.matrix, minlength=len(circuit.matrices))) if n
+    ]  # fmt: skip
+    chosen = np.concatenate([np.empty(0, dtype=np.int64), *edges])
+    nodes = [
+        circuit.layout.starts[name] + rng.choice(circuit.layout.width(name), int(kept.sum()), replace=False)
+        for name, kept in circuit.kept_by_location().items() if name.endswith(".attn.q")
+    ]  # fmt: skip
+    return replace(
+        circuit, nodes=np.sort(np.concatenate(nodes)), src=graph.src[chosen], dst=graph.dst[chosen],
+        matrix=graph.matrix[chosen], weight=np.zeros(len(chosen)),
+    )  # fmt: skip

@@ -1,7 +1,8 @@
 """What several tasks share in one model: Lan, Torr and Barez 2024 (arXiv 2311.04131), sections 4 and 5.
 
-A circuit counts here as its heads and MLPs (or, at block grain, attentions and MLPs); `input` is in every one and is
-not a part. The shared part of some tasks is the intersection of their circuits. Three questions, each with its null:
+A circuit counts here as its heads and MLPs (or, at block grain, attentions and MLPs; at channel grain its channels);
+`input` is in every one and is not a part. The shared part of some tasks is the intersection of their circuits. Three
+questions, each with its null:
 
 - Cross-evaluation: with all other parts ablated, what share of the whole model's metric does each task's circuit, the
   intersection and the union leave on each task? Beside it: random circuits with as many heads and MLPs, none, all.
@@ -11,8 +12,10 @@ not a part. The shared part of some tasks is the intersection of their circuits.
   also random heads of the same layers.
 - Stability: how alike are circuits of one task that were found in other orders, and which parts are in most of them?
 
-The metric is the logit difference, of held-out pairs, in the clean direction. A share is a ratio of means over pairs
-and is not clipped; its interval is a bootstrap over pairs. How much circuits overlap, and by chance, is in overlap.
+The metric is the logit difference, of held-out pairs, in the clean direction; of channels half the difference of the
+pair's two prompts, and an answer counts as right where that is above 0, of which a coin has half. A share is a ratio of
+means over pairs and is not clipped; its interval is a bootstrap over pairs. How much circuits overlap, and by chance,
+is in overlap.
 
 When it lies: an early head that everything reads is shared by every task and says nothing of these. A random set of
 MLPs hits a needed one more often than a random set of heads, as there are fewer; so the heads are also asked alone. To
@@ -23,13 +26,13 @@ ablation by means of one task's prompts keeps what all of those have in common.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 
-from gossamer.ablation import Methodology, of_edges
+from gossamer.ablation import MEANS_OF, Methodology, methodology, of_edges
 from gossamer.circuit import Circuit
 from gossamer.errors import BadInput, Unsupported
 from gossamer.evidence import Evidence, Null
@@ -39,15 +42,17 @@ from gossamer.metric import answer_rank, logit_difference
 from gossamer.replacement import replacement
 from gossamer.set_overlap import Overlap, overlap_test
 from gossamer.statistics import quantile_interval, resampled_means
-from gossamer.subject import ResidualSubject, require_model_of
+from gossamer.subject import ResidualSubject, Subject, require_model_of
 from gossamer.task import Task, sides
 
 Progress = Callable[[int, int, float], None]
 LEVEL = 0.05
 SHARED, UNION = "the intersection", "the union"
-GAP, RIGHT = "logit difference", "right answers"
+GAP, RIGHT, AHEAD = "logit difference", "right answers", "right answers ahead of the wrong one"
 OWN = "itself"
 RANDOM, SAME_LAYERS = "random parts, as many heads and MLPs", "random heads of the same layers"
+RANDOM_CHANNELS = "random channels, as many of every location"
+CHANNELS_AT_ONCE = 2048  # rows of a pass at channel grain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,39 +83,41 @@ class OrderStability(NamedTuple):
 
 
 def shared_circuits(
-    model: ResidualSubject, tasks: Mapping[str, tuple[Task, Circuit]], *, value: str = "resample",
+    model: ResidualSubject | Subject, tasks: Mapping[str, tuple[Task, Circuit]], *, value: str | None = None,
     floor: float = 0.8, draws: int = 99, pairs: int = 64, pairs_at_once: int = 16, seed: int = 0,
     progress: Progress | None = None,
 ) -> SharedCircuits:  # fmt: skip
     """The shared part of two or more tasks, each with its circuit of this model, and what it does: see the module.
 
-    value: of an ablation, see gossamer.replacement; means are over the task's first training pairs, as many as held-out
-    ones. floor: share of the metric that cross-evaluation asks for. draws: random sets per number; pairs: 2 or more;
-    pairs_at_once: memory alone. progress(runs done, all runs, mean metric of the last). With nothing shared, the
-    intersection is `not measured` and joint ablation `not reached`: there is nothing to ablate. Errors: BadInput for
-    fewer than two tasks or pairs, a circuit of another model or without parts, or a model whose metric on a task is not
-    above 0.
+    value: of an ablation, see gossamer.replacement, default resample; means are over the task's first training pairs,
+    as many as held-out ones. Of channels mean, the default, of the model's reference means, or zero. floor: share of
+    the metric that cross-evaluation asks for. draws: random sets per number; pairs: 2 or more; pairs_at_once: memory
+    alone. progress(runs done, all runs, mean metric of the last). With nothing shared, the intersection is `not
+    measured` and joint ablation `not reached`: there is nothing to ablate. Errors: BadInput for fewer than two tasks or
+    pairs, a circuit of another model or without parts, or a model whose metric on a task is not above 0.
     """
     if len(tasks) < 2 or draws < 1 or pairs < 2 or not 0 < floor <= 1:
         raise BadInput(
             f"Expected two or more tasks, at least 1 draw and 2 pairs and a floor of above 0 to 1, got {len(tasks)}, "
             f"{draws}, {pairs} and {floor:g}."
         )
-    fitted = {name: model.fitting(task) for name, (task, _) in tasks.items()}
+    residual = model if isinstance(model, ResidualSubject) else None
+    fitted = {name: residual.fitting(task) if residual else task for name, (task, _) in tasks.items()}
     for name, asked in fitted.items():
         if len(asked.heldout) < 2:
             raise BadInput(
                 f"Expected at least 2 held-out pairs of {name} that this model can be asked, got {len(asked.heldout)}: "
                 "one pair has no interval."
             )
-    layout = model.graph().layout
+    grain = next(iter(tasks.values()))[1].layout.grain
+    layout = model.graph(grain).layout
     names, kinds = parts_of(layout)
     sets = {}
     for task, (_, circuit) in tasks.items():
         require_model_of(circuit.record, model)
         sets[task] = _kept(circuit, layout, names)
         if not sets[task].any():
-            raise BadInput(f"Expected circuits with heads or MLPs, that of {task} has none.")
+            raise BadInput(f"Expected circuits with parts, that of {task} has none.")
     every = np.stack(list(sets.values()))
     shared, union, alone = (np.asarray(x) for x in (every.all(0), every.any(0), every.sum(0) == 1))
     rng = np.random.default_rng(seed)
@@ -118,32 +125,42 @@ def shared_circuits(
     rows = [np.zeros_like(shared), np.ones_like(shared)]  # what is ablated: nothing, everything
     for own in kept.values():
         rows += [~own, *~_random(own, kinds, draws, rng)]
-    ablated = _ablated(shared, names, kinds, draws, rng)
+    ablated = _ablated(shared, names, kinds, draws, rng, heads_too=residual is not None)
+    random_parts = RANDOM if residual else RANDOM_CHANNELS
     for random in ablated.values():
         rows += [row for some in random.values() for row in some]
-    how = of_edges(value, granularity="node", component="block" if layout.grain == "block" else "head")
+    how = _methodology(model, grain, value)
     cross: list[Evidence] = []
     falls: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]] = {}
     for i, (task, asked) in enumerate(fitted.items()):
-        runs = _Runs(model, asked, how, pairs, pairs_at_once, seed)
-        gap, right = runs.outcomes(np.stack(rows), names, _of_several(progress, i, len(tasks)))
+        told = _of_several(progress, i, len(tasks))
+        if residual:
+            gap, right = _Runs(residual, asked, how, pairs, pairs_at_once, seed).outcomes(np.stack(rows), names, told)
+        else:
+            gap, right = _channel_outcomes(cast(Subject, model), asked, how, pairs, layout, np.stack(rows), told)
         if not gap[0].mean() > 0:
             raise BadInput(
                 f"Expected a model whose logit difference on {task} is above 0, {model.name} has {gap[0].mean():.3g}."
             )
         at = 2
         for name in kept:
-            cross.append(_cross(name, task, gap[at : at + 1 + draws], gap[1], gap[0], how, floor, seed))
+            own = gap[at : at + 1 + draws]
+            cross.append(_cross(name, task, own, gap[1], gap[0], how, floor, seed, random_parts))
             at += 1 + draws
         if SHARED not in kept:
             cross.append(_no_intersection(task, gap[1], gap[0], how, floor, seed))
         for name, random in ablated.items():
             stop = at + sum(map(len, random.values()))
             falls.setdefault((name, GAP), []).append((gap[0] - gap[at:stop], gap[0]))
-            falls.setdefault((name, RIGHT), []).append((right[0] - right[at:stop], np.ones_like(gap[0])))
+            falls.setdefault((name, RIGHT if residual else AHEAD), []).append(
+                (right[0] - right[at:stop], np.ones_like(gap[0]))
+            )
             at = stop
     joint = [
-        _joint(name, unit, dict(zip(tasks, found, strict=True)), list(ablated[name])[1:], how, seed)
+        _joint(
+            name, unit, dict(zip(tasks, found, strict=True)),
+            [random_parts if null == RANDOM else null for null in list(ablated[name])[1:]], how, seed,
+        )
         for (name, unit), found in falls.items()
     ]  # fmt: skip
     return SharedCircuits(
@@ -167,7 +184,7 @@ def order_stability(
     sets = np.stack([_kept(c, circuits[0].layout, names) for c in circuits])
     if not sets.any(1).all():
         raise BadInput("Expected circuits with heads or MLPs, one has none.")
-    share, heads = sets.mean(0), sets & (kinds == 0)
+    share, heads = sets.mean(0), sets & (kinds == 0) & (circuits[0].layout.grain != "channel")
     overlap, of_heads = (
         overlap_test([np.flatnonzero(s) for s in some], kinds, draws=draws, seed=seed) if some.any(1).all() else None
         for some in (sets, heads)
@@ -181,14 +198,19 @@ def order_stability(
 
 
 def parts_of(layout: Layout) -> tuple[tuple[str, ...], np.ndarray]:
-    """(names of what writes besides the input, in the order of the forward pass; 1 where it is an MLP, else 0).
+    """(names of what writes besides the input, in the order of the forward pass; 1 where it is an MLP, else 0). At
+    channel grain all channels, and the number of each one's location.
 
-    Unsupported for a grain without heads or blocks.
+    Unsupported for another grain.
     """
+    if layout.grain == "channel":
+        widths = [width for _, width in layout.locations]
+        return tuple(str(layout.site(i)) for i in range(layout.n_nodes)), np.repeat(np.arange(len(widths)), widths)
     if layout.grain not in ("head", "block"):
         raise Unsupported(
-            f"the shared part of circuits at grain {layout.grain}", "its parts are heads and MLPs", "head or block"
-        )
+            f"the shared part of circuits at grain {layout.grain}", "its parts are heads and MLPs, or channels",
+            "head, block or channel",
+        )  # fmt: skip
     names = tuple(n for n, _ in layout.locations if n[0] in "am" and ".g" not in n)
     return names, np.array([n[0] == "m" for n in names], dtype=np.int64)
 
@@ -200,7 +222,8 @@ def _kept(circuit: Circuit, layout: Layout, names: Sequence[str]) -> np.ndarray:
             f"Expected circuits of this model's graph at grain {layout.grain} ({layout.n_nodes} nodes), got one at "
             f"grain {circuit.layout.grain} of {circuit.layout.n_nodes} nodes."
         )
-    return np.isin([layout.starts[n] for n in names], circuit.nodes)
+    places = np.arange(len(names)) if layout.grain == "channel" else [layout.starts[n] for n in names]
+    return np.isin(places, circuit.nodes)
 
 
 def _named(names: Sequence[str], kept: np.ndarray) -> tuple[str, ...]:
@@ -224,11 +247,11 @@ def _of_several(progress: Progress | None, done: int, all_: int) -> Progress | N
 
 
 def _ablated(
-    shared: np.ndarray, names: Sequence[str], kinds: np.ndarray, draws: int, rng: np.random.Generator
+    shared: np.ndarray, names: Sequence[str], kinds: np.ndarray, draws: int, rng: np.random.Generator, heads_too: bool
 ) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """What is ablated jointly, and random sets in its place, each bool [sets, parts]; empty where nothing is shared."""
     found: dict[str, dict[str, np.ndarray]] = {}
-    heads = shared & (kinds == 0)
+    heads = shared & (kinds == 0) & heads_too
     if shared.any():
         found["the shared part"] = {OWN: shared[None], RANDOM: _random(shared, kinds, draws, rng)}
     if heads.any() and (heads != shared).any():
@@ -282,9 +305,39 @@ class _Runs:
         return gap, right
 
 
+def _methodology(model: ResidualSubject | Subject, grain: str, value: str | None) -> Methodology:
+    """How everything outside, or the shared part, is ablated."""
+    if isinstance(model, ResidualSubject):
+        return of_edges(value or "resample", granularity="node", component="block" if grain == "block" else "head")
+    if value not in (None, "mean", "zero"):
+        raise Unsupported(f"the shared part of channels, ablated by {value}", "it is built for constants", "mean, zero")
+    means = replace(methodology("gao-mean"), reference=MEANS_OF[model.means_of])
+    return methodology("zero-complement") if value == "zero" else means
+
+
+@torch.no_grad()
+def _channel_outcomes(
+    model: Subject, task: Task, how: Methodology, pairs: int, layout: Layout, ablated: np.ndarray,
+    progress: Progress | None,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """As _Runs.outcomes: (half the difference of the pair's two prompts, 1 where it is above 0)."""
+    heldout = model.encode(task.heldout[:pairs])
+    different, which = np.unique(ablated, axis=0, return_inverse=True)
+    found, at_once = list[np.ndarray](), max(1, CHANNELS_AT_ONCE // len(heldout.last))
+    for start in range(0, len(different), at_once):
+        keep = layout.split(~different[start : start + at_once])
+        masks = {name: torch.from_numpy(m.astype(np.float32)) for name, m in keep.items()}
+        gap = model.run(heldout, masks=masks, value=how.value).gap.view(-1, heldout.n_pairs, 2).mean(-1)
+        found.append(gap.cpu().double().numpy())
+        if progress:
+            progress(start + len(gap), len(different), float(gap.mean()))
+    every = np.concatenate(found)[which.reshape(-1)]
+    return every, (every > 0).astype(np.float64)
+
+
 def _cross(
     name: str, task: str, rows: np.ndarray, empty: np.ndarray, whole: np.ndarray, how: Methodology, floor: float,
-    seed: int,
+    seed: int, random: str,
 ) -> Evidence:  # fmt: skip
     """rows [1 + draws, pairs]: the circuit, random ones."""
     shares = np.round(rows.mean(1) / whole.mean(), 9)  # ties of random sets are ties
@@ -295,12 +348,12 @@ def _cross(
         claim=f"cross-evaluation ({name} on {task}): it leaves enough of the logit difference",
         value=float(shares[0]), unit=f"share of the whole model's {GAP}", interval=interval,
         n=len(whole), nulls=(
-            Null(name=RANDOM, value=float(shares[1:].mean()), interval=quantile_interval(shares[1:]), n=len(rows) - 1),
+            Null(name=random, value=float(shares[1:].mean()), interval=quantile_interval(shares[1:]), n=len(rows) - 1),
             Null(name="empty circuit", value=float(empty.mean() / whole.mean()), n=len(whole)),
             Null(name="full circuit", value=1.0, n=len(whole)),
         ),
         verdict="pass" if good else "fail", methodology=how.as_dict(), seed=seed, limits={"floor": floor},
-        threshold=f"fails below {floor:g}, or if {RANDOM}, do as well with a probability above {LEVEL:g}",
+        threshold=f"fails below {floor:g}, or if {random}, do as well with a probability above {LEVEL:g}",
         p_value=p, p_smallest=smallest,
     )  # fmt: skip
 
@@ -313,7 +366,7 @@ def _no_intersection(
         unit=f"share of the whole model's {GAP}", n=len(whole), verdict="not measured",
         nulls=(Null(name="empty circuit", value=float(empty.mean() / whole.mean()), n=len(whole)),),
         methodology=how.as_dict(), seed=seed, limits={"floor": floor}, threshold=f"fails below {floor:g}",
-        note="Empty: the circuits have no head and no MLP in common.",
+        note="Empty: the circuits have no part in common.",
     )  # fmt: skip
 
 
@@ -340,7 +393,7 @@ def _joint(
             for null, d in zip(nulls, draws, strict=True)
         ),
         verdict="pass" if p <= LEVEL and least[0] > 0 else "fail", methodology={**how.as_dict(), "set": "circuit"},
-        seed=seed, threshold=f"fails if {RANDOM}, lose as much on every task with a probability above {LEVEL:g}",
+        seed=seed, threshold=f"fails if {nulls[0]}, lose as much on every task with a probability above {LEVEL:g}",
         note=f"By task: {each}.", p_value=p, p_smallest=smallest,
     )  # fmt: skip
 
@@ -350,5 +403,20 @@ def _nothing_shared(how: Methodology, seed: int) -> Evidence:
         claim=f"joint ablation (the shared part, {GAP}): every task needs it", value=None,
         unit=f"share of the {GAP} lost, least of all tasks", n=0, verdict="not reached",
         methodology={**how.as_dict(), "set": "circuit"}, threshold="fails if nothing is shared", seed=seed,
-        note="The circuits have no head and no MLP in common: there is nothing to ablate.",
+        note="The circuits have no part in common: there is nothing to ablate.",
+    )  # fmt: skip
+
+
+def stability_evidence(name: str, circuits: Sequence[Circuit], *, draws: int = 999, seed: int = 0) -> Evidence:
+    """That circuits of one task, by name, agree more than random ones of their sizes: see `order_stability`."""
+    found = order_stability(circuits, draws=draws, seed=seed)
+    own, heads = found.overlap, found.heads
+    told = "" if heads is None else f" Heads alone {heads.value:.3g}, random {heads.null:.3g}."
+    return Evidence(
+        claim=f"stability ({name}): circuits found in other ways agree more than random ones", value=own.value,
+        unit="mean Jaccard overlap of parts", n=len(circuits), unit_of_n="circuits", seed=seed,
+        nulls=(Null(name="random sets of their sizes", value=own.null, interval=own.null_interval, n=draws),),
+        verdict="pass" if own.p_value <= LEVEL else "fail", methodology=None, p_value=own.p_value,
+        p_smallest=own.smallest, threshold=f"fails if random sets agree as much with a probability above {LEVEL:g}",
+        note=f"In at least {found.least:.0%} of them: {', '.join(found.core) or 'nothing'}.{told}",
     )  # fmt: skip

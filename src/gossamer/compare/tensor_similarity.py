@@ -21,20 +21,27 @@ no scale (see norm_ratio). A constant coordinate counts as one more input of siz
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gossamer.errors import BadInput, nearest
+from gossamer.evidence import Evidence, Null
+from gossamer.hypotheses import null_p_value
 from gossamer.models.bilinear import BilinearModel, Product
+from gossamer.statistics import quantile_interval
 
 Metric = Literal["symmetric", "gaussian"]
 METRICS = ("symmetric", "gaussian")
 CHUNK = 2**24  # numbers held at once, about
+LEVEL = 0.05
+NULL = "inputs in a random order"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +126,53 @@ def sampled_similarity(
     cosines = without[:, 0] / (without[:, 1] * without[:, 2]).sqrt()
     error = math.sqrt((blocks - 1) * float(cosines.var(correction=0)))
     return TensorSimilarity(value=found.value, slices=found.slices, norm_ratio=found.norm_ratio, error=error)
+
+
+def inputs_shuffled(model: BilinearModel, generator: torch.Generator) -> BilinearModel:
+    """The network with its input coordinates in a random order, the constant in its place."""
+    c, other = model.config, copy.deepcopy(model)
+    order = torch.randperm(c.sizes[0], generator=generator) + c.constant
+    reading = [name for name in other.weights if name.startswith("0_") and name != "0_down"]
+    with torch.no_grad():
+        for name in reading or ["0_down"]:  # of a linear layer there is no other
+            w = other.weights[name]
+            w[..., int(c.constant) :] = w[..., order]
+    return other.requires_grad_(False)
+
+
+def tensor_evidence(
+    a: str, one: BilinearModel, b: str, two: BilinearModel, *, draws: int = 20, samples: int = 20_000, seed: int = 0
+) -> Evidence:  # fmt: skip
+    """The similarity of two networks by name, beside the second one with its inputs in a random order.
+
+    With one layer of products the symmetric one, exact; of deeper networks the sampled one, which does not depend on
+    how a function is written down, with 1.96 standard errors around it. Errors: as of those two.
+    """
+    deep = sum(kind != "linear" for kind in one.config.kinds) > 1
+
+    def of(other: BilinearModel) -> TensorSimilarity:
+        return sampled_similarity(one, other, samples=samples, seed=seed) if deep else tensor_similarity(one, other)
+
+    generator = torch.Generator().manual_seed(seed)
+    found, null = of(two), np.array([of(inputs_shuffled(two, generator)).value for _ in range(draws)])
+    p, smallest = null_p_value(found.value, null)
+    near = (found.value - 1.96 * found.error, found.value + 1.96 * found.error) if deep else None
+    seen = [(float(x), i) for i, x in enumerate(found.slices) if not math.isnan(float(x))]
+    low, high = min(seen), max(seen)
+    return Evidence(
+        claim=f"tensor similarity ({a} and {b}): they are more alike than with {NULL}", value=found.value,
+        unit="cosine of polynomials", interval=near, n=samples if deep else 1,
+        unit_of_n="samples" if deep else "pair of networks", seed=seed,
+        nulls=(Null(name=f"{b} with its {NULL}", value=float(null.mean()), interval=quantile_interval(null), n=draws),),
+        verdict="pass" if p <= LEVEL else "fail", p_value=p, p_smallest=smallest,
+        methodology={
+            "compared": "coefficient tensors, from weights", "symmetric over": "all inputs, sampled" if deep else "all",
+            "ablation": "none",
+        },
+        threshold=f"fails if {b} with its {NULL} is as alike with a probability above {LEVEL:g}",
+        note=f"Output {low[1]} is least alike ({low[0]:.3g}), output {high[1]} most ({high[0]:.3g}); ratio of norms "
+        f"{found.norm_ratio:.3g}.",
+    )  # fmt: skip
 
 
 def degree(model: BilinearModel) -> int:

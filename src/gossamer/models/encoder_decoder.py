@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from gossamer.errors import BadInput, CorruptFile, one_line
 from gossamer.graph import Graph, Layout
+from gossamer.metric import jensen_shannon
 from gossamer.models.files import put_in_place, read_object, read_safetensors, write_safetensors
 from gossamer.record import Record
 
@@ -211,6 +212,12 @@ def exact_match(model: EncoderDecoder, source: Tensor, answer: Tensor, *, at_onc
         a, b = (F.pad(t, (0, width - t.shape[1]), value=PAD) for t in (out, wanted))
         right += int((a == b).all(1).sum())
     return right / len(source)
+
+
+def answer_faithfulness(whole: Tensor, logits: Tensor, counted: Tensor) -> Tensor:
+    """1 - JSD / ln 2 of the next-token distributions, the mean over an answer's tokens: [.., n] of logits [.., n, pos,
+    vocabulary] and bool [.., n, pos]; nan for an answer without a token that is counted."""
+    return ((1 - jensen_shannon(whole, logits)) * counted).sum(-1) / counted.sum(-1)
 
 
 @torch.no_grad()

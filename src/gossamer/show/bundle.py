@@ -262,6 +262,50 @@ class EvidenceView(BundleModel):
     note: str
 
 
+class ComparedOverlap(BundleModel):
+    """What two circuits, a and b by name, share of nodes or edges, all or of one kind. The overlaps are null where one
+    has none, chance (the mean IoU of random sets of their sizes) and p_value where not measured."""
+
+    a: str
+    b: str
+    what: Literal["nodes", "edges"]
+    kind: str
+    sizes: tuple[int, int]
+    shared: int
+    iou: float | None
+    iom: float | None
+    chance: float | None
+    p_value: float | None
+
+
+class ComparedCell(BundleModel):
+    """A set of `size` parts ablated on a task: the share of the effect that is lost, null for an empty set; `random`:
+    mean over random sets in its place, with the central 95%."""
+
+    ablated: str
+    on: str
+    size: int
+    share: float | None
+    interval: Interval | None
+    random: float | None
+    random_interval: Interval | None
+
+
+class Comparison(BundleModel):
+    """What `gossamer compare` found of this circuit and others. own, other: the names of this one and of the one drawn
+    beside it. cells: every circuit ablated on every task, row by row, empty where no matrix was made; parts: what two
+    circuits share and what each has alone, likewise; evidence: other rows."""
+
+    own: str
+    other: str | None
+    names: tuple[str, ...]
+    finding: str
+    overlap: tuple[ComparedOverlap, ...]
+    cells: tuple[ComparedCell, ...]
+    parts: tuple[ComparedCell, ...]
+    evidence: tuple[EvidenceView, ...]
+
+
 class EdgeScoreView(BundleModel):
     """What the weight of an edge is at grain head. `means`: in words; `needed`: the sign of an edge that the model's
     answer needs, 0 where the sign does not say; `all_edges`: how many edges the model has."""
@@ -379,6 +423,7 @@ class Bundle(BundleModel):
     `cuts` is the largest cut of the curve that can be drawn, its nodes from the best score on: a cut to n nodes has the
     first n. `other` is the circuit that this one is compared with. Fields with a default came after the first files of
     this format version: a file without them is of grain channel.
+    `comparison`: what a comparison with it and others in it found.
     `live`: the model itself, null where it does not travel (commands/page_model.py).
     """
 
@@ -396,6 +441,7 @@ class Bundle(BundleModel):
     cuts: Outline | None = None
     other: OtherCircuit | None = None
     live: PageModel | None = None
+    comparison: Comparison | None = None
 
     @model_validator(mode="after")
     def _of_one_grain(self) -> Bundle:

@@ -334,8 +334,8 @@ function describe(node) {
   const noun = PARTS[partOf(node.location)]?.noun ?? partOf(node.location);
   const words2 = noun.split(" ");
   const named = words2[0] === "channel" ? `channel ${node.index} ${words2.slice(1).join(" ")}` : `${noun} ${node.index}`;
-  const head = node.head === null ? "" : `, head ${node.head}`;
-  return `${named}${head}, layer ${node.layer ?? "?"}`;
+  const head2 = node.head === null ? "" : `, head ${node.head}`;
+  return `${named}${head2}, layer ${node.layer ?? "?"}`;
 }
 function partName(node) {
   const { layer, rowName: rowName2, short, block } = placeOf(node);
@@ -356,9 +356,9 @@ function nodeButton(node, open) {
 }
 function linkRow(link, index, open) {
   const { edge, other } = link;
-  const parts = index.bundle.grain === "head";
-  const button2 = h("td", {}, nodeButton(other, open), parts && edge && "qkv".includes(edge.matrix) ? h("span", { class: "into" }, `for ${edge.matrix}`) : null);
-  if (!edge) return h("tr", {}, button2, h("td", { class: "muted", colspan: 2 }, parts ? "keys, values" : "carried"));
+  const parts2 = index.bundle.grain === "head";
+  const button2 = h("td", {}, nodeButton(other, open), parts2 && edge && "qkv".includes(edge.matrix) ? h("span", { class: "into" }, `for ${edge.matrix}`) : null);
+  if (!edge) return h("tr", {}, button2, h("td", { class: "muted", colspan: 2 }, parts2 ? "keys, values" : "carried"));
   const share2 = 100 * sizeOf(edge) / index.largestWeight;
   return h(
     "tr",
@@ -600,7 +600,7 @@ function overview(index, open) {
   const { bundle } = index;
   const { model, circuit } = bundle;
   const top = index.ranked.slice(0, 10);
-  const parts = bundle.grain === "head";
+  const parts2 = bundle.grain === "head";
   const rows = top.map((node) => {
     const matter = index.matter(node);
     const share2 = Math.max(0, 100 * matter / index.largestMatter);
@@ -608,7 +608,7 @@ function overview(index, open) {
       "tr",
       {},
       h("td", {}, nodeButton(node, open)),
-      h("td", { class: "figure-cell", "data-tip": String(matter) }, parts ? num(matter, 3) : signed(matter, 3)),
+      h("td", { class: "figure-cell", "data-tip": String(matter) }, parts2 ? num(matter, 3) : signed(matter, 3)),
       h("td", { class: "bar-cell" }, h("span", { class: "bar ink", style: `width:${share2.toFixed(1)}%` }))
     );
   });
@@ -629,8 +629,8 @@ function overview(index, open) {
     { class: "card overview" },
     section(
       "What matters most",
-      parts ? "sum of |score| over its edges" : "loss rise when ablated, nats",
-      top.length ? h("table", { class: "links" }, h("tbody", {}, ...rows)) : h("p", { class: "muted" }, parts ? "The circuit came without scores." : "Not measured.")
+      parts2 ? "sum of |score| over its edges" : "loss rise when ablated, nats",
+      top.length ? h("table", { class: "links" }, h("tbody", {}, ...rows)) : h("p", { class: "muted" }, parts2 ? "The circuit came without scores." : "Not measured.")
     ),
     section("The task", "each prompt and its right answer", ...pairs),
     section(
@@ -720,9 +720,9 @@ function words(row) {
   if (row.value === null) return row.outcome;
   return num(row.value, 4);
 }
-function table(evidence) {
+function table(evidence, own) {
   const rows = [
-    { name: "this circuit", value: evidence.value, interval: evidence.interval, n: evidence.n, outcome: evidence.verdict, own: true },
+    { name: own, value: evidence.value, interval: evidence.interval, n: evidence.n, outcome: evidence.verdict, own: true },
     ...evidence.nulls.map((null_) => ({ ...null_, own: false }))
   ];
   const drawn2 = rows.some((row) => row.value !== null);
@@ -740,12 +740,12 @@ function table(evidence) {
       h("td", { class: "plot-cell" }, drawn2 ? plot(row, x) : null)
     ));
   }
-  const head = h("thead", {}, h("tr", {}, h("th", { class: "c-name" }), h("th", { class: "c-value" }, evidence.unit || "value"), h("th", { class: "c-interval" }, "interval"), h("th", { class: "c-n" }, "n"), h("th", { class: "c-plot" })));
-  const result = h("table", { class: "nulls" }, h("caption", { class: "sr" }, evidence.claim), head, body);
+  const head2 = h("thead", {}, h("tr", {}, h("th", { class: "c-name" }), h("th", { class: "c-value" }, evidence.unit || "value"), h("th", { class: "c-interval" }, "interval"), h("th", { class: "c-n" }, "n"), h("th", { class: "c-plot" })));
+  const result = h("table", { class: "nulls" }, h("caption", { class: "sr" }, evidence.claim), head2, body);
   if (drawn2) result.append(h("tfoot", {}, h("tr", {}, h("td", { colspan: 4 }), h("td", { class: "plot-cell" }, axis(x, evidence.unit)))));
   return result;
 }
-function check(evidence, when = "") {
+function check(evidence, when = "", own = "this circuit") {
   const cut = evidence.claim.indexOf(": ");
   const [name, rest] = cut > 0 ? [evidence.claim.slice(0, cut), evidence.claim.slice(cut + 2)] : [evidence.claim, ""];
   const how = evidence.methodology ? Object.entries(evidence.methodology) : [];
@@ -764,11 +764,11 @@ function check(evidence, when = "") {
       how.length ? h(
         "details",
         { class: "method" },
-        h("summary", {}, "Ablation used"),
+        h("summary", {}, evidence.methodology?.["granularity"] ? "Ablation used" : "Method used"),
         h("dl", {}, ...how.flatMap(([key2, value]) => [h("dt", {}, key2), h("dd", {}, value)]))
       ) : null
     ),
-    h("div", { class: "check-data" }, table(evidence))
+    h("div", { class: "check-data" }, table(evidence, own))
   );
 }
 var AT_DISCOVERY = "checked at discovery";
@@ -788,6 +788,100 @@ function tally(bundle) {
   });
   const first = atDiscovery(bundle);
   return h("div", { class: "tally" }, ...badges, first && verdictBadge(first.verdict, `1 ${first.verdict}, ${AT_DISCOVERY}`));
+}
+
+// src/compared.ts
+var ALL = "all";
+var shade = (value) => `--share:${(100 * Math.min(1, Math.max(0, value))).toFixed(1)}%`;
+function head(...names) {
+  return h("thead", {}, h("tr", {}, h("td", {}), ...names.map((name) => h("th", { scope: "col" }, name))));
+}
+function between([low, high]) {
+  return `${num(low, 3)} to ${num(high, 3)}`;
+}
+function cellOf(cell) {
+  if (!cell || cell.share === null) return h("td", { class: "absent" }, cell ? "empty" : "–");
+  const spread2 = cell.interval ? `, 95% ${between(cell.interval)}` : "";
+  const random = cell.random_interval ? `; random sets, central 95%: ${between(cell.random_interval)}` : "";
+  return h(
+    "td",
+    { class: "shaded", style: shade(cell.share), "data-tip": `${plural(cell.size, "part")}: ${cell.share}${spread2}${random}` },
+    `${num(cell.share, 3)} `,
+    cell.random === null ? null : h("span", { class: "aside" }, num(cell.random, 2))
+  );
+}
+function losses(found2) {
+  if (!found2.cells.length) return null;
+  const at = new Map(found2.cells.map((cell) => [`${cell.ablated} ${cell.on}`, cell]));
+  return h(
+    "section",
+    {},
+    h("h3", {}, "Effect lost, circuit by task"),
+    h(
+      "table",
+      { class: "sizes losses" },
+      head(...found2.names.map((name) => `on ${name}`)),
+      h("tbody", {}, ...found2.names.map((a) => h("tr", {}, h("th", { scope: "row" }, a), ...found2.names.map((b) => cellOf(at.get(`${a} ${b}`))))))
+    ),
+    h("p", { class: "prose muted" }, "A row's circuit is ablated, everything else runs: the share of the effect on a column's task that is lost, and beside it the mean of random sets in its place.")
+  );
+}
+function parts(found2) {
+  if (!found2.parts.length) return null;
+  const names = [...new Set(found2.parts.map((cell) => cell.ablated))];
+  return h(
+    "section",
+    {},
+    h("h3", {}, "What two share, and what each has alone"),
+    h(
+      "table",
+      { class: "sizes parts" },
+      head("parts", "its effect lost on", "", "", ""),
+      h("tbody", {}, ...names.map((name) => {
+        const own = found2.parts.filter((cell) => cell.ablated === name);
+        return h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, count(own[0]?.size ?? 0)), ...own.flatMap((cell) => [h("td", {}, cell.on), cellOf(cell)]));
+      }))
+    )
+  );
+}
+function overlapRow(row, name) {
+  const cells = [row.iou, row.iom, row.chance, row.p_value];
+  return h(
+    "tr",
+    {},
+    h("th", { scope: "row" }, name),
+    h("td", {}, row.kind === ALL ? row.what : `${row.what}: ${row.kind}`),
+    h("td", {}, `${count(row.sizes[0])}, ${count(row.sizes[1])}`),
+    h("td", {}, count(row.shared)),
+    ...row.iou === null ? [h("td", { colspan: 4, class: "absent" }, "one of them has none")] : cells.map((value) => h("td", { "data-tip": value === null ? null : String(value) }, value === null ? "–" : num(value, 3)))
+  );
+}
+function overlaps(rows) {
+  if (!rows.length) return null;
+  const table2 = (some) => h(
+    "table",
+    { class: "sizes overlaps" },
+    head("of", "sizes", "in both", "IoU", "IoM", "by chance", "p"),
+    h("tbody", {}, ...some.map((row) => overlapRow(row, `${row.a}, ${row.b}`)))
+  );
+  const kinds = rows.filter((row) => row.kind !== ALL);
+  return h(
+    "section",
+    {},
+    h("h3", {}, "Overlap"),
+    table2(rows.filter((row) => row.kind === ALL)),
+    kinds.length ? h("details", { class: "method" }, h("summary", {}, "By kind"), table2(kinds)) : null,
+    h("p", { class: "prose muted" }, "IoU: shared over all; IoM: over the smaller. By chance: the mean IoU of random sets of their sizes by kind; p: how often those share as much.")
+  );
+}
+function compared(found2) {
+  return h(
+    "div",
+    { class: "compared" },
+    h("p", { class: "lead" }, found2.finding),
+    h("div", { class: "both-notes" }, losses(found2), overlaps(found2.overlap), parts(found2)),
+    found2.evidence.length ? h("div", { class: "checks" }, ...found2.evidence.map((one) => check(one, "", "found"))) : null
+  );
 }
 
 // src/lead.ts
@@ -831,9 +925,9 @@ function missed({ circuit, model }) {
 }
 function itsTwin(own, its) {
   if (own === null || its === null) return ["its dense twin", ""];
-  const losses = `${num(its)} against ${num(own)} nats per token`;
+  const losses2 = `${num(its)} against ${num(own)} nats per token`;
   const equal = Math.abs(own - its) <= EQUAL_NATS;
-  return [`its dense twin, ${equal ? "of equal" : "of another"} language-modelling loss (${losses})`, ","];
+  return [`its dense twin, ${equal ? "of equal" : "of another"} language-modelling loss (${losses2})`, ","];
 }
 function ratio(its, own) {
   const times = its / own;
@@ -997,29 +1091,29 @@ var Tokenizer = class {
   word(text) {
     const known2 = this.words.get(text);
     if (known2) return known2;
-    const parts = Array.from(new TextEncoder().encode(text), (b) => this.ids.get(this.byteText[b])).filter((id) => id !== void 0);
+    const parts2 = Array.from(new TextEncoder().encode(text), (b) => this.ids.get(this.byteText[b])).filter((id) => id !== void 0);
     for (; ; ) {
       let best;
       let at = -1;
-      for (let i = 0; i + 1 < parts.length; i++) {
-        const merge = this.merges.get(parts[i] * this.page.vocab.length + parts[i + 1]);
+      for (let i = 0; i + 1 < parts2.length; i++) {
+        const merge = this.merges.get(parts2[i] * this.page.vocab.length + parts2[i + 1]);
         if (merge && (!best || merge[0] < best[0])) [best, at] = [merge, i];
       }
       if (!best) break;
-      parts.splice(at, 2, best[1]);
+      parts2.splice(at, 2, best[1]);
     }
     if (this.words.size > 5e3) this.words.clear();
-    this.words.set(text, parts);
-    return parts;
+    this.words.set(text, parts2);
+    return parts2;
   }
 };
 
 // src/neuronpedia.ts
 var PER_LOCATION = 1e6;
-function address(bundle, node, parts) {
+function address(bundle, node, parts2) {
   const { n_layer, n_head, n_group } = bundle.model;
   if (node.kind === "channel") {
-    const part2 = parts.indexOf(node.location.replace(/^\d+\./, ""));
+    const part2 = parts2.indexOf(node.location.replace(/^\d+\./, ""));
     return [String(node.layer ?? n_layer), part2 * PER_LOCATION + node.index];
   }
   if (node.kind === "input") return ["E", 0];
@@ -1046,10 +1140,10 @@ function attributionGraph(bundle) {
   const { circuit, task, model } = bundle;
   const tokens = tokensOf(bundle);
   const last = tokens.length - 1;
-  const parts = [...new Set(circuit.nodes.filter((n) => n.kind === "channel").map((n) => n.location.replace(/^\d+\./, "")))].sort();
+  const parts2 = [...new Set(circuit.nodes.filter((n) => n.kind === "channel").map((n) => n.location.replace(/^\d+\./, "")))].sort();
   const id = /* @__PURE__ */ new Map();
   const nodes = circuit.nodes.map((node) => {
-    const [layer, feature] = address(bundle, node, parts);
+    const [layer, feature] = address(bundle, node, parts2);
     id.set(node.site, `${layer}_${feature}_${last}`);
     return {
       node_id: `${layer}_${feature}_${last}`,
@@ -2258,7 +2352,7 @@ function apart2(bundle, other) {
   );
 }
 var GROUPS = [["both", "In both"], ["left", "Only in this circuit"], ["right", "Only in the other"]];
-function overlaps(nodes, edges) {
+function overlaps2(nodes, edges) {
   const rows = [["nodes", nodes], ["edges", edges]];
   return h(
     "table",
@@ -2302,7 +2396,7 @@ function together(bundle, other, open) {
     h(
       "div",
       { class: "both-notes" },
-      overlaps(other.nodes, other.edges),
+      overlaps2(other.nodes, other.edges),
       sizes(bundle, other),
       h("p", { class: "prose muted" }, "IoU: shared over all. By chance: its mean for random circuits with as many nodes at every location, and as many edges of every matrix. Filled: in both; solid outline and line: only in this circuit; dashed: only in the other.")
     ),
@@ -2329,6 +2423,7 @@ function comparison(index, store, main, make) {
   let width = 0;
   const modeOf = () => {
     const asked = store.get().kept["compare"];
+    if (asked === "numbers" && bundle.comparison) return asked;
     return other && (asked === "other" || asked === "both") ? asked : "circuit";
   };
   const cutOf = () => {
@@ -2371,8 +2466,10 @@ function comparison(index, store, main, make) {
   };
   const buttons = /* @__PURE__ */ new Map();
   const bar = h("div", { class: "modes", role: "group", "aria-label": "Which circuit is drawn" });
-  if (other) {
-    const names = [["circuit", "Circuit"], ["other", nameOf(other)], ["both", "Both"]];
+  if (other || bundle.comparison) {
+    const names = [["circuit", "Circuit"]];
+    if (other) names.push(["other", nameOf(other)], ["both", "Both"]);
+    if (bundle.comparison) names.push(["numbers", "Comparison"]);
     for (const [mode, name] of names) {
       const button2 = h("button", { type: "button", class: "mode", "data-mode": mode }, name);
       button2.addEventListener("click", () => keep(store, "compare", mode === "circuit" ? null : mode));
@@ -2396,7 +2493,8 @@ function comparison(index, store, main, make) {
     point();
     main.element.hidden = key2 !== "circuit|";
     const both = mode === "both" && other ? other.nodes || other.edges ? together(bundle, other, open) : apart2(bundle, other) : null;
-    place.replaceChildren(...[stage?.element, both].filter((one) => Boolean(one)));
+    const numbers = mode === "numbers" && bundle.comparison ? compared(bundle.comparison) : null;
+    place.replaceChildren(...[stage?.element, both, numbers].filter((one) => Boolean(one)));
     said.hidden = !(mode === "circuit" && cut !== null);
     if (!said.hidden) {
       const back = h("button", { type: "button", class: "tool" }, "Back to the circuit");
@@ -2413,7 +2511,7 @@ function comparison(index, store, main, make) {
     if (now.kept !== before.kept) show();
     if (now.selected !== before.selected || now.lit !== before.lit) point();
   });
-  const element = h("div", { class: "comparison" }, other ? bar : null, said, main.element, place);
+  const element = h("div", { class: "comparison" }, buttons.size ? bar : null, said, main.element, place);
   show();
   return { element, arrange: arrange2, escape: () => shown.store?.set({ selected: null, peeked: null }) };
 }
@@ -2478,9 +2576,9 @@ function sizeCurve(bundle, store) {
   const left = bundle.curve.length - points.length;
   if (!points.length) return h("p", { class: "muted" }, "The scores were cut at one size only.");
   const sizes2 = [...points.map((p) => p.edges), Math.max(1, circuit.n_edges), ...twin ? [twin.n_edges] : []];
-  const losses = [...points.map((p) => p.loss_nats), heldout2, target, CHANCE, ...twin ? [twin.loss_heldout_nats] : []];
+  const losses2 = [...points.map((p) => p.loss_nats), heldout2, target, CHANCE, ...twin ? [twin.loss_heldout_nats] : []];
   const [lo, hi] = [Math.log10(Math.min(...sizes2)) - 0.08, Math.log10(Math.max(...sizes2)) + 0.08];
-  const top = Math.max(...losses) * 1.08;
+  const top = Math.max(...losses2) * 1.08;
   const x = (edges) => M.left + (Math.log10(edges) - lo) / Math.max(1e-9, hi - lo) * (W - M.left - M.right);
   const y = (loss) => H - M.bottom - Math.max(0, loss) / top * (H - M.top - M.bottom);
   const svg = s("svg", { viewBox: `0 0 ${W} ${H}`, class: "curve", role: "img", "aria-label": "Task loss against the number of edges, log scale" });
@@ -3360,10 +3458,10 @@ var DEFAULTS = {
 };
 var DROPPED = ["class", "style", "tabindex", "role", "data-site", "data-src", "data-dst", "data-tip", "data-fold"];
 function plainColour(value) {
-  const parts = value.match(/^color\(srgb ([\d.e+-]+) ([\d.e+-]+) ([\d.e+-]+)(?: \/ ([\d.]+))?\)$/);
-  if (!parts) return value;
-  const [r, g, b] = parts.slice(1, 4).map((part2) => Math.round(255 * Number(part2)));
-  return parts[4] === void 0 ? `rgb(${r}, ${g}, ${b})` : `rgba(${r}, ${g}, ${b}, ${parts[4]})`;
+  const parts2 = value.match(/^color\(srgb ([\d.e+-]+) ([\d.e+-]+) ([\d.e+-]+)(?: \/ ([\d.]+))?\)$/);
+  if (!parts2) return value;
+  const [r, g, b] = parts2.slice(1, 4).map((part2) => Math.round(255 * Number(part2)));
+  return parts2[4] === void 0 ? `rgb(${r}, ${g}, ${b})` : `rgba(${r}, ${g}, ${b}, ${parts2[4]})`;
 }
 function styleOf(element, styles) {
   const parent = element.parentElement?.getAttribute("class") ?? "";
@@ -4263,7 +4361,7 @@ function shareRow(name, now, before, candidates) {
   );
 }
 function nextTokens(answer, before, candidates) {
-  const parts = ["model", "circuit"];
+  const parts2 = ["model", "circuit"];
   const cell = (part2, token, p, was) => {
     const largest = Math.max(answer[part2].top[0]?.probability ?? 1, ...answer[part2].candidates);
     return h(
@@ -4277,9 +4375,9 @@ function nextTokens(answer, before, candidates) {
   const asked = candidates.map((token, i) => h(
     "tr",
     { class: "asked", "data-token": token },
-    ...parts.map((part2) => cell(part2, token, answer[part2].candidates[i] ?? 0, before?.[part2].candidates[i]))
+    ...parts2.map((part2) => cell(part2, token, answer[part2].candidates[i] ?? 0, before?.[part2].candidates[i]))
   ));
-  const ranked = answer.model.top.map((_, i) => h("tr", {}, ...parts.map((part2) => {
+  const ranked = answer.model.top.map((_, i) => h("tr", {}, ...parts2.map((part2) => {
     const one = answer[part2].top[i];
     return one ? cell(part2, one.token, one.probability, void 0) : h("td", {});
   })));
@@ -4309,7 +4407,7 @@ function strip(values, tokens, at) {
   });
   return svg;
 }
-function headView(head, rows, tokens, at) {
+function headView(head2, rows, tokens, at) {
   const own = rows[at] ?? [];
   const sink = Math.max(0, 1 - own.reduce((a, b) => a + b, 0));
   const places = own.map((p, i) => ({ p, i })).sort((a, b) => b.p - a.p).slice(0, 4).filter(({ p }) => p >= 5e-3);
@@ -4326,7 +4424,7 @@ function headView(head, rows, tokens, at) {
   rows.forEach((row, i) => row.forEach((p, j) => {
     if (p > 0.02) svg.append(s("rect", { x: j * size, y: i * size, width: size, height: size, class: "lab-looks", "fill-opacity": p.toFixed(3), "data-tip": `from ${visibleSpaces(tokens[i] ?? "")} to ${visibleSpaces(tokens[j] ?? "")}: ${percent(p)}` }));
   }));
-  return h("div", { class: "lab-head" }, h("p", { class: "prose" }, h("b", { class: "mono" }, head), " from ", code(tokens[at] ?? ""), ": ", ...words2, "."), svg);
+  return h("div", { class: "lab-head" }, h("p", { class: "prose" }, h("b", { class: "mono" }, head2), " from ", code(tokens[at] ?? ""), ": ", ...words2, "."), svg);
 }
 function noLab() {
   return h("p", { class: "prose muted" }, "This model does not travel in the page. ", h("code", {}, "gossamer show RUN --serve"), " runs it on your machine and answers prompts here.");
@@ -4489,7 +4587,7 @@ function lab(index, store, engine) {
       h(
         "div",
         { class: "lab-heads" },
-        ...reading.patterns.map(({ head, rows: looks }) => headView(head, looks, words2, here)),
+        ...reading.patterns.map(({ head: head2, rows: looks }) => headView(head2, looks, words2, here)),
         reading.patterns.length ? null : h("p", { class: "prose muted" }, answer.note.includes("attention") ? sentence(answer.note) : "The circuit has no attention channel.")
       )
     );
@@ -5059,15 +5157,15 @@ var SparseModel = class {
     return a;
   }
   /** Where a head looks from token t: weights on tokens 0 to t. What they lack of 1 is on the sink. */
-  looks(layer, head, q, k, t) {
+  looks(layer, head2, q, k, t) {
     const { n_head, d_head } = this.config;
     const width = n_head * d_head;
-    const sink = this.vectors.get(`${layer}.sink`)?.[head];
+    const sink = this.vectors.get(`${layer}.sink`)?.[head2];
     const row = new Float64Array(t + 1);
     let largest = sink ?? -Infinity;
     for (let s2 = 0; s2 <= t; s2++) {
       let score = 0;
-      for (let d = head * d_head; d < (head + 1) * d_head; d++) score += q[t * width + d] * k[s2 * width + d];
+      for (let d = head2 * d_head; d < (head2 + 1) * d_head; d++) score += q[t * width + d] * k[s2 * width + d];
       row[s2] = score / Math.sqrt(d_head);
       largest = Math.max(largest, row[s2]);
     }
@@ -5081,12 +5179,12 @@ var SparseModel = class {
     const width = n_head * d_head;
     const out = new Float32Array(pos * width);
     const sum = new Float64Array(d_head);
-    for (let head = 0; head < n_head; head++) {
+    for (let head2 = 0; head2 < n_head; head2++) {
       for (let t = 0; t < pos; t++) {
-        const row = this.looks(layer, head, q, k, t);
+        const row = this.looks(layer, head2, q, k, t);
         sum.fill(0);
-        for (let s2 = 0; s2 <= t; s2++) for (let d = 0; d < d_head; d++) sum[d] = sum[d] + row[s2] * v[s2 * width + head * d_head + d];
-        out.set(sum, t * width + head * d_head);
+        for (let s2 = 0; s2 <= t; s2++) for (let d = 0; d < d_head; d++) sum[d] = sum[d] + row[s2] * v[s2 * width + head2 * d_head + d];
+        out.set(sum, t * width + head2 * d_head);
       }
     }
     return out;
@@ -5229,9 +5327,9 @@ var PageEngine = class {
         const x = reads.get(node.location);
         return { site: node.site, values: Array.from({ length: pos }, (_, t) => x[t * x.length / pos + node.index]) };
       }),
-      patterns: this.heads.map(([layer, head]) => {
+      patterns: this.heads.map(([layer, head2]) => {
         const [q, k] = [reads.get(`${layer}.attn.q`), reads.get(`${layer}.attn.k`)];
-        return { head: `a${layer}.h${head}`, rows: Array.from({ length: pos }, (_, t) => Array.from(this.model.looks(layer, head, q, k, t))) };
+        return { head: `a${layer}.h${head2}`, rows: Array.from({ length: pos }, (_, t) => Array.from(this.model.looks(layer, head2, q, k, t))) };
       })
     };
   }
@@ -5368,7 +5466,7 @@ function search(index, store, open) {
 }
 
 // src/style.css
-var style_default = '.gossamer {\n  color-scheme: light dark;\n  --paper: light-dark(#fdfdfb, #14161a);\n  --raised: light-dark(#ffffff, #1a1d22);\n  --band: light-dark(#f5f5f1, #1a1d22);\n  --ink: light-dark(#1c1e22, #e9e7e2);\n  --muted: light-dark(#63686f, #9da2a9);\n  --faint: light-dark(#b9bcb8, #50555c);\n  --rule: light-dark(#e3e3dd, #2c3036);\n  --up: light-dark(#2a66ab, #72aef0);\n  --down: light-dark(#c24a1e, #f28b5b);\n  --pass: light-dark(#27704a, #6cc596);\n  --fail: light-dark(#b3221c, #ff7d74);\n  --warn: light-dark(#8a6100, #e0b04a);\n  --focus: light-dark(#111317, #ffffff);\n  --lit: light-dark(#e8a400, #ffc94d);\n  --serif: ui-serif, "Iowan Old Style", Charter, "Source Serif 4", Georgia, "Liberation Serif", "DejaVu Serif", serif;\n  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif;\n  --mono: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", "DejaVu Sans Mono", monospace;\n  box-sizing: border-box;\n  min-height: 100vh;\n  padding: 40px max(28px, calc((100% - 1400px) / 2)) 56px;\n  background: var(--paper);\n  color: var(--ink);\n  font: 14px/1.5 var(--sans);\n  font-variant-numeric: tabular-nums;\n  -webkit-text-size-adjust: 100%;\n}\n.gossamer[data-theme="light"] { color-scheme: light; }\n.gossamer[data-theme="dark"] { color-scheme: dark; }\n.gossamer *, .gossamer *::before { box-sizing: inherit; }\n.gossamer [hidden] { display: none !important; }\n.gossamer .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }\n.gossamer h1, .gossamer h2, .gossamer h3, .gossamer p, .gossamer figure, .gossamer dl, .gossamer dd { margin: 0; }\n.gossamer h1 { font: 400 34px/1.15 var(--serif); letter-spacing: -0.01em; margin: 10px 0 12px; text-wrap: balance; overflow-wrap: anywhere; }\n.gossamer h2 { font: 400 23px/1.25 var(--serif); }\n.gossamer h3 { font: 600 13px/1.4 var(--sans); }\n.gossamer .mono, .gossamer code { font-family: var(--mono); font-size: 0.94em; }\n.gossamer .muted { color: var(--muted); }\n.gossamer .aside { color: var(--muted); font-weight: 400; margin-left: 8px; }\n.gossamer button { font: inherit; color: inherit; }\n.gossamer :focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; border-radius: 3px; }\n\n/* Header */\n.gossamer .top { max-width: 100%; margin-bottom: 28px; }\n.gossamer .eyebrow { display: flex; gap: 14px; align-items: center; color: var(--muted); font-size: 13px; }\n.gossamer .eyebrow .theme { margin-left: auto; }\n.gossamer .lead { font: 400 18px/1.5 var(--serif); max-width: 46em; text-wrap: pretty; }\n.gossamer .lead b { font-weight: 600; white-space: nowrap; }\n.gossamer .lead + .lead { margin-top: 6px; }\n.gossamer .lead .verdict { font: 600 15px/1.5 var(--sans); align-items: baseline; }\n.gossamer .tally { display: flex; flex-wrap: wrap; gap: 6px 20px; margin-top: 14px; }\n.gossamer .tool { background: none; border: 1px solid var(--rule); border-radius: 6px; padding: 3px 9px; cursor: pointer; color: var(--muted); }\n.gossamer .tool:hover { color: var(--ink); border-color: var(--faint); }\n\n/* Verdicts */\n.gossamer .verdict { display: inline-flex; align-items: center; gap: 6px; font-weight: 600; font-size: 13px; white-space: nowrap; }\n.gossamer .verdict svg { fill: none; stroke: currentColor; stroke-width: 2.2; stroke-linecap: round; stroke-linejoin: round; }\n.gossamer .verdict.pass { color: var(--pass); }\n.gossamer .verdict.fail { color: var(--fail); }\n.gossamer .verdict.not-reached { color: var(--warn); }\n.gossamer .verdict.not-measured { color: var(--muted); }\n\n/* Stage: figure and panel */\n.gossamer .stage { display: grid; grid-template-columns: minmax(0, 1fr) 368px; gap: 36px; align-items: start; }\n.gossamer .stage.stacked { grid-template-columns: minmax(0, 1fr); gap: 24px; }\n.gossamer .toolbar { display: flex; flex-wrap: wrap; align-items: center; gap: 10px 24px; margin-bottom: 12px; min-height: 32px; }\n.gossamer .search-box { position: relative; flex: 0 1 260px; }\n.gossamer .search { width: 100%; font: inherit; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 5px 10px; }\n.gossamer .search::placeholder { color: var(--muted); }\n.gossamer .results { position: absolute; z-index: 5; top: 100%; left: 0; min-width: 100%; width: max-content; max-width: 460px; margin: 4px 0 0; padding: 4px; list-style: none; background: var(--raised); border: 1px solid var(--rule); border-radius: 8px; box-shadow: 0 8px 28px rgb(0 0 0 / 0.14); }\n.gossamer .results li { display: flex; gap: 14px; justify-content: space-between; padding: 4px 8px; border-radius: 5px; cursor: pointer; }\n.gossamer .results li[aria-selected="true"], .gossamer .results li[role="option"]:hover { background: var(--band); }\n.gossamer .results .count { color: var(--muted); cursor: default; }\n.gossamer .strength { display: inline-flex; align-items: center; gap: 10px; color: var(--muted); font-size: 13px; }\n.gossamer .strength input { width: 120px; accent-color: var(--muted); }\n\n.gossamer .figure-bar { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; margin-bottom: 10px; font-size: 13px; }\n.gossamer .figure-bar .tool { min-height: 28px; }\n.gossamer .figure-bar .tool:disabled { opacity: 0.45; cursor: default; }\n.gossamer .figure-bar .tool[aria-pressed="true"] { color: var(--ink); border-color: var(--ink); }\n.gossamer .figure-bar .zoom { display: flex; gap: 4px; margin-left: auto; }\n.gossamer .figure-place { position: relative; overflow: hidden; }\n.gossamer .figure-surface { cursor: grab; touch-action: pan-y; user-select: none; }\n.gossamer .figure-surface.over-node { cursor: pointer; }\n.gossamer .figure-surface.dragging { cursor: grabbing; }\n.gossamer .figure-svg { display: block; width: 100%; overflow: hidden; }\n.gossamer .figure-canvas { position: relative; overflow: hidden; outline-offset: -2px; }\n.gossamer .figure-canvas canvas { position: absolute; left: 0; top: 0; transform-origin: 0 0; will-change: transform; pointer-events: none; }\n.gossamer .figure-canvas.faded .raster { opacity: 0.28; }\n.gossamer .probe { position: absolute; pointer-events: none; visibility: hidden; }\n.gossamer .away { position: absolute; width: 0; height: 0; overflow: hidden; }\n.gossamer .restore { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; margin-top: 8px; font-size: 12px; }\n.gossamer .restore .tool { font-family: var(--mono); font-size: 11.5px; padding: 1px 7px; }\n\n.gossamer .band { fill: var(--band); }\n.gossamer .block-title { font: 600 12.5px var(--sans); fill: var(--ink); }\n.gossamer .block-sub { font: 12px var(--sans); fill: var(--muted); }\n.gossamer .row-label { font: 11px var(--sans); fill: var(--muted); text-anchor: end; }\n.gossamer .head-box { fill: var(--paper); stroke: var(--faint); stroke-width: 1; }\n.gossamer .head-label { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .plate rect { fill: var(--paper); stroke: var(--faint); }\n.gossamer .plate-text { font: 12px var(--mono); fill: var(--ink); text-anchor: middle; white-space: pre; }\n\n.gossamer .carry, .gossamer .root { fill: none; stroke: var(--faint); stroke-width: 1.1; }\n.gossamer .root { stroke-dasharray: 1.5 3.5; }\n.gossamer .root-dot { fill: var(--faint); }\n.gossamer .carry.meets { stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .edge { fill: none; stroke-linecap: butt; opacity: calc(0.86 * var(--fade, 1)); transition: opacity 0.12s; }\n.gossamer .edge.up { stroke: var(--up); }\n.gossamer .edge.down { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .edge.flat { stroke: var(--muted); }\n.gossamer .edge.sum { stroke: var(--faint); --fade: 0.6; }\n.gossamer .plain .edge { marker-end: none; }\n.gossamer .plain .hit { display: none; }\n.gossamer .tip-flat { fill: var(--muted); }\n.gossamer .tip-up { fill: var(--up); }\n.gossamer .tip-down { fill: none; stroke: var(--down); stroke-width: 2.4; }\n.gossamer :is(.edge, .hit, .carry, .root).hidden, .gossamer .node.gone { display: none; }\n.gossamer .hit { fill: none; stroke: transparent; stroke-width: 9; pointer-events: stroke; }\n\n.gossamer .node { cursor: pointer; outline: none; }\n.gossamer .node.super .pill { stroke: var(--muted); }\n.gossamer .node.pinned .pill { stroke-width: 2.4; }\n.gossamer .pin circle { fill: var(--ink); stroke: var(--paper); stroke-width: 1.2; }\n.gossamer .pin path { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .halo { fill: var(--lit); opacity: var(--lit-share, 0.5); }\n.gossamer .folds { cursor: pointer; }\n.gossamer .folds:hover { text-decoration: underline; fill: var(--ink); }\n.gossamer .pill { fill: color-mix(in srgb, var(--ink) var(--ink-share, 0%), var(--raised)); stroke: var(--ink); stroke-width: 1; }\n.gossamer .node.unmeasured .pill { stroke-dasharray: 2.5 2.5; }\n.gossamer .node.end .pill { stroke: var(--faint); }\n.gossamer .tab { fill: var(--raised); stroke: var(--ink); stroke-width: 0.8; }\n.gossamer .port-text { font: italic 10.5px var(--serif); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .unfed .tab { fill: none; stroke: var(--faint); }\n.gossamer .unfed .port-text { fill: var(--faint); }\n.gossamer .pill-text { font: 11px var(--sans); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .qkv { font-style: italic; font-family: var(--serif); font-size: 12px; }\n.gossamer .node.strong .pill-text { fill: var(--paper); }\n.gossamer .node.middle .pill-text { fill: light-dark(#1c1e22, #14161a); }\n.gossamer .node:hover .pill, .gossamer .node.near .pill { stroke-width: 1.8; }\n.gossamer .node.selected .pill, .gossamer .node.found .pill { stroke-width: 2.6; }\n.gossamer .node:focus-visible .pill { stroke-width: 2.6; outline: 2px solid var(--focus); outline-offset: 3px; border-radius: 4px; }\n.gossamer .back { fill: var(--band); }\n.gossamer .face { transition: opacity 0.12s; }\n.gossamer .node.dim .face { opacity: 0.22; }\n.gossamer .node.idle:not(.centre, .near) .face { opacity: 0.4; }\n.gossamer .centred .node:not(.centre, .near) .face { opacity: 0.28; }\n.gossamer .centred .edge:not(.on) { opacity: 0.07; }\n.gossamer .centred .edge.on { opacity: 1; }\n.gossamer .centred :is(.carry, .root):not(.on) { opacity: 0.35; }\n.gossamer .centred .carry.on { stroke: var(--ink); stroke-width: 1.8; }\n.gossamer .number { font: 600 10.5px var(--sans); text-anchor: middle; paint-order: stroke; stroke: var(--band); stroke-width: 4px; stroke-linejoin: round; pointer-events: none; }\n.gossamer .number.up { fill: var(--up); }\n.gossamer .number.down { fill: var(--down); }\n.gossamer .number:is(.flat, .sum) { fill: var(--muted); }\n\n.gossamer .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; margin-top: 14px; color: var(--muted); font-size: 12px; }\n.gossamer .legend-item { display: inline-flex; align-items: center; gap: 8px; }\n.gossamer .legend .edge { stroke-width: 2; }\n.gossamer .legend .edge.sum { stroke-width: 5; }\n.gossamer .legend-note { flex-basis: 100%; }\n.gossamer .legend-ports { font: italic 12.5px var(--serif); color: var(--ink); }\n.gossamer .into { color: var(--muted); font-size: 12px; margin-left: 7px; white-space: nowrap; }\n\n/* Panel */\n.gossamer .panel { position: sticky; top: 20px; max-height: calc(100vh - 40px); overflow-y: auto; outline-offset: -2px; padding: 2px 6px 2px 2px; scrollbar-width: thin; }\n.gossamer .panel:not(.has-node) { position: static; max-height: none; overflow: visible; }\n.gossamer .card { display: grid; gap: 22px; }\n.gossamer .card-head { display: flex; justify-content: space-between; gap: 12px; align-items: start; }\n.gossamer .card-head h2 { font: 500 18px/1.3 var(--mono); overflow-wrap: anywhere; }\n.gossamer .close { background: none; border: 0; font-size: 22px; line-height: 1; padding: 2px 6px; cursor: pointer; color: var(--muted); }\n.gossamer .card-part h3 { padding-bottom: 5px; margin-bottom: 6px; border-bottom: 1px solid var(--rule); }\n.gossamer .facts { display: flex; gap: 32px; }\n.gossamer .fact-label, .gossamer .fact-note { color: var(--muted); font-size: 12px; }\n.gossamer .fact-value { font-size: 19px; line-height: 1.35; }\n.gossamer table { border-collapse: collapse; }\n.gossamer .links { width: 100%; table-layout: fixed; }\n.gossamer .links td { padding: 2px 0; vertical-align: baseline; }\n.gossamer .links td:first-child { padding-right: 12px; }\n.gossamer .links .site { overflow-wrap: anywhere; }\n.gossamer .links { font-size: 13px; }\n.gossamer .links td:nth-child(1) { width: 56%; }\n.gossamer .links td:nth-child(2) { width: 22%; }\n.gossamer .figure-cell { text-align: right; padding-right: 10px !important; }\n.gossamer .links .muted { padding-left: 10px; font-size: 12px; }\n.gossamer .site { font-family: var(--mono); font-size: 12px; background: none; border: 0; padding: 0; cursor: pointer; text-align: left; text-decoration: underline; text-decoration-color: var(--faint); text-underline-offset: 3px; }\n.gossamer .site:hover { text-decoration-color: currentColor; }\n.gossamer .bar { display: block; height: 8px; min-width: 1px; }\n.gossamer .bar.up { background: var(--up); }\n.gossamer .bar.down { background: repeating-linear-gradient(90deg, var(--down) 0 4px, transparent 4px 6px); }\n.gossamer .bar.flat { background: var(--faint); }\n.gossamer .bar.ink { background: var(--muted); }\n.gossamer .more { background: none; border: 0; padding: 4px 0; color: var(--muted); cursor: pointer; text-decoration: underline; }\n.gossamer .two { display: grid; gap: 22px; }\n.gossamer .sides th { font-weight: 400; text-align: left; color: var(--muted); padding-right: 12px; white-space: nowrap; }\n.gossamer .sides svg { display: block; }\n.gossamer .rail { stroke: var(--rule); stroke-width: 1; }\n.gossamer .zero { stroke: var(--faint); stroke-width: 1; }\n.gossamer .dot-full { fill: var(--ink); }\n.gossamer .dot-open { fill: var(--paper); stroke: var(--ink); stroke-width: 1.5; }\n.gossamer .dot-tick { stroke: var(--muted); stroke-width: 2; }\n.gossamer .excerpt-row { display: grid; grid-template-columns: 54px minmax(0, 1fr); gap: 10px; padding: 4px 0; align-items: baseline; }\n.gossamer .peak-value { color: var(--muted); font-size: 12px; text-align: right; }\n.gossamer .excerpt { font: 12.5px/1.75 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer .tok { unicode-bidi: isolate; border-radius: 2px; padding: 1px 0; }\n.gossamer .tok.pos { background: color-mix(in srgb, var(--up) var(--share), transparent); }\n.gossamer .tok.neg { background: color-mix(in srgb, var(--down) var(--share), transparent); text-decoration: underline dashed; text-underline-offset: 3px; }\n.gossamer .tok.peak { outline: 1.5px solid var(--ink); outline-offset: 0; }\n.gossamer .chips { display: flex; flex-wrap: wrap; gap: 6px; }\n.gossamer .chip { display: inline-flex; gap: 7px; align-items: baseline; border: 1px solid var(--rule); border-radius: 5px; padding: 1px 7px; }\n.gossamer .chip-number { font-size: 12px; }\n.gossamer .chip.pos .chip-number { color: var(--up); }\n.gossamer .chip.neg .chip-number { color: var(--down); }\n.gossamer .pair { padding: 5px 0; border-bottom: 1px dotted var(--rule); }\n.gossamer .pair:last-child { border-bottom: 0; }\n.gossamer .prompt { font: 12.5px/1.6 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer mark { background: none; color: inherit; font-weight: 700; border-bottom: 2px solid var(--ink); margin-left: 1px; }\n.gossamer .prose { font-size: 13px; }\n.gossamer .prose + .prose { margin-top: 6px; }\n\n.gossamer .stacked .panel { position: static; max-height: none; }\n.gossamer .stacked .overview { grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 24px 36px; align-items: start; }\n.gossamer .stacked .panel.has-node { position: sticky; bottom: 0; z-index: 3; max-height: 46vh; background: var(--paper); border-top: 2px solid var(--ink); padding: 16px 8px 20px; box-shadow: 0 -14px 30px -12px rgb(0 0 0 / 0.16); }\n.gossamer .stacked .has-node .card { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px 36px; align-items: start; }\n.gossamer .stacked .has-node .card-head { grid-column: 1 / -1; }\n\n/* Parts */\n.gossamer .part { margin-top: 56px; border-top: 1px solid var(--rule); padding-top: 22px; }\n.gossamer .part-head { display: flex; flex-wrap: wrap; gap: 2px 16px; align-items: baseline; margin-bottom: 8px; }\n.gossamer .check { display: grid; grid-template-columns: minmax(220px, 1fr) auto; gap: 12px 48px; padding: 22px 0 22px 18px; border-left: 3px solid transparent; border-bottom: 1px solid var(--rule); }\n.gossamer .check:last-child { border-bottom: 0; }\n.gossamer .check.fail { border-left-color: var(--fail); }\n.gossamer .check.not-reached { border-left-color: var(--warn); }\n.gossamer .check-text { display: grid; gap: 4px; align-content: start; max-width: 30em; }\n.gossamer .check-text h3 { font: 400 18px/1.3 var(--serif); overflow-wrap: anywhere; }\n.gossamer .threshold { font-size: 13px; color: var(--muted); }\n.gossamer .check .note { font-size: 13px; }\n.gossamer .check.fail .note { color: var(--fail); }\n.gossamer .method summary { color: var(--muted); font-size: 13px; cursor: pointer; width: max-content; }\n.gossamer .method dl { display: grid; grid-template-columns: max-content 1fr; gap: 1px 14px; font-size: 12.5px; padding: 6px 0 0 16px; }\n.gossamer .method dt { color: var(--muted); }\n.gossamer .nulls { font-size: 13px; table-layout: fixed; width: 846px; max-width: 100%; }\n.gossamer .c-value { width: 110px; }\n.gossamer .c-interval { width: 156px; }\n.gossamer .c-n { width: 56px; }\n.gossamer .c-plot { width: 260px; }\n.gossamer .nulls th, .gossamer .nulls td { font-weight: 400; text-align: left; padding: 0 16px 0 0; height: 26px; vertical-align: middle; }\n.gossamer .nulls tbody th { color: var(--muted); line-height: 1.3; }\n.gossamer .nulls thead th { color: var(--muted); font-size: 12px; vertical-align: bottom; line-height: 1.3; }\n.gossamer .nulls thead .c-value { white-space: normal !important; }\n.gossamer .nulls thead th:not(:first-child), .gossamer .nulls .figure-cell, .gossamer .nulls .interval, .gossamer .nulls .n { text-align: right; padding-right: 16px !important; white-space: nowrap; }\n.gossamer .nulls .interval, .gossamer .nulls .n { color: var(--muted); }\n.gossamer .nulls .own th, .gossamer .nulls .own .figure-cell { color: var(--ink); font-weight: 600; }\n.gossamer .nulls .absent { text-align: right; font-style: italic; color: var(--muted); white-space: nowrap; }\n.gossamer .nulls .plot-cell { padding-right: 0; }\n.gossamer .plot { display: block; }\n.gossamer .whisker { fill: none; stroke: var(--muted); stroke-width: 1.4; }\n.gossamer .whisker.own { stroke: var(--ink); stroke-width: 2; }\n.gossamer .own-mark { fill: var(--ink); }\n.gossamer .null-mark { fill: var(--paper); stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .axis-line { fill: none; stroke: var(--faint); stroke-width: 1; }\n.gossamer .axis-text { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .axis-text.end { text-anchor: end; }\n.gossamer .axis-text.start { text-anchor: start; }\n\n.gossamer .curve { width: 100%; max-width: 760px; display: block; }\n.gossamer .curve .grid { stroke: var(--rule); stroke-width: 1; }\n.gossamer .curve .reference { stroke: var(--muted); stroke-width: 1; stroke-dasharray: 2 4; }\n.gossamer .curve .axis-title { font: 12px var(--sans); fill: var(--ink); text-anchor: middle; }\n.gossamer .curve-line { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .curve-dot { fill: var(--paper); stroke: var(--ink); stroke-width: 1.4; }\n.gossamer .twin-mark { fill: var(--paper); stroke: var(--ink); stroke-width: 2; }\n.gossamer .mark-text { font: 600 11.5px var(--sans); fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }\n.gossamer .mark-text.end { text-anchor: end; }\n.gossamer .curve-figure { display: grid; grid-template-columns: minmax(0, 620px) minmax(400px, 1fr); gap: 36px; align-items: start; }\n.gossamer figcaption { color: var(--muted); font-size: 13px; margin-top: 18px; max-width: 26em; }\n\n.gossamer .record-part summary { cursor: pointer; display: flex; gap: 14px; align-items: baseline; }\n.gossamer .record-part summary::before { content: "▸"; color: var(--muted); }\n.gossamer .record-part[open] summary::before { content: "▾"; }\n.gossamer .record { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 3px 22px; font-size: 13px; padding-top: 12px; }\n.gossamer .record dt { color: var(--muted); }\n.gossamer .record dd { overflow-wrap: anywhere; }\n.gossamer .record .record { padding-top: 0; }\n.gossamer footer { margin-top: 56px; color: var(--muted); font-size: 12px; }\n\n.gossamer .tip { position: fixed; z-index: 10; max-width: 420px; padding: 5px 9px; border-radius: 6px; background: var(--ink); color: var(--paper); font-size: 12px; line-height: 1.45; white-space: pre-wrap; pointer-events: none; overflow-wrap: anywhere; }\n\n/* Compare, cuts */\n.gossamer .verdicts { display: flex; flex-wrap: wrap; gap: 8px 28px; align-items: center; margin-top: 14px; }\n.gossamer .verdicts .tally { margin-top: 0; }\n.gossamer .own-model { display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; font-size: 13px; }\n.gossamer .own-model .real { color: var(--ink); }\n.gossamer .command { display: inline-flex; align-items: center; gap: 6px; }\n.gossamer .command code { background: var(--band); border-radius: 5px; padding: 2px 8px; }\n.gossamer .comparison { border-top: 1px solid var(--rule); padding-top: 20px; }\n.gossamer .modes { display: inline-flex; border: 1px solid var(--rule); border-radius: 7px; overflow: hidden; margin-bottom: 16px; }\n.gossamer .mode { background: none; border: 0; border-left: 1px solid var(--rule); padding: 4px 14px; cursor: pointer; color: var(--muted); }\n.gossamer .mode:first-child { border-left: 0; }\n.gossamer .mode[aria-pressed="true"] { background: var(--ink); color: var(--paper); font-weight: 600; }\n.gossamer .mode:focus-visible { outline-offset: -3px; outline-color: currentColor; }\n.gossamer .cut-note { margin-bottom: 14px !important; padding: 6px 12px; background: var(--band); border-left: 3px solid var(--warn); width: fit-content; }\n.gossamer .pane svg, .gossamer .union svg, .gossamer .cut-picture svg { display: block; width: 100%; height: auto; }\n.gossamer .both { container-type: inline-size; }\n.gossamer .panes { display: grid; gap: 40px; align-items: end; grid-template-columns: var(--columns); max-width: var(--beside); }\n@container (max-width: 1000px) {\n  .gossamer .panes { grid-template-columns: minmax(0, 1fr); max-width: var(--under); gap: 28px; }\n  .gossamer .pane svg { width: calc(100% * var(--share)); }\n}\n.gossamer .union { overflow-x: auto; }\n.gossamer .union svg { max-width: max-content; min-width: var(--least); }\n.gossamer .pane figcaption { margin-top: 10px; max-width: none; }\n.gossamer .both-notes { display: flex; flex-wrap: wrap; gap: 16px 48px; align-items: start; margin-top: 26px; }\n.gossamer .both-notes .prose { max-width: 34em; flex: 1 1 20em; }\n.gossamer .sizes { font-size: 13px; }\n.gossamer .sizes th, .gossamer .sizes td { vertical-align: baseline; line-height: 1.5; font-weight: 400; text-align: right; padding: 2px 0 2px 26px; white-space: nowrap; }\n.gossamer .sizes th[scope="row"] { text-align: left; color: var(--muted); padding-left: 0; }\n.gossamer .sizes thead th { color: var(--muted); border-bottom: 1px solid var(--rule); }\n.gossamer .groups { display: grid; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)); gap: 24px 36px; margin-top: 26px; }\n.gossamer .site-list .mono { font-size: 12px; }\n.gossamer .site-list { list-style: none; margin: 6px 0 0; padding: 0; columns: 2; font-size: 12px; }\n.gossamer .outlined .node.unmeasured .pill { stroke-dasharray: none; }\n.gossamer .swatch { display: inline-block; width: 20px; height: 11px; margin-right: 8px; border: 1.5px solid var(--ink); border-radius: 4px; }\n.gossamer .group.both .swatch { background: var(--ink); }\n.gossamer .group.left .swatch { border-color: var(--up); }\n.gossamer .group.right .swatch { border: 1.5px dashed var(--down); }\n.gossamer .sketch-title { font-family: var(--sans); font-size: var(--title, 12px); fill: var(--muted); text-anchor: end; }\n.gossamer .sketch.small .head-label { display: none; }\n.gossamer .sketch .edge { opacity: 0.75; }\n.gossamer .sketch .edge.both { stroke: var(--ink); }\n.gossamer .sketch .edge.left { stroke: var(--up); }\n.gossamer .sketch .edge.right { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .sketch .edge.gone { stroke: var(--faint); opacity: 0.5; }\n.gossamer .mini .pill { stroke-width: 1.2; }\n.gossamer .mini.both .pill { fill: var(--ink); }\n.gossamer .mini.both .pill-text { fill: var(--paper); }\n.gossamer .mini.left .pill { stroke: var(--up); stroke-width: 1.8; }\n.gossamer .mini.right .pill { stroke: var(--down); stroke-width: 1.8; stroke-dasharray: 4 3; }\n.gossamer .mini.gone { opacity: 0.3; }\n.gossamer .cut { display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; margin: 6px 0 0 56px; font-size: 13px; }\n.gossamer .cut input { flex: 0 1 320px; accent-color: var(--ink); }\n.gossamer .cut-said { flex-basis: 100%; }\n.gossamer .cut-ring { fill: none; stroke: var(--ink); stroke-width: 2; }\n.gossamer .share { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; margin-top: 40px; }\n.gossamer .share .tool:disabled { opacity: 0.5; cursor: default; }\n\n/* Card */\n.gossamer .effects { width: 100%; font-size: 13px; }\n.gossamer .effects th { font-weight: 400; text-align: left; padding: 2px 10px 2px 0; white-space: nowrap; vertical-align: baseline; }\n.gossamer .effects td { padding: 2px 0; vertical-align: baseline; }\n.gossamer .effects .figure-cell { font-weight: 600; }\n.gossamer .histogram { display: block; width: 100%; max-width: 360px; height: auto; }\n.gossamer .histogram-row + .histogram-row { margin-top: 8px; }\n.gossamer .bar-clean { fill: var(--ink); }\n.gossamer .bar-other { fill: none; stroke: var(--ink); stroke-width: 1; }\n.gossamer .key-clean, .gossamer .key-other { display: inline-block; width: 10px; height: 9px; margin-right: 5px; border: 1px solid var(--ink); }\n.gossamer .key-clean { background: var(--ink); }\n.gossamer .level { display: block; font-size: 11px; line-height: 1.2; }\n.gossamer .note-text { width: 100%; font: 13px/1.5 var(--sans); color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 6px 9px; resize: vertical; }\n\n@media (max-width: 1220px) {\n  .gossamer .check { grid-template-columns: minmax(0, 1fr); gap: 14px; }\n  .gossamer .check-text { max-width: none; }\n  .gossamer .curve-figure { grid-template-columns: minmax(0, 1fr); gap: 0; }\n  .gossamer figcaption { max-width: 46em; }\n}\n@media (max-width: 1080px) {\n  .gossamer { padding: 28px 28px 40px; }\n  .gossamer h1 { font-size: 29px; }\n  .gossamer .lead { font-size: 17px; }\n}\n@media (max-width: 700px) {\n  .gossamer .check-data { overflow-x: auto; }\n  .gossamer .stacked .has-node .card { grid-template-columns: minmax(0, 1fr); }\n}\n@media (prefers-reduced-motion: reduce) {\n  .gossamer * { transition: none !important; }\n}\n';
+var style_default = '.gossamer {\n  color-scheme: light dark;\n  --paper: light-dark(#fdfdfb, #14161a);\n  --raised: light-dark(#ffffff, #1a1d22);\n  --band: light-dark(#f5f5f1, #1a1d22);\n  --ink: light-dark(#1c1e22, #e9e7e2);\n  --muted: light-dark(#63686f, #9da2a9);\n  --faint: light-dark(#b9bcb8, #50555c);\n  --rule: light-dark(#e3e3dd, #2c3036);\n  --up: light-dark(#2a66ab, #72aef0);\n  --down: light-dark(#c24a1e, #f28b5b);\n  --pass: light-dark(#27704a, #6cc596);\n  --fail: light-dark(#b3221c, #ff7d74);\n  --warn: light-dark(#8a6100, #e0b04a);\n  --focus: light-dark(#111317, #ffffff);\n  --lit: light-dark(#e8a400, #ffc94d);\n  --serif: ui-serif, "Iowan Old Style", Charter, "Source Serif 4", Georgia, "Liberation Serif", "DejaVu Serif", serif;\n  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif;\n  --mono: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", "DejaVu Sans Mono", monospace;\n  box-sizing: border-box;\n  min-height: 100vh;\n  padding: 40px max(28px, calc((100% - 1400px) / 2)) 56px;\n  background: var(--paper);\n  color: var(--ink);\n  font: 14px/1.5 var(--sans);\n  font-variant-numeric: tabular-nums;\n  -webkit-text-size-adjust: 100%;\n}\n.gossamer[data-theme="light"] { color-scheme: light; }\n.gossamer[data-theme="dark"] { color-scheme: dark; }\n.gossamer *, .gossamer *::before { box-sizing: inherit; }\n.gossamer [hidden] { display: none !important; }\n.gossamer .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }\n.gossamer h1, .gossamer h2, .gossamer h3, .gossamer p, .gossamer figure, .gossamer dl, .gossamer dd { margin: 0; }\n.gossamer h1 { font: 400 34px/1.15 var(--serif); letter-spacing: -0.01em; margin: 10px 0 12px; text-wrap: balance; overflow-wrap: anywhere; }\n.gossamer h2 { font: 400 23px/1.25 var(--serif); }\n.gossamer h3 { font: 600 13px/1.4 var(--sans); }\n.gossamer .mono, .gossamer code { font-family: var(--mono); font-size: 0.94em; }\n.gossamer .muted { color: var(--muted); }\n.gossamer .aside { color: var(--muted); font-weight: 400; margin-left: 8px; }\n.gossamer button { font: inherit; color: inherit; }\n.gossamer :focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; border-radius: 3px; }\n\n/* Header */\n.gossamer .top { max-width: 100%; margin-bottom: 28px; }\n.gossamer .eyebrow { display: flex; gap: 14px; align-items: center; color: var(--muted); font-size: 13px; }\n.gossamer .eyebrow .theme { margin-left: auto; }\n.gossamer .lead { font: 400 18px/1.5 var(--serif); max-width: 46em; text-wrap: pretty; }\n.gossamer .lead b { font-weight: 600; white-space: nowrap; }\n.gossamer .lead + .lead { margin-top: 6px; }\n.gossamer .lead .verdict { font: 600 15px/1.5 var(--sans); align-items: baseline; }\n.gossamer .tally { display: flex; flex-wrap: wrap; gap: 6px 20px; margin-top: 14px; }\n.gossamer .tool { background: none; border: 1px solid var(--rule); border-radius: 6px; padding: 3px 9px; cursor: pointer; color: var(--muted); }\n.gossamer .tool:hover { color: var(--ink); border-color: var(--faint); }\n\n/* Verdicts */\n.gossamer .verdict { display: inline-flex; align-items: center; gap: 6px; font-weight: 600; font-size: 13px; white-space: nowrap; }\n.gossamer .verdict svg { fill: none; stroke: currentColor; stroke-width: 2.2; stroke-linecap: round; stroke-linejoin: round; }\n.gossamer .verdict.pass { color: var(--pass); }\n.gossamer .verdict.fail { color: var(--fail); }\n.gossamer .verdict.not-reached { color: var(--warn); }\n.gossamer .verdict.not-measured { color: var(--muted); }\n\n/* Stage: figure and panel */\n.gossamer .stage { display: grid; grid-template-columns: minmax(0, 1fr) 368px; gap: 36px; align-items: start; }\n.gossamer .stage.stacked { grid-template-columns: minmax(0, 1fr); gap: 24px; }\n.gossamer .toolbar { display: flex; flex-wrap: wrap; align-items: center; gap: 10px 24px; margin-bottom: 12px; min-height: 32px; }\n.gossamer .search-box { position: relative; flex: 0 1 260px; }\n.gossamer .search { width: 100%; font: inherit; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 5px 10px; }\n.gossamer .search::placeholder { color: var(--muted); }\n.gossamer .results { position: absolute; z-index: 5; top: 100%; left: 0; min-width: 100%; width: max-content; max-width: 460px; margin: 4px 0 0; padding: 4px; list-style: none; background: var(--raised); border: 1px solid var(--rule); border-radius: 8px; box-shadow: 0 8px 28px rgb(0 0 0 / 0.14); }\n.gossamer .results li { display: flex; gap: 14px; justify-content: space-between; padding: 4px 8px; border-radius: 5px; cursor: pointer; }\n.gossamer .results li[aria-selected="true"], .gossamer .results li[role="option"]:hover { background: var(--band); }\n.gossamer .results .count { color: var(--muted); cursor: default; }\n.gossamer .strength { display: inline-flex; align-items: center; gap: 10px; color: var(--muted); font-size: 13px; }\n.gossamer .strength input { width: 120px; accent-color: var(--muted); }\n\n.gossamer .figure-bar { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; margin-bottom: 10px; font-size: 13px; }\n.gossamer .figure-bar .tool { min-height: 28px; }\n.gossamer .figure-bar .tool:disabled { opacity: 0.45; cursor: default; }\n.gossamer .figure-bar .tool[aria-pressed="true"] { color: var(--ink); border-color: var(--ink); }\n.gossamer .figure-bar .zoom { display: flex; gap: 4px; margin-left: auto; }\n.gossamer .figure-place { position: relative; overflow: hidden; }\n.gossamer .figure-surface { cursor: grab; touch-action: pan-y; user-select: none; }\n.gossamer .figure-surface.over-node { cursor: pointer; }\n.gossamer .figure-surface.dragging { cursor: grabbing; }\n.gossamer .figure-svg { display: block; width: 100%; overflow: hidden; }\n.gossamer .figure-canvas { position: relative; overflow: hidden; outline-offset: -2px; }\n.gossamer .figure-canvas canvas { position: absolute; left: 0; top: 0; transform-origin: 0 0; will-change: transform; pointer-events: none; }\n.gossamer .figure-canvas.faded .raster { opacity: 0.28; }\n.gossamer .probe { position: absolute; pointer-events: none; visibility: hidden; }\n.gossamer .away { position: absolute; width: 0; height: 0; overflow: hidden; }\n.gossamer .restore { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; margin-top: 8px; font-size: 12px; }\n.gossamer .restore .tool { font-family: var(--mono); font-size: 11.5px; padding: 1px 7px; }\n\n.gossamer .band { fill: var(--band); }\n.gossamer .block-title { font: 600 12.5px var(--sans); fill: var(--ink); }\n.gossamer .block-sub { font: 12px var(--sans); fill: var(--muted); }\n.gossamer .row-label { font: 11px var(--sans); fill: var(--muted); text-anchor: end; }\n.gossamer .head-box { fill: var(--paper); stroke: var(--faint); stroke-width: 1; }\n.gossamer .head-label { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .plate rect { fill: var(--paper); stroke: var(--faint); }\n.gossamer .plate-text { font: 12px var(--mono); fill: var(--ink); text-anchor: middle; white-space: pre; }\n\n.gossamer .carry, .gossamer .root { fill: none; stroke: var(--faint); stroke-width: 1.1; }\n.gossamer .root { stroke-dasharray: 1.5 3.5; }\n.gossamer .root-dot { fill: var(--faint); }\n.gossamer .carry.meets { stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .edge { fill: none; stroke-linecap: butt; opacity: calc(0.86 * var(--fade, 1)); transition: opacity 0.12s; }\n.gossamer .edge.up { stroke: var(--up); }\n.gossamer .edge.down { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .edge.flat { stroke: var(--muted); }\n.gossamer .edge.sum { stroke: var(--faint); --fade: 0.6; }\n.gossamer .plain .edge { marker-end: none; }\n.gossamer .plain .hit { display: none; }\n.gossamer .tip-flat { fill: var(--muted); }\n.gossamer .tip-up { fill: var(--up); }\n.gossamer .tip-down { fill: none; stroke: var(--down); stroke-width: 2.4; }\n.gossamer :is(.edge, .hit, .carry, .root).hidden, .gossamer .node.gone { display: none; }\n.gossamer .hit { fill: none; stroke: transparent; stroke-width: 9; pointer-events: stroke; }\n\n.gossamer .node { cursor: pointer; outline: none; }\n.gossamer .node.super .pill { stroke: var(--muted); }\n.gossamer .node.pinned .pill { stroke-width: 2.4; }\n.gossamer .pin circle { fill: var(--ink); stroke: var(--paper); stroke-width: 1.2; }\n.gossamer .pin path { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .halo { fill: var(--lit); opacity: var(--lit-share, 0.5); }\n.gossamer .folds { cursor: pointer; }\n.gossamer .folds:hover { text-decoration: underline; fill: var(--ink); }\n.gossamer .pill { fill: color-mix(in srgb, var(--ink) var(--ink-share, 0%), var(--raised)); stroke: var(--ink); stroke-width: 1; }\n.gossamer .node.unmeasured .pill { stroke-dasharray: 2.5 2.5; }\n.gossamer .node.end .pill { stroke: var(--faint); }\n.gossamer .tab { fill: var(--raised); stroke: var(--ink); stroke-width: 0.8; }\n.gossamer .port-text { font: italic 10.5px var(--serif); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .unfed .tab { fill: none; stroke: var(--faint); }\n.gossamer .unfed .port-text { fill: var(--faint); }\n.gossamer .pill-text { font: 11px var(--sans); fill: var(--ink); text-anchor: middle; pointer-events: none; }\n.gossamer .qkv { font-style: italic; font-family: var(--serif); font-size: 12px; }\n.gossamer .node.strong .pill-text { fill: var(--paper); }\n.gossamer .node.middle .pill-text { fill: light-dark(#1c1e22, #14161a); }\n.gossamer .node:hover .pill, .gossamer .node.near .pill { stroke-width: 1.8; }\n.gossamer .node.selected .pill, .gossamer .node.found .pill { stroke-width: 2.6; }\n.gossamer .node:focus-visible .pill { stroke-width: 2.6; outline: 2px solid var(--focus); outline-offset: 3px; border-radius: 4px; }\n.gossamer .back { fill: var(--band); }\n.gossamer .face { transition: opacity 0.12s; }\n.gossamer .node.dim .face { opacity: 0.22; }\n.gossamer .node.idle:not(.centre, .near) .face { opacity: 0.4; }\n.gossamer .centred .node:not(.centre, .near) .face { opacity: 0.28; }\n.gossamer .centred .edge:not(.on) { opacity: 0.07; }\n.gossamer .centred .edge.on { opacity: 1; }\n.gossamer .centred :is(.carry, .root):not(.on) { opacity: 0.35; }\n.gossamer .centred .carry.on { stroke: var(--ink); stroke-width: 1.8; }\n.gossamer .number { font: 600 10.5px var(--sans); text-anchor: middle; paint-order: stroke; stroke: var(--band); stroke-width: 4px; stroke-linejoin: round; pointer-events: none; }\n.gossamer .number.up { fill: var(--up); }\n.gossamer .number.down { fill: var(--down); }\n.gossamer .number:is(.flat, .sum) { fill: var(--muted); }\n\n.gossamer .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; margin-top: 14px; color: var(--muted); font-size: 12px; }\n.gossamer .legend-item { display: inline-flex; align-items: center; gap: 8px; }\n.gossamer .legend .edge { stroke-width: 2; }\n.gossamer .legend .edge.sum { stroke-width: 5; }\n.gossamer .legend-note { flex-basis: 100%; }\n.gossamer .legend-ports { font: italic 12.5px var(--serif); color: var(--ink); }\n.gossamer .into { color: var(--muted); font-size: 12px; margin-left: 7px; white-space: nowrap; }\n\n/* Panel */\n.gossamer .panel { position: sticky; top: 20px; max-height: calc(100vh - 40px); overflow-y: auto; outline-offset: -2px; padding: 2px 6px 2px 2px; scrollbar-width: thin; }\n.gossamer .panel:not(.has-node) { position: static; max-height: none; overflow: visible; }\n.gossamer .card { display: grid; gap: 22px; }\n.gossamer .card-head { display: flex; justify-content: space-between; gap: 12px; align-items: start; }\n.gossamer .card-head h2 { font: 500 18px/1.3 var(--mono); overflow-wrap: anywhere; }\n.gossamer .close { background: none; border: 0; font-size: 22px; line-height: 1; padding: 2px 6px; cursor: pointer; color: var(--muted); }\n.gossamer .card-part h3 { padding-bottom: 5px; margin-bottom: 6px; border-bottom: 1px solid var(--rule); }\n.gossamer .facts { display: flex; gap: 32px; }\n.gossamer .fact-label, .gossamer .fact-note { color: var(--muted); font-size: 12px; }\n.gossamer .fact-value { font-size: 19px; line-height: 1.35; }\n.gossamer table { border-collapse: collapse; }\n.gossamer .links { width: 100%; table-layout: fixed; }\n.gossamer .links td { padding: 2px 0; vertical-align: baseline; }\n.gossamer .links td:first-child { padding-right: 12px; }\n.gossamer .links .site { overflow-wrap: anywhere; }\n.gossamer .links { font-size: 13px; }\n.gossamer .links td:nth-child(1) { width: 56%; }\n.gossamer .links td:nth-child(2) { width: 22%; }\n.gossamer .figure-cell { text-align: right; padding-right: 10px !important; }\n.gossamer .links .muted { padding-left: 10px; font-size: 12px; }\n.gossamer .site { font-family: var(--mono); font-size: 12px; background: none; border: 0; padding: 0; cursor: pointer; text-align: left; text-decoration: underline; text-decoration-color: var(--faint); text-underline-offset: 3px; }\n.gossamer .site:hover { text-decoration-color: currentColor; }\n.gossamer .bar { display: block; height: 8px; min-width: 1px; }\n.gossamer .bar.up { background: var(--up); }\n.gossamer .bar.down { background: repeating-linear-gradient(90deg, var(--down) 0 4px, transparent 4px 6px); }\n.gossamer .bar.flat { background: var(--faint); }\n.gossamer .bar.ink { background: var(--muted); }\n.gossamer .more { background: none; border: 0; padding: 4px 0; color: var(--muted); cursor: pointer; text-decoration: underline; }\n.gossamer .two { display: grid; gap: 22px; }\n.gossamer .sides th { font-weight: 400; text-align: left; color: var(--muted); padding-right: 12px; white-space: nowrap; }\n.gossamer .sides svg { display: block; }\n.gossamer .rail { stroke: var(--rule); stroke-width: 1; }\n.gossamer .zero { stroke: var(--faint); stroke-width: 1; }\n.gossamer .dot-full { fill: var(--ink); }\n.gossamer .dot-open { fill: var(--paper); stroke: var(--ink); stroke-width: 1.5; }\n.gossamer .dot-tick { stroke: var(--muted); stroke-width: 2; }\n.gossamer .excerpt-row { display: grid; grid-template-columns: 54px minmax(0, 1fr); gap: 10px; padding: 4px 0; align-items: baseline; }\n.gossamer .peak-value { color: var(--muted); font-size: 12px; text-align: right; }\n.gossamer .excerpt { font: 12.5px/1.75 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer .tok { unicode-bidi: isolate; border-radius: 2px; padding: 1px 0; }\n.gossamer .tok.pos { background: color-mix(in srgb, var(--up) var(--share), transparent); }\n.gossamer .tok.neg { background: color-mix(in srgb, var(--down) var(--share), transparent); text-decoration: underline dashed; text-underline-offset: 3px; }\n.gossamer .tok.peak { outline: 1.5px solid var(--ink); outline-offset: 0; }\n.gossamer .chips { display: flex; flex-wrap: wrap; gap: 6px; }\n.gossamer .chip { display: inline-flex; gap: 7px; align-items: baseline; border: 1px solid var(--rule); border-radius: 5px; padding: 1px 7px; }\n.gossamer .chip-number { font-size: 12px; }\n.gossamer .chip.pos .chip-number { color: var(--up); }\n.gossamer .chip.neg .chip-number { color: var(--down); }\n.gossamer .pair { padding: 5px 0; border-bottom: 1px dotted var(--rule); }\n.gossamer .pair:last-child { border-bottom: 0; }\n.gossamer .prompt { font: 12.5px/1.6 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }\n.gossamer mark { background: none; color: inherit; font-weight: 700; border-bottom: 2px solid var(--ink); margin-left: 1px; }\n.gossamer .prose { font-size: 13px; }\n.gossamer .prose + .prose { margin-top: 6px; }\n\n.gossamer .stacked .panel { position: static; max-height: none; }\n.gossamer .stacked .overview { grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 24px 36px; align-items: start; }\n.gossamer .stacked .panel.has-node { position: sticky; bottom: 0; z-index: 3; max-height: 46vh; background: var(--paper); border-top: 2px solid var(--ink); padding: 16px 8px 20px; box-shadow: 0 -14px 30px -12px rgb(0 0 0 / 0.16); }\n.gossamer .stacked .has-node .card { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px 36px; align-items: start; }\n.gossamer .stacked .has-node .card-head { grid-column: 1 / -1; }\n\n/* Parts */\n.gossamer .part { margin-top: 56px; border-top: 1px solid var(--rule); padding-top: 22px; }\n.gossamer .part-head { display: flex; flex-wrap: wrap; gap: 2px 16px; align-items: baseline; margin-bottom: 8px; }\n.gossamer .check { display: grid; grid-template-columns: minmax(220px, 1fr) auto; gap: 12px 48px; padding: 22px 0 22px 18px; border-left: 3px solid transparent; border-bottom: 1px solid var(--rule); }\n.gossamer .check:last-child { border-bottom: 0; }\n.gossamer .check.fail { border-left-color: var(--fail); }\n.gossamer .check.not-reached { border-left-color: var(--warn); }\n.gossamer .check-text { display: grid; gap: 4px; align-content: start; max-width: 30em; }\n.gossamer .check-text h3 { font: 400 18px/1.3 var(--serif); overflow-wrap: anywhere; }\n.gossamer .threshold { font-size: 13px; color: var(--muted); }\n.gossamer .check .note { font-size: 13px; }\n.gossamer .check.fail .note { color: var(--fail); }\n.gossamer .method summary { color: var(--muted); font-size: 13px; cursor: pointer; width: max-content; }\n.gossamer .method dl { display: grid; grid-template-columns: max-content 1fr; gap: 1px 14px; font-size: 12.5px; padding: 6px 0 0 16px; }\n.gossamer .method dt { color: var(--muted); }\n.gossamer .nulls { font-size: 13px; table-layout: fixed; width: 846px; max-width: 100%; }\n.gossamer .c-value { width: 110px; }\n.gossamer .c-interval { width: 156px; }\n.gossamer .c-n { width: 56px; }\n.gossamer .c-plot { width: 260px; }\n.gossamer .nulls th, .gossamer .nulls td { font-weight: 400; text-align: left; padding: 0 16px 0 0; height: 26px; vertical-align: middle; }\n.gossamer .nulls tbody th { color: var(--muted); line-height: 1.3; }\n.gossamer .nulls thead th { color: var(--muted); font-size: 12px; vertical-align: bottom; line-height: 1.3; }\n.gossamer .nulls thead .c-value { white-space: normal !important; }\n.gossamer .nulls thead th:not(:first-child), .gossamer .nulls .figure-cell, .gossamer .nulls .interval, .gossamer .nulls .n { text-align: right; padding-right: 16px !important; white-space: nowrap; }\n.gossamer .nulls .interval, .gossamer .nulls .n { color: var(--muted); }\n.gossamer .nulls .own th, .gossamer .nulls .own .figure-cell { color: var(--ink); font-weight: 600; }\n.gossamer .nulls .absent { text-align: right; font-style: italic; color: var(--muted); white-space: nowrap; }\n.gossamer .nulls .plot-cell { padding-right: 0; }\n.gossamer .plot { display: block; }\n.gossamer .whisker { fill: none; stroke: var(--muted); stroke-width: 1.4; }\n.gossamer .whisker.own { stroke: var(--ink); stroke-width: 2; }\n.gossamer .own-mark { fill: var(--ink); }\n.gossamer .null-mark { fill: var(--paper); stroke: var(--muted); stroke-width: 1.6; }\n.gossamer .axis-line { fill: none; stroke: var(--faint); stroke-width: 1; }\n.gossamer .axis-text { font: 11px var(--sans); fill: var(--muted); text-anchor: middle; }\n.gossamer .axis-text.end { text-anchor: end; }\n.gossamer .axis-text.start { text-anchor: start; }\n\n.gossamer .curve { width: 100%; max-width: 760px; display: block; }\n.gossamer .curve .grid { stroke: var(--rule); stroke-width: 1; }\n.gossamer .curve .reference { stroke: var(--muted); stroke-width: 1; stroke-dasharray: 2 4; }\n.gossamer .curve .axis-title { font: 12px var(--sans); fill: var(--ink); text-anchor: middle; }\n.gossamer .curve-line { fill: none; stroke: var(--ink); stroke-width: 1.6; }\n.gossamer .curve-dot { fill: var(--paper); stroke: var(--ink); stroke-width: 1.4; }\n.gossamer .twin-mark { fill: var(--paper); stroke: var(--ink); stroke-width: 2; }\n.gossamer .mark-text { font: 600 11.5px var(--sans); fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }\n.gossamer .mark-text.end { text-anchor: end; }\n.gossamer .curve-figure { display: grid; grid-template-columns: minmax(0, 620px) minmax(400px, 1fr); gap: 36px; align-items: start; }\n.gossamer figcaption { color: var(--muted); font-size: 13px; margin-top: 18px; max-width: 26em; }\n\n.gossamer .record-part summary { cursor: pointer; display: flex; gap: 14px; align-items: baseline; }\n.gossamer .record-part summary::before { content: "▸"; color: var(--muted); }\n.gossamer .record-part[open] summary::before { content: "▾"; }\n.gossamer .record { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 3px 22px; font-size: 13px; padding-top: 12px; }\n.gossamer .record dt { color: var(--muted); }\n.gossamer .record dd { overflow-wrap: anywhere; }\n.gossamer .record .record { padding-top: 0; }\n.gossamer footer { margin-top: 56px; color: var(--muted); font-size: 12px; }\n\n.gossamer .tip { position: fixed; z-index: 10; max-width: 420px; padding: 5px 9px; border-radius: 6px; background: var(--ink); color: var(--paper); font-size: 12px; line-height: 1.45; white-space: pre-wrap; pointer-events: none; overflow-wrap: anywhere; }\n\n/* Compare, cuts */\n.gossamer .verdicts { display: flex; flex-wrap: wrap; gap: 8px 28px; align-items: center; margin-top: 14px; }\n.gossamer .verdicts .tally { margin-top: 0; }\n.gossamer .own-model { display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; font-size: 13px; }\n.gossamer .own-model .real { color: var(--ink); }\n.gossamer .command { display: inline-flex; align-items: center; gap: 6px; }\n.gossamer .command code { background: var(--band); border-radius: 5px; padding: 2px 8px; }\n.gossamer .comparison { border-top: 1px solid var(--rule); padding-top: 20px; }\n.gossamer .modes { display: inline-flex; border: 1px solid var(--rule); border-radius: 7px; overflow: hidden; margin-bottom: 16px; }\n.gossamer .mode { background: none; border: 0; border-left: 1px solid var(--rule); padding: 4px 14px; cursor: pointer; color: var(--muted); }\n.gossamer .mode:first-child { border-left: 0; }\n.gossamer .mode[aria-pressed="true"] { background: var(--ink); color: var(--paper); font-weight: 600; }\n.gossamer .mode:focus-visible { outline-offset: -3px; outline-color: currentColor; }\n.gossamer .cut-note { margin-bottom: 14px !important; padding: 6px 12px; background: var(--band); border-left: 3px solid var(--warn); width: fit-content; }\n.gossamer .pane svg, .gossamer .union svg, .gossamer .cut-picture svg { display: block; width: 100%; height: auto; }\n.gossamer .both { container-type: inline-size; }\n.gossamer .panes { display: grid; gap: 40px; align-items: end; grid-template-columns: var(--columns); max-width: var(--beside); }\n@container (max-width: 1000px) {\n  .gossamer .panes { grid-template-columns: minmax(0, 1fr); max-width: var(--under); gap: 28px; }\n  .gossamer .pane svg { width: calc(100% * var(--share)); }\n}\n.gossamer .union { overflow-x: auto; }\n.gossamer .union svg { max-width: max-content; min-width: var(--least); }\n.gossamer .pane figcaption { margin-top: 10px; max-width: none; }\n.gossamer .both-notes { display: flex; flex-wrap: wrap; gap: 16px 48px; align-items: start; margin-top: 26px; }\n.gossamer .both-notes .prose { max-width: 34em; flex: 1 1 20em; }\n.gossamer .sizes { font-size: 13px; }\n.gossamer .sizes th, .gossamer .sizes td { vertical-align: baseline; line-height: 1.5; font-weight: 400; text-align: right; padding: 2px 0 2px 26px; white-space: nowrap; }\n.gossamer .sizes th[scope="row"] { text-align: left; color: var(--muted); padding-left: 0; }\n.gossamer .sizes thead th { color: var(--muted); border-bottom: 1px solid var(--rule); }\n.gossamer .compared section { max-width: 100%; overflow-x: auto; }\n.gossamer .compared section h3 { margin-bottom: 6px; }\n.gossamer .compared section .prose { margin-top: 8px; max-width: 38em; }\n.gossamer .compared .checks { margin-top: 26px; border-top: 1px solid var(--rule); }\n.gossamer .sizes .shaded { background: color-mix(in srgb, var(--up) calc(var(--share) * 0.45), transparent); background-clip: padding-box; border-left: 14px solid transparent; padding: 2px 12px; }\n.gossamer .sizes .absent { color: var(--muted); }\n.gossamer .groups { display: grid; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)); gap: 24px 36px; margin-top: 26px; }\n.gossamer .site-list .mono { font-size: 12px; }\n.gossamer .site-list { list-style: none; margin: 6px 0 0; padding: 0; columns: 2; font-size: 12px; }\n.gossamer .outlined .node.unmeasured .pill { stroke-dasharray: none; }\n.gossamer .swatch { display: inline-block; width: 20px; height: 11px; margin-right: 8px; border: 1.5px solid var(--ink); border-radius: 4px; }\n.gossamer .group.both .swatch { background: var(--ink); }\n.gossamer .group.left .swatch { border-color: var(--up); }\n.gossamer .group.right .swatch { border: 1.5px dashed var(--down); }\n.gossamer .sketch-title { font-family: var(--sans); font-size: var(--title, 12px); fill: var(--muted); text-anchor: end; }\n.gossamer .sketch.small .head-label { display: none; }\n.gossamer .sketch .edge { opacity: 0.75; }\n.gossamer .sketch .edge.both { stroke: var(--ink); }\n.gossamer .sketch .edge.left { stroke: var(--up); }\n.gossamer .sketch .edge.right { stroke: var(--down); stroke-dasharray: 5 3.5; }\n.gossamer .sketch .edge.gone { stroke: var(--faint); opacity: 0.5; }\n.gossamer .mini .pill { stroke-width: 1.2; }\n.gossamer .mini.both .pill { fill: var(--ink); }\n.gossamer .mini.both .pill-text { fill: var(--paper); }\n.gossamer .mini.left .pill { stroke: var(--up); stroke-width: 1.8; }\n.gossamer .mini.right .pill { stroke: var(--down); stroke-width: 1.8; stroke-dasharray: 4 3; }\n.gossamer .mini.gone { opacity: 0.3; }\n.gossamer .cut { display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; margin: 6px 0 0 56px; font-size: 13px; }\n.gossamer .cut input { flex: 0 1 320px; accent-color: var(--ink); }\n.gossamer .cut-said { flex-basis: 100%; }\n.gossamer .cut-ring { fill: none; stroke: var(--ink); stroke-width: 2; }\n.gossamer .share { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; margin-top: 40px; }\n.gossamer .share .tool:disabled { opacity: 0.5; cursor: default; }\n\n/* Card */\n.gossamer .effects { width: 100%; font-size: 13px; }\n.gossamer .effects th { font-weight: 400; text-align: left; padding: 2px 10px 2px 0; white-space: nowrap; vertical-align: baseline; }\n.gossamer .effects td { padding: 2px 0; vertical-align: baseline; }\n.gossamer .effects .figure-cell { font-weight: 600; }\n.gossamer .histogram { display: block; width: 100%; max-width: 360px; height: auto; }\n.gossamer .histogram-row + .histogram-row { margin-top: 8px; }\n.gossamer .bar-clean { fill: var(--ink); }\n.gossamer .bar-other { fill: none; stroke: var(--ink); stroke-width: 1; }\n.gossamer .key-clean, .gossamer .key-other { display: inline-block; width: 10px; height: 9px; margin-right: 5px; border: 1px solid var(--ink); }\n.gossamer .key-clean { background: var(--ink); }\n.gossamer .level { display: block; font-size: 11px; line-height: 1.2; }\n.gossamer .note-text { width: 100%; font: 13px/1.5 var(--sans); color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 6px 9px; resize: vertical; }\n\n@media (max-width: 1220px) {\n  .gossamer .check { grid-template-columns: minmax(0, 1fr); gap: 14px; }\n  .gossamer .check-text { max-width: none; }\n  .gossamer .curve-figure { grid-template-columns: minmax(0, 1fr); gap: 0; }\n  .gossamer figcaption { max-width: 46em; }\n}\n@media (max-width: 1080px) {\n  .gossamer { padding: 28px 28px 40px; }\n  .gossamer h1 { font-size: 29px; }\n  .gossamer .lead { font-size: 17px; }\n}\n@media (max-width: 700px) {\n  .gossamer .check-data { overflow-x: auto; }\n  .gossamer .stacked .has-node .card { grid-template-columns: minmax(0, 1fr); }\n}\n@media (prefers-reduced-motion: reduce) {\n  .gossamer * { transition: none !important; }\n}\n';
 
 // src/lab.css
 var lab_default = '.gossamer .part[data-part="ask"] { margin: 0 0 36px; }\n.gossamer .lab { display: grid; gap: 18px; }\n.gossamer .lab-grid { display: grid; grid-template-columns: minmax(0, 7fr) minmax(0, 5fr); gap: 24px 48px; align-items: start; }\n.gossamer .lab-left, .gossamer .lab-right { display: grid; gap: 12px; min-width: 0; }\n.gossamer .lab-right h3 { padding-bottom: 4px; border-bottom: 1px solid var(--rule); }\n.gossamer .lab-prompt { width: 100%; resize: vertical; font: 14px/1.55 var(--mono); color: inherit; background: var(--raised); border: 1px solid var(--faint); border-radius: 6px; padding: 8px 11px; }\n.gossamer .lab-row { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; min-width: 0; }\n.gossamer .lab :is(select, input[type="text"], input[type="number"]) { font: inherit; font-size: 13px; color: inherit; background: var(--raised); border: 1px solid var(--rule); border-radius: 6px; padding: 3px 7px; max-width: 100%; }\n.gossamer .lab select.mono, .gossamer .lab input.mono { font-family: var(--mono); font-size: 12px; }\n.gossamer .lab .lab-pick { flex: 1 1 150px; min-width: 0; max-width: 240px; }\n.gossamer .lab .lab-candidate { width: 84px; }\n.gossamer .lab .lab-number-in { width: 92px; }\n.gossamer .lab input[type="range"] { flex: 1 1 90px; max-width: 170px; accent-color: var(--muted); }\n.gossamer .lab .tool { color: var(--ink); }\n.gossamer .lab .tool:disabled { color: var(--faint); cursor: default; }\n.gossamer .lab-flip { border-color: var(--ink); font-weight: 600; }\n.gossamer .lab-error { color: var(--fail); font-size: 13px; overflow-wrap: anywhere; }\n.gossamer .lab-error::before { content: "⚠ "; }\n.gossamer .lab.stale .lab-right { opacity: 0.45; }\n.gossamer .lab-tokens { display: flex; flex-wrap: wrap; gap: 3px; max-height: 132px; overflow-y: auto; padding: 2px; }\n.gossamer .lab-token { font: 12px/1.5 var(--mono); border: 1px solid var(--rule); background: none; border-radius: 4px; padding: 0 4px; cursor: pointer; white-space: pre; }\n.gossamer .lab-token.given { color: var(--muted); }\n.gossamer .lab-token[aria-checked="true"] { border-color: var(--ink); box-shadow: inset 0 -2px 0 var(--ink); font-weight: 600; }\n.gossamer .lab-suggestion { font-size: 13px; }\n.gossamer .lab-do { border: 1px solid var(--rule); border-radius: 8px; padding: 8px 12px 12px; margin: 0; display: grid; gap: 8px; min-width: 0; }\n.gossamer .lab-do legend { font-size: 12px; color: var(--muted); padding: 0 4px; }\n.gossamer .lab-about { font-size: 12px; }\n.gossamer .lab-done { margin: 0; padding: 0 0 0 22px; display: grid; gap: 2px; font: 12.5px/1.5 var(--mono); }\n.gossamer .lab-done li > span { overflow-wrap: anywhere; }\n.gossamer .lab-done .close { font-size: 16px; padding: 0 8px; vertical-align: -2px; }\n.gossamer .lab-lights { font-size: 13px; margin-left: auto; }\n\n.gossamer .lab-shares { display: grid; gap: 12px; }\n.gossamer .lab-share { display: grid; gap: 3px; }\n.gossamer .lab-share-name { font-size: 12px; color: var(--muted); }\n.gossamer .lab-share-ends { display: flex; justify-content: space-between; gap: 12px; font-weight: 600; }\n.gossamer .lab-was { color: var(--muted); font-weight: 400; }\n.gossamer .lab-track { position: relative; height: 12px; border: 1px solid var(--ink); border-radius: 2px; background: repeating-linear-gradient(135deg, transparent 0 4px, var(--faint) 4px 5px); }\n.gossamer .lab-part { display: block; height: 100%; background: var(--ink); }\n.gossamer .lab-tick { position: absolute; top: -4px; bottom: -4px; width: 2px; margin-left: -1px; background: var(--down); outline: 1px solid var(--paper); }\n.gossamer .lab-next { width: 100%; table-layout: fixed; border-collapse: separate; border-spacing: 0; font-size: 12.5px; line-height: 1.4; }\n.gossamer .lab-next th { font-weight: 400; text-align: left; color: var(--muted); font-size: 12px; padding: 0 0 2px; }\n.gossamer .lab-next td { position: relative; padding: 0 0 4px; overflow: hidden; white-space: nowrap; }\n.gossamer .lab-next :is(th, td):first-child { border-right: 28px solid transparent; }\n.gossamer .lab-next .asked { font-weight: 600; }\n.gossamer .lab-bar { position: absolute; left: 0; bottom: 1px; height: 3px; background: var(--muted); }\n.gossamer .asked .lab-bar { background: var(--ink); }\n.gossamer .lab-number { float: right; }\n.gossamer .lab-ten summary { cursor: pointer; font-size: 13px; width: max-content; max-width: 100%; }\n.gossamer .lab-ten[open] summary { margin-bottom: 6px; }\n\n.gossamer .lab-deep summary { cursor: pointer; font-weight: 600; width: max-content; max-width: 100%; }\n.gossamer .lab-deep[open] summary { margin-bottom: 10px; }\n.gossamer .lab-insides { display: grid; grid-template-columns: minmax(0, 7fr) minmax(0, 5fr); gap: 24px 48px; margin-top: 12px; align-items: start; }\n.gossamer .lab-traces { overflow-x: auto; }\n.gossamer .lab-traces :is(th, td) { font-weight: 400; text-align: left; padding: 1px 14px 1px 0; white-space: nowrap; font-size: 13px; }\n.gossamer .lab-traces thead th { color: var(--muted); font-size: 12px; }\n.gossamer .lab-traces .figure-cell { text-align: right; }\n.gossamer .lab-strip { display: block; }\n.gossamer .lab-up { fill: var(--up); }\n.gossamer .lab-down { fill: var(--down); }\n.gossamer .lab-at { fill: none; stroke: var(--ink); stroke-width: 1; }\n.gossamer .lab-heads { display: grid; gap: 18px; }\n.gossamer .lab-head { display: grid; gap: 8px; }\n.gossamer .lab-triangle { fill: var(--band); }\n.gossamer .lab-looks { fill: var(--ink); }\n\n@media (max-width: 1080px) {\n  .gossamer .lab-grid, .gossamer .lab-insides { grid-template-columns: minmax(0, 1fr); }\n}\n';
