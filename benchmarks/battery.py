@@ -52,6 +52,7 @@ SLOW = ("every-value", "shuffled-model", "nonsense-task", "stability")
 # 3000 to 3011: this search finds all 12 (overlap 0.8 or more), 0.004 finds 7, prune's default penalties 9.
 FOUND_BY = {"prune": {"steps": 75, "lr": 2e-2, "k_coef": (3e-4,), "target_loss": TARGET_LOSS}}
 SEARCH = "the search itself"
+STOPS = ("fail", "not reached", "raised")  # what ends the trial of a wrong circuit; "not measured" may not count
 Row = dict[str, Any]
 
 
@@ -102,7 +103,7 @@ def search_of(trial: ChannelTrial) -> Row:
 def verdicts(given: argparse.Namespace, names: Sequence[str], rows: Sequence[Row]) -> Iterator[Row]:
     """One row for every circuit and check that is not done."""
     done = {(r["index"], r["check"]) for r in rows}
-    stopped = {r["index"] for r in rows if r["check"] != SEARCH and r["verdict"] != "pass"}
+    stopped = {r["index"] for r in rows if r["check"] != SEARCH and r["verdict"] in STOPS}
     record = None
     if given.found_by:
         config = prune_config(**FOUND_BY[given.found_by])
@@ -122,7 +123,7 @@ def verdicts(given: argparse.Namespace, names: Sequence[str], rows: Sequence[Row
         for name in todo:
             row = {**at, **verdict_of(name, trial)}
             yield row
-            if until_stopped and row["verdict"] != "pass":
+            if until_stopped and row["verdict"] in STOPS:
                 break
 
 
@@ -145,9 +146,10 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
     counted = [n for n in names if n not in silent]
     for c in circuits.values():
         c["stopped_by"] = [n for n in counted if c["verdicts"].get(n, "pass") != "pass"]
+        c["ended"] = c["class"] != "true" and any(v in STOPS for v in c["verdicts"].values())
         c["all"] = set(names) == set(c["verdicts"])
-        c["accepted"] = c["all"] and not c["stopped_by"]
-    whole = [c for c in circuits.values() if c["all"] or (c["class"] != "true" and c["stopped_by"])]
+        c["accepted"] = (c["all"] or c["ended"]) and not c["stopped_by"]  # what does not count stops nothing
+    whole = [c for c in circuits.values() if c["all"] or c["ended"]]
     return {"circuits": whole, "checks": counted, "silent": silent}
 
 

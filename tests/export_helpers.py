@@ -23,11 +23,15 @@ def model64(seed: int = 0, **changes: object) -> LoadedModel:
 
 
 def random_circuit(
-    model: LoadedModel, share: float, seed: int = 0, tied: bool = False, fit: Calibration | None = None
-) -> Circuit:
-    """Each node is kept with probability `share`; tied: a key channel exactly when its query channel is."""
+    model: LoadedModel, share: float, seed: int = 0, tied: bool = False, fit: Calibration | None = None,
+    without: tuple[str, ...] = (),
+) -> Circuit:  # fmt: skip
+    """Each node is kept with probability `share`; tied: a key channel exactly when its query channel is; without: no
+    node of these locations."""
     graph = model.graph("channel")
     keep = np.random.default_rng(seed).random(graph.layout.n_nodes) < share
+    for name, flags in graph.layout.split(keep).items():
+        flags[:] &= name not in without
     if tied:
         parts = graph.layout.split(keep)
         for name, flags in parts.items():

@@ -41,6 +41,26 @@ def test_exact_mode_is_the_ablated_model(seed: int, preset: str) -> None:
             torch.testing.assert_close(made.gap(batch), gap, atol=1e-9, rtol=1e-9)
 
 
+@pytest.mark.parametrize("n_layer", [2, 3])
+@pytest.mark.parametrize("mode", ["exact", "frozen"])
+def test_attention_whose_values_are_gone_still_shares_with_its_sink(n_layer: int, mode: str) -> None:
+    """Keys alone decide then how much the sink takes of the values' means."""
+    model, last = model64(21, n_layer=n_layer), n_layer - 1
+    batch = prompts(model, seed=21)
+    for without in (
+        (f"{last}.attn.v",),
+        ("0.attn.k", "0.attn.v", f"{last}.attn.v"),
+        (f"{last}.attn.v", f"{last}.attn.q"),
+    ):
+        circuit = random_circuit(model, 0.9, 21, without=without)
+        made = extract(model, circuit, mode, prompts=batch)
+        one = made(batch.tokens[:1, : batch.last[0] + 1], batch.last[:1])
+        torch.testing.assert_close(made(batch.tokens, batch.last)[:1], one, atol=1e-9, rtol=1e-9)
+        if mode == "exact":
+            expected = ablated_logits(model, circuit, batch, "gao-mean")
+            torch.testing.assert_close(made(batch.tokens, batch.last), expected, atol=1e-9, rtol=1e-9)
+
+
 def test_exact_mode_is_the_planted_mechanism() -> None:
     model = planted_model()
     model.model.double()

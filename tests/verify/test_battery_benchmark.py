@@ -89,6 +89,22 @@ def test_a_wrong_circuit_is_tried_until_it_is_stopped_and_a_true_one_by_all(
     assert labels.count("missing") == labels.count("true") == 0  # not yet known
 
 
+def test_what_is_not_measured_stops_no_trial_and_loses_no_circuit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Without a search on record shuffled-model measures nothing: it must not end the trial of a wrong circuit."""
+    rows = tmp_path / "rows.jsonl"
+    given = ("--n", "4", "--pairs", "8", "--checks", "shuffled-model", "sufficiency", "--until-stopped")
+    out = run(monkeypatch, capsys, battery.main, *given, "--rows", str(rows))
+    tried = [(r["class"], r["check"], r["verdict"]) for r in map(json.loads, rows.read_text().splitlines())]
+    assert ("redundant", "shuffled-model", "not measured") in tried
+    assert ("redundant", "sufficiency", "pass") in tried
+    assert "| redundant | 1/1" in out
+    assert "false passes 1/3" in out
+    made = made_up({"accuracy": {"missing": "fail", "true": "not measured"}})
+    assert {c["class"] for c in summary(made)["circuits"] if c["accepted"]} >= {"missing"}  # it does not count
+
+
 @pytest.mark.parametrize("seed", [3000, 3002])
 def test_the_search_in_the_records_is_one_that_finds_planted_circuits(seed: int) -> None:
     """Under the default penalty the second model's circuit is not found, and a record that says so is not true."""

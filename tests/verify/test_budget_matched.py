@@ -31,6 +31,7 @@ EDGES = edge_trial()
         ("eap", {"pairs": 64}, {}, 2),
         ("consensus", {"method": "eap-ig", "options": {"steps": 4}, "resamples": 10}, {}, 60),
         ("consensus", {"method": "acdc", "options": {"threshold": 0.1}, "resamples": 3}, {}, 300),
+        ("consensus", {"method": "iterative-sweep", "options": {}, "resamples": 3}, {"runs": 4}, 600),  # 4 resamples
     ],
 )
 def test_budgets_are_counted(name: str, config: dict[str, object], details: dict[str, object], n: int) -> None:

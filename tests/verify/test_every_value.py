@@ -65,7 +65,7 @@ def test_a_random_set_that_hits_the_chain_does_not_refute_it_and_a_set_that_alwa
     told = _row(half, "mean", "circuit", "clean", 0.5, 20)
     assert told.value == pytest.approx(1, abs=0.05)
     assert told.verdict == "fail"
-    assert "half of random sets" in told.threshold
+    assert "10 of 20 random sets" in told.threshold
 
 
 def test_rows_of_edges_and_a_row_that_means_nothing() -> None:

@@ -43,7 +43,6 @@ from gossamer.discover import (
     random_config,
     weight_magnitude_config,
 )
-from gossamer.discover.edge_patching import trials_of
 from gossamer.discover.room import PROBES, probe_of
 from gossamer.errors import BadInput, CorruptFile, Unsupported, one_line, require_new
 from gossamer.evidence import Evidence
@@ -149,8 +148,10 @@ def edge_trial(
 
 
 def needed_by(model: ResidualSubject, task: Task, name: str, config: Any) -> str:
-    """How much memory a method is expected to need, in words; nothing where that is not known, or a limit was given."""
-    if name not in PROBES or config.memory is not None or not isinstance(model, Budgeted):
+    """How much memory a method is expected to need, in words; nothing where a limit was given, or only trying would
+    tell."""
+    known = name in PROBES and config.memory is None and isinstance(model, Budgeted)
+    if not known or probe_of(model, config, name) is not None:
         return ""
     positions = getattr(config, "positions", "all")
     batch = model.encode(task.train[: config.pairs], positions=positions, several=True)
@@ -158,9 +159,7 @@ def needed_by(model: ResidualSubject, task: Task, name: str, config: Any) -> str
         return ""
     most = getattr(config, "pairs_at_once", getattr(config, "batch", config.pairs))
     n, length = min(most, batch.n_pairs), batch.tokens.shape[1]
-    need = model.needed(
-        length, name, probe_of(model, config, name), pairs=n, trials=trials_of(model, name, length),
-    )  # fmt: skip
+    need = model.needed(length, name, None, pairs=n)
     return f", about {in_words(need)} (--memory sets a limit)"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -174,7 +175,8 @@ def put_on_trial(
     if isinstance(run, EdgeRun) and claim.granularity == "branch":
         graph = run.model.graph()
         own = graph.numbers(circuit.src, circuit.dst, circuit.matrix)
-        size += f" ({count_branches(graph, own):.3g} of {count_branches(graph, np.arange(graph.n_edges)):.3g} branches)"
+        few, all_ = (_in_words(count_branches(graph, edges)) for edges in (own, np.arange(graph.n_edges)))
+        size += f" ({few} of {all_} branches)"
     say(f"trying {size} on {trial.n_pairs} held-out pairs, {len(claim.checks)} checks")
     begun = time.perf_counter()
 
@@ -194,6 +196,11 @@ def put_on_trial(
         run=str(run.folder), model=run.model.name, task=run.task.name, evidence=evidence, notes=notes,
         verdict=judge(evidence, claim, made), seconds=time.perf_counter() - started,
     )  # fmt: skip
+
+
+def _in_words(n: int) -> str:
+    """A count of branches, which may exceed any float: powers of ten from a billion on."""
+    return f"{n:,}" if n < 10**9 else f"10^{math.log10(n):.1f}"
 
 
 def _resumed(state: Path, record: Record) -> dict[str, tuple[Evidence, ...]]:

@@ -44,7 +44,8 @@ def evaluated(record: Record, parts: int) -> tuple[int, str]:
     if record.method == "consensus":
         kind = config_kind(method[c["method"]])
         inner = {} if kind is None else options(kind, c["options"], "consensus on record").model_dump(mode="json")
-        each, words = evaluated(record.model_copy(update={"method": c["method"], "config": inner}), parts)
+        one = record.model_copy(update={"method": c["method"], "config": inner, "details": {}})
+        each, words = evaluated(one, parts)
         return c["resamples"] * each, f"{c['resamples']} resamples of {c['method']}, each {words}"
     if "k_coef" in c:
         masks, again = len(c["k_coef"]), len(c["k_coef"]) * len(c.get("edge_coef", ()))
@@ -58,7 +59,8 @@ def evaluated(record: Record, parts: int) -> tuple[int, str]:
     if record.method == "edge-mask":
         return c["steps"], f"{c['steps']} steps"
     if record.method == "iterative-sweep":
-        return details["runs"], f"{details['runs']} runs of its sweeps"
+        runs = details.get("runs", 2 * parts)  # of one resample the record does not say it: every part, there and back
+        return runs, f"{runs} runs of its sweeps"
     if record.method == "edge-patching":
         return parts, f"{parts} edges tried"
     if "steps" in c:

@@ -37,8 +37,8 @@ def every_value(
 
     kept, lost: the share of the effect that has to be kept by the circuit and lost without it; draws: random sets
     beside the rows of the circuit's own value. A row passes if its whole interval is above that and at most a tenth of
-    the random sets, or one, reach it; where the set itself is what is ablated or restored, fewer than half: as in
-    necessity, a set that hits one part of a chain does all that the chain does.
+    the random sets, or one, reach its lower end; where the set itself is what is ablated or restored, fewer than half,
+    or one of two: as in necessity, a set that hits one part of a chain does all that the chain does.
     """
     found = []
     for value in [v for v in trial.values if v in VALUES or v == trial.values[0]]:
@@ -55,6 +55,7 @@ def _row(trial: Trial, value: str, set_: Set, direction: Direction, threshold: f
     own_value, n = value == trial.values[0], len(trial.inside)
     tested = own_value and direction == "clean"
     draws = most if tested else min(most, DRAWS.get(value, OTHER_DRAWS))
+    allowed = max(1, (draws - 1) // 2 if set_ == "circuit" else int(LUCK * draws))
     without = set_ == "circuit" and direction == "clean"
     sets = np.concatenate([trial.inside[None], random_sets(trial, draws, trial.seed)])
     edges = np.repeat([[False], [True]], n, axis=1)
@@ -69,8 +70,7 @@ def _row(trial: Trial, value: str, set_: Set, direction: Direction, threshold: f
         "claim": f"every-value ({name} by {value}): {what}", "n": trial.n_pairs, "seed": trial.seed,
         "unit": f"share of the effect {'lost' if without else 'kept'}",
         "methodology": trial.methodology(value, set_, direction).as_dict(),
-        "threshold": f"fails if the interval reaches {threshold:g}, or "
-        f"{'half of random sets reach it' if set_ == 'circuit' else 'more than a tenth of random sets (or one) do'}",
+        "threshold": f"fails if the interval reaches {threshold:g}, or {allowed + 1} of {draws} random sets do as well",
     }  # fmt: skip
     if trial.n_pairs < FEWEST:
         note = f"{trial.n_pairs} pairs are too few for an interval, {FEWEST} are needed."
@@ -83,7 +83,6 @@ def _row(trial: Trial, value: str, set_: Set, direction: Direction, threshold: f
     f, spread = (1 - f, 1 - spread) if without else (f, spread)
     interval, random = quantile_interval(spread[0]), f[1:]
     null = Null(name=trial.null, value=float(random.mean()), interval=quantile_interval(random), n=draws)
-    allowed = max(1, (draws - 1) // 2 if set_ == "circuit" else LUCK * draws)
     good = interval[0] > threshold and int((random >= interval[0]).sum()) <= allowed
     if tested:
         told = against_null(own[0], own[1:])._asdict()
