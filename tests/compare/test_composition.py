@@ -152,6 +152,13 @@ def test_the_union_of_copy_and_reverse_swaps_and_no_random_superset_does(rule: s
     assert [len(u.random) for u in found] == [40, 40, *[0] * (len(found) - 2)]
 
 
+def test_a_gain_of_exactly_the_limit_passes() -> None:
+    union = Composed("copy", "reverse", "swap_first_last", 10, alone=0.17, union=0.47, own=1, random=(0.4,))
+    assert 0.47 - 0.17 < 0.3
+    assert union_evidence(union, CIRCUITS["copy"], 100, rule="first").verdict == "pass"
+    assert union_evidence(union._replace(union=0.46), CIRCUITS["copy"], 100, rule="first").verdict == "fail"
+
+
 def test_a_union_with_what_does_it_already_gains_nothing() -> None:
     some = {o: CIRCUITS[o] for o in ("reverse", "swap_first_last")}
     (only,) = unions(MODEL, some, {"copy": HELD["copy"]}, MEANS, rule="evaluated", letters=LETTERS, tested=1)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def compare(
     runs: Annotated[list[str], typer.Argument(help="Run folders, of circuits of one model; or models.")],
     along: Annotated[
-        bool, typer.Option("--along", help="The runs are checkpoints of one training, in order; only overlaps.")
+        bool, typer.Option("--along", help="Checkpoints of one training, in order: overlaps, or of models similarity.")
     ] = False,
     reuse: Annotated[bool, typer.Option("--reuse", help="Circuits of single examples as well; takes minutes.")] = False,
     shared: Annotated[

@@ -228,7 +228,7 @@ class Composed(NamedTuple):
 
     @property
     def gain(self) -> float:
-        return self.union - self.alone
+        return round(self.union - self.alone, 9)  # .47 - .17 is .3
 
     @property
     def beats_random(self) -> bool:
