@@ -89,5 +89,5 @@ def test_methodologies_that_mean_nothing_are_refused() -> None:
         of_edges("mean", direction="counterfactual")
     with pytest.raises(BadInput, match="did you mean resample"):
         of_edges("resampel")
-    with pytest.raises(BadInput, match="Unknown granularity 'branch'"):
-        of_edges(granularity="branch")
+    with pytest.raises(BadInput, match="Unknown granularity 'branches': did you mean branch"):
+        of_edges(granularity="branches")

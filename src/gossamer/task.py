@@ -312,9 +312,13 @@ def check_pair(
         problems.append(f"a prompt and an answer are {longest} tokens without its last, the model reads {n_ctx}")
     shorter = min(map(len, answers)) if several else 1
     if answers[0][:shorter] == answers[1][:shorter]:
-        same = f"both sides have the same answer {example.answer!r}"
-        equal = shorter == max(map(len, answers)) or not several
-        problems.append(same if equal else f"of {example.answer!r} and {example.wrong_answer!r} one begins the other")
+        pair, least = f"{example.answer!r} and {example.wrong_answer!r}", min(map(len, answers))
+        if answers[0] == answers[1]:
+            problems.append(f"both sides have the same answer {example.answer!r}")
+        elif answers[0][:least] == answers[1][:least]:
+            problems.append(f"of {pair} one begins the other")
+        else:
+            problems.append(f"{pair} begin with the same token")
     spans: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {}
     for name, ends in example.spans.items():
         found = [

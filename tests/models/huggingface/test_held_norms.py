@@ -11,8 +11,8 @@ from zoo import decoder
 from gossamer.errors import Unsupported
 from gossamer.models.huggingface import Blocks, Decoder, channels_of, decoder_of
 from gossamer.models.huggingface.attention import attention_from_last
+from gossamer.models.huggingface.decoder import _Pass
 from gossamer.models.huggingface.norms import forms_of
-from gossamer.models.huggingface.reads import writes_under
 from gossamer.models.shuffled import weight_shuffled
 from gossamer.subject import Attending, FreezingNorms, Watched
 from gossamer.task import Encoded
@@ -88,7 +88,10 @@ def test_patterns_are_the_model_s_own(model: Decoder, batch: Encoded) -> None:
     assert torch.allclose(at_last, attention_from_last(model, batch), atol=1e-6)
     assert torch.allclose(channels.attention(batch), plain, atol=1e-6)
     wrote, ablated = model.watched(batch, alpha, torch.zeros_like(writes))
-    assert torch.equal(wrote, writes_under(model, batch, alpha, torch.zeros_like(writes)))
+    state = _Pass(last=batch.last, alpha=model._table(alpha), reference=torch.zeros_like(writes))
+    with torch.no_grad():
+        model._forward(batch.tokens, state)
+    assert torch.equal(wrote, torch.cat(state.writes))
     assert not torch.allclose(ablated, plain, atol=1e-3)
 
 
