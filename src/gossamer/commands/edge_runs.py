@@ -150,8 +150,9 @@ def edge_trial(
 def needed_by(model: ResidualSubject, task: Task, name: str, config: Any) -> str:
     """How much memory a method is expected to need, in words; nothing where a limit was given, or only trying would
     tell."""
-    known = name in PROBES and config.memory is None and isinstance(model, Budgeted)
-    if not known or probe_of(model, config, name) is not None:
+    if name not in PROBES or config.memory is not None or not isinstance(model, Budgeted):
+        return ""
+    if probe_of(model, config, name) is not None:
         return ""
     positions = getattr(config, "positions", "all")
     batch = model.encode(task.train[: config.pairs], positions=positions, several=True)

@@ -239,7 +239,7 @@ class Attention(Part):
         if self.has("q_pick"):
             q, k = (tensors.pop(f"{p}_pick").unflatten(0, (heads, -1)) for p in "qk")
             tensors["q_to_k"] = torch.einsum("hjk,hjq->hkq", k, q).flatten(0, 1) * self.numbers["scale"]
-        values = next((self._buffers[name].shape[-1] for name in ("v_pick", "even_v") if self.has(name)), 0)
+        values = next((self.get_buffer(name).shape[-1] for name in ("v_pick", "even_v") if self.has(name)), 0)
         if self.has("v_pick"):
             pick, take = tensors.pop("v_pick"), tensors.pop("y_take")
             tensors["y_at"] = take.argmax(1) // (len(pick) // heads) * values + (take @ pick).argmax(1)
