@@ -55,10 +55,14 @@ def test_a_union_does_what_neither_half_does_and_is_a_run(halves: tuple[Path, Pa
     assert circuit.n_edges == circuit_of(planted_model(), PLANTED_NODES).n_edges  # those between the halves too
     replayed = commands.replay(out)
     assert replayed.agrees, replayed.differences
+    lines = list[str]()
+    commands.show(out, say=lines.append)
+    assert "only what `compose` measured" in lines.pop()
     trial = commands.verify(out, quick=True, pairs=6)
     assert next(e.value for e in trial.evidence if e.name == "necessity") is not None
     assert commands.replay(out).agrees  # the evidence of the composition is none of the trial's
-    bundle = read_bundle(Path(commands.show(out).bundle))
+    bundle = read_bundle(Path(commands.show(out, say=lines.append).bundle))
+    assert not lines  # it has a trial by now
     assert [e.claim.partition(" (")[0] for e in bundle.evidence].count("composition") == 2
     again = CliRunner().invoke(app, asked)
     assert again.exit_code != 0
@@ -70,12 +74,38 @@ def test_an_intersection_and_other_tasks(halves: tuple[Path, Path], tmp_path: Pa
     report = commands.compose("intersection", [union, halves[1]], pairs=4, draws=2, out=tmp_path / "both")
     assert set(Circuit.load(tmp_path / "both" / CIRCUIT).nodes) == set(Circuit.load(halves[1] / CIRCUIT).nodes)
     assert report.finding.startswith("Share of the effect that the intersection of ")
+    assert [row.verdict for row in report.evidence] == ["not measured"] * 2  # it is one of its parts
     pairs_file = halves[1] / "others.jsonl"
     report = commands.compose("difference", [union, halves[1]], tasks=[pairs_file], pairs=4, draws=2,
                               out=tmp_path / "first")  # fmt: skip
     assert (report.task, len(report.evidence)) == ("others", 1)
     assert (tmp_path / "first" / "others.jsonl").is_file()
+    assert "leaves: others " in report.finding
+    assert "(sides alone " in report.finding  # the first circuit, of the task sides
     assert commands.replay(tmp_path / "first").agrees
+
+
+def test_the_pairs_are_those_asked_for(halves: tuple[Path, Path], tmp_path: Path) -> None:
+    """A file, or a seed, of the same name as a run's task but with other pairs is never taken for it, nor dropped."""
+    file = tmp_path / "sides.jsonl"
+    file.write_text("\n".join((halves[1] / "others.jsonl").read_text().splitlines()[::-1]))
+    commands.compose("union", halves, tasks=[file], pairs=4, draws=1, out=tmp_path / "asked")
+    assert (tmp_path / "asked" / "sides.jsonl").read_text() == file.read_text()
+    asked = commands.compose("union", halves, tasks=[halves[0] / "sides.jsonl"], task_seed=5, pairs=4, draws=1,
+                             out=tmp_path / "seed")  # fmt: skip
+    assert json.loads((tmp_path / "seed" / "record.json").read_text())["task_seed"] == 5
+    assert asked.task == "sides"
+    assert commands.replay(tmp_path / "seed").agrees
+    two = [tmp_path / "seed", halves[1]]
+    named = ["compose", "union", *map(str, [halves[0], tmp_path / "asked"]), "--out", str(tmp_path / "x")]
+    done = CliRunner().invoke(app, named)
+    assert "sides is of two sets of pairs" in str(done.exception)
+    with pytest.raises(BadInput, match=r"sides is of two sets of pairs.*choose one with --task"):
+        commands.compose("union", two, tasks=[file, halves[0] / "sides.jsonl"], out=tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    same = commands.compose("difference", [tmp_path / "asked", halves[1]], tasks=[file, file], pairs=4, draws=1,
+                            out=tmp_path / "once")  # fmt: skip
+    assert len(same.evidence) == 1
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +142,10 @@ def test_circuits_of_a_decoder_by_a_stated_rule(decoder_runs: tuple[Path, Path],
         assert read_bundle(Path(commands.show(tmp_path / "out").bundle)).grain == "head"
         by_pair = commands.compose("union", decoder_runs, value="resample", pairs=4, draws=1, out=tmp_path / "pair")
         assert by_pair.rule == "the pair's other prompt"
+        for value in ("resample", "zero", "noise"):
+            with pytest.raises(Unsupported, match=f"the rule {rule} here is not supported"):
+                commands.compose("union", decoder_runs, rule=rule, value=value, out=tmp_path / "no")
+        assert not (tmp_path / "no").exists()
         shared = commands.compare(decoder_runs, shared=True, pairs=4, draws=2, out=tmp_path / "shared")
         assert shared.shared is not None
         assert set(shared.shared.shared) <= set(shared.shared.union)
@@ -127,14 +161,27 @@ def test_what_cannot_be_composed_is_said_before_anything_is_made(
         (lambda: commands.compose("xor", halves, out=x), "Unknown operation 'xor'"),
         (lambda: commands.compose("union", halves[:1], out=x), "two or more runs"),
         (lambda: commands.compose("union", halves, rule="last", out=x), "Unknown rule 'last'"),
-        (lambda: commands.compose("union", halves, draws=0, out=x), "1 random set"),
+        (lambda: commands.compose("union", halves, draws=0, out=x), "1 random set of each part, got 0"),
+        (lambda: commands.compose("union", halves, pairs=1, out=x), "at least 2 pairs of each task .*, got 1"),
+        (lambda: commands.compose("union", halves, seed=-1, out=x), "a seed of at least 0, got -1"),
+        (lambda: commands.compose("union", halves, gain=-0.5, out=x), "a gain of at least 0, .*, got -0.5"),
+        (lambda: commands.compose("union", halves, gain=float("nan"), out=x), "a gain of at least 0, .*, got nan"),
+        (lambda: commands.compose("union", [halves[0], halves[0]], out=x), "got one twice"),
+        (lambda: commands.compose("union", halves, rule="all", out=x), "reference means are of no task"),
+        (lambda: commands.compose("union", halves, rule="first", value="zero", out=x), "zeros are of no task"),
         (lambda: commands.compose("union", [halves[0], other], out=x), "within one model only"),
         (lambda: commands.compose("intersection", halves, out=x), "it is empty"),
         (lambda: commands.compose("union", halves, value="noise", out=x), "by noise"),
         (lambda: commands.compose("union", halves, tasks=["no_such_task"], out=x), "no_such_task"),
-        (lambda: commands.compose("union", [tmp_path / "none", halves[0]], out=x), "Expected a file"),
+        (
+            lambda: commands.compose("union", [tmp_path / "none", halves[0]], out=x),
+            "gossamer discover prune MODEL TASK",
+        ),
     ]
     for call, message in cases:
         with pytest.raises((BadInput, Unsupported), match=message):
             call()
+    assert not x.exists()
+    twice = CliRunner().invoke(app, ["compose", "union", str(halves[0]), str(halves[0]), "--out", str(x)])
+    assert isinstance(twice.exception, BadInput)  # which `gossamer` ends with exit status 2
     assert not x.exists()

@@ -10,7 +10,8 @@ from two_tasks import Additive, channel_trials
 from verify_helpers import circuit_of
 
 from gossamer.circuit import Circuit
-from gossamer.compare.set_algebra import Operation, composed, composition_evidence, known_operation, on_task
+from gossamer.compare.parts import TOO_FEW
+from gossamer.compare.set_algebra import GAIN, Operation, composed, composition_evidence, known_operation, on_task
 from gossamer.errors import BadInput
 from gossamer.evidence import Evidence
 from gossamer.models import LoadedModel
@@ -31,24 +32,27 @@ def planted(*sites: str) -> Circuit:
     return circuit_of(MODEL, sites)
 
 
-def tried(operation: Operation, draws: int = 19, **circuits: Circuit) -> Evidence:
+def tried(operation: Operation, draws: int = 20, gain: float = GAIN, **circuits: Circuit) -> Evidence:
     graph = MODEL.graph("channel")
     found = composed(graph, list(circuits.values()), operation, RECORD, MODEL.edge_weights)
     parts = {n: TRIAL.retried(c).inside for n, c in circuits.items()}
     result = on_task(TRIAL, TRIAL.retried(found).inside, parts, operation, draws=draws)
     assert result.share == pytest.approx(result.parts["one"], abs=1e-9) or len(set(map(id, circuits.values()))) > 1
-    return composition_evidence(result, TRIAL, operation, rule="reference")
+    return composition_evidence(result, TRIAL, operation, rule="reference", gain=gain)
 
 
 def test_two_halves_do_together_what_neither_does() -> None:
     row = tried("union", one=planted(*PLANTED_NODES[:2]), two=planted(*PLANTED_NODES[2:]))
     assert row.value == pytest.approx(1, abs=0.02)
-    part, random, empty, full = row.nulls
+    part, *random, empty, full = row.nulls
     assert part.value == pytest.approx(0, abs=0.05)
-    assert random.n == 38  # supersets of either half
-    assert random.value == pytest.approx(0, abs=0.1)
+    assert {r.name.split(",")[0] for r in random} == {f"random supersets of {x}" for x in ("one", "two")}
+    assert random[0].name.split(",")[0] == f"random supersets of {part.name.partition('(')[2][:-1]}"
+    for null in random:
+        assert null.n == 20
+        assert null.value == pytest.approx(0, abs=0.1)
     assert (empty.value, full.value) == (0, 1)
-    assert (row.verdict, row.p_value) == ("pass", 1 / 39)
+    assert (row.verdict, row.p_value) == ("pass", 1 / 21)
     assert row.methodology is not None
     assert row.methodology["replacement"] == "reference"
     assert row.claim.startswith("composition (one | two on sides)")
@@ -68,8 +72,54 @@ def test_an_intersection_and_a_difference_keep_what_matters() -> None:
     assert row.verdict == "pass"
     assert row.nulls[1].value is not None
     assert row.nulls[1].value < 0.9
+    assert len(row.nulls) == 5
     assert tried("difference", one=more, two=planted(*JUNK)).verdict == "pass"
     assert tried("difference", one=more, two=planted(*PLANTED_NODES)).verdict == "fail"  # the junk is left
+
+
+def test_too_few_random_sets_are_no_verdict() -> None:
+    halves = {"one": planted(*PLANTED_NODES[:2]), "two": planted(*PLANTED_NODES[2:])}
+    for draws in (1, 19):
+        row = tried("union", draws, **halves)
+        assert (row.verdict, row.p_value) == ("not measured", 1 / (draws + 1))
+        assert row.note.startswith(TOO_FEW)
+        assert {n.interval for n in row.nulls} == {None}
+    more = {"one": planted(*PLANTED_NODES, *JUNK), "two": planted(*JUNK)}
+    assert tried("difference", 19, **more).verdict == "not measured"
+    assert tried("union", 20, gain=0.9, **halves).verdict == "pass"
+    assert tried("union", 20, gain=1.1, **halves).verdict == "fail"
+    for gain in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(BadInput, match="a gain of at least 0"):
+            tried("union", 1, gain=gain, **halves)
+
+
+def test_a_set_that_is_one_of_its_parts_has_no_random_sets() -> None:
+    """Nested circuits and a difference of disjoint ones: all random sets of that part are the set itself."""
+    whole, half = planted(*PLANTED_NODES, *JUNK), planted(*PLANTED_NODES[:2])
+    for operation, other, same in (
+        ("union", half, "one"), ("intersection", half, "two"), ("difference", planted(*OTHER_JUNK), "one"),
+    ):  # fmt: skip
+        row = tried(known_operation(operation), one=whole, two=other)
+        assert row.verdict == "not measured"
+        assert f" of {same} is the composed circuit itself" in row.note
+        assert row.p_value == 1
+
+
+def test_a_difference_stands_beside_the_first_circuit() -> None:
+    """Not the one taken away, though that does more; each random set is of one circuit, p the worse of both."""
+    junk = planted(*JUNK, PLANTED_NODES[0])
+    row = tried("difference", one=junk, two=planted(*PLANTED_NODES))
+    assert row.nulls[0].name == "the first circuit alone (one)"
+    assert row.nulls[0].value == pytest.approx(0, abs=0.05)
+    assert [n.name for n in row.nulls[1:-2]] == ["random subsets of one, as many parts of every kind"]
+    trial = Additive(0).trial
+    sets = {"a": np.arange(60) < 4, "b": (np.arange(60) > 25) & (np.arange(60) < 50)}
+    result = on_task(trial, sets["a"] | sets["b"], sets, "union")
+    share, p = result.share, {n: (1 + sum(x >= result.share for x in r)) / 21 for n, r in result.random.items()}
+    found = composition_evidence(result, trial, "union", rule="none")
+    assert share == found.value
+    assert found.p_value == max(p.values())
+    assert min(p.values()) < max(p.values())  # the two nulls are unlike
 
 
 def test_laws_of_sets_and_every_edge_between_kept_nodes() -> None:
@@ -93,7 +143,7 @@ def test_laws_of_sets_and_every_edge_between_kept_nodes() -> None:
         composed(graph, [a, a], "difference", RECORD, MODEL.edge_weights)
     with pytest.raises(BadInput, match="two or more"):
         composed(graph, [a], "union", RECORD)
-    with pytest.raises(BadInput, match="not all of it"):
+    with pytest.raises(BadInput, match="not of it"):
         composed(taught().graph(), [a, b], "union", RECORD)
     with pytest.raises(BadInput, match="known: difference, intersection, union"):
         known_operation("xor")
@@ -122,11 +172,11 @@ def test_random_sets_match_every_kind_and_hold_their_part() -> None:
         sets[1] = np.roll(sets[1], 1) & (np.arange(60) > 20)
         union = sets[0] | sets[1]
         result = on_task(additive.trial, union, {"a": sets[0], "b": sets[1]}, "union", draws=10)
-        assert len(result.random) == 20
+        assert [len(x) for x in result.random.values()] == [10, 10]
         assert result.share == pytest.approx(
             (union @ additive.of_pairs.T).mean() / additive.of_pairs.sum(1).mean(), abs=1e-9
         )
-        passed += result.share > max(result.random)
+        passed += result.share > max(map(max, result.random.values()))
     assert passed <= 6
     with pytest.raises(BadInput, match="random sets, got 0"):
         on_task(additive.trial, union, {"a": sets[0]}, "union", draws=0)

@@ -17,14 +17,15 @@ def compose(
         list[str] | None, typer.Option(help="Task or file of pairs to ask; repeatable (default: those of the runs).")
     ] = None,
     rule: Annotated[
-        str, typer.Option(help="Whose means stand in for what is outside: first, evaluated or all (runs' tasks).")
-    ] = "first",
+        str | None,
+        typer.Option(help="Whose means stand in for what is outside: first (default), evaluated or all (runs' tasks)."),
+    ] = None,
     value: Annotated[str | None, typer.Option(help="Ablation value; default: that of the first run.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to write; default runs/OPERATION-MODEL.")] = None,
     gain: Annotated[float, typer.Option(help="What a union must do more than its better part.")] = 0.1,
     model: Annotated[str | None, typer.Option(help="Where the model is now; default: where the runs found it.")] = None,
     pairs: Annotated[int, typer.Option(help="Held-out pairs of each task, at least 2.")] = 128,
-    draws: Annotated[int, typer.Option(help="Random sets of each part, beside every number.")] = 20,
+    draws: Annotated[int, typer.Option(help="Random sets of each part; a verdict needs 20.")] = 20,
     seed: Annotated[int, typer.Option(help="Seed of the random sets and of the bootstrap.")] = 0,
     task_seed: Annotated[int, typer.Option(help="Seed of the pairs of tasks given here.")] = 0,
     device: Device = "cpu",
@@ -48,7 +49,7 @@ def compose(
             name = e.name.partition("(")[2].removesuffix(")")
             own = f"{number(e.value)} [{low:.3f}, {high:.3f}]"
             rows.append([name, own, number(part.value), number(random.value) + spread, f"{e.p_value:.2g}", e.verdict])
-        columns = ["circuit on task", "effect left", "better part", "random, same size", "p", "verdict"]
+        columns = ["circuit on task", "effect left", "part alone", "random sets of it", "p", "verdict"]
         table(f"{r.operation}: {r.nodes} nodes, {r.edges} edges; outside: {r.rule}", columns, rows)
         typer.echo(f"{r.finding}\nrun folder: {r.run}\nNext: gossamer verify {r.run}")
 

@@ -492,7 +492,7 @@ def compare(
 
 def compose(
     operation: str, runs: Sequence[str | Path], *, tasks: Sequence[str | Path] = (), task_seed: int = 0,
-    rule: str = "first", value: str | None = None, model: str | None = None, out: str | Path | None = None,
+    rule: str | None = None, value: str | None = None, model: str | None = None, out: str | Path | None = None,
     pairs: int = 128, draws: int = 20, gain: float = 0.1, seed: int = 0, device: str = "cpu",
     progress: Steps | None = None, say: Say = _silent,
 ) -> ComposeReport:  # fmt: skip
@@ -501,10 +501,11 @@ def compose(
 
     operation: union, intersection or difference (the first without the others). tasks: default those of the runs; the
     first is the task of the run folder. rule: whose training pairs the values are means of that stand in for what is
-    outside: those of the first run's task, of the task evaluated, or of all runs' tasks together; a weight-sparse model
-    has reference means of no task. value: of the ablation, default the first run's. draws: random supersets of each
-    part (of a union), or subsets; gain: what a union must do more than its better part. See
-    gossamer.compare.set_algebra. Unsupported for circuits of different models.
+    outside: those of the `first` run's task (the default), of the task `evaluated`, or of `all` runs' tasks together; a
+    weight-sparse model has reference means of no task. value: of the ablation, default the first run's. draws: random
+    supersets of each part (of a union), or subsets, 20 or more for a verdict; gain: what a union must do more than its
+    better part. See gossamer.compare.set_algebra. BadInput for one circuit given twice, or two tasks of one name;
+    Unsupported for circuits of different models, or a rule where no task's means are taken.
     """
     from gossamer.commands import compositions
 

@@ -102,14 +102,7 @@ def compare(
     require_matplotlib()
     folders = [Path(run) for run in runs]
     found = [Circuit.load(f / CIRCUIT) for f in folders]
-    hashes = [hashlib.sha256((f / CIRCUIT).read_bytes()).hexdigest() for f in folders]
-    if len(set(hashes)) < len(hashes):
-        twice = next(own for own in hashes if hashes.count(own) > 1)
-        same = [f for f, own in zip(folders, hashes, strict=True) if own == twice]
-        raise BadInput(
-            f"Expected different runs to compare, got one twice: the circuit files of {same[0]} and {same[1]} are the "
-            "same; a run overlaps itself whatever it is."
-        )
+    hashes = different_circuits(folders, "a run overlaps itself whatever it is")
     circuits = dict(zip(run_names(folders, found, along), found, strict=True))
     if not (with_reuse and len(circuits) == 1):
         require_comparable(circuits, along)
@@ -231,6 +224,18 @@ def evidence_known(
         write_json({k: _EVIDENCE.dump_python(v, mode="json") for k, v in known.items()}, path)
 
     return known, keep
+
+
+def different_circuits(folders: Sequence[Path], why: str) -> list[str]:
+    """The SHA-256 of every run's circuit file; BadInput where two are the same, with why that is of no use."""
+    hashes = [hashlib.sha256((f / CIRCUIT).read_bytes()).hexdigest() for f in folders]
+    if len(set(hashes)) < len(hashes):
+        twice = next(own for own in hashes if hashes.count(own) > 1)
+        same = [f for f, own in zip(folders, hashes, strict=True) if own == twice]
+        raise BadInput(
+            f"Expected different runs, got one twice: the circuit files of {same[0]} and {same[1]} are the same; {why}."
+        )
+    return hashes
 
 
 def run_names(folders: Sequence[Path], circuits: Sequence[Circuit], along: bool) -> tuple[str, ...]:

@@ -52,7 +52,8 @@ def write(
     evidence = load_evidence(path) if path.is_file() else ()
     composition = folder / COMPOSITION
     if not evidence:
-        say("no trial yet: the page has only what `discover` measured; `gossamer verify` adds the checks")
+        by = "compose" if composition.is_file() else "discover"
+        say(f"no trial yet: the page has only what `{by}` measured; `gossamer verify` adds the checks")
     evidence += load_evidence(composition) if composition.is_file() else ()
     bundle = (
         build_edge_bundle(run, evidence, compare)

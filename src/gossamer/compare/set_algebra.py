@@ -6,8 +6,10 @@ it stand random supersets of each part with as many parts of every kind. Beside 
 are smaller, stand random subsets of what they were cut from (of each circuit, or of the first one).
 
 What is measured is the share of the effect that is left, (kept - empty) / (whole - empty), a ratio of means over held-
-out pairs that is not clipped. A union passes where it leaves `gain` more than the better part and more than every
-random superset; the others where they leave more than 95% of the random subsets.
+out pairs that is not clipped. Random sets of each circuit are a null of their own, and p the largest of these nulls'.
+A union passes where it leaves `gain` more than the better part and more than every random superset; the others where
+p is at most 5%. With fewer than 20 random sets of a circuit, or where these can be nothing but the composed set itself
+(it is one of its parts), nothing is claimed: not measured.
 
 When it lies: supersets match the number of parts of every kind, not the weight of what they add; two circuits that one
 method found share what that method prefers. What is outside a circuit is replaced by values of one task: circuits of
@@ -23,7 +25,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from gossamer.circuit import Circuit
-from gossamer.compare.parts import Parts, require_effect
+from gossamer.compare.parts import LEAST_DRAWS, TOO_FEW, Parts, central_95, require_effect
 from gossamer.errors import BadInput, nearest
 from gossamer.evidence import Evidence, Null
 from gossamer.graph import Graph
@@ -58,8 +60,10 @@ def composed(
     the first circuit with it, else 0. Errors: BadInput for fewer than two circuits, circuits of another graph, or a
     result without a node.
     """
-    if len(circuits) < 2 or any(c.layout != graph.layout for c in circuits):
-        raise BadInput(f"Expected two or more circuits of this model's graph, got {len(circuits)}, not all of it.")
+    if len(circuits) < 2:
+        raise BadInput(f"Expected two or more circuits, got {len(circuits)}; give another run of the same model.")
+    if other := [c for c in circuits if c.layout != graph.layout]:
+        raise BadInput(f"Expected circuits of this model's graph, got one of {other[0].layout.grain}s, not of it.")
     join, of_nodes = _SETS[operation], all(c.granularity == "node" for c in circuits)
     nodes = reduce(join, (c.nodes for c in circuits))
     if of_nodes and weights:
@@ -82,13 +86,23 @@ def composed(
 
 class OnTask(NamedTuple):
     """One composed circuit on one task: shares of the effect that are left. parts: of each circuit alone, by name;
-    random: of random sets."""
+    best: the one it is put beside, the better of them (of a difference the first); random: of random sets, by the
+    circuit that they were made from; same: the circuits whose random sets are all the composed set."""
 
     name: str
+    task: str
     share: float
     interval: tuple[float, float]
     parts: dict[str, float]
-    random: tuple[float, ...]
+    best: str
+    random: dict[str, tuple[float, ...]]
+    same: tuple[str, ...]
+
+
+def require_gain(gain: float) -> None:
+    """BadInput unless it is finite and at least 0."""
+    if not 0 <= gain < np.inf:
+        raise BadInput(f"Expected a gain of at least 0, in shares of the effect, got {gain:g}; {GAIN:g} is usual.")
 
 
 def on_task(
@@ -98,10 +112,12 @@ def on_task(
     """trial: of the task; whole_set: the composed circuit, bool [parts]; parts: the circuits that it is of, by
     name. Errors: BadInput without draws, or for a task that the model does not do."""
     if draws < 1:
-        raise BadInput(f"Expected one or more random sets, got {draws}.")
+        raise BadInput(f"Expected one or more random sets, got {draws}; {DRAWS} are usual.")
     rng, kinds = np.random.default_rng(trial.seed), np.asarray(trial.kinds)
-    bases = list(parts.values())[:1] if operation == "difference" else list(parts.values())
-    random = [_random(base, whole_set, kinds, rng, grow=operation == "union") for base in bases for _ in range(draws)]
+    bases = list(parts)[:1] if operation == "difference" else list(parts)
+    random = [
+        _random(parts[base], whole_set, kinds, rng, grow=operation == "union") for base in bases for _ in range(draws)
+    ]
     ends = np.repeat([[False], [True]], len(kinds), axis=1)
     effects = trial.effects(
         np.concatenate([ends, whole_set[None], *(p[None] for p in parts.values()), random]), value=value
@@ -110,10 +126,15 @@ def on_task(
     require_effect(trial, empty, whole)
     below = whole - empty
     shares = [float((x - empty).mean() / below.mean()) for x in (found, *rest)]
+    alone = dict(zip(parts, shares[1:], strict=False))
+    starts = {base: i * draws for i, base in enumerate(bases)}
+    of_random = shares[1 + len(parts) :]
     return OnTask(
-        name=f" {WORDS[operation]} ".join(parts), share=shares[0],
+        name=f" {WORDS[operation]} ".join(parts), task=trial.task.name, share=shares[0],
         interval=quantile_interval(resampled_means(found - empty, trial.seed) / resampled_means(below, trial.seed)),
-        parts=dict(zip(parts, shares[1:], strict=False)), random=tuple(shares[1 + len(parts) :]),
+        parts=alone, best=max(bases, key=lambda base: alone[base]),
+        random={base: tuple(of_random[at : at + draws]) for base, at in starts.items()},
+        same=tuple(base for base, at in starts.items() if (np.array(random[at : at + draws]) == whole_set).all()),
     )  # fmt: skip
 
 
@@ -133,31 +154,47 @@ def _random(
 def composition_evidence(
     found: OnTask, trial: Parts, operation: Operation, *, rule: str, gain: float = GAIN, value: str | None = None
 ) -> Evidence:  # fmt: skip
-    """A composed circuit on a task as evidence. rule: whose values stand in for what is outside, in words."""
-    best = max(found.parts, key=lambda name: found.parts[name])
-    p, smallest = null_p_value(found.share, found.random)
-    random, n = np.array(found.random), trial.n_pairs
-    alone = ", ".join(f"{name} {x:.3g}" for name, x in found.parts.items())
-    if operation == "union":
-        claim, name = "it does more than any of its parts", "random supersets of a part, as many parts of every kind"
-        good = found.share >= found.parts[best] + gain and bool((found.share > random).all())
+    """A composed circuit on a task as evidence. rule: whose values stand in for what is outside, in words.
+
+    Nulls: the circuit it is put beside, alone; its random sets, then those of the others; the empty and the full one.
+    Errors: BadInput for a gain below 0 or not finite.
+    """
+    require_gain(gain)
+    union, best, n = operation == "union", found.parts[found.best], trial.n_pairs
+    tests = [null_p_value(found.share, shares) for shares in found.random.values()]
+    p, smallest = max(t.p_value for t in tests), max(t.smallest for t in tests)
+    largest = max(map(max, found.random.values()))
+    if union:
+        claim, kind = "it does more than any of its parts", "random supersets"
+        good = found.share >= best + gain and found.share > largest
         threshold = f"{gain:g} above the better part, and above every random superset"
     else:
-        claim, name = (
-            "it does more than random subsets",
-            "random subsets of what it was cut from, as many of every kind",
-        )
+        claim, kind = "it does more than random subsets", "random subsets"
         good, threshold = p <= LEVEL, f"fails if random subsets do as well with a probability above {LEVEL:g}"
-    task = trial.task.name
+    why = ""
+    if found.same:
+        names = " and ".join(found.same)
+        why = f"Every one of the {kind} of {names} is the composed circuit itself: there is nothing to do better than. "
+    elif min(map(len, found.random.values())) < LEAST_DRAWS or smallest > LEVEL:
+        why = f"{TOO_FEW} "
+    alone = ", ".join(f"{name} {x:.3g}" for name, x in found.parts.items())
+    beside = "the first circuit alone" if operation == "difference" else "the better part alone"
     return Evidence(
-        claim=f"composition ({found.name} on {task}): {claim}", value=found.share, unit="share of the effect left",
-        interval=found.interval, n=n, seed=trial.seed,
+        claim=f"composition ({found.name} on {found.task}): {claim}", value=found.share,
+        unit="share of the effect left", interval=found.interval, n=n, seed=trial.seed,
         nulls=(
-            Null(name=f"the better part alone ({best})", value=found.parts[best], n=n),
-            Null(name=name, value=float(random.mean()), interval=quantile_interval(random), n=len(random)),
+            Null(name=f"{beside} ({found.best})", value=best, n=n),
+            *(
+                Null(
+                    name=f"{kind} of {base}, as many parts of every kind", value=float(np.mean(found.random[base])),
+                    interval=central_95(np.array(found.random[base])), n=len(found.random[base]),
+                )
+                for base in sorted(found.random, key=lambda base: base != found.best)
+            ),
             Null(name="empty circuit", value=0.0, n=n), Null(name="full circuit", value=1.0, n=n),
         ),
-        verdict="pass" if good else "fail", methodology={**trial.methodology(value).as_dict(), "replacement": rule},
-        threshold=threshold, limits={"gain": gain} if operation == "union" else {}, p_value=p, p_smallest=smallest,
-        note=f"Alone: {alone}. Largest random set {random.max():.3g}.",
+        verdict="not measured" if why else "pass" if good else "fail",
+        methodology={**trial.methodology(value).as_dict(), "replacement": rule}, threshold=threshold,
+        limits={"gain": gain} if union else {}, p_value=p, p_smallest=smallest,
+        note=f"{why}Alone: {alone}. Largest random set {largest:.3g}.",
     )  # fmt: skip
