@@ -368,6 +368,17 @@ def test_what_a_comparison_found_is_on_the_page(browser: Any, runs: Path, tmp_pa
     browser.set_window_size(500, 900)
     assert js(browser, "const e = document.documentElement; return e.scrollWidth - e.clientWidth") <= 0
     browser.set_window_size(1280, 900)
+    names = ("a", "a b", "b c", "c")  # "a" on "b c" is not "a b" on "c"
+    cells = [
+        cells[0].model_copy(update={"ablated": a, "on": b, "share": (4 * i + j) / 16})
+        for i, a in enumerate(names) for j, b in enumerate(names)
+    ]  # fmt: skip
+    found = bundle.comparison.model_copy(update={"names": names, "cells": tuple(cells)})
+    opened(
+        browser, write_page(bundle.model_copy(update={"comparison": found}), tmp_path / "page.html"), "#compare=numbers"
+    )
+    tips = js(browser, "return [...document.querySelectorAll('.losses td.shaded')].map((e) => e.dataset.tip)")
+    assert [float(re.findall(r": ([\d.]+)", t)[0]) for t in tips] == [i / 16 for i in range(16)]
     opened(
         browser, write_page(bundle.model_copy(update={"comparison": None}), tmp_path / "page.html"), "#compare=numbers"
     )
