@@ -16,7 +16,7 @@ from verify_helpers import circuit_of
 from gossamer import commands
 from gossamer.circuit import Circuit
 from gossamer.cli.main import app
-from gossamer.commands import comparisons
+from gossamer.commands import comparisons, model_comparisons
 from gossamer.commands.run_folder import CIRCUIT
 from gossamer.compare import tensor_similarity
 from gossamer.errors import BadInput, CorruptFile, Unsupported
@@ -73,6 +73,8 @@ def test_two_tasks_are_compared_and_the_same_files_come_again(runs: tuple[Path, 
         commands.compare(runs, pairs=4, draws=2, out=tmp_path / "out")
     with pytest.raises(BadInput, match="another seed"):
         commands.compare(runs, pairs=4, draws=2, out=tmp_path / "out", seed=1)
+    with pytest.raises(BadInput, match="another shared, another floor"):
+        commands.compare(runs, pairs=4, draws=2, out=tmp_path / "out", shared=True)
 
 
 def test_the_shared_part_of_two_tasks_and_runs_of_one(runs: tuple[Path, Path], tmp_path: Path) -> None:
@@ -87,6 +89,8 @@ def test_the_shared_part_of_two_tasks_and_runs_of_one(runs: tuple[Path, Path], t
     assert "2 tasks share 1 of 7 parts" in report["finding"]
     checks = [e.check for e in load_evidence(Path(report["evidence"]))]
     assert (checks.count("cross-evaluation"), checks.count("joint ablation")) == (8, 2)
+    with pytest.raises(BadInput, match="another shared, another floor"):
+        commands.compare(runs, pairs=4, draws=2, out=tmp_path / "out")
     again = tmp_path / "again"
     shutil.copytree(runs[0], again)
     smaller = circuit_of(planted_model(), PLANTED_NODES[:3])
@@ -112,11 +116,25 @@ def test_models_are_compared_by_their_weights(tmp_path: Path, small: LoadedModel
     assert row.name == "form similarity (one and two)"
     assert row.nulls[0].n == 2
     assert report["finding"].startswith("Form similarity 0.")
+    assert report["finding"].endswith("above it: not measured, too few draws.")
     again = CliRunner().invoke(app, asked)
     assert "the best order" not in again.stderr  # what was made is kept
     along = commands.compare(places, along=True, draws=2, out=tmp_path / "along")
     assert [e.name for e in along.similarity] == ["form similarity (one and three)", "form similarity (two and three)"]
     assert along.finding.startswith("Along 3 checkpoints")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model_comparisons, "forms_of", lambda model: pytest.fail("what is known is made again"))
+        again = commands.compare(places, along=True, draws=2, out=tmp_path / "along")
+    assert again.similarity == along.similarity
+    made = tmp_path / "along" / comparisons.MADE
+    known = json.loads(made.read_text())
+    del known["one, three"]  # stopped before it
+    made.write_text(json.dumps(known))
+    told = list[str]()
+    assert commands.compare(places, along=True, draws=2, out=tmp_path / "along", say=told.append).similarity == (
+        along.similarity
+    )
+    assert told == ["1 checkpoints beside three, and 2 shuffled models"]
     with pytest.raises(Unsupported, match="a page is of a circuit"):
         commands.show(tmp_path / "along")
 
@@ -138,7 +156,11 @@ def test_models_that_cannot_be_compared_are_refused(runs: tuple[Path, Path], tmp
     for call, message in (
         (lambda: commands.compare(["tiny"], out=tmp_path / "x"), "two or more models"),
         (lambda: commands.compare(["tiny", "tiny"], out=tmp_path / "x"), "got tiny twice"),
-        (lambda: commands.compare(["tiny", runs[0]], out=tmp_path / "x"), "got both: tiny as models"),
+        (lambda: commands.compare(["tiny", runs[0]], out=tmp_path / "x"), "got both: tiny as models.* of one kind"),
+        (lambda: commands.compare(["gpt2", "tiny"], out=tmp_path / "x"), "got gpt2.*discover prune.*known: .*tiny"),
+        (lambda: commands.compare(["tiny", "tiny-dens"], out=tmp_path / "x"), "got tiny-dens.*did you mean tiny-dense"),
+        (lambda: commands.compare([runs[0], tmp_path], out=tmp_path / "x"), "a folder without circuit.safetensors"),
+        (lambda: commands.compare([runs[0], "nope"], out=tmp_path / "x"), "got nope.*no folder.*discover prune"),
         (lambda: commands.compare(["tiny", "tiny-dense"], shared=True, out=tmp_path / "x"), "--reuse, --shared"),
     ):
         with pytest.raises((BadInput, Unsupported), match=message):
@@ -225,13 +247,14 @@ def test_what_cannot_be_compared_is_said_before_anything_is_made(
     link.symlink_to(runs[0])
     for call, message in (
         (lambda: commands.compare([runs[0], other], out=tmp_path / "x"), "within one model only"),
-        (lambda: commands.compare([runs[0]], out=tmp_path / "x"), "two or more circuits"),
+        (lambda: commands.compare([runs[0]], out=tmp_path / "x"), "two or more circuits.*--reuse"),
+        (lambda: commands.compare(runs, granularity="branch", out=tmp_path / "x"), "^--granularity of a .*without"),
         (lambda: commands.compare([runs[0], runs[0]], out=tmp_path / "x"), "got one twice"),
         (lambda: commands.compare([runs[0], link], out=tmp_path / "x"), "sides and .*link are the same"),
         (lambda: commands.compare(runs, draws=0, out=tmp_path / "x"), "1 random set"),
         (lambda: commands.compare(runs, pairs=1, out=tmp_path / "x"), "at least 2 pairs"),
         (lambda: commands.compare(runs, value="zeroo", out=tmp_path / "x"), "Unknown ablation value"),
-        (lambda: commands.compare([tmp_path / "none", runs[0]], out=tmp_path / "x"), "Expected a file"),
+        (lambda: commands.compare([tmp_path / "none", runs[0]], out=tmp_path / "x"), "none, which is no folder here"),
     ):
         with pytest.raises((BadInput, Unsupported), match=message):
             call()

@@ -192,6 +192,8 @@ def test_a_copy_passes_and_other_weights_do_not(small: LoadedModel) -> None:
     assert seen == list(range(1, 21))
     other = form_similarity(forms_of(small), forms_of(SparseTransformer(small.model.config, seed=77)), draws=19)
     assert model_form_evidence("a", "b", other).verdict == "fail"
+    few = model_form_evidence("a", "b", form_similarity(forms_of(a), forms_of(b), draws=2))
+    assert (few.verdict, few.p_smallest) == ("not measured", pytest.approx(1 / 3))
 
 
 def test_a_training_nears_its_last_checkpoint(small: LoadedModel) -> None:
@@ -208,3 +210,4 @@ def test_a_training_nears_its_last_checkpoint(small: LoadedModel) -> None:
     assert first.value is not None
     assert second.value > 0.3 > first.value
     assert (first.verdict, second.verdict) == ("fail", "pass")
+    assert {e.verdict for e in checkpoint_form_evidence(forms, draws=18)} == {"not measured"}

@@ -106,6 +106,16 @@ def test_a_share_is_resampled_as_a_ratio() -> None:
     joint = sys.modules[SharedCircuits.__module__]._joint
     row = joint("the shared part", "logit difference", falls, ["random"], of_edges(granularity="node"), 0)
     assert (row.value, row.interval, row.n) == (0.5, pytest.approx((0.5, 0.5)), 8)
+    assert row.verdict == "not measured"
+    assert "so few draws" in row.note
+    many = {n: (np.concatenate([f, np.zeros((18, 4))]), of) for n, (f, of) in falls.items()}
+    assert joint("the shared part", "logit difference", many, ["random"], of_edges(granularity="node"), 0).verdict == (
+        "pass"
+    )
+    none = {n: (0 * f, of) for n, (f, of) in falls.items()}
+    assert joint("the shared part", "logit difference", none, ["random"], of_edges(granularity="node"), 0).verdict == (
+        "fail"
+    )
 
 
 def test_nothing_shared_is_said_and_not_measured_as_zero() -> None:
@@ -118,7 +128,11 @@ def test_nothing_shared_is_said_and_not_measured_as_zero() -> None:
         none = named(found.cross, f"(the intersection on {task})")
         assert (none.verdict, none.value) == ("not measured", None)
         assert "Empty" in none.note
-    assert found.cross[0].verdict == "fail"  # three draws cannot have a p-value of 0.05
+    first = found.cross[0]  # three draws cannot have a p-value of 0.05
+    assert (first.verdict, first.value, first.p_smallest) == ("not measured", pytest.approx(1, abs=1e-6), 0.25)
+    assert "so few draws" in first.note
+    others = [e for e in found.cross if e.value is not None and e.value < 0.8]
+    assert {e.verdict for e in others} == {"fail"}  # below the floor, whatever random sets do
 
 
 def test_numbers_of_a_decoder_are_those_of_whole_runs() -> None:
@@ -224,6 +238,7 @@ def test_circuits_that_agree_are_stable_and_unlike_ones_are_not(planted: Success
     own = circuit(planted, planted.shared | planted.private["months"])
     row = stability_evidence("months", [own, own, own])
     assert (row.value, row.verdict) == (1.0, "pass")
+    assert stability_evidence("months", [own, own, own], draws=18).verdict == "not measured"
     assert "In at least 80% of them: " in row.note
     names, _ = parts_of(planted.model.graph().layout)
     apart = [circuit(planted, set(names[i::4])) for i in range(4)]

@@ -232,6 +232,9 @@ def test_evidence_of_the_same_function_passes_and_of_inputs_in_another_order_fai
     assert row.nulls[0].interval[1] < 0.5
     assert "ratio of norms 0.25" in row.note
     assert tensor_evidence("a", a, "b", unlike, draws=19).verdict == "fail"
+    few = tensor_evidence("a", a, "b", same, draws=10)
+    assert (few.verdict, few.value, few.p_smallest) == ("not measured", row.value, 1 / 11)
+    assert "Among so few draws no p-value is below 0.0909" in few.note
 
 
 def test_evidence_of_deep_networks_does_not_depend_on_how_they_are_written_down() -> None:

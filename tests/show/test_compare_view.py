@@ -329,6 +329,30 @@ def test_the_twin_and_another_circuit_are_drawn_beside_this_one(browser: Any, ru
 
 
 @pytest.mark.browser
+def test_markup_in_a_run_folders_name_stays_text_on_the_page(browser: Any, runs: Path, tmp_path: Path) -> None:
+    nasty = tmp_path / "<img src=x onerror=window.hit=1>"
+    shutil.copytree(runs / "other", nasty)
+    report = commands.compare([runs / "run", nasty], pairs=4, draws=2, out=tmp_path / "found")
+    assert report.names == ("run", nasty.name)
+    page = Path(commands.show(tmp_path / "found").page)
+    bundle = read_bundle(page)
+    assert bundle.comparison is not None
+    cells = [
+        ComparedCell(ablated=a, on=b, size=3, share=0.5, interval=None, random=0.25, random_interval=None)
+        for a in report.names for b in report.names
+    ]  # fmt: skip
+    found = bundle.comparison.model_copy(update={"cells": tuple(cells), "parts": tuple(cells), "finding": nasty.name})
+    opened(browser, write_page(bundle.model_copy(update={"comparison": found}), page), "#compare=numbers")
+    text = js(browser, "return document.querySelector('.compared').textContent")
+    assert text.count(nasty.name) > 5
+    assert js(browser, "return document.querySelectorAll('img').length") == 0
+    assert js(browser, "return window.hit ?? null") is None
+    assert "<img" not in page.read_text()
+    assert "<img" not in Path(report.svg).read_text()
+    quiet(browser)
+
+
+@pytest.mark.browser
 def test_what_a_comparison_found_is_on_the_page(browser: Any, runs: Path, tmp_path: Path) -> None:
     """Every number of the tables is that of the files; a page without a comparison has no such button."""
     report = commands.compare([runs / "run", runs / "other"], pairs=4, draws=2, out=tmp_path / "found")
@@ -368,6 +392,17 @@ def test_what_a_comparison_found_is_on_the_page(browser: Any, runs: Path, tmp_pa
     browser.set_window_size(500, 900)
     assert js(browser, "const e = document.documentElement; return e.scrollWidth - e.clientWidth") <= 0
     browser.set_window_size(1280, 900)
+    names = ("a", "a b", "b c", "c")  # "a" on "b c" is not "a b" on "c"
+    cells = [
+        cells[0].model_copy(update={"ablated": a, "on": b, "share": (4 * i + j) / 16})
+        for i, a in enumerate(names) for j, b in enumerate(names)
+    ]  # fmt: skip
+    found = bundle.comparison.model_copy(update={"names": names, "cells": tuple(cells)})
+    opened(
+        browser, write_page(bundle.model_copy(update={"comparison": found}), tmp_path / "page.html"), "#compare=numbers"
+    )
+    tips = js(browser, "return [...document.querySelectorAll('.losses td.shaded')].map((e) => e.dataset.tip)")
+    assert [float(re.findall(r": ([\d.]+)", t)[0]) for t in tips] == [i / 16 for i in range(16)]
     opened(
         browser, write_page(bundle.model_copy(update={"comparison": None}), tmp_path / "page.html"), "#compare=numbers"
     )

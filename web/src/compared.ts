@@ -26,10 +26,11 @@ function cellOf(cell: ComparedCell | undefined): HTMLElement {
 
 function losses(found: Comparison): HTMLElement | null {
   if (!found.cells.length) return null;
-  const at = new Map(found.cells.map((cell) => [`${cell.ablated} ${cell.on}`, cell]));
+  const key = (ablated: string, on: string): string => JSON.stringify([ablated, on]);
+  const at = new Map(found.cells.map((cell) => [key(cell.ablated, cell.on), cell]));
   return h("section", {}, h("h3", {}, "Effect lost, circuit by task"),
     h("table", { class: "sizes losses" }, head(...found.names.map((name) => `on ${name}`)),
-      h("tbody", {}, ...found.names.map((a) => h("tr", {}, h("th", { scope: "row" }, a), ...found.names.map((b) => cellOf(at.get(`${a} ${b}`))))))),
+      h("tbody", {}, ...found.names.map((a) => h("tr", {}, h("th", { scope: "row" }, a), ...found.names.map((b) => cellOf(at.get(key(a, b)))))))),
     h("p", { class: "prose muted" }, "A row's circuit is ablated, everything else runs: the share of the effect on a column's task that is lost, and beside it the mean of random sets in its place."));
 }
 

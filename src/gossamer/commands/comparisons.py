@@ -99,6 +99,11 @@ def compare(
         raise BadInput(
             "Expected --along or --reuse or --shared: along a training only circuits are compared, no model is run."
         )
+    if len(runs) < 2 and not with_reuse:
+        raise BadInput(
+            f"Expected two or more circuits to compare, got {len(runs)}; give another run folder on the same model, or "
+            "--reuse for one run alone."
+        )
     require_matplotlib()
     folders = [Path(run) for run in runs]
     found = [Circuit.load(f / CIRCUIT) for f in folders]

@@ -21,7 +21,7 @@ from gossamer.compare import (
     model_form_evidence,
     tensor_evidence,
 )
-from gossamer.errors import BadInput, Unsupported
+from gossamer.errors import BadInput, Unsupported, nearest
 from gossamer.evidence import Evidence
 from gossamer.models import LoadedModel, any_model, shipped_models
 from gossamer.models.bilinear import CHECKPOINTS, CONFIG, load_bilinear
@@ -31,12 +31,20 @@ from gossamer.show.matrix_figure import Matrix
 
 
 def are_models(given: Sequence[str | Path]) -> bool:
-    """Whether models are to be compared, not run folders. BadInput for some of each."""
+    """Whether models are to be compared, not run folders. BadInput for some of each, and for what is neither."""
     kinds = [_is_model(one) for one in given]
+    for one, model in zip(given, kinds, strict=True):
+        if not model and not (Path(one) / CIRCUIT).is_file():
+            what = f"a folder without {CIRCUIT} or {CONFIG}" if Path(one).exists() else "which is no folder here"
+            raise BadInput(
+                f"Expected a run folder or a model, got {one}, {what}. `gossamer discover prune MODEL TASK` makes a "
+                f"run folder; a model is given by its folder or its name: {nearest(str(one), shipped_models())}"
+            )
     if any(kinds) and not all(kinds):
         models, runs = ([str(g) for g, k in zip(given, kinds, strict=True) if k == kind] for kind in (True, False))
         raise BadInput(
-            f"Expected run folders or models, got both: {', '.join(models)} as models, {', '.join(runs)} not."
+            f"Expected run folders or models, got both: {', '.join(models)} as models, {', '.join(runs)} not; give "
+            "those of one kind: models, or the run folders of circuits on them."
         )
     return bool(kinds) and all(kinds)
 
@@ -90,18 +98,18 @@ def compare(
             if progress:
                 progress(i + 1, len(pairs), known[f"{a}, {b}"][0].value or 0.0)
     else:
-        forms = {n: forms_of(m) for n, m in loaded.items()}
-        if along:
-            pairs = [(n, names[-1]) for n in names[:-1]]
-            for (a, b), row in zip(pairs, checkpoint_form_evidence(forms, draws=draws, seed=seed), strict=True):
+        pairs = [(n, names[-1]) for n in names[:-1]] if along else list(itertools.combinations(names, 2))
+        left = [(a, b) for a, b in pairs if f"{a}, {b}" not in known]
+        forms = {n: forms_of(m) for n, m in loaded.items() if any(n in pair for pair in left)}
+        if along and left:
+            say(f"{len(left)} checkpoints beside {names[-1]}, and {draws} shuffled models")
+            for (a, b), row in zip(left, checkpoint_form_evidence(forms, draws=draws, seed=seed), strict=True):
                 keep(f"{a}, {b}", (row,))
-        else:
-            pairs = list(itertools.combinations(names, 2))
-            for a, b in pairs:
-                if f"{a}, {b}" not in known:
-                    say(f"{a} and {b}: the best order of channels, and of {draws} shuffled models")
-                    found = form_similarity(forms[a], forms[b], draws=draws, seed=seed, progress=progress)
-                    keep(f"{a}, {b}", (model_form_evidence(a, b, found, seed),))
+        elif not along:
+            for a, b in left:
+                say(f"{a} and {b}: the best order of channels, and of {draws} shuffled models")
+                found = form_similarity(forms[a], forms[b], draws=draws, seed=seed, progress=progress)
+                keep(f"{a}, {b}", (model_form_evidence(a, b, found, seed),))
     evidence = [known[f"{a}, {b}"][0] for a, b in pairs]
     record = Record.now(
         method="compare", config={k: v for k, v in start.items() if k != "models"}, seed=seed, model=", ".join(names),
@@ -162,7 +170,8 @@ def _finding(rows: Sequence[Evidence], what: str, along: bool) -> str:
             f"Along {len(rows) + 1} checkpoints the {what} to the last goes from {values[0]:.3f} to {values[-1]:.3f} "
             f"and rises {rises} of {len(rows)} times; shuffled weights {rows[0].nulls[0].value or 0:.3f}."
         )
-    above = sum(r.verdict == "pass" for r in rows)
+    measured = [r for r in rows if r.verdict != "not measured"]
+    above = f"{sum(r.verdict == 'pass' for r in rows)} of {len(rows)}" if measured else "not measured, too few draws"
     spread = f"{values[0]:.3f}" if len(rows) == 1 else f"{min(values):.3f} to {max(values):.3f} of {len(rows)} pairs"
     random = sum(float(r.nulls[0].value or 0) for r in rows) / len(rows)
-    return f"{what[0].upper()}{what[1:]} {spread}, null {random:.3f}; above it: {above} of {len(rows)}."
+    return f"{what[0].upper()}{what[1:]} {spread}, null {random:.3f}; above it: {above}."

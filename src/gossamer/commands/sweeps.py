@@ -112,7 +112,7 @@ def open_folder(out: Path, start: dict[str, Any], what: str) -> None:
         return
     stored = read_start(out, what)
     start = json.loads(json.dumps(start))
-    differ = [k for k in start if stored.get(k) != start[k]]
+    differ = [k for k in dict.fromkeys((*start, *stored)) if stored.get(k) != start.get(k)]
     if differ:
         raise BadInput(f"{out} was started with another {', another '.join(differ)}; choose another --out.")
 

@@ -115,11 +115,9 @@ def trial_of(run: Run | EdgeRun, claim: Claim, progress: Steps | None = None) ->
             run.model, run.task, run.circuit, ablation, claim.granularity, claim.seed, claim.pairs, progress,
             claim.positions or edge_runs.own_positions(run.circuit.record),
         )  # fmt: skip
-    if claim.ablation or claim.granularity != "edge" or claim.positions:
-        raise Unsupported(
-            "another ablation of a circuit of channels", "its checks name their own",
-            "no --ablation, no --granularity, no --positions",
-        )  # fmt: skip
+    own = {"ablation": claim.ablation, "granularity": claim.granularity != "edge", "positions": claim.positions}
+    if given := " and ".join(f"--{name}" for name, value in own.items() if value):
+        raise Unsupported(f"{given} of a circuit of channels", "its checks name their own", f"without {given}")
     heldout = run.model.encode(run.task.heldout[: claim.pairs])
     return ChannelTrial(
         model=run.model, circuit=run.circuit, task=run.task, heldout=heldout, seed=claim.seed, progress=progress

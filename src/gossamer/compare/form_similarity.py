@@ -33,6 +33,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from gossamer.circuit import Circuit
+from gossamer.compare.parts import beyond_chance
 from gossamer.errors import BadInput
 from gossamer.evidence import Evidence, Null
 from gossamer.graph import Graph
@@ -291,15 +292,16 @@ def _gradient(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], at: Tensor, s:
 
 def model_form_evidence(a: str, b: str, found: FormSimilarity, seed: int = 0) -> Evidence:
     """The similarity of two models, by name: it passes where weights in a random order are seldom as alike."""
+    verdict, few = beyond_chance(found.p_value, found.smallest, LEVEL)
     as_is = "" if np.isnan(found.as_is) else f"; in the channels' own order {found.as_is:.3g}"
     return Evidence(
         claim=f"form similarity ({a} and {b}): their heads' maps are more alike than {SHUFFLED}", value=found.value,
         unit=UNIT, n=1, unit_of_n="pair of models", seed=seed,
         nulls=(Null(name=f"{SHUFFLED}, the best order found again", value=found.null, interval=found.null_interval,
                     n=found.draws),),
-        verdict="pass" if found.p_value <= LEVEL else "fail", methodology=_how("the best found"),
+        verdict=verdict, methodology=_how("the best found"),
         threshold=f"fails if {SHUFFLED} are as alike with a probability above {LEVEL:g}", p_value=found.p_value,
-        p_smallest=found.smallest, note=f"QK {found.qk:.3g}, OV {found.ov:.3g}{as_is}. MLPs are not compared.",
+        p_smallest=found.smallest, note=f"QK {found.qk:.3g}, OV {found.ov:.3g}{as_is}. MLPs are not compared.{few}",
     )  # fmt: skip
 
 
@@ -345,10 +347,11 @@ def _own_order(pair: str, value: float, null: np.ndarray, name: str, what: str, 
     null = np.nan_to_num(null)  # a random circuit without a head at work shares nothing
     if not np.isnan(value):
         p, smallest = null_p_value(value, null)
+        verdict, few = beyond_chance(p, smallest, LEVEL)
         more = {
-            "value": value, "verdict": "pass" if p <= LEVEL else "fail", "p_value": p, "p_smallest": smallest,
+            "value": value, "verdict": verdict, "p_value": p, "p_smallest": smallest,
             "nulls": (Null(name=name, value=float(null.mean()), interval=quantile_interval(null), n=len(null)),),
-            "note": "MLPs are not compared.",
+            "note": f"MLPs are not compared.{few}",
         }  # fmt: skip
     return Evidence.model_validate({
         "claim": f"form similarity ({pair}): their heads' maps are more alike than chance", "unit": UNIT, "n": 1,

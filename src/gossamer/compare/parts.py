@@ -10,6 +10,7 @@ import numpy as np
 
 from gossamer.ablation import Direction, Methodology, Set
 from gossamer.errors import BadInput
+from gossamer.evidence import Verdict
 from gossamer.statistics import bootstrap_interval, quantile_interval, resampled_means
 from gossamer.subject import ResidualSubject, Subject
 from gossamer.task import Example, Task
@@ -102,6 +103,14 @@ def matched(trial: Parts, own: np.ndarray, draws: int, rng: np.random.Generator)
         for row in found:
             row[rng.choice(places, int(own[places].sum()), replace=False)] = True
     return found
+
+
+def beyond_chance(p: float, smallest: float, level: float, others: bool = True) -> tuple[Verdict, str]:
+    """(verdict, what to add to its note) of a claim that asks for a p-value of at most `level` and that all else about
+    it, `others`, holds: `not measured` where only chance is open and no value could have that p among so few draws."""
+    if others and smallest > level:
+        return "not measured", f" Among so few draws no p-value is below {smallest:.3g}: chance is not measured."
+    return ("pass" if others and p <= level else "fail"), ""
 
 
 def central_95(draws: np.ndarray) -> tuple[float, float] | None:

@@ -40,6 +40,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gossamer.compare.parts import beyond_chance
 from gossamer.errors import BadInput
 from gossamer.evidence import Evidence, Null
 from gossamer.models.bridge import BridgedPair
@@ -248,7 +249,8 @@ def perturbation(
     nodes: channels of one location of the sparse model. strengths: 0 to 1, rising, from 0 (the dense model as it is) to
     1. A random rotation turns the change of every token alike, so that it keeps its norm at every token; for one read
     or write that is a random direction. Passes if the logit gap towards the counterfactual answer rises with every
-    strength and at most one in twenty of the rotations and the change itself moves it as far (at least 19 rotations).
+    strength and at most one in twenty of the rotations and the change itself moves it as far; of fewer than 19
+    rotations that is `not measured`.
 
     Errors: BadInput for nodes that cannot push or of several locations, strengths that do not rise from 0 to 1, a task
     whose pairs all have unequal lengths.
@@ -300,7 +302,8 @@ def _evidence(
     rising = (np.diff(means, axis=1) > 0).all(1)
     interval = bootstrap_interval(moved, seed)
     p = (1 + int((random >= moved.mean()).sum())) / (1 + len(random))
-    good = bool(rising[0]) and p <= P_VALUE and interval[0] > 0
+    smallest = 1 / (1 + len(random))
+    verdict, few = beyond_chance(p, smallest, P_VALUE, bool(rising[0]) and interval[0] > 0)
 
     def null(name: str, by: np.ndarray) -> Null:
         return Null(name=name, value=float(by.mean()), interval=bootstrap_interval(by, seed), n=len(by))
@@ -327,13 +330,13 @@ def _evidence(
         claim=f"perturbation: {pair.dense.name} pushed along {', '.join(map(str, nodes))} of {pair.sparse.name} moves "
         "towards the answer of the other prompt", value=float(moved.mean()),
         unit="nats of logit gap, strength 1 minus 0", interval=interval, n=len(moved), nulls=nulls, seed=seed,
-        verdict="pass" if good else "fail", methodology=METHODOLOGY,
+        verdict=verdict, methodology=METHODOLOGY,
         threshold="fails if a step of strength does not raise the gap, if more than one in twenty of the random "
         "rotations and the change itself move it as far, or if the interval reaches 0",
         note=f"rises at every step: {'yes' if rising[0] else 'no'}; of {len(random)} random rotations "
         f"{int((random >= moved.mean()).sum())} move it as far (p = {p:.3g}) and {int(rising[1:].sum())} rise at every "
-        f"step.{left_out}",
-        limits={"p_value": P_VALUE}, p_value=p, p_smallest=1 / (1 + len(random)),
+        f"step.{left_out}{few}",
+        limits={"p_value": P_VALUE}, p_value=p, p_smallest=smallest,
     )  # fmt: skip
 
 

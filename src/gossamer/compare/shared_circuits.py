@@ -34,6 +34,7 @@ import torch
 
 from gossamer.ablation import MEANS_OF, Methodology, methodology, of_edges
 from gossamer.circuit import Circuit
+from gossamer.compare.parts import beyond_chance
 from gossamer.errors import BadInput, Unsupported
 from gossamer.evidence import Evidence, Null
 from gossamer.graph import Layout
@@ -91,10 +92,11 @@ def shared_circuits(
 
     value: of an ablation, see gossamer.replacement, default resample; means are over the task's first training pairs,
     as many as held-out ones. Of channels mean, the default, of the model's reference means, or zero. floor: share of
-    the metric that cross-evaluation asks for. draws: random sets per number; pairs: 2 or more; pairs_at_once: memory
-    alone. progress(runs done, all runs, mean metric of the last). With nothing shared, the intersection is `not
-    measured` and joint ablation `not reached`: there is nothing to ablate. Errors: BadInput for fewer than two tasks or
-    pairs, a circuit of another model or without parts, or a model whose metric on a task is not above 0.
+    the metric that cross-evaluation asks for. draws: random sets per number, of fewer than 19 what
+    only chance decides is `not measured`; pairs: 2 or more; pairs_at_once: memory alone. progress(runs done, all runs,
+    mean metric of the last). With nothing shared, the intersection is `not measured` and joint ablation `not reached`:
+    there is nothing to ablate. Errors: BadInput for fewer than two tasks or pairs, a circuit of another model or
+    without parts, or a model whose metric on a task is not above 0.
     """
     if len(tasks) < 2 or draws < 1 or pairs < 2 or not 0 < floor <= 1:
         raise BadInput(
@@ -343,7 +345,7 @@ def _cross(
     shares = np.round(rows.mean(1) / whole.mean(), 9)  # ties of random sets are ties
     interval = quantile_interval(resampled_means(rows[0], seed) / resampled_means(whole, seed))
     p, smallest = null_p_value(float(shares[0]), shares[1:])
-    good = shares[0] >= floor and p <= LEVEL
+    verdict, few = beyond_chance(p, smallest, LEVEL, bool(shares[0] >= floor))
     return Evidence(
         claim=f"cross-evaluation ({name} on {task}): it leaves enough of the logit difference",
         value=float(shares[0]), unit=f"share of the whole model's {GAP}", interval=interval,
@@ -352,7 +354,7 @@ def _cross(
             Null(name="empty circuit", value=float(empty.mean() / whole.mean()), n=len(whole)),
             Null(name="full circuit", value=1.0, n=len(whole)),
         ),
-        verdict="pass" if good else "fail", methodology=how.as_dict(), seed=seed, limits={"floor": floor},
+        verdict=verdict, methodology=how.as_dict(), seed=seed, limits={"floor": floor}, note=few.strip(),
         threshold=f"fails below {floor:g}, or if {random}, do as well with a probability above {LEVEL:g}",
         p_value=p, p_smallest=smallest,
     )  # fmt: skip
@@ -380,6 +382,7 @@ def _joint(
     least = np.round(means.min(0), 9)  # ties of random sets are ties
     draws = np.split(least[1:], len(nulls))
     p, smallest = null_p_value(float(least[0]), draws[0])
+    verdict, few = beyond_chance(p, smallest, LEVEL, bool(least[0] > 0))
     own = np.stack([
         resampled_means(f[0], seed + i) / resampled_means(of, seed + i) for i, (f, of) in enumerate(falls.values())
     ]).min(0)  # fmt: skip
@@ -392,9 +395,9 @@ def _joint(
             Null(name=f"{null} (median)", value=float(np.median(d)), interval=quantile_interval(d), n=len(d))
             for null, d in zip(nulls, draws, strict=True)
         ),
-        verdict="pass" if p <= LEVEL and least[0] > 0 else "fail", methodology={**how.as_dict(), "set": "circuit"},
+        verdict=verdict, methodology={**how.as_dict(), "set": "circuit"},
         seed=seed, threshold=f"fails if {nulls[0]}, lose as much on every task with a probability above {LEVEL:g}",
-        note=f"By task: {each}.", p_value=p, p_smallest=smallest,
+        note=f"By task: {each}.{few}", p_value=p, p_smallest=smallest,
     )  # fmt: skip
 
 
@@ -411,12 +414,13 @@ def stability_evidence(name: str, circuits: Sequence[Circuit], *, draws: int = 9
     """That circuits of one task, by name, agree more than random ones of their sizes: see `order_stability`."""
     found = order_stability(circuits, draws=draws, seed=seed)
     own, heads = found.overlap, found.heads
+    verdict, few = beyond_chance(own.p_value, own.smallest, LEVEL)
     told = "" if heads is None else f" Heads alone {heads.value:.3g}, random {heads.null:.3g}."
     return Evidence(
         claim=f"stability ({name}): circuits found in other ways agree more than random ones", value=own.value,
         unit="mean Jaccard overlap of parts", n=len(circuits), unit_of_n="circuits", seed=seed,
         nulls=(Null(name="random sets of their sizes", value=own.null, interval=own.null_interval, n=draws),),
-        verdict="pass" if own.p_value <= LEVEL else "fail", methodology=None, p_value=own.p_value,
+        verdict=verdict, methodology=None, p_value=own.p_value,
         p_smallest=own.smallest, threshold=f"fails if random sets agree as much with a probability above {LEVEL:g}",
-        note=f"In at least {found.least:.0%} of them: {', '.join(found.core) or 'nothing'}.{told}",
+        note=f"In at least {found.least:.0%} of them: {', '.join(found.core) or 'nothing'}.{told}{few}",
     )  # fmt: skip

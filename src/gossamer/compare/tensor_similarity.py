@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gossamer.compare.parts import beyond_chance
 from gossamer.errors import BadInput, nearest
 from gossamer.evidence import Evidence, Null
 from gossamer.hypotheses import null_p_value
@@ -156,6 +157,7 @@ def tensor_evidence(
     generator = torch.Generator().manual_seed(seed)
     found, null = of(two), np.array([of(inputs_shuffled(two, generator)).value for _ in range(draws)])
     p, smallest = null_p_value(found.value, null)
+    verdict, few = beyond_chance(p, smallest, LEVEL)
     near = (found.value - 1.96 * found.error, found.value + 1.96 * found.error) if deep else None
     seen = [(float(x), i) for i, x in enumerate(found.slices) if not math.isnan(float(x))]
     low, high = min(seen), max(seen)
@@ -164,14 +166,14 @@ def tensor_evidence(
         unit="cosine of polynomials", interval=near, n=samples if deep else 1,
         unit_of_n="samples" if deep else "pair of networks", seed=seed,
         nulls=(Null(name=f"{b} with its {NULL}", value=float(null.mean()), interval=quantile_interval(null), n=draws),),
-        verdict="pass" if p <= LEVEL else "fail", p_value=p, p_smallest=smallest,
+        verdict=verdict, p_value=p, p_smallest=smallest,
         methodology={
             "compared": "coefficient tensors, from weights", "symmetric over": "all inputs, sampled" if deep else "all",
             "ablation": "none",
         },
         threshold=f"fails if {b} with its {NULL} is as alike with a probability above {LEVEL:g}",
         note=f"Output {low[1]} is least alike ({low[0]:.3g}), output {high[1]} most ({high[0]:.3g}); ratio of norms "
-        f"{found.norm_ratio:.3g}.",
+        f"{found.norm_ratio:.3g}.{few}",
     )  # fmt: skip
 
 

@@ -812,7 +812,8 @@ function cellOf(cell) {
 }
 function losses(found2) {
   if (!found2.cells.length) return null;
-  const at = new Map(found2.cells.map((cell) => [`${cell.ablated} ${cell.on}`, cell]));
+  const key2 = (ablated, on) => JSON.stringify([ablated, on]);
+  const at = new Map(found2.cells.map((cell) => [key2(cell.ablated, cell.on), cell]));
   return h(
     "section",
     {},
@@ -821,7 +822,7 @@ function losses(found2) {
       "table",
       { class: "sizes losses" },
       head(...found2.names.map((name) => `on ${name}`)),
-      h("tbody", {}, ...found2.names.map((a) => h("tr", {}, h("th", { scope: "row" }, a), ...found2.names.map((b) => cellOf(at.get(`${a} ${b}`))))))
+      h("tbody", {}, ...found2.names.map((a) => h("tr", {}, h("th", { scope: "row" }, a), ...found2.names.map((b) => cellOf(at.get(key2(a, b)))))))
     ),
     h("p", { class: "prose muted" }, "A row's circuit is ablated, everything else runs: the share of the effect on a column's task that is lost, and beside it the mean of random sets in its place.")
   );
