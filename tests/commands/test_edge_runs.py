@@ -328,11 +328,15 @@ def test_numbers_of_blocks_are_asked_for_by_their_grain(folder: Path, own: Path,
 
 
 def test_a_budget_is_kept_or_refused_and_the_need_is_said(folder: Path, own: Path, tmp_path: Path) -> None:
-    for name, ask in (("edge-patching", commands.discover_edges), ("activation-patching", commands.discover_nodes)):
+    """What is known from sizes is said before the run; what only a trial run would tell is found out under a limit."""
+    for name, ask, known in (
+        ("eap", commands.discover_edges, True), ("edge-patching", commands.discover_edges, False),
+        ("activation-patching", commands.discover_nodes, False),
+    ):  # fmt: skip
         said: list[str] = []
-        more: dict[str, object] = {"edges": 20} if name == "edge-patching" else {}
+        more: dict[str, object] = {"edges": 20} if ask is commands.discover_edges else {}
         ask(name, folder, own, out=tmp_path / name, pairs=2, say=said.append, **more)  # type: ignore[operator]
-        assert any("(--memory sets a limit)" in line for line in said)
+        assert any("(--memory sets a limit)" in line for line in said) == known
         with pytest.raises(BadInput, match=f"memory budget of at least .* with {name}"):
             ask(name, folder, own, out=tmp_path / "x", memory="1kB", **more)  # type: ignore[operator]
 
