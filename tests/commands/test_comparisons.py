@@ -38,10 +38,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("runs")
     made = planted_model()
     save_model(made.model, folder / "model", tokenizer=made.tokenizer, reference=made.reference, record={})
-    return tuple(  # type: ignore[return-value]
-        run_of(folder, name, made, folder / "model", sites, seed)
-        for name, sites, seed in (("sides", PLANTED_NODES, 0), ("others", DECOY, 1))
-    )
+    one = run_of(folder, "sides", made, folder / "model", PLANTED_NODES, 0)
+    return one, run_of(folder, "others", made, folder / "model", DECOY, 1)
 
 
 def test_two_tasks_are_compared_and_the_same_files_come_again(runs: tuple[Path, Path], tmp_path: Path) -> None:

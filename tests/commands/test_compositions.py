@@ -30,10 +30,8 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("halves")
     made = planted_model()
     save_model(made.model, folder / "model", tokenizer=made.tokenizer, reference=made.reference, record={"details": {}})
-    return tuple(  # type: ignore[return-value]
-        run_of(folder, name, made, folder / "model", sites, seed)
-        for name, sites, seed in (("sides", PLANTED_NODES[:2], 0), ("others", PLANTED_NODES[2:], 1))
-    )
+    one = run_of(folder, "sides", made, folder / "model", PLANTED_NODES[:2], 0)
+    return one, run_of(folder, "others", made, folder / "model", PLANTED_NODES[2:], 1)
 
 
 def test_a_union_does_what_neither_half_does_and_is_a_run(halves: tuple[Path, Path], tmp_path: Path) -> None:

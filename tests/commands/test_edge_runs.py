@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -334,11 +335,11 @@ def test_a_budget_is_kept_or_refused_and_the_need_is_said(folder: Path, own: Pat
         ("activation-patching", commands.discover_nodes, False),
     ):  # fmt: skip
         said: list[str] = []
-        more: dict[str, object] = {"edges": 20} if ask is commands.discover_edges else {}
-        ask(name, folder, own, out=tmp_path / name, pairs=2, say=said.append, **more)  # type: ignore[operator]
+        more: dict[str, Any] = {"edges": 20} if ask is commands.discover_edges else {}
+        ask(name, folder, own, out=tmp_path / name, pairs=2, say=said.append, **more)
         assert any("(--memory sets a limit)" in line for line in said) == known
         with pytest.raises(BadInput, match=f"memory budget of at least .* with {name}"):
-            ask(name, folder, own, out=tmp_path / "x", memory="1kB", **more)  # type: ignore[operator]
+            ask(name, folder, own, out=tmp_path / "x", memory="1kB", **more)
 
 
 def test_numbers_of_nodes_have_a_folder_and_a_sign(folder: Path, own: Path, tmp_path: Path) -> None:

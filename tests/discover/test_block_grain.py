@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -127,8 +127,8 @@ def test_first_order_scores_of_blocks_are_inner_products_with_plain_gradients(gr
 
 
 @pytest.mark.parametrize("through", ["nothing", "mlps"])
-def test_what_the_logits_hear_directly_of_a_block(through: str) -> None:
-    scores = path_patching(MODEL, TASK, PathPatchingConfig(through=through))  # type: ignore[arg-type]
+def test_what_the_logits_hear_directly_of_a_block(through: Literal["nothing", "mlps"]) -> None:
+    scores = path_patching(MODEL, TASK, PathPatchingConfig(through=through))
     for name in SUBLAYERS:
         held = [n for n in SUBLAYERS if n != name and (n[0] == "a" or through == "nothing")]
         with hooks((SUBLAYERS[name], put(THERE[name])), *((SUBLAYERS[n], put(OWN[n])) for n in held)):
@@ -187,7 +187,10 @@ def test_learned_masks_over_blocks_keep_the_path_that_is_there() -> None:
     """The only edges that carry anything: the input to a0 and m0's silence, a0 to a1, and both to the logits."""
     model = Blocks(by_hand())
     graph = model.graph()
-    names = [f"{graph.layout.locations[s][0]}->{graph.layout.locations[d][0]}" for s, d in zip(graph.src, graph.dst)]  # noqa: B905
+    names = [
+        f"{graph.layout.locations[s][0]}->{graph.layout.locations[d][0]}"
+        for s, d in zip(graph.src, graph.dst, strict=True)
+    ]
     kept = edge_mask(model, BY_HAND, EdgeMaskConfig(steps=150, penalty=0.02, lr=0.2)).above(0.5)
     found = {names[i] for i in graph.numbers(kept.src, kept.dst, kept.matrix)}
     assert found == {"input->a0", "a0->a1", "a1->logits", "a0->logits"}

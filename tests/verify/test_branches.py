@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise, product
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from patching_helpers import BY_HAND, by_hand, made, number_pairs
 from scalar_decoder import ScalarDecoder, numbers
 from torch import Tensor
 
-from gossamer.ablation import Methodology, of_edges
+from gossamer.ablation import Granularity, Methodology, of_edges
 from gossamer.circuit import Circuit, shares_of
 from gossamer.discover import path_effects
 from gossamer.errors import BadInput, Unsupported
@@ -43,8 +43,8 @@ def values(
     model: ResidualSubject, pairs: Encoded, kept: np.ndarray, granularity: str, value: str = "resample", **how: Any
 ) -> np.ndarray:
     """The metric of each circuit [circuits, pairs]; how: set and direction."""
-    component = model.graph("block" if isinstance(model, Blocks) else "head").layout.grain
-    asked = of_edges(value, granularity=granularity, component=component, positions=pairs.marks.positions, **how)  # type: ignore[arg-type]
+    component: Literal["head", "block"] = "block" if isinstance(model, Blocks) else "head"
+    asked = of_edges(value, granularity=granularity, component=component, positions=pairs.marks.positions, **how)
     return metric_values(model, pairs, kept, how=asked, training=pairs)
 
 
@@ -280,10 +280,8 @@ def test_faithfulness_by_branches_names_them() -> None:
     pairs = model.encode(number_pairs(n=4).train)
     kept = np.random.default_rng(0).random(model.graph().n_edges) < 0.9
     circuit = trial(model, pairs, kept).circuit
-    found = [
-        circuit_faithfulness(model, pairs, circuit, value="zero", granularity=g)  # type: ignore[arg-type]
-        for g in ("edge", "branch")
-    ]
+    both: tuple[Granularity, ...] = ("edge", "branch")
+    found = [circuit_faithfulness(model, pairs, circuit, value="zero", granularity=g) for g in both]
     assert [f.methodology["granularity"] for f in found if f.methodology] == ["edge", "branch"]
     assert found[0].value != found[1].value
 
