@@ -166,6 +166,7 @@ def told(step: int, steps: int, loss: float) -> None:
 
 def densities(out: Path, wanted: Iterable[float], seeds: int, level: float, as_json: bool) -> None:
     """Train, prove, write density.json and draw it. A density and seed that misses the level has no model."""
+    require_matplotlib()
     found, models = [], matched(out, wanted, seeds, level)
     for density in wanted:
         for seed in range(seeds):
@@ -215,7 +216,6 @@ def densities(out: Path, wanted: Iterable[float], seeds: int, level: float, as_j
 
 def draw(data: dict[str, Any], stem: Path) -> None:
     """Bound against operations, and against unexplained dimensions: a mark per seed, a line through the medians."""
-    require_matplotlib()
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

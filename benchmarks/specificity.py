@@ -36,6 +36,7 @@ from gossamer.compare import Specificity, example_circuits, overlaps, shared_by,
 from gossamer.compare.reuse import expected_core
 from gossamer.hypotheses import sign_flip_test
 from gossamer.record import Record
+from gossamer.show.figures import require_matplotlib
 from gossamer.show.matrix_figure import MatrixData, write_matrix_figure
 from gossamer.statistics import bootstrap_interval
 from gossamer.verify import ChannelTrial
@@ -151,6 +152,8 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    if given.figure:
+        require_matplotlib()
     config = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(given).items()}
     for k in ("runs", "figure", "json"):
         config.pop(k)
