@@ -5,14 +5,12 @@ They compose the verbs and write run folders. `gossamer discover prune MODEL TAS
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gossamer.commands.reports import (
     BinariseReport,
-    BinaryNodeReport,
     BridgeReport,
     BridgeTrainReport,
     ClaimReport,
@@ -43,19 +41,15 @@ from gossamer.commands.reports import (
     VerdictReport,
     VerifyReport,
 )
-from gossamer.errors import BadInput, Unsupported, require_new
+from gossamer.errors import BadInput, require_new
 
 if TYPE_CHECKING:
     from gossamer.commands.comparisons import CompareReport
     from gossamer.compare.tensor_similarity import Metric
-    from gossamer.discover import PruneConfig
     from gossamer.show.bundle import Bundle
     from gossamer.show.figures import Kind
     from gossamer.show.widget import Page
     from gossamer.train.loop import Progress
-
-DEMO_K_COEF = (4e-3, 6e-3)  # half of the default search: the demo finds two circuits in about a minute
-
 
 Say = Callable[[str], None]
 Steps = Callable[[int, int, float], None]
@@ -129,9 +123,10 @@ def prune(
 
     `search` changes fields of gossamer.discover.PruneConfig (target_loss, k_coef, steps, seed, calibrate, tied, ...).
     """
+    from gossamer.commands.prune_runs import discover
     from gossamer.discover import prune_config
 
-    return _discover("prune", model, task, prune_config(**search), out, device, task_seed, progress, say)
+    return discover("prune", model, task, prune_config(**search), out, device, task_seed, progress, say)
 
 
 def prune_edges(
@@ -142,9 +137,10 @@ def prune_edges(
 
     `search` changes fields of gossamer.discover.EdgePruneConfig: those of `prune` and edge_coef, edge_steps, edge_lr.
     """
+    from gossamer.commands.prune_runs import discover
     from gossamer.discover import edge_prune_config
 
-    return _discover("prune-edges", model, task, edge_prune_config(**search), out, device, task_seed, progress, say)
+    return discover("prune-edges", model, task, edge_prune_config(**search), out, device, task_seed, progress, say)
 
 
 def discover_edges(
@@ -165,38 +161,6 @@ def discover_edges(
     return discover(
         method, model, task, edges=edges, f=faithfulness, out=out, device=device, dtype=dtype, task_seed=task_seed,
         force=force, progress=progress, say=say, options=options,
-    )  # fmt: skip
-
-
-def _discover(
-    name: str, model: str | Path, task: str | Path, config: PruneConfig, out: str | Path | None, device: str,
-    task_seed: int, progress: Steps | None, say: Say,
-) -> PruneReport:  # fmt: skip
-    from gossamer.commands.run_folder import next_free, write_run
-    from gossamer.commands.solved import at_channels, fitted, scores_of
-    from gossamer.registry import method
-    from gossamer.tasks import load_task
-
-    started = time.perf_counter()
-    found_task = load_task(str(task), task_seed)
-    loaded = at_channels(model, device, found_task)
-    found_task = fitted(loaded, found_task, say)
-    suffix = name.removeprefix("prune")
-    folder = Path(out) if out else next_free(
-        Path("runs") / f"{found_task.name}-{loaded.name.replace('/', '-')}{suffix}"
-    )  # fmt: skip
-    require_new(folder)
-    full = scores_of(loaded, found_task.heldout)
-    say(f"{loaded.name} answers {full[0]:.1%} of held-out pairs right; searching {len(config.k_coef)} masks")
-    pruned = method[name](loaded, found_task, config, progress=progress)
-    write_run(folder, pruned, loaded.source, str(task), task_seed, accuracy_full=full[0], loss_full=full[2])
-    c = pruned.circuit
-    return PruneReport(
-        run=str(folder), model=loaded.name, task=found_task.name, reached=pruned.reached,
-        target_loss=config.target_loss, nodes=c.n_nodes, edges=c.n_edges, loss_train=pruned.loss_train,
-        loss_heldout=pruned.loss_heldout, loss_full=full[2], accuracy_circuit=pruned.accuracy_heldout,
-        accuracy_full=full[0], trials=tuple(t._asdict() for t in pruned.trials), seconds=time.perf_counter() - started,
-        edges_of_nodes=c.record.details.get("edges_of_node_circuit"),
     )  # fmt: skip
 
 
@@ -386,35 +350,16 @@ def verify(
     many to keep. hypothesis: a YAML file of what parts depend on, for causal scrubbing. A trial that was stopped goes
     on when it is started again.
     """
-    from gossamer.ablation import of_edges
-    from gossamer.commands import edge_runs, trials
+    from gossamer.commands.trials import verify as put
 
-    if seed is not None and seed < 0:
-        raise BadInput(f"Expected a seed of at least 0, got {seed}.")
-    if pairs is not None and pairs < 2:
-        raise BadInput(f"Expected at least 2 held-out pairs, got {pairs}.")
-    of_edges(ablation or "resample", granularity=granularity or "edge")  # a wrong name is told before anything else
-    if not Path(run).exists() and task is not None:
-        raise BadInput(f"Expected a circuit file at {run}, found none.")
-    file = Path(run).is_file()
-    unused = [n for n, v in (("--task", task), ("--out", out), ("--edges", edges)) if v is not None]
-    if unused and not file:
-        raise Unsupported(f"{' and '.join(unused)} of a run folder", "it names its own", "a circuit file, or without")
-    if claim is not None and not Path(claim).is_file():
-        raise BadInput(f"Expected a claim at {claim}, found none; `gossamer claim RUN --out {claim}` writes one.")
-    found = (
-        edge_runs.put_in_run(Path(run), model, task, out, edges, device, dtype) if file
-        else trials.read_any(Path(run), model, device)
-    )  # fmt: skip
     changes = {
         "ablation": ablation, "granularity": granularity, "positions": positions, "pairs": pairs, "seed": seed,
     }  # fmt: skip
-    stated = trials.claim_for(
-        found, Path(claim) if claim else None, quick=quick, changes=changes, target=target,
-        hypothesis=Path(hypothesis) if hypothesis else None,
+    return put(
+        Path(run), Path(claim) if claim else None, quick=quick, model=model, task=task, out=out, edges=edges,
+        changes=changes, target=target, hypothesis=Path(hypothesis) if hypothesis else None, device=device,
+        dtype=dtype, progress=progress, say=say,
     )  # fmt: skip
-    notes = tuple(map(str, found.circuit.record.details.get("notes", ())))
-    return trials.put_on_trial(found, stated, progress=progress, say=say, notes=notes)
 
 
 def claim(
@@ -610,30 +555,9 @@ def binarise(
 
     `options` changes fields of gossamer.explain.BinariseConfig (steps, lr, batch_pairs, seed).
     """
-    from gossamer.commands.run_folder import BINARISED, read_run, write_json
-    from gossamer.explain import binarise as method
-    from gossamer.explain import binarise_config
-    from gossamer.subject import require_model_of
+    from gossamer.commands.explanations import binarise_run
 
-    started = time.perf_counter()
-    config = binarise_config(**options)
-    r = read_run(Path(run), model, device)
-    require_model_of(r.circuit.record, r.model)
-    if r.circuit.granularity == "edge":
-        raise Unsupported("binarising a circuit with cut edges", "it is not built", "the circuit of `prune`")
-    say(f"two values for each of {r.circuit.n_nodes} nodes, trained on {len(r.task.train)} pairs")
-    target = r.about.result.target_loss_nats
-    found = method(r.weight_sparse, r.task, r.circuit, target_loss=target, config=config, progress=progress)
-    loss, accuracy = found.evidence
-    report = BinariseReport(
-        run=str(run), model=r.model.name, task=r.task.name, config=config.model_dump(mode="json"),
-        loss_before=found.loss_before, loss_after=loss.value or 0.0, accuracy_before=found.accuracy_before,
-        accuracy_after=accuracy.value or 0.0, evidence=found.evidence,
-        nodes=tuple(BinaryNodeReport(**{**n._asdict(), "site": str(n.site)}) for n in found.nodes),
-        seconds=time.perf_counter() - started,
-    )  # fmt: skip
-    write_json(report, r.folder / BINARISED)
-    return report
+    return binarise_run(Path(run), model=model, device=device, progress=progress, say=say, options=options)
 
 
 def roles(
@@ -644,34 +568,11 @@ def roles(
 
     `options` changes fields of gossamer.explain.HeadRolesConfig (top, members, pairs, samples, draws, seed, ...).
     """
-    from gossamer.errors import Unsupported
-    from gossamer.explain import head_roles, head_roles_config
-    from gossamer.models import LoadedModel, any_model
-    from gossamer.tasks import load_task
+    from gossamer.commands.explanations import roles_of
 
-    started = time.perf_counter()
-    config = head_roles_config(**options)
-    asked = load_task(str(task), task_seed)
-    loaded = any_model(model, device, dtype)
-    if isinstance(loaded, LoadedModel):
-        raise Unsupported(
-            f"head roles of {loaded.name}", "a weight-sparse model's heads are read channel by channel",
-            "a Hugging Face decoder; or `gossamer show` of a run",
-        )  # fmt: skip
-    asked = loaded.fitting(asked, positions="last")
-    say(f"{len(loaded.parts.layers) * loaded.parts.n_heads} heads of {loaded.name} on {asked.name}")
-    found = head_roles(loaded, asked, config, progress=progress)
-    heads = [
-        {
-            "head": role.head, "copy_score": role.copy_score._asdict(),
-            "next_score": role.next_score and role.next_score._asdict(),
-            "attention": {label: score._asdict() for label, score in role.attention.items()},
-        } for role in found.heads
-    ]  # fmt: skip
-    return RolesReport.model_validate({
-        "model": loaded.name, "task": asked.name, "heads": heads, "lens": [point._asdict() for point in found.lens],
-        "record": found.record.model_dump(mode="json"), "seconds": time.perf_counter() - started,
-    })  # fmt: skip
+    return roles_of(
+        model, task, device=device, dtype=dtype, task_seed=task_seed, progress=progress, say=say, options=options
+    )
 
 
 def import_openai_viz(
@@ -776,27 +677,6 @@ def demo(
     For a shipped model whose dense twin ships too (`NAME-dense`), the twin's circuit is found as well, with the same
     search, into `OUT-dense`; the page names it.
     """
-    from gossamer.commands.run_folder import next_free
-    from gossamer.models import shipped_models
+    from gossamer.commands.main_job import run_demo
 
-    started = time.perf_counter()
-    folder = Path(out) if out else next_free(Path("runs") / "demo")
-    found = prune(model, task, out=folder, progress=progress, say=say, k_coef=DEMO_K_COEF)
-    trial = verify(folder, quick=True, say=say)
-    twin, dense = f"{model}-dense", None
-    if twin in shipped_models():
-        beside = next_free(folder.with_name(f"{folder.name}-dense"))
-        dense = prune(twin, task, out=beside, progress=progress, say=say, k_coef=DEMO_K_COEF)
-    page = show(folder, twin=dense.run if dense else None, say=say)
-    by_name = {e.claim.split(":")[0]: e for e in trial.evidence}
-    necessity, sufficiency = by_name["necessity"], by_name["sufficiency"]
-    return DemoReport(
-        task=found.task, model=found.model, accuracy_full=found.accuracy_full, accuracy_circuit=found.accuracy_circuit,
-        nodes=found.nodes, edges=found.edges, reached=found.reached, loss_full=found.loss_full,
-        loss_circuit=found.loss_heldout, necessity_loss=necessity.value or 0.0,
-        random_same_size_loss=necessity.nulls[0].value or 0.0, random_circuit_loss=sufficiency.nulls[0].value or 0.0,
-        twin_nodes=dense.nodes if dense else None, twin_edges=dense.edges if dense else None,
-        twin_loss=dense.loss_heldout if dense else None, twin_reached=dense.reached if dense else None,
-        verdicts={name: e.verdict for name, e in by_name.items()}, run=str(folder), page=page.page,
-        seconds=time.perf_counter() - started,
-    )  # fmt: skip
+    return run_demo(Path(out) if out else None, model, task, progress, say)

@@ -255,3 +255,28 @@ def claim_for(
     elif target is not None:
         raise Unsupported("a faithfulness of a circuit of channels", "its losses are what is claimed", "a --claim")
     return Claim.of(claim.model_dump(mode="json"), known_checks(grain_of(run)))
+
+
+def verify(
+    run: Path, claim: Path | None, *, quick: bool, model: str | None, task: str | Path | None, out: str | Path | None,
+    edges: int | None, changes: dict[str, Any], target: float | None, hypothesis: Path | None, device: str, dtype: str,
+    progress: Steps | None, say: Say,
+) -> VerifyReport:  # fmt: skip
+    """See gossamer.commands.verify; `changes`: fields of the claim that are given beside it."""
+    if changes["seed"] is not None and changes["seed"] < 0:
+        raise BadInput(f"Expected a seed of at least 0, got {changes['seed']}.")
+    if changes["pairs"] is not None and changes["pairs"] < 2:
+        raise BadInput(f"Expected at least 2 held-out pairs, got {changes['pairs']}.")
+    of_edges(changes["ablation"] or "resample", granularity=changes["granularity"] or "edge")
+    if not run.exists() and task is not None:
+        raise BadInput(f"Expected a circuit file at {run}, found none.")
+    file = run.is_file()
+    unused = [n for n, v in (("--task", task), ("--out", out), ("--edges", edges)) if v is not None]
+    if unused and not file:
+        raise Unsupported(f"{' and '.join(unused)} of a run folder", "it names its own", "a circuit file, or without")
+    if claim is not None and not claim.is_file():
+        raise BadInput(f"Expected a claim at {claim}, found none; `gossamer claim RUN --out {claim}` writes one.")
+    found = edge_runs.put_in_run(run, model, task, out, edges, device, dtype) if file else read_any(run, model, device)
+    stated = claim_for(found, claim, quick=quick, changes=changes, target=target, hypothesis=hypothesis)
+    notes = tuple(map(str, found.circuit.record.details.get("notes", ())))
+    return put_on_trial(found, stated, progress=progress, say=say, notes=notes)
