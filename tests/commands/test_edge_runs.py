@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration, Vi
 
 from gossamer import commands
 from gossamer.circuit import Circuit
-from gossamer.commands.edge_runs import CONFIGS
+from gossamer.commands.edge_discovery import CONFIGS
 from gossamer.errors import BadInput, CorruptFile, GossamerError, Unsupported
 from gossamer.formats import autocircuit, edge_pruning, feature_circuits
 from gossamer.scores import EdgeScores, Scores

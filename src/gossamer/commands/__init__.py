@@ -156,7 +156,7 @@ def discover_edges(
     model that orders the task's pairs no better than a coin is BadInput unless `force`. `options` are fields of the
     method's configuration.
     """
-    from gossamer.commands.edge_runs import discover
+    from gossamer.commands.edge_discovery import discover
 
     return discover(
         method, model, task, edges=edges, f=faithfulness, out=out, device=device, dtype=dtype, task_seed=task_seed,

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from gossamer.circuit import Circuit
-from gossamer.commands.edge_runs import CONFIGS, EdgeRun, edge_trial, own_ablation, own_positions
+from gossamer.commands.edge_discovery import CONFIGS
+from gossamer.commands.edge_runs import EdgeRun, edge_trial, own_ablation, own_positions
 from gossamer.commands.reports import Difference
 from gossamer.commands.run_folder import EVIDENCE, SCORES, Run
 from gossamer.commands.trials import claim_of, stated_of, trial_of
