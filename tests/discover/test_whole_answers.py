@@ -230,8 +230,6 @@ def test_what_is_of_one_token_is_refused(llama: Decoder) -> None:
         of_one = replacement(llama, llama.encode(number_pairs().train), of_edges(value))
         with pytest.raises(Unsupported, match=f"ablation by {value} of pairs with answers of several tokens"):
             of_one(*sides(llama.encode(PAIRS, several=True)))
-    with pytest.raises(Unsupported, match="a memory budget for answers of several tokens"):
-        eap(llama, TASK, EAPConfig(metric="sequence-log-probability", memory="8GB"))
     begins = replace(PAIRS[0], answer=" 9 4")
     with pytest.raises(BadInput, match="of ' 9 4' and ' 9' one begins the other"):
         llama.encode((begins,), several=True)

@@ -45,7 +45,7 @@ from gossamer.discover import (
     random_config,
     weight_magnitude_config,
 )
-from gossamer.discover.room import PROBES, probe_of
+from gossamer.discover.room import PROBES, asked_size, probe_of
 from gossamer.errors import BadInput, Unsupported, require_new
 from gossamer.metric import ordered_accuracy, paired_accuracy, sequence_log_probability
 from gossamer.registry import method
@@ -79,11 +79,9 @@ def needed_by(model: ResidualSubject, task: Task, name: str, config: Any) -> str
         return ""
     positions = getattr(config, "positions", "all")
     batch = model.encode(task.train[: config.pairs], positions=positions, several=True)
-    if batch.marks.answers is not None:  # which take rows of their own
-        return ""
     most = getattr(config, "pairs_at_once", getattr(config, "batch", config.pairs))
-    n, length = min(most, batch.n_pairs), batch.tokens.shape[1]
-    need = model.needed(length, name, None, pairs=n)
+    length, each = asked_size(batch)
+    need = model.needed(length, name, None, pairs=min(most, batch.n_pairs) * each)
     return f", about {in_words(need)} (--memory sets a limit)"
 
 

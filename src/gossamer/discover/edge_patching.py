@@ -102,23 +102,36 @@ def ablated_alone(
     done = 0
     for begin in batches:
         end = min(begin + room.pairs, pairs.n_pairs)
-        clean, other = sides(pairs.pairs(begin, end))
-        runs = model.ablations(clean, resampled(model, clean, other))
-        before = per_pair(config, clean, runs.clean)
-        writer, reader, layer = runs.places(edges)
-        first = np.minimum.reduceat(layer, starts)
-        for some in _chunks(first, min(runs.at_once, room.trials)):
-            alpha = torch.zeros(len(some), *runs.table_shape, dtype=runs.clean.dtype, device=runs.clean.device)
-            for i, t in enumerate(some.tolist()):
-                own = slice(starts[t], starts[t] + sizes[t])
-                alpha[i, writer[own], reader[own]] = 1
-            logits = runs.logits(alpha, int(first[some[0]]))
-            change = torch.stack([per_pair(config, clean, trial) - before for trial in logits])
-            found[some, begin:end] = change.cpu().double().numpy()
+        for some, change in _changes(model, pairs.pairs(begin, end), config, edges, starts, sizes, room.trials):
+            found[some, begin:end] = change
             done += len(some)
             if progress:
                 progress(done, len(sets) * len(batches), float(np.abs(found).max()))
     return found
+
+
+def _changes(
+    model: ResidualSubject, pairs: Encoded, config: MetricConfig, edges: np.ndarray, starts: np.ndarray,
+    sizes: np.ndarray, trials: int,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
+    """(sets, what they change [sets, pairs]) of one batch of pairs. What a pass has made is let go before the next:
+    a budget of memory is of one."""
+    clean, other = sides(pairs)
+    runs = model.ablations(clean, resampled(model, clean, other))
+    before = per_pair(config, clean, runs.clean)
+    writer, reader, layer = runs.places(edges)
+    first = np.minimum.reduceat(layer, starts)
+
+    def change(some: np.ndarray) -> np.ndarray:
+        alpha = torch.zeros(len(some), *runs.table_shape, dtype=runs.clean.dtype, device=runs.clean.device)
+        for i, t in enumerate(some.tolist()):
+            own = slice(starts[t], starts[t] + sizes[t])
+            alpha[i, writer[own], reader[own]] = 1
+        logits = runs.logits(alpha, int(first[some[0]]))
+        return torch.stack([per_pair(config, clean, trial) - before for trial in logits]).cpu().double().numpy()
+
+    for some in _chunks(first, min(runs.at_once, trials)):
+        yield some, change(some)
 
 
 IN_TRIALS = ("edge-patching", "activation-patching", "path-patching", "acdc")

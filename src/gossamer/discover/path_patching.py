@@ -198,22 +198,29 @@ def _one_by_one(
     live = np.isin(graph.src, [graph.layout.starts[m] for m in mlps])
     room = room_for(model, pairs, config, "path-patching", most=config.pairs_at_once)
     batches = list(_batches(pairs, config.model_copy(update={"pairs_at_once": room.pairs})))
+
+    def change(sender: int, clean: Encoded, own: Tensor, there: Tensor, plain: Tensor) -> np.ndarray:
+        """Of one sender; what its runs made is let go before the next one's."""
+        name = names[sender]
+        reference = own.clone()
+        reference[place[name]] = there[place[name]]
+        if config.through == "mlps":
+            held = np.where(live & (graph.src != sender), 0, 1).astype(np.float32)
+            made = model.written(clean, torch.from_numpy(held).to(reference), reference)
+            for m in mlps:
+                if m != name:
+                    reference[place[m]] = made[place[m]]
+            del made
+        return _changed(model, clean, config, into.astype(np.float32), reference, plain)
+
     for b, (clean, other, begin, end) in enumerate(batches):
         own, plain = model.writes(clean)
         there, _ = model.writes(other)
         for i, sender in enumerate(senders.tolist()):
-            name = names[sender]
-            reference = own.clone()
-            reference[place[name]] = there[place[name]]
-            if config.through == "mlps":
-                held = np.where(live & (graph.src != sender), 0, 1).astype(np.float32)
-                made = model.written(clean, torch.from_numpy(held).to(reference), reference)
-                for m in mlps:
-                    if m != name:
-                        reference[place[m]] = made[place[m]]
-            found[i, begin:end] = _changed(model, clean, config, into.astype(np.float32), reference, plain)
+            found[i, begin:end] = change(sender, clean, own, there, plain)
             if progress:
                 progress(b * len(senders) + i + 1, len(batches) * len(senders), float(np.abs(found).max()))
+        del own, plain, there  # before the next batch's
     return found
 
 

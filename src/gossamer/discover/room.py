@@ -43,20 +43,26 @@ def room_for(
     if config.memory is None:
         return Room(most, UNBOUNDED)
     budget = bytes_of(config.memory)
-    if pairs.marks.answers is not None:
-        raise Unsupported(
-            "a memory budget for answers of several tokens", "what it takes is known of one token",
-            "a number of pairs_at_once",
-        )  # fmt: skip
     if not isinstance(model, Budgeted):
         raise Unsupported(
             f"a memory budget for {model.name}", "what it takes is not known", "a number of pairs_at_once"
         )
-    most = min(most, pairs.n_pairs)
-    return model.within_budget(
-        pairs.tokens.shape[1], budget, name, probe_of(model, config, name), most=most, least=min(least, most),
+    most, (length, each) = min(most, pairs.n_pairs), asked_size(pairs)
+    found = model.within_budget(
+        length, budget, name, probe_of(model, config, name), most=most * each, least=min(least, most) * each,
         trials=trials,
     )  # fmt: skip
+    return Room(found.pairs // each, found.trials)
+
+
+def asked_size(pairs: Encoded) -> tuple[int, int]:
+    """(tokens of a prompt, pairs that a pair counts as) at most, once the whole of the answers is asked: every further
+    token of either answer is a prompt of its own (gossamer.task.asked)."""
+    length, answers = pairs.tokens.shape[1], pairs.marks.answers
+    if answers is None:
+        return length, 1
+    further = (answers >= 0).sum(2) - 1
+    return length + answers.shape[2] - 1, 1 + int(further.clamp(min=0).sum(1).max())
 
 
 def probe_of(model: ResidualSubject, config: Any, name: str) -> Probe | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,22 @@ from gossamer.discover import (
     edge_patching,
     path_patching,
 )
-from gossamer.discover.room import PROBES
+from gossamer.discover.room import PROBES, asked_size
 from gossamer.errors import BadInput, Unsupported
 from gossamer.models.huggingface import Blocks, Decoder, decoder_of, estimate, load_decoder, pairs_that_fit
 from gossamer.models.huggingface import decoder as decoder_module
-from gossamer.models.huggingface.memory import WORKING, _kept, _kept_at, _peaks, needs, room, weights, with_working
+from gossamer.models.huggingface.memory import (
+    WORKING,
+    _counting,
+    _kept,
+    _kept_at,
+    _peaks,
+    needs,
+    room,
+    weights,
+    with_working,
+)
+from gossamer.subject import Room
 from gossamer.task import Example, Task
 
 
@@ -51,6 +63,14 @@ def pair(i: int) -> Example:
 
 
 TASK = Task(name="t", version="1", description="", train=tuple(map(pair, range(6))), heldout=(pair(6),))
+
+
+WHOLE = Task(
+    name="whole", version="1", description="", heldout=(pair(6),), train=tuple(
+        replace(pair(i), answer=right, wrong_answer=wrong)
+        for i, (right, wrong) in enumerate(((" 5 11 2", " 9"), (" 4", " 8 8"), (" 10 3", " 10 4 7")))
+    ),
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -105,19 +125,25 @@ def test_as_many_pairs_fit_as_the_budget_holds(llama: Decoder, method: str) -> N
 
 
 @pytest.mark.parametrize("name", ["eap", "eap-ig"])
+@pytest.mark.parametrize("task", [TASK, WHOLE], ids=lambda task: task.name)
 def test_a_budget_changes_how_many_go_at_once_and_no_score(
-    llama: Decoder, name: str, monkeypatch: pytest.MonkeyPatch
+    llama: Decoder, name: str, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoder_module, "give_back_large_blocks", lambda: None)  # it is for the whole process
     function, kind = {"eap": (eap, EAPConfig), "eap-ig": (eap_ig, EAPIGConfig)}[name]
+    metric: Any = "sequence-log-probability" if task is WHOLE else "logit-difference"
     seen: list[int] = []
-    budget = f"{estimate(llama, 6, 2, name)}B"
-    found = function(llama, TASK, kind(memory=budget), progress=lambda done, *_: seen.append(done))  # type: ignore[operator]
-    assert seen == [2, 4, 6]
-    whole = function(llama, TASK, kind())  # type: ignore[operator]
+    length, each = asked_size(llama.encode(task.train, several=True))
+    assert (length, each) == ((8, 4) if task is WHOLE else (6, 1))
+    budget = f"{estimate(llama, length, 2 * each, name)}B"
+    asked = kind(memory=budget, metric=metric)
+    found = function(llama, task, asked, progress=lambda done, *_: seen.append(done))  # type: ignore[operator]
+    assert seen == ([2, 3] if task is WHOLE else [2, 4, 6])
+    whole = function(llama, task, kind(metric=metric))  # type: ignore[operator]
     assert np.allclose(found.values, whole.values, atol=1e-12 * np.abs(whole.values).max())
-    with pytest.raises(BadInput, match="memory budget of at least"):
-        function(llama, TASK, kind(memory="20kB"))  # type: ignore[operator]
+    for less in ("20kB", f"{estimate(llama, length, each, name) - 1}B"):
+        with pytest.raises(BadInput, match="memory budget of at least"):
+            function(llama, task, kind(memory=less, metric=metric))  # type: ignore[operator]
 
 
 # methods that are tried
@@ -181,6 +207,51 @@ def test_a_budget_changes_no_number_of_methods_that_are_tried(
         assert np.allclose(a, b, atol=1e-5 if name == "edge-mask" else 1e-9 * np.abs(a).max())
     with pytest.raises(BadInput, match="6 pairs, which go together" if fixed else "one pair of 6 tokens"):
         run(f"{found(6 if fixed else 1) - 1}B")
+
+
+OF_WHOLE = (
+    "acdc", "activation-patching", "eap", "eap-ig", "eap-ig-activations", "edge-mask", "edge-patching", "path-patching",
+    "path-patching through",
+)  # fmt: skip
+DEAREST_NOT_RUN = ("acdc", "path-patching")  # probes the dearest trial there is; these have cheaper ones here
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [*((n, TASK) for n in sorted(TRIED)), *((n, WHOLE) for n in OF_WHOLE)],
+    ids=lambda x: getattr(x, "name", x),
+)
+def test_a_whole_run_takes_what_was_told_before(
+    llama: Decoder, name: str, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted over all batches and passes of the method itself, not over its probe again."""
+    monkeypatch.setattr(decoder_module, "give_back_large_blocks", lambda: None)
+    function, config = TRIED[name]
+    config = config.model_copy(update={"metric": "sequence-log-probability"} if task is WHOLE else {})
+    probe = PROBES[name.split(" ")[0]](llama, config)
+    length, each = asked_size(llama.encode(task.train, several=True))
+    found = needs(llama, probe, length, trials=name in IN_TRIALS)
+    for at_once in (len(task.train),) if name == "acdc" else (2, len(task.train)):
+        rooms: list[Room] = []
+
+        def noted(*args: Any, rooms: list[Room] = rooms, **more: Any) -> Room:
+            rooms.append(room(*args, **more))
+            return rooms[-1]
+
+        asked = config.model_copy(update={"memory": f"{found(at_once * each)}B"})
+        monkeypatch.setattr(decoder_module, "room", noted)
+        values = function(llama, task, asked)
+        monkeypatch.setattr(decoder_module, "room", lambda *_, given=rooms[0], **__: given)
+        with _counting(llama) as peak:
+            again = function(llama, task, asked)
+            taken = peak()
+        told = found.tensors(*rooms[0])
+        assert rooms[0].pairs == at_once * each
+        assert (0.1 if name in DEAREST_NOT_RUN else 0.95 if task is TASK else 0.4) * told < taken < 1.02 * told
+        whole = function(llama, task, config)
+        for a, b in ((values, again), (values, whole)):
+            same = np.array_equal(a.src, b.src) if name == "acdc" else np.allclose(a.values, b.values, atol=1e-5)
+            assert same
 
 
 def test_trials_are_fewer_where_pairs_leave_less_room(llama: Decoder) -> None:

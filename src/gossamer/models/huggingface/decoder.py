@@ -535,7 +535,7 @@ class Decoder:
         See `memory.room` and `memory.pairs_that_fit`; BadInput if the least does not fit.
         """
         if probe is None:
-            found = Room(min(most, pairs_that_fit(self, n_tokens, budget_bytes, method)), 1)
+            found = Room(min(most, pairs_that_fit(self, n_tokens, budget_bytes, method, least)), 1)
         else:
             found = room(self, n_tokens, budget_bytes, method, probe, most=most, least=least, trials=trials)
         if self.device.type == "cpu":

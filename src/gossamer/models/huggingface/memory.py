@@ -166,26 +166,27 @@ def room(
     """
     found = needs(model, probe, n_tokens, trials=trials is not None, budget_bytes=budget_bytes)
     if found(least) > budget_bytes:
-        which = "one pair" if least == 1 else f"{least} pairs, which go together,"
-        raise _too_little(model, found(least), budget_bytes, f"{which} of {n_tokens} tokens with {method}")
+        raise _too_little(model, found(least), budget_bytes, least, n_tokens, method)
     pairs = max(p for p in range(least, max(least, most) + 1) if found(p) <= budget_bytes)
     wanted = trials(pairs) if trials is not None else 1
     return Room(pairs, max(t for t in range(1, wanted + 1) if t == 1 or found(pairs, t) <= budget_bytes))
 
 
-def _too_little(model: Decoder, need: int, budget_bytes: int, what: str) -> BadInput:
+def _too_little(model: Decoder, need: int, budget_bytes: int, least: int, n_tokens: int, method: str) -> BadInput:
+    which = "one pair" if least == 1 else f"{least} pairs, which go together,"
     return BadInput(
-        f"Expected a memory budget of at least {in_words(need)} for {what} ({in_words(weights(model))} of it weights), "
-        f"got {in_words(budget_bytes)}; give more, or fewer pairs, shorter prompts, a smaller dtype or a smaller model."
+        f"Expected a memory budget of at least {in_words(need)} for {which} of {n_tokens} tokens with {method} "
+        f"({in_words(weights(model))} of it weights), got {in_words(budget_bytes)}; give more, or fewer pairs, shorter "
+        "prompts, a smaller dtype or a smaller model."
     )
 
 
-def pairs_that_fit(model: Decoder, n_tokens: int, budget_bytes: int, method: str = "eap") -> int:
-    """The most pairs at once whose estimate stays within the budget; BadInput, naming what would do, if none does."""
-    one = estimate(model, n_tokens, 1, method)
-    if one > budget_bytes:
-        raise _too_little(model, one, budget_bytes, f"one pair of {n_tokens} tokens with {method}")
-    two = estimate(model, n_tokens, 2, method)  # the estimate is a straight line in the pairs, but for rounding
+def pairs_that_fit(model: Decoder, n_tokens: int, budget_bytes: int, method: str = "eap", least: int = 1) -> int:
+    """The most pairs at once whose estimate stays within the budget; BadInput, naming what would do, if the least does
+    not."""
+    if (need := estimate(model, n_tokens, least, method)) > budget_bytes:
+        raise _too_little(model, need, budget_bytes, least, n_tokens, method)
+    one, two = (estimate(model, n_tokens, n, method) for n in (1, 2))  # a straight line, but for rounding
     found = max(1, 1 + (budget_bytes - one) // (two - one))
     return max(
         n
