@@ -1,7 +1,7 @@
 """Compact proofs on max-of-4 over 64 tokens: every rung's bound on several seeds, and bounds against weight density.
 
     python benchmarks/compact_proofs.py --out FOLDER [--seeds 5] [--samples 1000000] [--json]
-    python benchmarks/compact_proofs.py --out FOLDER --seeds 3 --densities 1 0.3 0.2 0.15 [--level 0.99] [--json]
+    python benchmarks/compact_proofs.py --out FOLDER --seeds 3 --densities 1 0.5 0.3 0.2 0.15 [--level 0.998] [--json]
 
 Without --densities: per seed every rung's bound and times, the checker's word on each certificate, the same rungs on
 the weights in a random order and on random weights, and inputs drawn from those that the per-output proof certifies
