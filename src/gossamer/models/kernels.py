@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 LOSS_CHUNK_TOKENS = 1024
-BLOCK_ELEMENTS = 1 << 17
+BLOCK_ELEMENTS, LARGEST_BLOCK = 1 << 17, 1 << 19
 
 
 @functools.cache
@@ -32,7 +33,8 @@ def _keep_largest_(x: Tensor, k: int) -> Tensor:
     """Zero all but the k largest |x| of each row, in place; returns which were kept, bool, shape of x.
 
     Exactly k per row (ties broken by position). On a CPU the rows go through in blocks that fit the cache, one block
-    per thread at a time: size, partition, compare and multiply touch memory once.
+    per thread at a time: size, partition, compare and multiply touch memory once. Sizes are partitioned as integers,
+    whose order the bits of floats that are not negative have: numpy takes almost twice as long for floats.
     """
     dim = x.shape[-1]
     flat = x.detach().view(-1, dim)
@@ -45,12 +47,11 @@ def _keep_largest_(x: Tensor, k: int) -> Tensor:
         flat.mul_(kept)
         return kept.view(x.shape)
     values, kept = flat.numpy(), torch.empty(flat.shape, dtype=torch.bool)
-    flags, rows = kept.numpy(), max(1, BLOCK_ELEMENTS // dim)
+    flags, bits = kept.numpy(), np.int32 if x.dtype == torch.float32 else np.int64
 
-    def block(start: int) -> None:
-        own, flag = values[start : start + rows], flags[start : start + rows]
+    def block(own: np.ndarray, flag: np.ndarray) -> None:
         size = np.abs(own)
-        size.partition(dim - k, axis=-1)
+        size.view(bits).partition(dim - k, axis=-1)
         threshold = size[:, dim - k : dim - k + 1].copy()
         np.greater_equal(np.abs(own, out=size), threshold, out=flag)
         if np.count_nonzero(flag) != len(own) * k:
@@ -58,14 +59,24 @@ def _keep_largest_(x: Tensor, k: int) -> Tensor:
             flag[tied] = _exactly_k(torch.from_numpy(size[tied]), k).numpy()
         np.multiply(own, flag, out=own)
 
-    starts = range(0, len(values), rows)
-    threads = torch.get_num_threads()
-    if threads == 1 or len(starts) == 1:
-        for start in starts:
-            block(start)
-    else:
-        list(_pool(threads).map(block, starts))
+    _in_blocks(block, values, flags)
     return kept.view(x.shape)
+
+
+def _in_blocks(block: Callable[..., object], *matrices: np.ndarray) -> None:
+    """Call it on as many rows of the matrices at a time as fit the cache, a block per thread.
+
+    Where there is enough to share out, threads get larger blocks: they wait for the interpreter at every call.
+    """
+    threads = torch.get_num_threads()
+    share = matrices[0].size // threads if threads > 1 else 0
+    rows = max(1, min(max(share, BLOCK_ELEMENTS), LARGEST_BLOCK) // max(1, matrices[0].shape[-1]))
+    parts = [[m[start : start + rows] for m in matrices] for start in range(0, len(matrices[0]), rows)]
+    if threads == 1 or len(parts) == 1:
+        for part in parts:
+            block(*part)
+    else:
+        list(_pool(threads).map(lambda part: block(*part), parts))
 
 
 def _exactly_k(size: Tensor, k: int) -> Tensor:
@@ -74,13 +85,14 @@ def _exactly_k(size: Tensor, k: int) -> Tensor:
     return torch.zeros_like(size, dtype=torch.bool).scatter_(-1, largest, True)
 
 
-def _kept_part(grad: Tensor, kept: Tensor) -> Tensor:
-    """A new grad with zeros where not kept. numpy multiplies by booleans without first copying them as floats."""
+def _kept_part(grad: Tensor, kept: Tensor, *, inplace: bool = False) -> Tensor:
+    """The grad, a new one unless inplace, with zeros where not kept. numpy multiplies by booleans without first
+    copying them as floats."""
     if grad.device.type == "cpu" and grad.dtype in (torch.float32, torch.float64) and grad.is_contiguous():
-        out = torch.empty_like(grad)
-        np.multiply(grad.numpy(), kept.numpy(), out=out.numpy())
+        out = grad if inplace else torch.empty_like(grad)
+        _in_blocks(np.multiply, *(t.view(-1, t.shape[-1]).numpy() for t in (grad, kept, out)))
         return out
-    return grad.clone(memory_format=torch.contiguous_format).mul_(kept)
+    return (grad if inplace else grad.clone(memory_format=torch.contiguous_format)).mul_(kept)
 
 
 class _AbsTopK(torch.autograd.Function):
@@ -137,10 +149,10 @@ class _RmsTopK(torch.autograd.Function):
         x, inverse, gain, kept = ctx.saved_tensors
         g = _kept_part(grad, kept) if kept is not None else grad.clone()
         unit = x * inverse
-        grad_gain = (g * unit).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
-        g.mul_(gain)
-        along = (g * unit).mean(-1, keepdim=True)
-        return g.addcmul_(unit, along, value=-1).mul_(inverse), grad_gain, None, None
+        product = g * unit
+        along = (product @ gain).div_(x.shape[-1])[..., None]
+        grad_gain = product.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
+        return g.mul_(gain).addcmul_(unit, along, value=-1).mul_(inverse), grad_gain, None, None
 
 
 def rms_topk(x: Tensor, gain: Tensor, eps: float, k: int) -> Tensor:
@@ -162,8 +174,8 @@ class _GeluTopK(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         x, kept = ctx.saved_tensors
-        g = _kept_part(grad, kept) if kept is not None else grad
-        return torch.ops.aten.gelu_backward(g, x), None
+        g = torch.ops.aten.gelu_backward(grad, x)
+        return g if kept is None else _kept_part(g, kept, inplace=True), None
 
 
 def gelu_topk(x: Tensor, k: int) -> Tensor:
