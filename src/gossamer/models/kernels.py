@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-LOSS_CHUNK_TOKENS = 1024
+LOSS_CHUNK_TOKENS = 512
 BLOCK_ELEMENTS, LARGEST_BLOCK = 1 << 17, 1 << 19
 
 
@@ -250,25 +250,24 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_w = torch.zeros_like(weight)
         grad_bigram = torch.zeros_like(bigram) if bigram is not None else None
         total = torch.zeros((), dtype=torch.float64 if h.device.type == "cpu" else torch.float32, device=h.device)
-        buffer = h.new_empty(min(LOSS_CHUNK_TOKENS, n), weight.shape[0])
+        buffers = h.new_empty(2, min(LOSS_CHUNK_TOKENS, n), weight.shape[0])
         for start in range(0, n, LOSS_CHUNK_TOKENS):
             chunk = slice(start, min(start + LOSS_CHUNK_TOKENS, n))
             rows, target = h[chunk], targets[chunk, None]
-            logits = torch.mm(rows, weight.T, out=buffer[: rows.shape[0]])
+            logits = torch.mm(rows, weight.T, out=buffers[0, : rows.shape[0]])
             if bigram is not None:
                 logits += bigram[tokens[chunk]]
-            logits -= logits.amax(-1, keepdim=True)
-            correct = logits.gather(1, target)
-            partition = logits.exp_().sum(-1, keepdim=True)
-            total += (partition.log() - correct).sum()
+            p = torch.softmax(logits, -1, out=buffers[1, : rows.shape[0]])  # the largest is at least 1 / vocab
+            partition = logits.amax(-1, keepdim=True) - p.amax(-1, keepdim=True).log()
+            total += (partition - logits.gather(1, target)).sum()
             if not trained:
                 continue
-            logits.div_(partition * n)
-            logits.scatter_add_(1, target, torch.full_like(correct, -1 / n))
-            torch.mm(logits, weight, out=grad_h[chunk])
-            grad_w.addmm_(logits.T, rows)
+            p.scatter_add_(1, target, p.new_full(target.shape, -1))
+            torch.mm(p, weight, out=grad_h[chunk])
+            grad_w.addmm_(p.T, rows)
             if grad_bigram is not None:
-                grad_bigram.index_add_(0, tokens[chunk], logits)
+                grad_bigram.index_add_(0, tokens[chunk], p)
+        ctx.n = n
         ctx.save_for_backward(grad_h, grad_w, grad_bigram)
         return (total / n).to(h.dtype)
 
@@ -276,7 +275,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_h, grad_w, grad_bigram = ctx.saved_tensors
-        grads = grad_h.mul_(grad), grad_w.mul_(grad), None if grad_bigram is None else grad_bigram.mul_(grad)
+        each = grad / ctx.n
+        grads = grad_h.mul_(each), grad_w.mul_(each), None if grad_bigram is None else grad_bigram.mul_(each)
         return *grads, None, None, None
 
 
