@@ -272,7 +272,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--samples", type=int, default=1_000_000, help="certified inputs to draw, over all seeds")
     parser.add_argument("--densities", type=float, nargs="+")
-    parser.add_argument("--level", type=float, default=0.99, help="sampled accuracy that counts as matched")
+    parser.add_argument("--level", type=float, default=0.998, help="sampled accuracy that counts as matched")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -356,7 +356,7 @@ def verify(
         "ablation": ablation, "granularity": granularity, "positions": positions, "pairs": pairs, "seed": seed,
     }  # fmt: skip
     return put(
-        Path(run), Path(claim) if claim else None, quick=quick, model=model, task=task, out=out, edges=edges,
+        Path(run), None if claim is None else Path(claim), quick=quick, model=model, task=task, out=out, edges=edges,
         changes=changes, target=target, hypothesis=Path(hypothesis) if hypothesis else None, device=device,
         dtype=dtype, progress=progress, say=say,
     )  # fmt: skip

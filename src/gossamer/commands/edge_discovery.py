@@ -80,8 +80,8 @@ def needed_by(model: ResidualSubject, task: Task, name: str, config: Any) -> str
     positions = getattr(config, "positions", "all")
     batch = model.encode(task.train[: config.pairs], positions=positions, several=True)
     most = getattr(config, "pairs_at_once", getattr(config, "batch", config.pairs))
-    length, each = asked_size(batch)
-    need = model.needed(length, name, None, pairs=min(most, batch.n_pairs) * each)
+    length, each, together = asked_size(batch)
+    need = model.needed(length, name, None, pairs=min(most * each, together))
     return f", about {in_words(need)} (--memory sets a limit)"
 
 

@@ -7,7 +7,8 @@ gossamer.models.huggingface.memory.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from gossamer.budget import bytes_of
@@ -47,22 +48,40 @@ def room_for(
         raise Unsupported(
             f"a memory budget for {model.name}", "what it takes is not known", "a number of pairs_at_once"
         )
-    most, (length, each) = min(most, pairs.n_pairs), asked_size(pairs)
+    most, probe = min(most, pairs.n_pairs), probe_of(model, config, name)
+    length, each, together = asked_size(pairs)
+    least = min(least, most)
+    at_least, at_most = (together, together) if least == pairs.n_pairs else (least * each, most * each)
     found = model.within_budget(
-        length, budget, name, probe_of(model, config, name), most=most * each, least=min(least, most) * each,
-        trials=trials,
-    )  # fmt: skip
-    return Room(found.pairs // each, found.trials)
+        length, budget, name, probe and marked_as(pairs, probe), most=at_most, least=at_least, trials=trials
+    )
+    return Room(least if at_most == at_least else found.pairs // each, found.trials)
 
 
-def asked_size(pairs: Encoded) -> tuple[int, int]:
-    """(tokens of a prompt, pairs that a pair counts as) at most, once the whole of the answers is asked: every further
-    token of either answer is a prompt of its own (gossamer.task.asked)."""
+def marked_as(pairs: Encoded, probe: Probe) -> Probe:
+    """The probe on pairs that are asked as these: at chosen positions, and for the whole of answers."""
+    import torch
+
+    def same(batch: Encoded, trials: int) -> Iterator[None]:
+        chosen = prompt = None
+        if pairs.marks.chosen is not None:
+            chosen = torch.arange(batch.tokens.shape[1]) == batch.last[:, None]
+        if pairs.marks.answers is not None:
+            prompt = torch.zeros(len(batch.tokens), dtype=torch.int64)
+        marks = replace(batch.marks, positions=pairs.marks.positions, chosen=chosen, prompt=prompt)
+        return probe(batch._replace(marks=marks), trials)
+
+    return same
+
+
+def asked_size(pairs: Encoded) -> tuple[int, int, int]:
+    """(tokens of a prompt, pairs that a pair counts as, both at most, and pairs that all count as together), once the
+    whole of the answers is asked: every further token of either answer is a prompt of its own (gossamer.task.asked)."""
     length, answers = pairs.tokens.shape[1], pairs.marks.answers
     if answers is None:
-        return length, 1
-    further = (answers >= 0).sum(2) - 1
-    return length + answers.shape[2] - 1, 1 + int(further.clamp(min=0).sum(1).max())
+        return length, 1, pairs.n_pairs
+    counts = 1 + ((answers[::2] >= 0).sum(2) - 1).clamp(min=0).sum(1)
+    return length + answers.shape[2] - 1, int(counts.max()), int(counts.sum())
 
 
 def probe_of(model: ResidualSubject, config: Any, name: str) -> Probe | None:

@@ -84,8 +84,10 @@ def estimate(model: Decoder, n_tokens: int, pairs_at_once: int, method: str = "e
     some = 0 if size >= 4 else 16  # writers that are widened together
     at_readers = wide * numbers * parts.d_model * (parts.n_heads + 2 * parts.n_groups + some)
     scoring = runs + gradients + max(numbers * sum(reads) + residuals, at_readers)
-    first = 2 * runs + max(kept + max(forward, backward), scoring)
-    later = 2 * runs + gradients + kept + backward if method == "eap-ig" else 0
+    vocab = cast(torch.nn.Embedding, model.model.get_input_embeddings()).num_embeddings
+    logits = 3 * max(4, size) * pairs_at_once * vocab  # with their gradient and what whole answers' are made by
+    first = 2 * runs + logits + max(kept + max(forward, backward), scoring)
+    later = 2 * runs + logits + gradients + kept + backward if method == "eap-ig" else 0
     return with_working(model, max(first, later))
 
 
@@ -177,7 +179,7 @@ def _too_little(model: Decoder, need: int, budget_bytes: int, least: int, n_toke
     return BadInput(
         f"Expected a memory budget of at least {in_words(need)} for {which} of {n_tokens} tokens with {method} "
         f"({in_words(weights(model))} of it weights), got {in_words(budget_bytes)}; give more, or fewer pairs, shorter "
-        "prompts, a smaller dtype or a smaller model."
+        "prompts or answers, a smaller dtype or a smaller model."
     )
 
 
