@@ -130,20 +130,21 @@ def test_a_budget_changes_how_many_go_at_once_and_no_score(
     llama: Decoder, name: str, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoder_module, "give_back_large_blocks", lambda: None)  # it is for the whole process
-    function, kind = {"eap": (eap, EAPConfig), "eap-ig": (eap_ig, EAPIGConfig)}[name]
+    of: dict[str, tuple[Any, Any]] = {"eap": (eap, EAPConfig), "eap-ig": (eap_ig, EAPIGConfig)}
+    function, kind = of[name]
     metric: Any = "sequence-log-probability" if task is WHOLE else "logit-difference"
     seen: list[int] = []
     length, each, together = asked_size(llama.encode(task.train, several=True))
     assert (length, each, together) == ((8, 4, 9) if task is WHOLE else (6, 1, 6))
     budget = f"{estimate(llama, length, 2 * each, name)}B"
     asked = kind(memory=budget, metric=metric)
-    found = function(llama, task, asked, progress=lambda done, *_: seen.append(done))  # type: ignore[operator]
+    found = function(llama, task, asked, progress=lambda done, *_: seen.append(done))
     assert seen == ([2, 3] if task is WHOLE else [2, 4, 6])
-    whole = function(llama, task, kind(metric=metric))  # type: ignore[operator]
+    whole = function(llama, task, kind(metric=metric))
     assert np.allclose(found.values, whole.values, atol=1e-12 * np.abs(whole.values).max())
     for less in ("20kB", f"{estimate(llama, length, each, name) - 1}B"):
         with pytest.raises(BadInput, match="memory budget of at least"):
-            function(llama, task, kind(memory=less, metric=metric))  # type: ignore[operator]
+            function(llama, task, kind(memory=less, metric=metric))
 
 
 # methods that are tried
