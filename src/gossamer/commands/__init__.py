@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gossamer.commands.progress import Say, Steps
 from gossamer.commands.reports import (
     BinariseReport,
     BridgeReport,
@@ -51,8 +52,6 @@ if TYPE_CHECKING:
     from gossamer.show.widget import Page
     from gossamer.train.loop import Progress
 
-Say = Callable[[str], None]
-Steps = Callable[[int, int, float], None]
 
 __all__ = [
     "binarise", "bridge_perturb", "bridge_report", "bridge_train", "claim", "compare", "compose", "demo",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gossamer.commands.progress import Say, Steps
 from gossamer.commands.reports import (
     BridgeReport,
     BridgeSite,
@@ -23,9 +24,6 @@ from gossamer.train.bridge import bridge_config, bridge_text, spread, train_brid
 from gossamer.train.measure import MEAN_TOKENS
 
 KL_WINDOWS = 256
-
-Say = Callable[[str], None]
-Steps = Callable[[int, int, float], None]
 
 
 def run_train(

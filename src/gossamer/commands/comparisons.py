@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 
 from gossamer.circuit import Circuit
 from gossamer.commands.edge_runs import EdgeRun, own_ablation, own_positions
+from gossamer.commands.progress import Say, Steps
 from gossamer.commands.reports import Report
 from gossamer.commands.run_folder import CIRCUIT, EVIDENCE, Run, next_free, write_json
 from gossamer.commands.sweeps import open_folder
@@ -48,8 +49,6 @@ from gossamer.show.matrix_figure import Matrix, MatrixData, write_matrix_figure
 from gossamer.verify import Trial
 
 DATA, MADE, STEM = "compare.json", "made.json", "compare"
-Say = Callable[[str], None]
-Steps = Callable[[int, int, float], None]
 _OVERLAP, _SPECIFICITY = TypeAdapter(tuple[OverlapRow, ...]), TypeAdapter(Specificity)
 _REUSE, _SHARED = TypeAdapter(tuple[ReuseRow, ...]), TypeAdapter(SharedCircuits)
 _EVIDENCE = TypeAdapter(tuple[Evidence, ...])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gossamer.circuit import Circuit
-from gossamer.commands.comparisons import Say, Steps, different_circuits, run_names
+from gossamer.commands.comparisons import different_circuits, run_names
 from gossamer.commands.edge_runs import (
     TRIAL_PAIRS,
     EdgeResult,
@@ -27,6 +27,7 @@ from gossamer.commands.edge_runs import (
     write,
 )
 from gossamer.commands.imports import given
+from gossamer.commands.progress import Say, Steps
 from gossamer.commands.reports import ComposeReport
 from gossamer.commands.run_folder import CIRCUIT, COMPOSITION, Run, copied_pairs, next_free, write_run
 from gossamer.commands.solved import at_channels, scores_of

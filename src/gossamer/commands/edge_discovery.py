@@ -22,8 +22,6 @@ from gossamer.commands.edge_runs import (
     WHOLE_ANSWERS,
     EdgeResult,
     EdgeRunRecord,
-    Say,
-    Steps,
     edge_name,
     edge_trial,
     own_ablation,
@@ -31,6 +29,7 @@ from gossamer.commands.edge_runs import (
     sign_of,
     write,
 )
+from gossamer.commands.progress import Say, Steps
 from gossamer.commands.reports import EdgeReport
 from gossamer.commands.run_folder import copied_pairs, next_free
 from gossamer.discover import (

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from gossamer.ablation import of_edges
 from gossamer.circuit import Circuit
+from gossamer.commands.progress import Steps
 from gossamer.commands.run_folder import (
     CIRCUIT,
     RECORD,
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
 
 WHOLE_ANSWERS = "sequence-log-probability"
 TRIAL_PAIRS = 128  # held-out pairs of a trial; training pairs that a cut is made on
-Say = Callable[[str], None]
-Steps = Callable[[int, int, float], None]
 
 
 class EdgeResult(BaseModel):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gossamer.commands.progress import Say, Steps
 from gossamer.commands.reports import BinariseReport, BinaryNodeReport, RolesReport
 from gossamer.commands.run_folder import BINARISED, read_run, write_json
 from gossamer.errors import Unsupported
@@ -14,9 +14,6 @@ from gossamer.explain import binarise, binarise_config, head_roles, head_roles_c
 from gossamer.models import LoadedModel, any_model
 from gossamer.subject import require_model_of
 from gossamer.tasks import load_task
-
-Say = Callable[[str], None]
-Steps = Callable[[int, int, float], None]
 
 
 def binarise_run(

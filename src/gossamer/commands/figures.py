@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from gossamer.circuit import Circuit
+from gossamer.commands.progress import Say, Steps
 from gossamer.commands.reports import FigureReport, SweepRow
 from gossamer.commands.run_folder import CIRCUIT, write_json
 from gossamer.commands.solved import task_reports
@@ -42,9 +43,6 @@ from gossamer.verify.nulls import gaps, random_circuits
 COMPARABLE_NATS = 0.05  # validation losses further apart than this make sizes incomparable
 NULL_DRAWS, NULL_PAIRS = 5, 128
 SAME_RECIPE = ("vocab_size", "n_ctx", "tokens", "batch_size", "lr", "n_layer", "bigram")
-
-Say = Callable[[str], None]
-Steps = Callable[[int, int, float], None]
 
 
 @dataclass(frozen=True, kw_only=True)

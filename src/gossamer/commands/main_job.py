@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from gossamer import commands
+from gossamer.commands.progress import Say, Steps
 from gossamer.commands.reports import DemoReport
 from gossamer.commands.run_folder import next_free
 from gossamer.models import shipped_models
 
 K_COEF = (4e-3, 6e-3)  # half of the default search: the demo finds two circuits in about a minute
-
-Say = Callable[[str], None]
-Steps = Callable[[int, int, float], None]
 
 
 def run_demo(out: Path | None, model: str, task: str, progress: Steps | None, say: Say) -> DemoReport:

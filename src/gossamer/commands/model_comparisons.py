@@ -11,7 +11,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gossamer.commands.comparisons import CompareReport, Say, Steps, evidence_known, write_comparison
+from gossamer.commands.comparisons import CompareReport, evidence_known, write_comparison
+from gossamer.commands.progress import Say, Steps
 from gossamer.commands.run_folder import CIRCUIT, next_free
 from gossamer.commands.sweeps import open_folder
 from gossamer.compare import (

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from gossamer.commands.edge_discovery import load_for, needed_by
-from gossamer.commands.edge_runs import WHOLE_ANSWERS, Say, Steps, sign_of
+from gossamer.commands.edge_runs import WHOLE_ANSWERS, sign_of
+from gossamer.commands.progress import Say, Steps
 from gossamer.commands.reports import NodeReport
 from gossamer.commands.run_folder import REPORT, SCORES, new_folder, next_free, write_json
 from gossamer.discover import (

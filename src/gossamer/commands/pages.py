@@ -12,6 +12,7 @@ from gossamer.commands.bundle_of_comparison import beside, is_comparison
 from gossamer.commands.bundle_of_edges import build_edge_bundle
 from gossamer.commands.bundle_of_run import build_bundle
 from gossamer.commands.live import answer, tokenize
+from gossamer.commands.progress import Say
 from gossamer.commands.reports import ServeReport, ShowReport
 from gossamer.commands.run_folder import COMPOSITION, EVIDENCE, Run, read_run, write_json
 from gossamer.errors import BadInput, Unsupported
@@ -20,7 +21,6 @@ from gossamer.show import Bundle, write_page
 from gossamer.show.desk import BUNDLE, NOTES, PAGE, Desk
 from gossamer.subject import require_model_of
 
-Say = Callable[[str], None]
 AnyRun = Run | edge_runs.EdgeRun
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gossamer.commands.progress import Steps
 from gossamer.commands.reports import ProofRow, ProveBoundReport, ProveCheckReport, ProveTrainReport
 from gossamer.commands.run_folder import next_free
 from gossamer.errors import BadInput, CorruptFile, options, require_new
@@ -26,7 +27,6 @@ from gossamer.verify.proof import (
 )
 from gossamer.verify.proof.checker import Rejected, check
 
-Steps = Callable[[int, int, float], None]
 EVIDENCE = "evidence.json"
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
+from gossamer.commands.progress import Say, Steps
 from gossamer.commands.reports import PruneReport
 from gossamer.commands.run_folder import next_free, write_run
 from gossamer.commands.solved import at_channels, fitted, scores_of
@@ -13,9 +13,6 @@ from gossamer.discover import PruneConfig
 from gossamer.errors import require_new
 from gossamer.registry import method
 from gossamer.tasks import load_task
-
-Say = Callable[[str], None]
-Steps = Callable[[int, int, float], None]
 
 
 def discover(

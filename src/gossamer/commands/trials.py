@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from gossamer.ablation import of_edges
 from gossamer.claim import HASH, Claim, load_claim
 from gossamer.commands import edge_runs
 from gossamer.commands.edge_runs import EdgeRun
+from gossamer.commands.progress import Say, Steps
 from gossamer.commands.reports import ClaimReport, VerifyReport
 from gossamer.commands.run_folder import CIRCUIT, EVIDENCE, Run, read_run
 from gossamer.errors import BadInput, Unsupported
@@ -37,8 +37,6 @@ from gossamer.whole_file import write_whole
 
 TRIAL = "trial.jsonl"
 PAIRS: int = Claim.model_fields["pairs"].default
-Say = Callable[[str], None]
-Steps = Callable[[int, int, float], None]
 
 
 class _Made(BaseModel):
