@@ -57,11 +57,13 @@ def test_topk_off_the_fast_path_keeps_what_the_fast_path_keeps() -> None:
         assert torch.equal(abs_topk(x.bfloat16(), k).float(), abs_topk(x, k))
 
 
-def test_topk_in_blocks_on_two_threads_keeps_what_one_pass_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("smallest_of_a_thread", [48, 1 << 19])
+def test_topk_in_blocks_keeps_what_one_pass_keeps(monkeypatch: pytest.MonkeyPatch, smallest_of_a_thread: int) -> None:
     x = torch.randn(101, 16, generator=torch.Generator().manual_seed(0))
     x[::7, :8] = 1.5  # ties in several blocks
     whole = abs_topk(x, 5)
     monkeypatch.setattr(kernels, "BLOCK_ELEMENTS", 48)
+    monkeypatch.setattr(kernels, "LARGEST_BLOCK", smallest_of_a_thread)
     torch.set_num_threads(2)
     assert torch.equal(abs_topk(x, 5), whole)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,6 +93,22 @@ def test_it_imports_nothing_of_ours_and_checks_its_input() -> None:
     for tokens in ([], [16], [-1], [0] * 17):
         with pytest.raises(ValueError, match="token ids"):
             logits(tokens)
+
+
+def test_as_a_script_it_answers_or_says_what_it_expects(tmp_path: Path) -> None:
+    _, source, batch = planted_source()
+    script = tmp_path / "quotes.py"
+    script.write_text(source)
+    tokens = [str(t) for t in batch.tokens[0].tolist()]
+
+    def run(*given: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, str(script), *given], capture_output=True, text=True, check=False)
+
+    assert ast.literal_eval(run(*tokens).stdout) == loaded(source)["logits"](batch.tokens[0].tolist())
+    for wrong in ((), ("here",)):
+        done = run(*wrong)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"{script}: ") and done.stderr.count("\n") == 1
 
 
 def test_large_circuits_and_lone_answers_are_refused() -> None:

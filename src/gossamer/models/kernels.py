@@ -64,15 +64,17 @@ def _keep_largest_(x: Tensor, k: int) -> Tensor:
 
 
 def _in_blocks(block: Callable[..., object], *matrices: np.ndarray) -> None:
-    """Call it on as many rows of the matrices at a time as fit the cache, a block per thread.
+    """Call it on as many rows of the matrices at a time as fit the cache.
 
-    Where there is enough to share out, threads get larger blocks: they wait for the interpreter at every call.
+    Threads wait for the interpreter at every call, and for torch's own, which spin after each operation: only as many
+    run as have a large block each.
     """
-    threads = torch.get_num_threads()
-    share = matrices[0].size // threads if threads > 1 else 0
-    rows = max(1, min(max(share, BLOCK_ELEMENTS), LARGEST_BLOCK) // max(1, matrices[0].shape[-1]))
-    parts = [[m[start : start + rows] for m in matrices] for start in range(0, len(matrices[0]), rows)]
-    if threads == 1 or len(parts) == 1:
+    (n, dim), size = matrices[0].shape, matrices[0].size
+    threads = max(1, min(torch.get_num_threads(), size // LARGEST_BLOCK))
+    largest = LARGEST_BLOCK if threads > 1 else BLOCK_ELEMENTS
+    rows = max(1, min(largest // max(1, dim), -(-n // threads)))
+    parts = [[m[start : start + rows] for m in matrices] for start in range(0, n, rows)]
+    if threads == 1:
         for part in parts:
             block(*part)
     else:

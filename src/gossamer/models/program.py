@@ -53,7 +53,10 @@ _MAIN = """
 if __name__ == "__main__":
     import sys
 
-    print(logits([int(t) for t in sys.argv[1:]]))
+    try:
+        print(logits([int(t) for t in sys.argv[1:]]))
+    except ValueError as error:
+        sys.exit(f"{sys.argv[0]}: {error}")
 """
 
 
