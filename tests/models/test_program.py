@@ -108,7 +108,8 @@ def test_as_a_script_it_answers_or_says_what_it_expects(tmp_path: Path) -> None:
     for wrong in ((), ("here",)):
         done = run(*wrong)
         assert done.returncode == 1
-        assert done.stderr.startswith(f"{script}: ") and done.stderr.count("\n") == 1
+        assert done.stderr.startswith(f"{script}: ")
+        assert done.stderr.count("\n") == 1
 
 
 def test_large_circuits_and_lone_answers_are_refused() -> None:

@@ -85,8 +85,8 @@ def main() -> None:
     """Entry point of the `gossamer` script.
 
     torch's threads wait for each other spinning, which on a machine that others use takes a search 20 times as long;
-    where they sleep at once, a small model takes twice as long. Here they spin for one to three tenths of a millisecond,
-    unless the environment says otherwise. It has to be said before torch loads.
+    where they sleep at once, a small model takes twice as long. Here they spin for one to three tenths of a
+    millisecond, unless the environment says otherwise. It has to be said before torch loads.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
