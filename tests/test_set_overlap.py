@@ -18,6 +18,7 @@ from gossamer.set_overlap import (
     iom,
     iou,
     iou_limit,
+    mask_iou,
     mean_overlap,
     overlap_test,
 )
@@ -33,6 +34,14 @@ def test_overlaps_by_hand() -> None:
     for call in (lambda: iou(a, a[:0]), lambda: mean_overlap([a]), lambda: mean_overlap([a, a[:0]])):
         with pytest.raises(BadInput, match="something in them"):
             call()
+
+
+def test_masks_overlap_as_the_sets_they_are_do_and_empty_ones_as_said() -> None:
+    a = np.array([[True, True, False, False], [False] * 4])
+    b = np.array([False, True, True, False])
+    for empty in (0, 1):
+        assert mask_iou(a, b, empty=empty).tolist() == [iou(np.flatnonzero(a[0]), np.flatnonzero(b)), 0]
+        assert mask_iou(a, a[1], empty=empty).tolist() == [0, empty]
 
 
 @settings(max_examples=60, deadline=None)

@@ -37,6 +37,16 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
     return both / (n_a + n_b - both)
 
 
+def mask_iou(a: np.ndarray, b: np.ndarray, *, empty: float) -> np.ndarray:
+    """`iou` of sets given as masks, bool [.., items] that broadcast: [..]; `empty` where both are empty.
+
+    What two empty sets share depends on the claim: a search that finds nothing twice has found nothing again (0), and
+    is no rival of itself (1).
+    """
+    joint = (a | b).sum(-1)
+    return np.where(joint == 0, empty, (a & b).sum(-1) / np.maximum(joint, 1))
+
+
 def iom(a: np.ndarray, b: np.ndarray) -> float:
     """Intersection over the smaller set (the overlap coefficient), 0 to 1: 1 where one contains the other."""
     both, n_a, n_b = _shared(a, b)

@@ -14,7 +14,7 @@ from verify_helpers import circuit_of, no_task
 from gossamer.models import LoadedModel
 from gossamer.task import Task
 from gossamer.verify import ChannelTrial
-from gossamer.verify.rivals import core_of, iou, rivals, search
+from gossamer.verify.rivals import core_of, rivals, search
 from gossamer.verify.trial import ends
 
 
@@ -22,12 +22,6 @@ def trial_of(model: LoadedModel, task: Task, sites: tuple[str, ...]) -> ChannelT
     return ChannelTrial(
         model=model, circuit=circuit_of(model, sites), task=task, heldout=model.encode(task.heldout[:24])
     )
-
-
-def test_overlap_is_shared_over_joint_parts() -> None:
-    a = np.array([[True, True, False, False], [False] * 4])
-    assert iou(a, np.array([False, True, True, False])).tolist() == [1 / 3, 0]
-    assert iou(a[1], a[1]) == 1
 
 
 def test_a_second_route_is_a_rival_with_no_part_in_common(planted_pairs: Task) -> None:

@@ -14,9 +14,10 @@ from gossamer.discover.random_edges import RandomConfig
 from gossamer.models import LoadedModel
 from gossamer.registry import method
 from gossamer.scores import EdgeScores
+from gossamer.set_overlap import mask_iou
 from gossamer.subject import ResidualSubject
 from gossamer.task import Task
-from gossamer.verify.stability import _as_sets, chance_overlap, chance_overlaps, iou, stability, variance_of
+from gossamer.verify.stability import _as_sets, chance_overlap, chance_overlaps, stability, variance_of
 
 EDGES = edge_trial()
 
@@ -28,7 +29,7 @@ def test_random_circuits_overlap_at_their_analytic_chance(share: float, expected
     assert chance_overlap(np.array([n]), np.array([size]), np.array([size])) == pytest.approx(share / (2 - share))
     assert share / (2 - share) == pytest.approx(expected, abs=1e-4)
     sets = np.argsort(rng.random((40, n)), axis=1).argsort(1) < size
-    assert iou(sets[::2], sets[1::2]).mean() == pytest.approx(share / (2 - share), abs=0.01)
+    assert mask_iou(sets[::2], sets[1::2], empty=0).mean() == pytest.approx(share / (2 - share), abs=0.01)
 
 
 def test_chance_is_that_of_sets_drawn_with_as_many_parts_of_each_kind() -> None:
@@ -40,7 +41,7 @@ def test_chance_is_that_of_sets_drawn_with_as_many_parts_of_each_kind() -> None:
     for row in sets:
         for kind, m in enumerate(b):
             row[rng.choice(np.flatnonzero(kinds == kind), m, replace=False)] = True
-    other = iou(sets, own)
+    other = mask_iou(sets, own, empty=0)
     assert drawn.mean() == pytest.approx(other.mean(), abs=0.005)
     assert np.quantile(drawn, (0.1, 0.5, 0.9)) == pytest.approx(np.quantile(other, (0.1, 0.5, 0.9)), abs=0.03)
     assert chance_overlaps(n, n, n, 2, rng).tolist() == [1, 1]
@@ -53,7 +54,7 @@ def test_edges_of_channels_are_compared_where_edges_were_cut(planted: LoadedMode
     assert whole.n_edges == 2
     found = {"again": whole, "half": whole.only(np.arange(1)), "none": None}
     inside, again, own, sizes, total = _as_sets(trial.retried(whole), list(found.values()))
-    assert iou(again, inside).tolist() == [1, 0.5, 0]
+    assert mask_iou(again, inside, empty=0).tolist() == [1, 0.5, 0]
     assert sizes.sum(1).tolist() == [2, 1, 0]
     assert own.sum() == 2
     assert np.array_equal(total, planted.graph("channel").counts())
@@ -65,8 +66,6 @@ def test_chance_of_kinds_and_variance_by_hand() -> None:
     # of 4 parts of one kind both keep 2, of 10 of another 1 and none: 1 shared of 4 and 1
     assert chance_overlap(np.array([4, 10]), np.array([2, 1]), np.array([2, 0])) == pytest.approx(1 / 4)
     a, b, c = (np.array(row, dtype=bool) for row in ([1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 0]))
-    assert iou(a, b) == pytest.approx(1 / 3)
-    assert iou(a & False, b & False) == 0
     pairwise = [(x ^ y).sum() / 2 for x, y in ((a, b), (a, c), (b, c))]
     assert variance_of(np.stack([a, b, c])) == pytest.approx(np.mean(pairwise))
 

@@ -38,6 +38,7 @@ from torch.nn.functional import softplus
 from gossamer.errors import Unsupported
 from gossamer.evidence import Evidence, Null
 from gossamer.registry import check
+from gossamer.set_overlap import mask_iou
 from gossamer.statistics import quantile_interval
 from gossamer.verify.edge_faithfulness import why_undefined
 from gossamer.verify.trial import Trial, ends, random_sets, shares
@@ -62,12 +63,6 @@ class Rival:
     kept: np.ndarray
     overlap: float
     f: float
-
-
-def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Shared over joint parts of sets, bool [.., parts]; two empty sets share everything."""
-    joint = (a | b).sum(-1)
-    return np.where(joint == 0, 1.0, (a & b).sum(-1) / np.maximum(joint, 1))
 
 
 @check("rivals")
@@ -120,10 +115,10 @@ def rivals(
     rivals_found = [i for i, r in enumerate(found) if good[i] and r.overlap < 1]
     rival = min(rivals_found, key=lambda i: found[i].overlap, default=None)
     random = random_sets(trial, DRAWS, trial.seed)
-    chance, f_random = iou(random, trial.inside), f_of(random, trial)[0]
+    chance, f_random = mask_iou(random, trial.inside, empty=1), f_of(random, trial)[0]
     nulls = [
         Null(name=trial.null, value=float(chance.mean()), interval=quantile_interval(chance), n=DRAWS),
-        Null(name="core alone", value=float(iou(core, trial.inside)), n=size),
+        Null(name="core alone", value=float(mask_iou(core, trial.inside, empty=1)), n=size),
     ]
     note = (
         f"In {(least < overlap).mean():.0%} of draws of the pairs one below {overlap:g} does as well. "
@@ -142,7 +137,7 @@ def rivals(
             **fields, "value": None, "nulls": tuple(nulls), "verdict": "pass", "note": note,
         })  # fmt: skip
     r, f_interval = found[rival], quantile_interval(spread[rival])
-    outside = iou(r.kept & ~core, trial.inside & ~core)
+    outside = mask_iou(r.kept & ~core, trial.inside & ~core, empty=1)
     note = (
         f"The rival: {int(r.kept.sum())} parts, overlap {r.how}, f {held[rival]:.3f} [{f_interval[0]:.3f}, "
         f"{f_interval[1]:.3f}] held out; outside the core IoU {outside:.2f}. {note}"
@@ -198,7 +193,9 @@ def search(
         )  # fmt: skip
         f, _ = shares(trial.effects(tried), empty, whole, trial.seed)
         best = int(f.argmax())
-        found.append(Rival(how=how, kept=tried[best], overlap=float(iou(tried[best], own)), f=float(f[best])))
+        found.append(
+            Rival(how=how, kept=tried[best], overlap=float(mask_iou(tried[best], own, empty=1)), f=float(f[best]))
+        )
     return tuple(found)
 
 

@@ -27,6 +27,7 @@ from gossamer.circuit import Circuit
 from gossamer.errors import GossamerError
 from gossamer.evidence import Evidence, Null
 from gossamer.registry import check
+from gossamer.set_overlap import mask_iou
 from gossamer.statistics import bootstrap_interval, quantile_interval
 from gossamer.task import Task
 from gossamer.verify.rediscovery import Discovery, discovery_of
@@ -39,12 +40,6 @@ DRAWS = 1000
 _EMPTY = np.empty((3, 0), dtype=np.int64)
 Changed = tuple[Task, int | None]
 """(task, seed in place of the configuration's) of a discovery"""
-
-
-def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of sets, bool [.., parts]; 0 where both are empty."""
-    union = (a | b).sum(-1)
-    return (a & b).sum(-1) / np.maximum(union, 1)
 
 
 def chance_overlap(n: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
@@ -87,7 +82,7 @@ def stability(trial: Trial, *, runs: int = 3, overlap: float = 0.5, steps: int |
     inside, again, own, sizes, total = _as_sets(trial, [c for circuits in runs_of.values() for c in circuits])
     ends = np.cumsum([len(circuits) for circuits in runs_of.values()])
     found = dict(zip(runs_of, np.split(again, ends[:-1]), strict=True))
-    each = iou(again, inside)
+    each = mask_iou(again, inside, empty=0)
     value, interval = float(each.mean()), bootstrap_interval(each, trial.seed)
     rng = np.random.default_rng([trial.seed, 5])
     random = np.mean([chance_overlaps(total, own, size, DRAWS, rng) for size in sizes], axis=0)
@@ -167,12 +162,13 @@ def _told(inside: np.ndarray, found: dict[str, np.ndarray]) -> list[str]:
     told = []
     for what, kept in found.items():
         sizes = ", ".join(str(int(row.sum())) for row in kept)
-        between = np.mean([iou(a, b) for a, b in itertools.combinations(sets[what], 2)])
+        between = np.mean([mask_iou(a, b, empty=0) for a, b in itertools.combinations(sets[what], 2)])
         part = f" ({variance[what] / total:.0%})" if total > 0 else ""
         n = int((~kept.any(-1)).sum())
         missed = f" ({n} not reached)" if n else ""
+        same = mask_iou(kept, inside, empty=0).mean()
         told.append(
-            f"{what}: IoU {iou(kept, inside).mean():.3g} with the circuit, {between:.3g} among themselves, "
+            f"{what}: IoU {same:.3g} with the circuit, {between:.3g} among themselves, "
             f"{sizes} parts{missed}, variance {variance[what]:.3g}{part}."
         )
     return told
