@@ -1,7 +1,7 @@
 """EAP and EAP-IG in units of the model's own runs, and what they need of memory.
 
-    python benchmarks/eap.py [--layers 6] [--heads 6] [--width 384] [--pairs 64] [--tokens 24] [--steps 5] [--repeats 5]
-        [--lengths 128 256 512 1024] [--threads 1] [--json]
+    python benchmarks/eap.py [--layers 6] [--heads 6] [--width 384] [--vocab 1000] [--pairs 64] [--tokens 24]
+        [--steps 5] [--repeats 5] [--lengths 128 256 512 1024] [--threads 1] [--json]
 
 The unit is the Hugging Face model by itself, without hooks: two forward passes (clean and counterfactual prompts) and
 one backward pass of the same logit difference, down to the embeddings, with the parameters frozen, logits at the last
@@ -35,7 +35,7 @@ from gossamer.models.huggingface import Decoder, decoder_of, estimate
 from gossamer.models.huggingface.memory import give_back_large_blocks, weights
 from gossamer.task import Example, Task, sides
 
-VOCAB = 1000
+WORDS = 1000
 
 
 def made(family: str, given: argparse.Namespace) -> Decoder:
@@ -43,13 +43,14 @@ def made(family: str, given: argparse.Namespace) -> Decoder:
     model: PreTrainedModel
     if family == "gpt2":
         model = GPT2LMHeadModel(GPT2Config(
-            vocab_size=VOCAB, n_embd=given.width, n_layer=given.layers, n_head=given.heads,
+            vocab_size=given.vocab, n_embd=given.width, n_layer=given.layers, n_head=given.heads,
             n_positions=max(given.tokens, *given.lengths) + 2, bos_token_id=1, eos_token_id=1,
         ))  # fmt: skip
     else:
         model = LlamaForCausalLM(LlamaConfig(
-            vocab_size=VOCAB, hidden_size=given.width, num_hidden_layers=given.layers, num_attention_heads=given.heads,
-            num_key_value_heads=given.heads // 3, intermediate_size=given.width * 8 // 3,
+            vocab_size=given.vocab, hidden_size=given.width, num_hidden_layers=given.layers,
+            num_attention_heads=given.heads, num_key_value_heads=given.heads // 3,
+            intermediate_size=given.width * 8 // 3,
         ))  # fmt: skip
     return decoder_of(model.to(getattr(torch, given.dtype)), Numbers(), family)
 
@@ -58,7 +59,7 @@ def random_task(pairs: int, tokens: int) -> Task:
     rng = np.random.default_rng(0)
 
     def pair() -> Example:
-        one, other = (" ".join(map(str, rng.integers(2, VOCAB, tokens))) for _ in range(2))
+        one, other = (" ".join(map(str, rng.integers(2, WORDS, tokens))) for _ in range(2))
         return Example(clean=one, counterfactual=other, answer=" 5", wrong_answer=" 9")
 
     return Task(
@@ -159,6 +160,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--heads", type=int, default=6)
     parser.add_argument("--width", type=int, default=384)
+    parser.add_argument("--vocab", type=int, default=WORDS)
     parser.add_argument("--pairs", type=int, default=64)
     parser.add_argument("--pairs-at-once", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=24)

@@ -1,7 +1,7 @@
 """What methods take of memory against what was predicted for them and the budget that they were given.
 
-    python benchmarks/memory.py [--methods eap ceap ...] [--layers 12] [--heads 12] [--width 768] [--pairs 32]
-        [--tokens 64] [--dtype bfloat16] [--family llama] [--json]
+    python benchmarks/memory.py [--methods eap ceap ...] [--layers 12] [--heads 12] [--width 768] [--vocab 1000]
+        [--pairs 32] [--tokens 64] [--dtype bfloat16] [--family llama] [--json]
 
 A random model in memory; every method in a process of its own, on one batch of all pairs, with the prediction as its
 budget. Peak memory is what the process has taken at most (VmHWM), less what it had taken with the model loaded and the
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from eap import made, random_task, resident
+from eap import WORDS, made, random_task, resident
 
 from gossamer.discover import (
     acdc,
@@ -108,6 +108,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--heads", type=int, default=12)
     parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--vocab", type=int, default=WORDS)
     parser.add_argument("--pairs", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from number_words import Numbers
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 from zoo import decoder
 
 from gossamer.budget import bytes_of
@@ -263,6 +265,31 @@ def test_a_whole_run_takes_what_was_told_before(
         for a, b in ((values, again), (values, whole)):
             same = np.array_equal(a.src, b.src) if name == "acdc" else np.allclose(a.values, b.values, atol=1e-5)
             assert same
+
+
+class Products(TorchDispatchMode):
+    """Notes the batched products with one weight for all rows: half precision copies it for each, uncounted."""
+
+    def __init__(self, model: Decoder) -> None:
+        super().__init__()
+        self.own, self.seen, self.copied = {p.data_ptr() for p in model.model.parameters()}, 0, list[torch.Size]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tensors = [t for t in tree_iter(args) if isinstance(t, torch.Tensor)]
+        mine = [t for t in tensors if t.untyped_storage().data_ptr() in self.own]
+        self.seen += len(mine)
+        if func is torch.ops.aten.bmm.default:
+            self.copied += [t.shape for t in mine if len(t) > 1 and t.stride(0) == 0]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", sorted(TRIED))
+def test_no_weight_is_copied_for_every_row(llama: Decoder, name: str) -> None:
+    function, config = TRIED[name]
+    with Products(llama) as products:
+        function(llama, TASK, config)
+    assert products.seen > 0
+    assert products.copied == []
 
 
 def test_trials_are_fewer_where_pairs_leave_less_room(llama: Decoder) -> None:

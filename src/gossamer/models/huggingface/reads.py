@@ -171,7 +171,8 @@ def head_values_with(
             reader = dict(_readers(layer))[part]
             stack.callback(reader.linear.register_forward_hook(replace(reader, given.layers[i][part])).remove)
             stack.callback(layer.out.register_forward_pre_hook(take(clean.layers[i]["z"])).remove)
-        stack.callback(decoder.parts.head.register_forward_pre_hook(lambda m, args: (args[0][:, :1],)).remove)
+        # nobody reads the logits: those of one token are the least
+        stack.callback(decoder.parts.head.register_forward_pre_hook(lambda m, args: (args[0][:1, :1],)).remove)
         decoder.model(batch.tokens.to(decoder.device), use_cache=False)
     return found
 
