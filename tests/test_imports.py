@@ -43,6 +43,7 @@ SIDEWAYS = {
     ("tasks", "formats"),
     ("site", "errors"),
     ("record", "errors"),
+    ("whole_file", "errors"),
     ("hypotheses", "statistics"),
     ("set_overlap", "hypotheses"),
     ("set_overlap", "statistics"),

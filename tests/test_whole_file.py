@@ -11,9 +11,10 @@ import pytest
 
 from gossamer.circuit import save_arrays
 from gossamer.commands.run_folder import write_json
+from gossamer.errors import BadInput
 from gossamer.evidence import save_evidence
 from gossamer.record import Record
-from gossamer.whole_file import write_whole
+from gossamer.whole_file import whole_folder, write_whole
 
 WRITERS: dict[str, Callable[[Path], Any]] = {
     "text": lambda path: write_whole("new", path),
@@ -49,3 +50,27 @@ def test_what_ends_in_an_error_leaves_the_old_file(tmp_path: Path) -> None:
 def test_no_writer_of_the_library_has_a_name_that_can_be_foreseen() -> None:
     source = Path(__file__).parents[1] / "src" / "gossamer"
     assert [str(p) for p in source.rglob("*.py") if '".partial"' in p.read_text()] == []
+
+
+def test_a_folder_is_replaced_whole_by_one_of_its_kind_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "one"
+
+    def fill(text: str, *, stop: bool = False) -> None:
+        with whole_folder(folder, "run folder", holds="result.json") as work:
+            (work / text).touch()
+            (work / "result.json").write_text(text)
+            assert work.parent == folder.parent
+            if stop:
+                raise OSError("disk full")
+
+    fill("first")
+    with pytest.raises(OSError, match="disk full"):
+        fill("second", stop=True)
+    assert (folder / "result.json").read_text() == "first"
+    fill("third")
+    assert sorted(p.name for p in folder.iterdir()) == ["result.json", "third"]
+    (folder / "result.json").unlink()
+    with pytest.raises(BadInput, match=r"a run folder to replace at .*, it has no result\.json"):
+        fill("fourth")
+    assert [p.name for p in folder.iterdir()] == ["third"]
+    assert [p.name for p in folder.parent.iterdir()] == ["one"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,12 +20,11 @@ from gossamer.commands.solved import at_channels
 from gossamer.discover import Pruned
 from gossamer.errors import BadInput, CorruptFile, Unsupported, one_line, require_new
 from gossamer.models import LoadedModel, checked_device
-from gossamer.models.files import put_in_place
 from gossamer.record import Record
 from gossamer.scores import Scores
 from gossamer.task import Task
 from gossamer.tasks import is_pairs_file, load_task
-from gossamer.whole_file import write_whole
+from gossamer.whole_file import whole_folder, write_whole
 
 if TYPE_CHECKING:
     from gossamer.models.huggingface import Channels
@@ -104,14 +102,8 @@ def new_folder(out: Path, replace: bool = False) -> Iterator[Path]:
     """A temporary folder beside `out` that becomes `out` when the block ends without an error."""
     if not replace:
         require_new(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with whole_folder(out) as work:
         yield work
-        work.chmod(0o755)
-        put_in_place(work, out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def write_json(content: BaseModel | dict[str, Any], path: Path) -> Path:

@@ -17,9 +17,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +27,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import Tensor, nn
 
 from gossamer.errors import BadInput, CorruptFile, one_line
-from gossamer.models.files import put_in_place, read_object, read_safetensors, write_safetensors
+from gossamer.models.files import read_object, read_safetensors, write_safetensors
 from gossamer.record import Record
+from gossamer.whole_file import whole_folder
 
 Kind = Literal["linear", "bilinear", "attention"]
 CONFIG, CHECKPOINTS, RECORD, MEASURED = "config.json", "checkpoints.safetensors", "record.json", "measured.json"
@@ -251,20 +249,12 @@ def save_bilinear(run: BilinearRun, folder: Path) -> Path:
 
     Errors: BadInput for an existing `folder` that is not such a run's.
     """
-    if folder.exists() and not (folder / CHECKPOINTS).is_file():
-        raise BadInput(f"Expected a new name or a run folder to replace at {folder}, it has no {CHECKPOINTS}.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=folder.name + ".partial.", dir=folder.parent))
-    try:
+    with whole_folder(folder, "run folder", holds=CHECKPOINTS) as work:
         (work / CONFIG).write_text(run.config.model_dump_json(indent=1), encoding="utf-8")
         stacks = {name: torch.stack([m.state_dict()[name] for m in run.models]) for name in run.models[0].state_dict()}
         write_safetensors(stacks, work / CHECKPOINTS, {"format_version": FORMAT_VERSION})
         (work / MEASURED).write_text(json.dumps({"steps": run.steps, **run.measured}, indent=1), encoding="utf-8")
         (work / RECORD).write_text(json.dumps(run.record.model_dump(mode="json"), indent=1), encoding="utf-8")
-        os.chmod(work, 0o755)
-        put_in_place(work, folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return folder
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from gossamer.errors import BadInput, CorruptFile, Unsupported, one_line
 from gossamer.models.loaded import LoadedModel, Reference, weights_of
 from gossamer.models.quantise import from_rounded_rows, rounded_rows
 from gossamer.models.sparse import SparseConfig, SparseTransformer
-from gossamer.whole_file import whole_file
+from gossamer.whole_file import whole_file, whole_folder
 
 FORMAT_VERSION = "1"
 MODEL_TYPE = "gossamer-sparse"
@@ -134,11 +133,7 @@ def save_model(
 
     extra: name in the folder -> file to copy there. Errors: BadInput for an existing `folder` that is not a model's.
     """
-    if folder.exists() and not (folder / "config.json").is_file():
-        raise BadInput(f"Expected a new name or a model folder to replace at {folder}, it has no config.json.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=folder.name + ".partial.", dir=folder.parent))
-    try:
+    with whole_folder(folder, "model folder", holds="config.json") as work:
         for name, file in extra.items():
             shutil.copyfile(file, work / name)
         (work / "config.json").write_text(model.config.model_dump_json(indent=1), encoding="utf-8")
@@ -151,29 +146,7 @@ def save_model(
             tensors = {f"mean.{k}": v for k, v in reference.means.items()} | {"excerpt": reference.excerpt}
             write_safetensors(tensors, work / "reference.safetensors", meta)
         (work / "record.json").write_text(json.dumps(dict(record), indent=1), encoding="utf-8")
-        os.chmod(work, 0o755)
-        put_in_place(work, folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return folder
-
-
-def put_in_place(new: Path, folder: Path) -> None:
-    """Rename `new` to `folder`. A folder that was there is set aside first and deleted last: a kill loses neither."""
-    if not folder.exists():
-        os.replace(new, folder)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=folder.name + ".replaced.", dir=folder.parent))
-    try:
-        os.replace(folder, aside / folder.name)
-        os.replace(new, folder)
-    except BaseException:
-        if not folder.exists():
-            os.replace(aside / folder.name, folder)
-        raise
-    finally:
-        if folder.exists():
-            shutil.rmtree(aside, ignore_errors=True)
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -14,9 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,8 +24,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from gossamer.errors import BadInput, CorruptFile, Unsupported, one_line
-from gossamer.models.files import put_in_place, read_object, read_safetensors, write_safetensors
+from gossamer.models.files import read_object, read_safetensors, write_safetensors
 from gossamer.record import Record
+from gossamer.whole_file import whole_folder
 
 CONFIG, WEIGHTS, RECORD = "config.json", "model.safetensors", "record.json"
 FORMAT_VERSION = "1"
@@ -150,18 +148,10 @@ def save_max_of_k(model: MaxOfK, folder: Path, record: Record) -> Path:
 
     Errors: BadInput for an existing `folder` that is not such a model's.
     """
-    if folder.exists() and not (folder / CONFIG).is_file():
-        raise BadInput(f"Expected a new name or a model folder to replace at {folder}, it has no {CONFIG}.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=folder.name + ".partial.", dir=folder.parent))
-    try:
+    with whole_folder(folder, "model folder", holds=CONFIG) as work:
         (work / CONFIG).write_text(model.config.model_dump_json(indent=1), encoding="utf-8")
         write_safetensors(model.weights(), work / WEIGHTS, {"format_version": FORMAT_VERSION})
         (work / RECORD).write_text(json.dumps(record.model_dump(mode="json"), indent=1), encoding="utf-8")
-        os.chmod(work, 0o755)
-        put_in_place(work, folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return folder
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +37,7 @@ from gossamer.models.bridge import (
     save_bridge,
     tails,
 )
-from gossamer.models.files import put_in_place, read_safetensors, save_model, write_safetensors
+from gossamer.models.files import read_safetensors, save_model, write_safetensors
 from gossamer.models.hub import checked_device
 from gossamer.models.kernels import linear_cross_entropy, linear_kl
 from gossamer.models.loaded import LoadedModel, model_sha256
@@ -52,6 +51,7 @@ from gossamer.train.projection import kept_as_is
 from gossamer.train.schedule import lr_multiplier
 from gossamer.train.start import Start
 from gossamer.train.text import Text, find_text, read_text, tokenize_text
+from gossamer.whole_file import whole_folder
 
 CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.jsonl"
 LOG_EVERY = 10
@@ -401,14 +401,8 @@ def _finish(run: _Run, out: Path, sparse: LoadedModel, dense: LoadedModel) -> Br
         method="bridge", config=c.model_dump(mode="json"), seed=c.seed, model=out.name,
         model_sha256=model_sha256(model), means_sha256=reference.sha256(), details=details,
     ).model_dump(mode="json")  # fmt: skip
-    out.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with whole_folder(out) as new:
         save_model(model, new / SPARSE, tokenizer=sparse.tokenizer, reference=reference, record=record)
         save_bridge(run.bridge.cpu(), new, record=record)
         shutil.copyfile(run.work / METRICS, new / METRICS)
-        new.chmod(0o755)
-        put_in_place(new, out)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
     return load_bridge(out, dense=dense.source or dense.folder, device=str(sparse.device))

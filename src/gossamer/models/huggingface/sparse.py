@@ -8,8 +8,6 @@ new token reads the whole text again.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,10 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from gossamer.corpora.tokenizer import END_OF_TEXT, save_tokenizer
 from gossamer.errors import BadInput, Unsupported, require_new
-from gossamer.models.files import MODEL_TYPE, put_in_place
+from gossamer.models.files import MODEL_TYPE
 from gossamer.models.loaded import LoadedModel
 from gossamer.models.sparse import ALL_PLACES, SparseConfig, SparseTransformer
+from gossamer.whole_file import whole_folder
 
 
 class GossamerConfig(PreTrainedConfig):
@@ -147,9 +146,7 @@ def export_huggingface(model: LoadedModel, out: Path) -> Path:
     wrapped.model.final_logits_bias.copy_(model.model.final_logits_bias)
     wrapped.model.to(model.model.lm_head.weight.dtype)
     wrapped.generation_config.use_cache = False
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with whole_folder(out) as work:
         wrapped.save_pretrained(work)
         save_tokenizer(model.tokenizer, work)
         about = work / "tokenizer_config.json"
@@ -158,8 +155,4 @@ def export_huggingface(model: LoadedModel, out: Path) -> Path:
         (work / "record.json").write_text(json.dumps(model.record, indent=1), encoding="utf-8")
         for file in work.iterdir():
             file.chmod(0o644)
-        work.chmod(0o755)
-        put_in_place(work, out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return out
