@@ -25,7 +25,8 @@ from gossamer.compare import (
 from gossamer.errors import BadInput, Unsupported, nearest
 from gossamer.evidence import Evidence
 from gossamer.models import LoadedModel, any_model, shipped_models
-from gossamer.models.bilinear import CHECKPOINTS, CONFIG, load_bilinear
+from gossamer.models.bilinear import CHECKPOINTS, load_bilinear
+from gossamer.models.files import CONFIG
 from gossamer.record import Record
 from gossamer.show.figures import require_matplotlib
 from gossamer.show.matrix_figure import Matrix

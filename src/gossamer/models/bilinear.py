@@ -23,17 +23,16 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from gossamer.errors import BadInput, CorruptFile, one_line
-from gossamer.models.files import read_object, read_safetensors, write_safetensors
+from gossamer.errors import BadInput, CorruptFile
+from gossamer.models.files import CONFIG, read_object, read_parts, write_parts
 from gossamer.record import Record
 from gossamer.whole_file import whole_folder
 
 Kind = Literal["linear", "bilinear", "attention"]
-CONFIG, CHECKPOINTS, RECORD, MEASURED = "config.json", "checkpoints.safetensors", "record.json", "measured.json"
-FORMAT_VERSION = "1"
+CHECKPOINTS, MEASURED = "checkpoints.safetensors", "measured.json"
 MOST_PRODUCTS = 8192  # products of one layer that are written out
 
 
@@ -250,11 +249,9 @@ def save_bilinear(run: BilinearRun, folder: Path) -> Path:
     Errors: BadInput for an existing `folder` that is not such a run's.
     """
     with whole_folder(folder, "run folder", holds=CHECKPOINTS) as work:
-        (work / CONFIG).write_text(run.config.model_dump_json(indent=1), encoding="utf-8")
         stacks = {name: torch.stack([m.state_dict()[name] for m in run.models]) for name in run.models[0].state_dict()}
-        write_safetensors(stacks, work / CHECKPOINTS, {"format_version": FORMAT_VERSION})
+        write_parts(work, run.config, stacks, run.record, weights=CHECKPOINTS)
         (work / MEASURED).write_text(json.dumps({"steps": run.steps, **run.measured}, indent=1), encoding="utf-8")
-        (work / RECORD).write_text(json.dumps(run.record.model_dump(mode="json"), indent=1), encoding="utf-8")
     return folder
 
 
@@ -263,14 +260,7 @@ def load_bilinear(folder: str | Path) -> BilinearRun:
     folder = Path(folder)
     if not (folder / CHECKPOINTS).is_file():
         raise BadInput(f"Expected the run folder of a bilinear model with {CHECKPOINTS} at {folder}.")
-    try:
-        config = BilinearConfig.model_validate(read_object(folder / CONFIG))
-        record = Record.model_validate(read_object(folder / RECORD))
-    except ValidationError as error:
-        raise CorruptFile(f"{folder} is not a whole run ({one_line(error)}); restore it.") from error
-    stacks, meta = read_safetensors(folder / CHECKPOINTS)
-    if meta.get("format_version") != FORMAT_VERSION:
-        raise CorruptFile(f"{folder / CHECKPOINTS}: format version {meta.get('format_version')}, expected 1.")
+    config, stacks, record = read_parts(folder, BilinearConfig, "run", weights=CHECKPOINTS)
     measured = {k: tuple(v) for k, v in read_object(folder / MEASURED).items()}
     steps = tuple(int(s) for s in measured.pop("steps", ()))
     wanted = {"weights." + name.replace(".", "_"): (len(steps), *shape) for name, shape in config.shapes().items()}

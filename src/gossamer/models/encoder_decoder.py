@@ -9,7 +9,6 @@ config.json, model.safetensors and record.json.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +17,16 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from gossamer.errors import BadInput, CorruptFile, one_line
+from gossamer.errors import BadInput, CorruptFile
 from gossamer.graph import Graph, Layout
 from gossamer.metric import jensen_shannon
-from gossamer.models.files import read_object, read_safetensors, write_safetensors
+from gossamer.models.files import CONFIG, WEIGHTS, read_parts, write_parts
 from gossamer.record import Record
 from gossamer.whole_file import whole_folder
 
-CONFIG, WEIGHTS, RECORD = "config.json", "model.safetensors", "record.json"
-FORMAT_VERSION = "1"
 PAD, BOS, EOS = 0, 1, 2  # the token numbers that the model itself knows
 Edit = Callable[[str, Tensor], Tensor]
 
@@ -263,10 +260,8 @@ def save_encoder_decoder(model: EncoderDecoder, folder: Path, record: Record) ->
     Errors: BadInput for an existing `folder` that is not such a model's.
     """
     with whole_folder(folder, "model folder", holds=CONFIG) as work:
-        (work / CONFIG).write_text(model.config.model_dump_json(indent=1), encoding="utf-8")
         weights = {name: w.detach() for name, w in model.state_dict().items()}
-        write_safetensors(weights, work / WEIGHTS, {"format_version": FORMAT_VERSION})
-        (work / RECORD).write_text(json.dumps(record.model_dump(mode="json"), indent=1), encoding="utf-8")
+        write_parts(work, model.config, weights, record)
     return folder
 
 
@@ -275,14 +270,7 @@ def load_encoder_decoder(folder: str | Path) -> LoadedEncoderDecoder:
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
         raise BadInput(f"Expected an encoder-decoder model folder with {CONFIG} at {folder}, found none.")
-    try:
-        config = EncoderDecoderConfig.model_validate(read_object(folder / CONFIG))
-        record = Record.model_validate(read_object(folder / RECORD))
-    except ValidationError as error:
-        raise CorruptFile(f"{folder} is not a whole encoder-decoder model ({one_line(error)}); restore it.") from error
-    tensors, meta = read_safetensors(folder / WEIGHTS)
-    if meta.get("format_version") != FORMAT_VERSION:
-        raise CorruptFile(f"{folder / WEIGHTS} has format version {meta.get('format_version')}, this Gossamer reads 1.")
+    config, tensors, record = read_parts(folder, EncoderDecoderConfig, "encoder-decoder model")
     model = EncoderDecoder(config)
     if {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in model.state_dict().items()}:
         raise CorruptFile(f"{folder / WEIGHTS}: the matrices' names and shapes are not those of {CONFIG}; restore it.")

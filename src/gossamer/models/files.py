@@ -13,11 +13,11 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
@@ -29,9 +29,12 @@ from gossamer.errors import BadInput, CorruptFile, Unsupported, one_line
 from gossamer.models.loaded import LoadedModel, Reference, weights_of
 from gossamer.models.quantise import from_rounded_rows, rounded_rows
 from gossamer.models.sparse import SparseConfig, SparseTransformer
+from gossamer.record import Record
 from gossamer.whole_file import whole_file, whole_folder
 
+CONFIG, WEIGHTS, RECORD = "config.json", "model.safetensors", "record.json"
 FORMAT_VERSION = "1"
+_Config = TypeVar("_Config", bound=BaseModel)
 MODEL_TYPE = "gossamer-sparse"
 _SPARSE = (".row_counts", ".columns", ".values")
 _ROUNDED = (".codes", ".exponents")
@@ -133,20 +136,44 @@ def save_model(
 
     extra: name in the folder -> file to copy there. Errors: BadInput for an existing `folder` that is not a model's.
     """
-    with whole_folder(folder, "model folder", holds="config.json") as work:
+    with whole_folder(folder, "model folder", holds=CONFIG) as work:
         for name, file in extra.items():
             shutil.copyfile(file, work / name)
-        (work / "config.json").write_text(model.config.model_dump_json(indent=1), encoding="utf-8")
+        (work / CONFIG).write_text(model.config.model_dump_json(indent=1), encoding="utf-8")
         weights = pack(weights_of(model))
-        write_safetensors(weights, work / "model.safetensors", {"format_version": FORMAT_VERSION})
+        write_safetensors(weights, work / WEIGHTS, {"format_version": FORMAT_VERSION})
         if tokenizer is not None:
             save_tokenizer(tokenizer, work)
         if reference is not None:
             meta = {"format_version": FORMAT_VERSION, "n_tokens": str(reference.n_tokens)}
             tensors = {f"mean.{k}": v for k, v in reference.means.items()} | {"excerpt": reference.excerpt}
             write_safetensors(tensors, work / "reference.safetensors", meta)
-        (work / "record.json").write_text(json.dumps(dict(record), indent=1), encoding="utf-8")
+        (work / RECORD).write_text(json.dumps(dict(record), indent=1), encoding="utf-8")
     return folder
+
+
+def write_parts(
+    folder: Path, config: BaseModel, tensors: Mapping[str, Tensor], record: Record, *, weights: str = WEIGHTS
+) -> None:
+    """What every folder of a small model holds, into an empty folder: its configuration, tensors and Record."""
+    (folder / CONFIG).write_text(config.model_dump_json(indent=1), encoding="utf-8")
+    write_safetensors(tensors, folder / weights, {"format_version": FORMAT_VERSION})
+    (folder / RECORD).write_text(json.dumps(record.model_dump(mode="json"), indent=1), encoding="utf-8")
+
+
+def read_parts(
+    folder: Path, kind: type[_Config], what: str, *, weights: str = WEIGHTS
+) -> tuple[_Config, dict[str, Tensor], Record]:
+    """The inverse of write_parts; CorruptFile for a folder that is not a whole one of `what`."""
+    try:
+        config = kind.model_validate(read_object(folder / CONFIG))
+        record = Record.model_validate(read_object(folder / RECORD))
+    except ValidationError as error:
+        raise CorruptFile(f"{folder} is not a whole {what} ({one_line(error)}); restore it.") from error
+    tensors, meta = read_safetensors(folder / weights)
+    if (version := meta.get("format_version")) != FORMAT_VERSION:
+        raise CorruptFile(f"{folder / weights} has format version {version}, this Gossamer reads {FORMAT_VERSION}.")
+    return config, tensors, record
 
 
 def read_object(path: Path) -> dict[str, Any]:

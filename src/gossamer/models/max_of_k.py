@@ -12,7 +12,6 @@ model.safetensors and record.json; a file under TransformerLens names can be rea
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +23,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from gossamer.errors import BadInput, CorruptFile, Unsupported, one_line
-from gossamer.models.files import read_object, read_safetensors, write_safetensors
+from gossamer.models.files import CONFIG, WEIGHTS, read_parts, read_safetensors, write_parts
 from gossamer.record import Record
 from gossamer.whole_file import whole_folder
 
-CONFIG, WEIGHTS, RECORD = "config.json", "model.safetensors", "record.json"
-FORMAT_VERSION = "1"
 NAMES = ("embed", "positions", "query", "key", "value", "output", "unembed")
 TRANSFORMER_LENS = {
     "embed.W_E": "embed", "pos_embed.W_pos": "positions", "blocks.0.attn.W_Q": "query", "blocks.0.attn.W_K": "key",
@@ -149,9 +146,7 @@ def save_max_of_k(model: MaxOfK, folder: Path, record: Record) -> Path:
     Errors: BadInput for an existing `folder` that is not such a model's.
     """
     with whole_folder(folder, "model folder", holds=CONFIG) as work:
-        (work / CONFIG).write_text(model.config.model_dump_json(indent=1), encoding="utf-8")
-        write_safetensors(model.weights(), work / WEIGHTS, {"format_version": FORMAT_VERSION})
-        (work / RECORD).write_text(json.dumps(record.model_dump(mode="json"), indent=1), encoding="utf-8")
+        write_parts(work, model.config, model.weights(), record)
     return folder
 
 
@@ -168,14 +163,7 @@ def load_max_of_k(path: str | Path) -> LoadedMaxOfK:
             f"Expected a max-of-K model folder with {CONFIG} or a .safetensors file at {path}; `gossamer prove train` "
             "makes one."
         )
-    try:
-        config = MaxOfKConfig.model_validate(read_object(path / CONFIG))
-        record = Record.model_validate(read_object(path / RECORD))
-    except ValidationError as error:
-        raise CorruptFile(f"{path} is not a whole max-of-K model ({one_line(error)}); restore it.") from error
-    tensors, meta = read_safetensors(path / WEIGHTS)
-    if meta.get("format_version") != FORMAT_VERSION:
-        raise CorruptFile(f"{path / WEIGHTS} has format version {meta.get('format_version')}, this Gossamer reads 1.")
+    config, tensors, record = read_parts(path, MaxOfKConfig, "max-of-K model")
     return _loaded(path.resolve().name, path / WEIGHTS, config, tensors, record)
 
 
