@@ -40,10 +40,10 @@ from gossamer.discover import prune_config
 from gossamer.evidence import Evidence
 from gossamer.models.planted import CAUGHT_BY, CLASSES, FILLERS, Case, case
 from gossamer.registry import check
+from gossamer.set_overlap import mask_iou
 from gossamer.statistics import wilson_interval
 from gossamer.verify import ChannelTrial
 from gossamer.verify.rediscovery import discovery_of
-from gossamer.verify.stability import iou
 
 TARGET_LOSS = 0.15
 SLOW = ("every-value", "shuffled-model", "nonsense-task", "stability")
@@ -94,7 +94,7 @@ def search_of(trial: ChannelTrial) -> Row:
     says that the search found it, is not true."""
     started = time.perf_counter()
     found = discovery_of(trial).run(trial.model, trial.task)
-    overlap = float(iou(trial.retried(found.circuit).inside, trial.inside))
+    overlap = float(mask_iou(trial.retried(found.circuit).inside, trial.inside, empty=0))
     outcome = "reached" if found.reached else "not reached"
     row = {"check": SEARCH, "verdict": outcome, "value": overlap, "note": f"{found.circuit.n_nodes} nodes"}
     return {**row, "seconds": round(time.perf_counter() - started, 2)}

@@ -14,11 +14,12 @@ from gossamer.models.kernels import LOSS_CHUNK_TOKENS
 from gossamer.train.learner import Learner, shapes
 from gossamer.train.presets import TrainConfig
 
-PROCESS_BYTES = 400_000_000  # Python, torch and what the allocator keeps
+WORKING_BYTES = 150_000_000  # what libraries and the allocator keep, beside the tensors of a step
 
 
 class Estimate(NamedTuple):
-    """Bytes of memory at the peak, bytes free on the device, and seconds for the whole run."""
+    """Bytes of memory that training takes at its peak beside what the process holds already, bytes free on the device,
+    and seconds for the whole run."""
 
     memory_bytes: int
     available_bytes: int
@@ -33,7 +34,7 @@ def memory_bytes(config: TrainConfig, micro_batch: int | None = None) -> int:
     per_layer = 5 * c.d_model + 8 * c.d_attn + 3 * c.d_mlp
     activations = tokens * (c.n_layer * per_layer + 6 * c.d_model) * 4
     loss = 2 * min(LOSS_CHUNK_TOKENS, tokens) * c.vocab_size * 4
-    return int(16 * parameters + activations + loss + PROCESS_BYTES)
+    return int(16 * parameters + activations + loss + WORKING_BYTES)
 
 
 def available_memory(device: str) -> int:
