@@ -1,6 +1,6 @@
 """What each method finds in hand-compiled models whose true edges are known: precision and recall, as a table.
 
-    python benchmarks/ground_truth.py [--seeds 3] [--pairs 8] [--shuffles 60] [--acdc-shuffles 15]
+    python benchmarks/ground_truth.py [--seeds 3] [--pairs 16] [--shuffles 60] [--acdc-shuffles 15]
         [--how entries matrix heads] [--only-shuffled] [--json]
 
 A model's noise, prompts and (for masks) training differ by seed; the table has the means. ACDC with a threshold of
@@ -155,7 +155,7 @@ def shuffled(models: dict[str, int], how: str) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--shuffles", type=int, default=60, help="models per program, for EAP and EAP-IG")
     parser.add_argument("--acdc-shuffles", type=int, default=15, help="models per program, for ACDC")
     parser.add_argument("--how", nargs="*", choices=SHUFFLES, default=list(SHUFFLES), help="what is shuffled")
